@@ -1,0 +1,94 @@
+// group_conv: convolution from a field into a regular field of a finite group G, computed irrep by irrep.
+//
+// The input is a regular field f (B, C, |G|, *spatial), or a scalar field f (B, C, *spatial) for the lifting convolution.
+// The taps of the kernel fall into orbits. An orbit with representative t and stabiliser H (H is trivial in a regular field)
+// reads `length` = |G/H| values around an output position x, one for each coset h,
+//
+//     v_{t,c}(h) = f[c, source(h)](stride x - padding + dilation tap(h)),          tap(h) = h t as an index into the kernel box
+//
+// and is transformed by the orbit's `analysis` matrix into the blocks V_{t,c}(rho) of the irreps. The weight psi goes the same way,
+//
+//     W_{o,t,c}(rho)[j, k] = sum_u weight_matrix[(rho, j, k), u] psi[o, c].flat[weight_index(u)]
+//
+// so that the convolution is one matrix product for each irrep, followed by the inverse transform (`synthesis`, transposed):
+//
+//     OUT_o(rho)[r, j] = sum_{t, c, k} V_{t,c}(rho)[r, k] W_{o,t,c}(rho)[j, k]
+//     out[o, h](x)     = bias[o] + sum_{rho, r, j} synthesis[(rho, r, j), h] OUT_o(rho)[r, j]
+//
+// An irrep of real dimension d and real, complex or quaternionic type (m = 1, 2, 4) keeps only r < d / m: the other rows repeat these.
+// k runs over the q(t, rho) <= d columns that the stabiliser leaves (all d of them when H is trivial). All scale factors are in
+// weight_matrix. In a regular field every orbit has analysis = synthesis = F, the orthogonality relations making F^T diag F = 1.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/view.hpp"
+
+namespace isotypic {
+
+struct IrrepBlock {
+    int dim;   // d, the real dimension: columns j of OUT
+    int rows;  // d / m, the rows r of OUT that are kept
+};
+
+struct TapOrbit {
+    int length = 0;                     // values read per channel, |G/H|
+    std::vector<int> source;            // (length): group channel of the input
+    std::vector<int> tap;               // (length, 3): index into the kernel box, leading axes padded with 0
+    std::vector<int> inner;             // (irreps): q, the columns k of V that are kept
+    std::vector<double> analysis;       // (analysis_rows, length), rows ordered (rho, r, k)
+    std::vector<int64_t> weight_index;  // (weight_length): flat index into psi[o, c]
+    std::vector<double> weight_matrix;  // (weight_rows, weight_length), rows ordered (rho, j, k)
+    int analysis_rows = 0;              // sum over rho of rows * q
+    int weight_rows = 0;                // sum over rho of dim * q
+};
+
+// Everything that depends on the group, the field type and the kernel box, and not on the size of the tensors.
+struct GroupConvPlan {
+    std::string fourier;            // name of the straight-line transform in core/fourier.hpp, or "" for the generic one
+    int order = 0;                  // |G|
+    int sources = 0;                // group channels of the input: |G| (regular) or 1 (lift)
+    int64_t weight_size = 0;        // elements of psi[o, c]
+    std::vector<IrrepBlock> irreps;
+    std::vector<double> synthesis;  // (order, order), rows ordered (rho, r, j), columns h
+    std::vector<TapOrbit> orbits;
+};
+
+// Sizes of one call. Spatial arrays have three entries; a 2-D problem is (H, 1, W): axis 1 has size 1, stride 1, padding 0.
+struct GroupConvShape {
+    int64_t batch = 0;
+    int64_t in_fields = 0, out_fields = 0;  // totals over all `groups`
+    int64_t groups = 1;                     // channel groups (depthwise: groups = in_fields)
+    int64_t in_size[3] = {}, out_size[3] = {};
+    int64_t kernel[3] = {}, stride[3] = {}, padding[3] = {}, dilation[3] = {};
+};
+
+// Layouts: x (B, C, sources, s0, s1, s2), y (B, O, |G|, s0, s1, s2), both with any strides and with dtype float32, float64, bfloat16 or
+// float16; weight (O, C / groups, weight_size) contiguous; bias (O) contiguous or undefined. Accumulation is in float32 (float64 for float64).
+// Outputs are contiguous and fully overwritten.
+namespace cpu {
+
+// y = correlation of x with weight, plus bias.
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y);
+
+// x = adjoint of the map x -> y above, applied to y: the data gradient, and the transposed convolution.
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x);
+
+// weight = adjoint of the map weight -> y, applied to y: the weight gradient.
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight);
+
+}  // namespace cpu
+
+// The same three on a device; `tables` is the plan in device memory (GroupConvPlan::tables, uploaded once by the caller), `workspace` is device
+// scratch of at least group_conv_workspace(...) bytes, `stream` a cudaStream_t.
+namespace cuda {
+
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+                const View& tables, const View& workspace, void* stream);
+
+}  // namespace cuda
+
+}  // namespace isotypic
