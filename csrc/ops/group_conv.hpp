@@ -37,7 +37,7 @@ struct IrrepBlock {
 struct TapOrbit {
     int length = 0;                     // values read per channel, |G/H|
     std::vector<int> source;            // (length): group channel of the input
-    std::vector<int> tap;               // (length, 3): index into the kernel box, leading axes padded with 0
+    std::vector<int> tap;               // (length, 3): index into the kernel box; (row, 0, column) in 2-D
     std::vector<int> inner;             // (irreps): q, the columns k of V that are kept
     std::vector<double> analysis;       // (analysis_rows, length), rows ordered (rho, r, k)
     std::vector<int64_t> weight_index;  // (weight_length): flat index into psi[o, c]
