@@ -1,0 +1,13 @@
+"""Finite groups of integer matrices, their irreducible representations and Fourier matrices. Pure numpy.
+
+>>> from isotypic import groups
+>>> g = groups.get("p4m")
+>>> g.order, [i.dim for i in g.irreps]
+(8, [1, 1, 1, 1, 2])
+"""
+
+from .group import Group, Irrep
+from .lattice import Orbit, orbits, support
+from .registry import fourier_program, generate, get, names
+
+__all__ = ["Group", "Irrep", "Orbit", "fourier_program", "generate", "get", "names", "orbits", "support"]
