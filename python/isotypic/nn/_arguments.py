@@ -1,0 +1,65 @@
+"""Checks of constructor arguments that the modules share; shapes and dtypes of tensors are checked by `isotypic.ops`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from isotypic import groups
+
+PADDING_MODES = ("zeros", "circular", "reflect")
+
+
+def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None) -> groups.Group:
+    """The group, checked to act on `dim` spatial axes (None: any); an unknown name is a ValueError that lists the known ones."""
+    resolved = groups.get(group)
+    if dim is not None and resolved.dim != dim:
+        raise ValueError(f"{owner}: group must act on {dim} spatial axes, but {resolved.name} acts on {resolved.dim}")
+    return resolved
+
+
+def positive(owner: str, **counts: int) -> None:
+    """Raises unless every count is a positive integer."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{owner}: {name} must be a positive integer, got {count!r}")
+
+
+def divisible(owner: str, groups: int, **fields: int) -> None:
+    """Raises unless `groups` divides every number of fields."""
+    for name, count in fields.items():
+        if count % groups:
+            raise ValueError(f"{owner}: {name}={count} must be divisible by groups={groups}")
+
+
+def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimum: int) -> tuple[int, ...]:
+    """One integer of at least `minimum` for each of the `dim` spatial axes."""
+    entries = (value,) * dim if isinstance(value, int) else tuple(value)
+    if len(entries) != dim or any(isinstance(entry, bool) or not isinstance(entry, int) or entry < minimum for entry in entries):
+        raise ValueError(f"{owner}: {name} must be an integer or {dim} integers, each at least {minimum}, got {value!r}")
+    return entries
+
+
+def check_strides(
+    owner: str, size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int], strict: bool
+) -> None:
+    """Warns, or raises when `strict`, unless the strided grid keeps the centre: the stride divides size + 2 padding - window."""
+    reach = tuple(n + 2 * p - w for n, w, p in zip(size, window, padding, strict=True))
+    if all(extent % step == 0 for extent, step in zip(reach, stride, strict=True)):
+        return
+    message = (
+        f"{owner}: input of size {tuple(size)} with stride {tuple(stride)} is not equivariant, because the sampled grid is off the centre; "
+        f"sizes keep it when the stride divides size + 2 * padding - window, which is {reach}"
+    )
+    if strict:
+        raise ValueError(message)
+    if not torch.compiler.is_compiling():
+        warnings.warn(message, stacklevel=3)
+
+
+def preserves_axes(group: groups.Group) -> bool:
+    """Whether every element maps coordinate axes to coordinate axes (signed permutations), so that boxes of equal sides are invariant."""
+    return bool((np.abs(group.elements).sum(axis=-1) == 1).all())

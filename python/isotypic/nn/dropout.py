@@ -1,0 +1,39 @@
+"""Dropout of whole fields."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FieldDropout(nn.Module):
+    """In training, sets whole fields of a sample to zero with probability p each, and scales the others by 1 / (1 - p).
+
+    Dropping single entries of a regular field would break its symmetry.
+
+    Args:
+        p: probability of a field to be dropped, in [0, 1].
+        inplace: overwrite the input.
+
+    Input and output: (B, C, ...), regular or scalar fields
+    Raises ValueError for p outside [0, 1], and for inputs without a field axis.
+
+    J. Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015.
+
+    >>> FieldDropout(0.5).eval()(torch.ones(1, 2, 4)).sum()
+    tensor(8.)
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"FieldDropout: p must be in [0, 1], got {p}")
+        self.p, self.inplace = p, inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 2:
+            raise ValueError(f"FieldDropout: input must have shape (B, C, ...), got {tuple(x.shape)}")
+        return (torch.feature_dropout_ if self.inplace else torch.feature_dropout)(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"

@@ -1,0 +1,73 @@
+"""Pooling over the group: from regular fields to scalar fields, or to fields on the cosets of a subgroup."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from isotypic import groups as finite_groups
+from isotypic.nn._arguments import resolve_group
+from isotypic.nn.restrict import subgroup_elements
+
+
+class GroupPool(nn.Module):
+    """The maximum or the mean of a regular field over the group, which is a scalar field: it turns with the input and nothing else.
+
+    With a subgroup H it pools over each coset s H only, to a quotient field on G / H, where the group acts by (L_g f)[s H] = f[g^-1 s H].
+
+    Args:
+        mode: "max" or "mean".
+        keepdim: keep an axis of length 1 in place of |G|.
+        group, subgroup: names or `groups.Group`s with the elements of `subgroup` among those of `group`; needed for a quotient field only.
+
+    Input:  (B, C, |G|, *spatial)
+    Output: (B, C, *spatial), (B, C, 1, *spatial) with `keepdim`, or (B, C, |G| / |H|, *spatial) with a subgroup
+    Raises ValueError for an unknown mode, a subgroup that is none, and inputs of another shape.
+
+    T. Cohen and M. Welling, "Group Equivariant Convolutional Networks", 2016.
+
+    >>> GroupPool("max")(torch.zeros(2, 3, 8, 5, 5)).shape
+    torch.Size([2, 3, 5, 5])
+    >>> GroupPool("mean", group="p4m", subgroup="p4")(torch.zeros(2, 3, 8, 5, 5)).shape
+    torch.Size([2, 3, 2, 5, 5])
+    """
+
+    cosets: Tensor | None
+
+    def __init__(
+        self,
+        mode: str = "max",
+        keepdim: bool = False,
+        group: str | finite_groups.Group | None = None,
+        subgroup: str | finite_groups.Group | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in ("max", "mean"):
+            raise ValueError(f'GroupPool: mode must be "max" or "mean", got {mode!r}')
+        self.mode, self.keepdim, self.order, self.names = mode, keepdim, 0, ""
+        cosets = None
+        if group is not None:
+            whole = resolve_group("GroupPool", group)
+            self.order, self.names = whole.order, f", group={whole.name}"
+            if subgroup is not None:
+                part = resolve_group("GroupPool", subgroup)
+                self.names += f", subgroup={part.name}"
+                products = whole.multiply[:, subgroup_elements("GroupPool", whole, part)]
+                cosets = torch.tensor(sorted({tuple(sorted(row)) for row in products.tolist()}))
+        elif subgroup is not None:
+            raise ValueError("GroupPool: subgroup needs its group")
+        self.register_buffer("cosets", cosets, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 3 or (self.order and x.shape[2] != self.order):
+            order = f"|G|={self.order}" if self.order else "|G|"
+            raise ValueError(f"GroupPool: input must have shape (B, C, {order}, *spatial), got {tuple(x.shape)}")
+        axis, keepdim = 2, self.keepdim
+        if self.cosets is not None:
+            x = x.index_select(2, self.cosets.flatten()).unflatten(2, self.cosets.shape)
+            axis, keepdim = 3, False
+        # amax, not max: it shares the gradient among equal values, so that the gradient is equivariant too.
+        return x.amax(axis, keepdim) if self.mode == "max" else x.mean(axis, keepdim)
+
+    def extra_repr(self) -> str:
+        return f"{self.mode}, keepdim={self.keepdim}{self.names}"

@@ -1,0 +1,130 @@
+"""Normalisations with statistics and affine parameters per field, shared over the group and space, which keeps them equivariant."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from isotypic.nn._arguments import positive
+
+
+def _check_field(owner: str, x: Tensor, fields: int) -> None:
+    if x.dim() < 3 or x.shape[1] != fields:
+        raise ValueError(f"{owner}: input must have shape (B, C={fields}, |G|, *spatial), got {tuple(x.shape)}")
+
+
+class GroupBatchNorm(_BatchNorm):
+    """Batch normalisation of regular fields: mean and variance of a field are taken over the batch, the group and space.
+
+    Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all.
+
+    Args:
+        num_fields: number of regular fields, C; the other arguments are those of `nn.BatchNorm2d`.
+
+    Input and output: (B, C, |G|, *spatial)
+    Raises ValueError for inputs of another shape.
+
+    S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
+
+    >>> GroupBatchNorm(3)(torch.randn(2, 3, 8, 5, 5)).shape
+    torch.Size([2, 3, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_fields: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        positive("GroupBatchNorm", num_fields=num_fields)
+        super().__init__(num_fields, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_field("GroupBatchNorm", input, self.num_features)
+
+
+class FieldGroupNorm(nn.GroupNorm):
+    """Group normalisation of regular fields: statistics over blocks of num_fields / num_groups fields, the symmetry group and space.
+
+    Args:
+        num_groups: number of blocks of fields (1: all fields together, num_fields: each field by itself).
+        num_fields: number of regular fields, C; the other arguments are those of `nn.GroupNorm`.
+
+    Input and output: (B, C, |G|, *spatial)
+    Raises ValueError for inputs of another shape.
+
+    Y. Wu and K. He, "Group Normalization", 2018.
+
+    >>> FieldGroupNorm(2, 4)(torch.randn(2, 4, 8, 5, 5)).shape
+    torch.Size([2, 4, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_fields: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        positive("FieldGroupNorm", num_groups=num_groups, num_fields=num_fields)
+        if num_fields % num_groups:
+            raise ValueError(f"FieldGroupNorm: num_fields={num_fields} must be divisible by num_groups={num_groups}")
+        super().__init__(num_groups, num_fields, eps, affine, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        _check_field("FieldGroupNorm", input, self.num_channels)
+        return super().forward(input)
+
+
+class FieldLayerNorm(nn.Module):
+    """Layer normalisation of regular fields at each position: statistics over fields and the group, affine parameters per field.
+
+    Args:
+        num_fields: number of regular fields, C.
+        eps: added to the variance. affine: learn a weight and a bias per field.
+        device, dtype: of the parameters.
+
+    Input and output: (B, C, |G|, *spatial)
+    Raises ValueError for inputs of another shape.
+
+    J. L. Ba, J. R. Kiros and G. Hinton, "Layer Normalization", 2016.
+
+    >>> FieldLayerNorm(4)(torch.randn(2, 4, 8, 5, 5)).shape
+    torch.Size([2, 4, 8, 5, 5])
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_fields: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        positive("FieldLayerNorm", num_fields=num_fields)
+        self.num_fields, self.eps, self.affine = num_fields, eps, affine
+        self.weight = nn.Parameter(torch.ones(num_fields, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_fields, device=device, dtype=dtype)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_field("FieldLayerNorm", x, self.num_fields)
+        # F.layer_norm normalises trailing axes: (B, *spatial, |G|, C), where its affine part would be per (s, c) and not per field.
+        normal = F.layer_norm(x.movedim((2, 1), (-2, -1)), (x.shape[2], x.shape[1]), eps=self.eps)
+        if self.weight is not None and self.bias is not None:
+            normal = torch.addcmul(self.bias, normal, self.weight).to(normal.dtype)
+        return normal.movedim((-2, -1), (2, 1))
+
+    def extra_repr(self) -> str:
+        return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"

@@ -1,0 +1,63 @@
+"""Restriction of a regular field to a subgroup."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from isotypic import groups as finite_groups
+from isotypic.nn._arguments import resolve_group
+
+
+def subgroup_elements(owner: str, group: finite_groups.Group, subgroup: finite_groups.Group) -> list[int]:
+    """The index in `group` of each element of `subgroup`, found by its matrix."""
+    position = {element.tobytes(): index for index, element in enumerate(group.elements)}
+    found = [position.get(element.tobytes(), -1) for element in subgroup.elements]
+    if group.dim != subgroup.dim or -1 in found:
+        raise ValueError(f"{owner}: the elements of {subgroup.name} must be among those of {group.name}")
+    return found
+
+
+class Restrict(nn.Module):
+    """A regular field of G seen as [G:H] regular fields of a subgroup H: a permutation of its entries, with nothing lost.
+
+    With G the disjoint union of the cosets H t_j,        out[(c, j), h] = f[c, h t_j].
+
+    Layers after it need to be equivariant under H only, such as in the deeper layers of a network whose data is symmetric only locally.
+
+    Args:
+        group, subgroup: names or `groups.Group`s with the elements of `subgroup` among those of `group`.
+
+    Input:  (B, C, |G|, *spatial)
+    Output: (B, C |G| / |H|, |H|, *spatial)
+    Raises ValueError for a subgroup that is none, and for inputs of another shape.
+
+    M. Weiler and G. Cesa, "General E(2)-Equivariant Steerable CNNs", 2019.
+
+    >>> Restrict("p4m", "p4")(torch.zeros(2, 3, 8, 5, 5)).shape
+    torch.Size([2, 6, 4, 5, 5])
+    """
+
+    entries: Tensor
+
+    def __init__(self, group: str | finite_groups.Group, subgroup: str | finite_groups.Group) -> None:
+        super().__init__()
+        whole, part = resolve_group("Restrict", group), resolve_group("Restrict", subgroup)
+        inside = subgroup_elements("Restrict", whole, part)
+        cosets: list[list[int]] = []
+        left = set(range(whole.order))
+        while left:
+            coset = whole.multiply[inside, min(left)].tolist()
+            cosets.append(coset)
+            left -= set(coset)
+        self.group, self.subgroup, self.order, self.suborder = whole.key, part.key, whole.order, part.order
+        self.names = f"{whole.name}, {part.name}"
+        self.register_buffer("entries", torch.tensor(cosets).flatten(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 3 or x.shape[2] != self.order:
+            raise ValueError(f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), got {tuple(x.shape)}")
+        return x.index_select(2, self.entries).unflatten(2, (-1, self.suborder)).flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return self.names
