@@ -1,0 +1,59 @@
+# make demo | test | bench | wheel | lint | clean: each sets up its environment first; a second run starts at once.
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet -c constraints.txt
+BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
+CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
+
+.PHONY: demo test bench wheel lint clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m isotypic demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m pytest benchmarks --benchmark-json=benchmarks/results/latest.json $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/plot.py
+
+# Every CUDA target when nvcc is there, then the tests of the wheel itself: what it links to, and a self-test in an empty environment.
+wheel: $(VENV)/.installed
+	rm -f dist/isotypic-*.whl
+	ISOTYPIC_CUDA_TARGETS=all $(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
+	ISOTYPIC_WHEEL="$$(ls dist/isotypic-*.whl)" $(BIN)/python -m pytest tests/test_wheel.py
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(BIN)/mypy python/isotypic
+
+clean:
+	rm -rf $(VENV) build dist wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and alone: the pin decides which build of it is taken, before anything else asks for it. The build tools are installed
+# here because an editable install that rebuilds on import needs them later, and so cannot use pip's isolated build environment.
+$(VENV)/.tools: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) scikit-build-core pybind11 cmake ninja
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
+	$(INSTALL) --no-build-isolation -e ".[test,demo]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(INSTALL) --no-build-isolation -e ".[bench]"
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.tools
+	$(INSTALL) ruff mypy clang-format numpy
+	touch $@
