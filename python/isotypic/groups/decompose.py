@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .group import MULTIPLICITY, Group, Irrep, Kind, irrep
+from .group import MULTIPLICITY, Group, Irrep, irrep
 
 Array = NDArray[Any]
 
 _SAME = 1e-8  # two computed values that should be equal; far above rounding errors, far below differences of algebraic numbers
-_EXACT = np.sqrt([0.0, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 9 / 16, 3 / 4, 1.0]).tolist() + [
-    (np.sqrt(5) - 1) / 4,
-    (np.sqrt(5) + 1) / 4,
-]
+_SIXTEENTHS = np.sqrt(np.array([0, 1, 2, 3, 4, 6, 8, 9, 12, 16]) / 16)  # 0, 1/4, ..., 1/2, sqrt(1/2), sqrt(3)/2, 1
+_FIFTHS = np.cos(np.pi * np.array([1, 2]) / 5), np.sin(np.pi * np.array([1, 2]) / 5)
+_EXACT = np.concatenate([_SIXTEENTHS, *_FIFTHS])
 _SNAPS = np.unique(np.concatenate([_EXACT, np.negative(_EXACT)]))
 
 
@@ -41,7 +40,7 @@ def _attempt(group: Group, random: np.random.Generator) -> tuple[Irrep, ...] | N
     found: list[Irrep] = []
     for matrices in _irreducible_spaces(group, random):
         norm = float((np.trace(matrices, axis1=1, axis2=2) ** 2).mean())
-        kinds: list[Kind] = [kind for kind in ("real", "complex", "quaternionic") if abs(norm - MULTIPLICITY[kind]) < 1e-6]  # type: ignore[misc]
+        kinds = [kind for kind, multiplicity in MULTIPLICITY.items() if abs(norm - multiplicity) < 1e-6]
         if not kinds:
             return None
         adapted = irrep(_snap(_ADAPT[kinds[0]](group, matrices, random)), kinds[0])
@@ -108,7 +107,8 @@ def _commuting(matrices: Array, random: np.random.Generator) -> Array:
 
 
 def _unit(antisymmetric: Array) -> Array:
-    return antisymmetric / np.sqrt(np.trace(antisymmetric.T @ antisymmetric) / len(antisymmetric))
+    scale = float(np.linalg.norm(antisymmetric)) / np.sqrt(len(antisymmetric))
+    return np.asarray(antisymmetric / scale)
 
 
 def _span(units: list[Array]) -> Array:
@@ -155,7 +155,7 @@ def _adapt_quaternionic(group: Group, matrices: Array, random: np.random.Generat
     units = [np.eye(matrices.shape[1]), *units, units[1] @ units[0]]
     vectors = _span(units)
     basis = np.concatenate([unit @ vectors for unit in units], axis=1)
-    return basis.T @ matrices @ basis
+    return np.asarray(basis.T @ matrices @ basis)
 
 
 def _aligned_units(matrices: Array, units: list[Array]) -> list[Array]:
@@ -240,4 +240,4 @@ def _eigenprojectors(group: Group, unitary: Array, element: int) -> list[Array]:
 def _range(projector: Array) -> Array:
     """The unit vector a projector of rank one projects to."""
     column = projector[:, np.argmax(np.abs(projector).sum(axis=0))]
-    return column / np.linalg.norm(column)
+    return np.asarray(column / np.linalg.norm(column))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Kind = Literal["real", "complex", "quaternionic"]
-MULTIPLICITY: dict[str, int] = {"real": 1, "complex": 2, "quaternionic": 4}
+MULTIPLICITY: dict[Kind, int] = {"real": 1, "complex": 2, "quaternionic": 4}
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -28,7 +28,8 @@ def residue_codes(elements: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     n = elements.shape[-1]
     digits = np.mod(elements, 3).reshape(*elements.shape[:-2], n * n)
-    return digits @ (3 ** np.arange(n * n, dtype=np.int64))
+    codes: NDArray[np.int64] = digits @ (3 ** np.arange(n * n, dtype=np.int64))
+    return codes
 
 
 def multiplication_table(elements: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -107,7 +108,7 @@ class Irrep:
         return f"Irrep(dim={self.dim}, kind={self.kind!r})"
 
 
-def irrep(matrices: NDArray[np.float64], kind: Kind = "real") -> Irrep:
+def irrep(matrices: NDArray[Any], kind: Kind = "real") -> Irrep:
     """An irrep from its matrices (order, dim, dim), or from a one-dimensional character (order,)."""
     matrices = np.asarray(matrices, dtype=np.float64)
     if matrices.ndim == 1:
@@ -248,7 +249,7 @@ class Group:
         if len(h) == 0 or not np.isin(self.multiply[np.ix_(h, h)], h).all():
             raise ValueError(f"cosets of {self.name}: the indices {h.tolist()} are not closed under multiplication")
         cosets = product[:, h]
-        return cosets[cosets.min(axis=1) == np.arange(self.order)]
+        return np.asarray(cosets[cosets.min(axis=1) == np.arange(self.order)])
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Group) and np.array_equal(self.elements, other.elements))

@@ -179,5 +179,5 @@ NAMED: dict[str, Callable[[], Description]] = {
     # the plane, hexagonal lattice in axial coordinates
     "p3": _p3, "p3m1": _p3m1, "p6": _p6, "p6m": _p6m,
     # space, (depth, row, column); C4, D4 and D4h about the depth axis
-    "C4": _c4, "D4": _d4, "D4h": _d4h, "T": _t, "Th": _th, "Td": _td, "O": _o, "Oh": _oh,
+    "C4": _c4, "D4": _d4, "D4h": _d4h, "T": _t, "Th": _th, "O": _o, "Td": _td, "Oh": _oh,
 }  # fmt: skip

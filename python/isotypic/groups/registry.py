@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +38,7 @@ def get(group: str | Group) -> Group:
     return _get(group)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _get(key: str) -> Group:
     if key in NAMED:
         description = NAMED[key]()
@@ -93,7 +93,7 @@ def generate(generators: Iterable[ArrayLike], name: str | None = None) -> Group:
     return _cached(to_key(name, generating), name, elements.tobytes(), elements.shape, irreps)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cached(key: str, name: str, elements: bytes, shape: tuple[int, ...], irreps: tuple[Irrep, ...] | None) -> Group:
     return Group(name, key, np.frombuffer(elements, dtype=np.int64).reshape(shape), decompose if irreps is None else irreps)
 
@@ -108,7 +108,7 @@ def _named_with(elements: NDArray[np.int64]) -> Group | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _representatives() -> tuple[Group, ...]:
     """One named group for each multiplication table."""
     tables: dict[bytes, Group] = {}
@@ -153,7 +153,7 @@ def _homomorphism(model: NDArray[np.int64], table: NDArray[np.int64], generators
     return image if len(set(image[frontier].tolist())) == len(frontier) else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def fourier_program(group: Group) -> str:
     """The name of the straight-line Fourier transform in ``csrc/core/fourier.hpp`` that computes ``group.fourier``; "" when there is none.
 
