@@ -34,6 +34,12 @@ struct IrrepBlock {
     int rows;  // d / m, the rows r of OUT that are kept
 };
 
+// Compressed sparse rows.
+struct SparseRows {
+    std::vector<int> row_begin, column;
+    std::vector<double> value;
+};
+
 struct TapOrbit {
     int length = 0;                     // values read per channel, |G/H|
     std::vector<int> source;            // (length): group channel of the input
@@ -42,8 +48,15 @@ struct TapOrbit {
     std::vector<double> analysis;       // (analysis_rows, length), rows ordered (rho, r, k)
     std::vector<int64_t> weight_index;  // (weight_length): flat index into psi[o, c]
     std::vector<double> weight_matrix;  // (weight_rows, weight_length), rows ordered (rho, j, k)
-    int analysis_rows = 0;              // sum over rho of rows * q
-    int weight_rows = 0;                // sum over rho of dim * q
+    std::vector<int64_t> adjoint_index; // (weight_length): where psi~[c, o, u](u t) = psi[o, c, u^-1](-t) lies; empty in a lift
+
+    // Derived by finalize().
+    int analysis_rows = 0;                              // sum over rho of rows * q
+    int weight_rows = 0;                                // sum over rho of dim * q
+    std::vector<int> row_irrep, row_r, row_k;           // analysis rows (rho, r, k); k counts from the irrep's first column in the channel
+    std::vector<int> weight_irrep, weight_j, weight_k;  // weight rows (rho, j, k), k likewise
+    std::vector<double> weight_columns;                 // weight_matrix transposed
+    SparseRows sparse_analysis, sparse_adjoint;
 };
 
 // Everything that depends on the group, the field type and the kernel box, and not on the size of the tensors.
@@ -55,6 +68,12 @@ struct GroupConvPlan {
     std::vector<IrrepBlock> irreps;
     std::vector<double> synthesis;  // (order, order), rows ordered (rho, r, j), columns h
     std::vector<TapOrbit> orbits;
+
+    // Derived by finalize().
+    std::vector<int> row_irrep, row_r, row_j;  // rows of synthesis (rho, r, j)
+    SparseRows sparse_synthesis, sparse_synthesis_adjoint;
+
+    void finalize();  // checks that the arrays fit together (std::invalid_argument) and derives the rest
 };
 
 // Sizes of one call. Spatial arrays have three entries; a 2-D problem is (H, 1, W): axis 1 has size 1, stride 1, padding 0.

@@ -1,0 +1,10 @@
+// One function per operator; module.cpp calls them all.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace isotypic {
+
+void bind_group_conv(pybind11::module_& m);
+
+}  // namespace isotypic

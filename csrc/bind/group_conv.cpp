@@ -1,0 +1,154 @@
+// Python to kernels for group_conv: the last line of defence. What the Python side promised (ops/_arguments.py words the errors) is checked again,
+// because a wrong shape here would be a wild read.
+#include "ops/group_conv.hpp"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "bind/bind.hpp"
+#include "bind/tensor.hpp"
+
+namespace isotypic {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+using Sizes = std::array<int64_t, 3>;
+
+template <class T>
+std::vector<T> to_vector(const Array<T>& array) {
+    return std::vector<T>(array.data(), array.data() + array.size());
+}
+
+std::shared_ptr<GroupConvPlan> make_plan(const std::string& fourier, int order, int sources, int64_t weight_size, const Array<int>& irreps,
+                                         const Array<double>& synthesis, const py::list& orbits) {
+    auto plan = std::make_shared<GroupConvPlan>();
+    plan->fourier = fourier;
+    plan->order = order;
+    plan->sources = sources;
+    plan->weight_size = weight_size;
+    if (irreps.ndim() != 2 || irreps.shape(1) != 2) throw py::value_error("GroupConvPlan: irreps must have shape (n, 2)");
+    for (py::ssize_t i = 0; i < irreps.shape(0); ++i) plan->irreps.push_back({irreps.at(i, 0), irreps.at(i, 1)});
+    plan->synthesis = to_vector(synthesis);
+    for (const py::handle& item : orbits) {
+        const auto entry = py::cast<py::tuple>(item);
+        if (entry.size() != 7)
+            throw py::value_error("GroupConvPlan: an orbit is (source, tap, inner, analysis, weight_index, weight_matrix, adjoint_index)");
+        TapOrbit orbit;
+        orbit.source = to_vector(py::cast<Array<int>>(entry[0]));
+        orbit.length = static_cast<int>(orbit.source.size());
+        orbit.tap = to_vector(py::cast<Array<int>>(entry[1]));
+        orbit.inner = to_vector(py::cast<Array<int>>(entry[2]));
+        orbit.analysis = to_vector(py::cast<Array<double>>(entry[3]));
+        orbit.weight_index = to_vector(py::cast<Array<int64_t>>(entry[4]));
+        orbit.weight_matrix = to_vector(py::cast<Array<double>>(entry[5]));
+        orbit.adjoint_index = to_vector(py::cast<Array<int64_t>>(entry[6]));
+        plan->orbits.push_back(std::move(orbit));
+    }
+    plan->finalize();
+    return plan;
+}
+
+GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, int64_t groups, const Sizes& in_size, const Sizes& out_size,
+                          const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+    GroupConvShape shape;
+    shape.batch = batch, shape.in_fields = in_fields, shape.out_fields = out_fields, shape.groups = groups;
+    if (groups < 1 || in_fields % groups || out_fields % groups) throw py::value_error("GroupConvShape: groups must divide in_fields and out_fields");
+    for (int i = 0; i < 3; ++i) {
+        shape.in_size[i] = in_size[i], shape.out_size[i] = out_size[i], shape.kernel[i] = kernel[i];
+        shape.stride[i] = stride[i], shape.padding[i] = padding[i], shape.dilation[i] = dilation[i];
+        if (stride[i] < 1 || dilation[i] < 1 || kernel[i] < 1 || in_size[i] < 0 || out_size[i] < 0)
+            throw py::value_error("GroupConvShape: sizes must not be negative; kernel, stride and dilation must be positive");
+    }
+    return shape;
+}
+
+[[noreturn]] void mismatch(const char* what) { throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and shape"); }
+
+// (B, C[, group], *spatial) as (B, C, group, s0, s1, s2); one and two spatial axes become (1, 1, W) and (H, 1, W).
+View field_view(const View& view, int spatial, int64_t fields, int64_t group, int64_t batch, const int64_t size[3], const char* name) {
+    const bool has_group = view.ndim == spatial + 3;
+    if (!has_group && (view.ndim != spatial + 2 || group != 1)) mismatch(name);
+    View out = view;
+    out.ndim = 6;
+    for (int i = 2; i < 6; ++i) out.sizes[i] = 1, out.strides[i] = 0;
+    if (has_group) out.sizes[2] = view.sizes[2], out.strides[2] = view.strides[2];
+    const int first = view.ndim - spatial, target[3][3] = {{5, 0, 0}, {3, 5, 0}, {3, 4, 5}};
+    for (int i = 0; i < spatial; ++i) out.sizes[target[spatial - 1][i]] = view.sizes[first + i], out.strides[target[spatial - 1][i]] = view.strides[first + i];
+    const bool fits = out.sizes[0] == batch && out.sizes[1] == fields && out.sizes[2] == group && out.sizes[3] == size[0] && out.sizes[4] == size[1] &&
+                      out.sizes[5] == size[2];
+    if (!fits) mismatch(name);
+    return out;
+}
+
+struct Arguments {
+    View x, weight, bias, y;
+    bool on_cuda = false;
+    int device = 0;
+};
+
+Arguments check(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y, bool writes_x) {
+    const Tensor tensor_x = to_tensor(x), tensor_weight = to_tensor(weight), tensor_y = to_tensor(y);
+    Arguments out;
+    const int spatial = tensor_y.view.ndim - 3;
+    if (spatial < 1 || spatial > 3) mismatch("y");
+    out.x = field_view(tensor_x.view, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
+    out.y = field_view(tensor_y.view, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
+    out.weight = tensor_weight.view;
+    if (out.weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(out.weight)) mismatch("weight");
+    if (!is_contiguous(tensor_y.view)) mismatch("the memory layout of y");
+    if (writes_x && !is_contiguous(tensor_x.view)) mismatch("the memory layout of x");
+    out.on_cuda = tensor_x.on_cuda, out.device = tensor_x.device;
+    auto same_place = [&](const Tensor& t) { return t.on_cuda == out.on_cuda && t.device == out.device && t.view.dtype == out.x.dtype; };
+    if (!same_place(tensor_weight) || !same_place(tensor_y)) mismatch("the device or dtype of a tensor");
+    if (!bias.is_none()) {
+        const Tensor tensor_bias = to_tensor(bias);
+        if (tensor_bias.view.numel() != shape.out_fields || !is_contiguous(tensor_bias.view) || !same_place(tensor_bias)) mismatch("bias");
+        out.bias = tensor_bias.view;
+    }
+    return out;
+}
+
+void refuse_cuda(const Arguments& arguments) {
+    if (arguments.on_cuda) throw std::runtime_error("group_conv: this build of isotypic has no CUDA kernels");
+}
+
+void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y) {
+    const Arguments a = check(plan, shape, x, weight, bias, y, false);
+    refuse_cuda(a);
+    py::gil_scoped_release release;
+    cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y);
+}
+
+void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x) {
+    const Arguments a = check(plan, shape, x, weight, py::none(), y, true);
+    refuse_cuda(a);
+    py::gil_scoped_release release;
+    cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x);
+}
+
+void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight) {
+    const Arguments a = check(plan, shape, x, weight, py::none(), y, false);
+    refuse_cuda(a);
+    py::gil_scoped_release release;
+    cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight);
+}
+
+}  // namespace
+
+void bind_group_conv(py::module_& m) {
+    py::class_<GroupConvPlan, std::shared_ptr<GroupConvPlan>>(m, "GroupConvPlan", "The part of a group convolution that depends on group, field and kernel box.")
+        .def(py::init(&make_plan), py::arg("fourier"), py::arg("order"), py::arg("sources"), py::arg("weight_size"), py::arg("irreps"),
+             py::arg("synthesis"), py::arg("orbits"));
+    py::class_<GroupConvShape>(m, "GroupConvShape", "Sizes of one call, with three spatial axes.")
+        .def(py::init(&make_shape), py::arg("batch"), py::arg("in_fields"), py::arg("out_fields"), py::arg("groups"), py::arg("in_size"),
+             py::arg("out_size"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"));
+    m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"), "y = x * weight + bias");
+    m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"), "adjoint in x");
+    m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"), "adjoint in weight");
+}
+
+}  // namespace isotypic

@@ -1,0 +1,81 @@
+// torch.Tensor -> View, through the DLPack exchange table that torch hangs on its Tensor type: no torch header, no allocation, about 0.1 us.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "core/view.hpp"
+#include "third_party/dlpack.h"
+
+namespace isotypic {
+
+namespace py = pybind11;
+
+struct Tensor {
+    View view;
+    bool on_cuda = false;
+    int device = 0;
+};
+
+inline const DLPackExchangeAPI* exchange_api(PyObject* object) {
+    static const DLPackExchangeAPI* api = nullptr;
+    static PyTypeObject* tensor_type = nullptr;
+    if (!api) {
+        const py::object type = py::module_::import("torch").attr("Tensor");
+        const py::object capsule = type.attr("__dlpack_c_exchange_api__");
+        const auto* found = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+        if (!found) throw py::error_already_set();
+        if (found->header.version.major != DLPACK_MAJOR_VERSION || !found->dltensor_from_py_object_no_sync)
+            throw std::runtime_error("isotypic: this torch offers a DLPack exchange table of another version; torch >= 2.11 is needed");
+        tensor_type = reinterpret_cast<PyTypeObject*>(type.ptr());
+        api = found;
+    }
+    if (!PyObject_TypeCheck(object, tensor_type)) throw py::type_error(std::string("isotypic: expected a torch.Tensor, got ") + Py_TYPE(object)->tp_name);
+    return api;
+}
+
+inline DType to_dtype(DLDataType type) {
+    if (type.lanes == 1) {
+        if (type.code == kDLFloat && type.bits == 32) return DType::float32;
+        if (type.code == kDLFloat && type.bits == 64) return DType::float64;
+        if (type.code == kDLFloat && type.bits == 16) return DType::float16;
+        if (type.code == kDLBfloat && type.bits == 16) return DType::bfloat16;
+    }
+    throw py::type_error("isotypic: expected a tensor of dtype float32, float64, bfloat16 or float16");
+}
+
+inline Tensor to_tensor(py::handle object) {
+    DLTensor dl;
+    const DLPackExchangeAPI* api = exchange_api(object.ptr());
+    if (api->dltensor_from_py_object_no_sync(object.ptr(), &dl) != 0) throw py::error_already_set();
+    if (dl.ndim > kMaxDims) throw py::value_error("isotypic: expected a tensor of at most 8 dimensions, got " + std::to_string(dl.ndim));
+    Tensor tensor;
+    tensor.view.dtype = to_dtype(dl.dtype);
+    tensor.view.ndim = dl.ndim;
+    int64_t contiguous = 1;
+    for (int i = dl.ndim - 1; i >= 0; --i) {
+        tensor.view.sizes[i] = dl.shape[i];
+        tensor.view.strides[i] = dl.strides ? dl.strides[i] : contiguous;
+        contiguous *= dl.shape[i];
+    }
+    tensor.view.data = static_cast<char*>(dl.data) + dl.byte_offset;
+    // A tensor without storage (FakeTensor, a functorch wrapper) has a null pointer: no kernel may see it.
+    if (!dl.data && contiguous > 0) throw std::runtime_error("isotypic: a tensor without storage reached a kernel");
+    tensor.on_cuda = dl.device.device_type == kDLCUDA;
+    if (!tensor.on_cuda && dl.device.device_type != kDLCPU) throw std::runtime_error("isotypic: expected a CPU or CUDA tensor");
+    tensor.device = dl.device.device_id;
+    return tensor;
+}
+
+inline bool is_contiguous(const View& view) {
+    int64_t stride = 1;
+    for (int i = view.ndim - 1; i >= 0; --i) {
+        if (view.sizes[i] != 1 && view.strides[i] != stride) return false;
+        stride *= view.sizes[i];
+    }
+    return true;
+}
+
+}  // namespace isotypic

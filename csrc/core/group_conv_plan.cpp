@@ -1,0 +1,71 @@
+#include <stdexcept>
+#include <string>
+
+#include "ops/group_conv.hpp"
+
+namespace isotypic {
+namespace {
+
+void require(bool condition, const char* what) {
+    if (!condition) throw std::invalid_argument(std::string("GroupConvPlan: ") + what);
+}
+
+SparseRows sparse_rows(const std::vector<double>& matrix, int rows, int columns, bool transposed) {
+    SparseRows out;
+    out.row_begin.push_back(0);
+    for (int i = 0; i < (transposed ? columns : rows); ++i) {
+        for (int j = 0; j < (transposed ? rows : columns); ++j) {
+            const double value = transposed ? matrix[static_cast<size_t>(j) * columns + i] : matrix[static_cast<size_t>(i) * columns + j];
+            if (value == 0) continue;
+            out.column.push_back(j);
+            out.value.push_back(value);
+        }
+        out.row_begin.push_back(static_cast<int>(out.column.size()));
+    }
+    return out;
+}
+
+}  // namespace
+
+void GroupConvPlan::finalize() {
+    require(order > 0 && (sources == order || sources == 1), "sources must be 1 or the order of the group");
+    require(synthesis.size() == static_cast<size_t>(order) * order, "synthesis must have shape (order, order)");
+    require(!orbits.empty(), "there must be at least one tap orbit");
+    for (size_t rho = 0; rho < irreps.size(); ++rho)
+        for (int r = 0; r < irreps[rho].rows; ++r)
+            for (int j = 0; j < irreps[rho].dim; ++j) row_irrep.push_back(static_cast<int>(rho)), row_r.push_back(r), row_j.push_back(j);
+    require(row_irrep.size() == static_cast<size_t>(order), "the irreps' rows * dim must sum to the order of the group");
+    sparse_synthesis = sparse_rows(synthesis, order, order, true);  // out[h] = sum over rows
+    sparse_synthesis_adjoint = sparse_rows(synthesis, order, order, false);
+
+    std::vector<int> first(irreps.size(), 0);
+    for (TapOrbit& orbit : orbits) {
+        require(orbit.inner.size() == irreps.size(), "an orbit's inner must have one entry per irrep");
+        for (size_t rho = 0; rho < irreps.size(); ++rho) {
+            for (int r = 0; r < irreps[rho].rows; ++r)
+                for (int k = 0; k < orbit.inner[rho]; ++k)
+                    orbit.row_irrep.push_back(static_cast<int>(rho)), orbit.row_r.push_back(r), orbit.row_k.push_back(first[rho] + k);
+            for (int j = 0; j < irreps[rho].dim; ++j)
+                for (int k = 0; k < orbit.inner[rho]; ++k)
+                    orbit.weight_irrep.push_back(static_cast<int>(rho)), orbit.weight_j.push_back(j), orbit.weight_k.push_back(first[rho] + k);
+            first[rho] += orbit.inner[rho];
+        }
+        orbit.analysis_rows = static_cast<int>(orbit.row_irrep.size());
+        orbit.weight_rows = static_cast<int>(orbit.weight_irrep.size());
+        const size_t length = static_cast<size_t>(orbit.length), weights = orbit.weight_index.size();
+        require(orbit.source.size() == length && orbit.tap.size() == 3 * length, "an orbit's source and tap must have `length` rows");
+        require(orbit.analysis.size() == orbit.analysis_rows * length, "an orbit's analysis must have shape (sum of rows * inner, length)");
+        require(orbit.weight_matrix.size() == orbit.weight_rows * weights, "an orbit's weight_matrix must have shape (sum of dim * inner, weight_length)");
+        require(orbit.adjoint_index.empty() || orbit.adjoint_index.size() == weights, "an orbit's adjoint_index must be empty or like weight_index");
+        for (int source : orbit.source) require(source >= 0 && source < sources, "an orbit's source is out of range");
+        for (int64_t index : orbit.weight_index) require(index >= 0 && index < weight_size, "an orbit's weight_index is out of range");
+        for (int64_t index : orbit.adjoint_index) require(index >= 0 && index < weight_size, "an orbit's adjoint_index is out of range");
+        orbit.weight_columns.resize(orbit.weight_matrix.size());
+        for (int i = 0; i < orbit.weight_rows; ++i)
+            for (size_t u = 0; u < weights; ++u) orbit.weight_columns[u * orbit.weight_rows + i] = orbit.weight_matrix[i * weights + u];
+        orbit.sparse_analysis = sparse_rows(orbit.analysis, orbit.analysis_rows, orbit.length, false);
+        orbit.sparse_adjoint = sparse_rows(orbit.analysis, orbit.analysis_rows, orbit.length, true);
+    }
+}
+
+}  // namespace isotypic

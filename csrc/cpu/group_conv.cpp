@@ -1,0 +1,291 @@
+// Driver of the CPU kernels of group_conv: derives sizes, allocates the workspace, and hands items of work to the threads.
+#include "ops/group_conv.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+#include "core/parallel.hpp"
+#include "cpu/group_conv_kernel.hpp"
+#include "cpu/isa.hpp"
+
+namespace isotypic::cpu {
+namespace {
+
+constexpr int64_t kPanelBytes = 256 << 10;   // x panel of a channel block: stays in L2 beside the blocks that stream through it
+constexpr int64_t kPaddedBytes = 4 << 20;    // padded copy of a band
+
+const KernelSet& kernel_set() {
+    switch (isa()) {
+#if defined(__x86_64__)
+        case Isa::avx512: return avx512::group_conv_kernels();
+        case Isa::avx2: return avx2::group_conv_kernels();
+#elif defined(__aarch64__)
+        case Isa::neon: return neon::group_conv_kernels();
+#endif
+        default: return scalar::group_conv_kernels();
+    }
+}
+
+FourierIndex fourier_index(const std::string& name) {
+#define ISOTYPIC_MATCH(Program) \
+    if (name == fourier::Program::name) return kFourier##Program;
+    ISOTYPIC_FOR_EACH_FOURIER(ISOTYPIC_MATCH)
+#undef ISOTYPIC_MATCH
+    return kFourierGeneric;
+}
+
+struct FreeDeleter {
+    void operator()(void* p) const { std::free(p); }
+};
+using Buffer = std::unique_ptr<void, FreeDeleter>;
+
+Buffer allocate(int64_t bytes) {
+    void* p = std::aligned_alloc(64, static_cast<size_t>(std::max<int64_t>((bytes + 63) / 64 * 64, 64)));
+    if (!p) throw std::bad_alloc();
+    return Buffer(p);
+}
+
+SparseMatrix sparse(const SparseRows& rows) {
+    return {static_cast<int>(rows.row_begin.size()) - 1, rows.row_begin.data(), rows.column.data(), rows.value.data()};
+}
+
+enum class Pass { forward, transpose, weight };
+
+// A Problem and the arrays it points to.
+struct Prepared {
+    Problem problem{};
+    const Kernels* kernels = nullptr;
+    int64_t itemsize = 0;
+    std::vector<KernelIrrep> irreps;
+    std::vector<KernelOrbit> orbits;
+    std::vector<int> y_inner, x_inner;
+    std::vector<int64_t> x_base, y_base;
+    std::vector<PackedMatrix> blocks;
+
+    Prepared(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y, Pass pass,
+             bool adjoint_weight = false) {
+        const bool wide = x.dtype == DType::float64;
+        kernels = wide ? &kernel_set().float64 : &kernel_set().float32;
+        itemsize = wide ? 8 : 4;
+        fill_plan(plan, adjoint_weight);
+        fill_shape(plan, shape, adjoint_weight);
+        problem.x = x, problem.y = y, problem.weight = weight, problem.bias = bias;
+        choose_blocking(pass);
+        fill_blocks(pass);
+    }
+
+    void fill_plan(const GroupConvPlan& plan, bool adjoint_weight) {
+        Problem& p = problem;
+        p.order = plan.order;
+        p.sources = plan.sources;
+        p.irrep_count = static_cast<int>(plan.irreps.size());
+        p.orbit_count = static_cast<int>(plan.orbits.size());
+        p.fourier = fourier_index(plan.fourier);
+        std::vector<int> inner(plan.irreps.size(), 0);
+        for (const TapOrbit& orbit : plan.orbits) {
+            orbits.push_back({orbit.length, orbit.analysis_rows, orbit.source.data(), orbit.tap.data(), orbit.row_irrep.data(), orbit.row_r.data(),
+                              orbit.row_k.data(), sparse(orbit.sparse_analysis), sparse(orbit.sparse_adjoint), orbit.weight_rows,
+                              static_cast<int>(orbit.weight_index.size()), adjoint_weight ? orbit.adjoint_index.data() : orbit.weight_index.data(),
+                              orbit.weight_columns.data(), orbit.weight_irrep.data(), orbit.weight_j.data(), orbit.weight_k.data()});
+            for (size_t i = 0; i < inner.size(); ++i) inner[i] += orbit.inner[i];
+        }
+        for (size_t i = 0; i < inner.size(); ++i) irreps.push_back({plan.irreps[i].dim, plan.irreps[i].rows, inner[i]});
+        p.irreps = irreps.data();
+        p.orbits = orbits.data();
+        p.synthesis = sparse(plan.sparse_synthesis);
+        p.synthesis_adjoint = sparse(plan.sparse_synthesis_adjoint);
+        p.synthesis_irrep = plan.row_irrep.data();
+        p.synthesis_r = plan.row_r.data();
+        p.synthesis_j = plan.row_j.data();
+    }
+
+    void fill_shape(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint_weight) {
+        Problem& p = problem;
+        p.batch = shape.batch;
+        p.groups = shape.groups;
+        p.in_fields = shape.in_fields / shape.groups;
+        p.out_fields = shape.out_fields / shape.groups;
+        for (int i = 0; i < 3; ++i) {
+            p.in_size[i] = shape.in_size[i], p.out_size[i] = shape.out_size[i], p.kernel[i] = shape.kernel[i];
+            p.stride[i] = shape.stride[i], p.padding[i] = shape.padding[i], p.dilation[i] = shape.dilation[i];
+        }
+        p.positions = p.out_size[0] * p.out_size[1] * p.out_size[2];
+        // weight (group, out field, channel, weight_size); in the adjoint the fields of the problem are the weight's channels
+        const int64_t fields = adjoint_weight ? p.in_fields : p.out_fields, channels = adjoint_weight ? p.out_fields : p.in_fields;
+        p.weight_group_stride = fields * channels * plan.weight_size;
+        p.weight_field_stride = adjoint_weight ? plan.weight_size : channels * plan.weight_size;
+        p.weight_channel_stride = adjoint_weight ? channels * plan.weight_size : plan.weight_size;
+    }
+
+    int64_t channel_rows() const {  // rows of the x panel per channel
+        int64_t rows = 0;
+        for (const KernelOrbit& orbit : orbits) rows += orbit.analysis_rows;
+        return rows;
+    }
+
+    void choose_blocking(Pass pass) {
+        Problem& p = problem;
+        const int64_t channel_bytes = std::max<int64_t>(1, channel_rows() * kernels->tile * itemsize);
+        p.strip_tiles = pass == Pass::weight ? std::clamp<int64_t>(kPanelBytes / (4 * channel_bytes), 2, 4) : 1;
+        p.channel_block = std::clamp<int64_t>(kPanelBytes / (channel_bytes * p.strip_tiles), 1, std::max<int64_t>(p.in_fields, 1));
+        const int64_t blocks = (p.in_fields + p.channel_block - 1) / p.channel_block;
+        p.channel_block = blocks ? (p.in_fields + blocks - 1) / blocks : 1;
+
+        int64_t extent[3];
+        for (int i = 0; i < 3; ++i) extent[i] = (p.out_size[i] - 1) * p.stride[i] + p.dilation[i] * (p.kernel[i] - 1) + 1;
+        p.padded.phase_pitch = (extent[2] + p.stride[2] - 1) / p.stride[2];
+        p.padded.pitch1 = p.padded.phase_pitch * p.stride[2];
+        p.padded.pitch0 = p.padded.pitch1 * extent[1];
+        p.band_rows = p.out_size[0];
+        if (pass != Pass::transpose) {
+            const int64_t threads = max_threads(), items = std::max<int64_t>(p.batch * p.groups, 1);
+            const int64_t row_bytes = p.in_fields * p.sources * p.padded.pitch0 * itemsize * p.stride[0];
+            p.band_rows = std::min(p.band_rows, std::max<int64_t>(kPaddedBytes / std::max<int64_t>(row_bytes, 1), 1));
+            if (items < 2 * threads) {  // too few samples for the threads: cut them, in whole tiles
+                const int64_t slice = p.out_size[1] * p.out_size[2], wanted = (2 * threads + items - 1) / items;
+                const int64_t least = (kernels->tile + slice - 1) / slice;
+                if (threads > 1) p.band_rows = std::min(p.band_rows, std::max((p.out_size[0] + wanted - 1) / wanted, least));
+            }
+        }
+        const int64_t band_extent = (p.band_rows - 1) * p.stride[0] + p.dilation[0] * (p.kernel[0] - 1) + 1;
+        p.padded.plane = p.padded.pitch0 * band_extent;
+    }
+
+    void fill_blocks(Pass pass) {
+        Problem& p = problem;
+        int64_t x_size = 0, y_size = 0, base = 0;
+        for (const KernelIrrep& irrep : irreps) {
+            x_base.push_back(x_size), y_base.push_back(y_size);
+            x_inner.push_back(irrep.inner), y_inner.push_back(irrep.dim);
+            x_size += irrep.rows * p.channel_block * irrep.inner * kernels->tile;
+            y_size += irrep.rows * p.out_fields * irrep.dim * kernels->tile;
+            const int64_t in = p.in_fields * irrep.inner, out = p.out_fields * irrep.dim;
+            PackedMatrix matrix{base, in, out, 1};
+            if (pass == Pass::transpose) {
+                std::swap(matrix.rows, matrix.columns);
+                matrix.width = even_width(p.channel_block * irrep.inner);
+            } else if (pass == Pass::weight) {
+                matrix.width = kernels->gradient_width;
+                matrix.columns = (out + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
+            } else {
+                matrix.width = even_width(out);
+            }
+            base += matrix.rows * matrix.columns;
+            blocks.push_back(matrix);
+        }
+        p.blocks_size = base;
+        p.x_panel = {static_cast<int>(p.channel_block), x_base.data(), x_inner.data(), x_size};
+        p.y_panel = {static_cast<int>(p.out_fields), y_base.data(), y_inner.data(), y_size};
+        p.blocks = blocks.data();
+    }
+
+    int64_t even_width(int64_t columns) const {  // as few register blocks as possible, of nearly equal width
+        const int64_t count = (columns + kernels->max_width - 1) / kernels->max_width;
+        return count ? (columns + count - 1) / count : 1;
+    }
+
+    int64_t bands() const { return (problem.out_size[0] + problem.band_rows - 1) / problem.band_rows; }
+};
+
+// Runs work(item, workspace) over all items, each thread with its own workspace of `size` elements.
+template <class Work>
+void for_each_item(int64_t items, int64_t size, int64_t itemsize, const Work& work) {
+    const int64_t bytes = (size * itemsize + 63) / 64 * 64, threads = std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1));
+    const Buffer workspace = allocate(bytes * threads);
+    parallel_for(items, static_cast<int>(threads), [&](int64_t item, int thread) { work(item, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
+}
+
+Buffer pack(Prepared& prepared, bool transposed) {
+    Problem& p = prepared.problem;
+    Buffer packed = allocate(p.groups * p.blocks_size * prepared.itemsize);
+    p.packed = packed.get();
+    const int64_t outer = transposed ? p.in_fields : p.out_fields, work = p.groups * p.blocks_size;
+    parallel_for(p.groups * outer, work > 1 << 16 ? max_threads() : 1, [&](int64_t item, int) { prepared.kernels->pack(p, item / outer, item % outer, transposed); });
+    return packed;
+}
+
+void run_forward(Prepared& prepared) {
+    Problem& p = prepared.problem;
+    const Buffer packed = pack(prepared, false);
+    const int64_t bands = prepared.bands();
+    for_each_item(p.batch * p.groups * bands, prepared.kernels->forward_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int) {
+        prepared.kernels->forward(p, item / bands / p.groups, item / bands % p.groups, item % bands, workspace);
+    });
+}
+
+bool nothing_to_do(const GroupConvShape& shape) {
+    return shape.batch == 0 || shape.out_fields == 0 || shape.out_size[0] * shape.out_size[1] * shape.out_size[2] == 0;
+}
+
+}  // namespace
+
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y) {
+    if (nothing_to_do(shape)) return;
+    Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
+    run_forward(prepared);
+}
+
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x) {
+    if (nothing_to_do(shape) || shape.in_fields == 0) {
+        std::memset(x.data, 0, static_cast<size_t>(x.numel() * itemsize(x.dtype)));
+        return;
+    }
+    const bool unit_stride = shape.stride[0] == 1 && shape.stride[1] == 1 && shape.stride[2] == 1;
+    if (unit_stride && !plan.orbits[0].adjoint_index.empty()) {
+        // The adjoint of a regular field's convolution is the convolution with psi~[c, o, u](t) = psi[o, c, u^-1](-u^-1 t).
+        GroupConvShape adjoint = shape;
+        std::swap(adjoint.in_fields, adjoint.out_fields);
+        for (int i = 0; i < 3; ++i) {
+            std::swap(adjoint.in_size[i], adjoint.out_size[i]);
+            adjoint.padding[i] = shape.dilation[i] * (shape.kernel[i] - 1) - shape.padding[i];
+        }
+        Prepared prepared(plan, adjoint, y, weight, View{}, x, Pass::forward, true);
+        run_forward(prepared);
+        return;
+    }
+    Prepared prepared(plan, shape, x, weight, View{}, y, Pass::transpose);
+    Problem& p = prepared.problem;
+    const Buffer packed = pack(prepared, true);
+    const int64_t blocks = (p.in_fields + p.channel_block - 1) / p.channel_block;
+    for_each_item(p.batch * p.groups * blocks, prepared.kernels->transpose_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int) {
+        prepared.kernels->transpose(p, item / blocks / p.groups, item / blocks % p.groups, item % blocks, workspace);
+    });
+}
+
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight) {
+    std::memset(weight.data, 0, static_cast<size_t>(weight.numel() * itemsize(weight.dtype)));
+    if (nothing_to_do(shape) || shape.in_fields == 0) return;
+    Prepared prepared(plan, shape, x, weight, View{}, y, Pass::weight);
+    Problem& p = prepared.problem;
+    const int64_t bands = prepared.bands(), items = p.batch * p.groups * bands, sums = p.groups * p.blocks_size;
+    const int threads = static_cast<int>(std::min<int64_t>(max_threads(), items));
+    const Buffer partial = allocate(sums * threads * prepared.itemsize);
+    std::memset(partial.get(), 0, static_cast<size_t>(sums * threads * prepared.itemsize));
+    for_each_item(items, prepared.kernels->weight_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int thread) {
+        prepared.kernels->weight(p, item / bands / p.groups, item / bands % p.groups, item % bands,
+                                 static_cast<char*>(partial.get()) + thread * sums * prepared.itemsize, workspace);
+    });
+    p.packed = partial.get();
+    auto reduce = [&](auto* first) {  // in thread order; items go to threads by number alone, so that the sum is the same every time
+        for (int thread = 1; thread < threads; ++thread)
+            for (int64_t i = 0; i < sums; ++i) first[i] += first[thread * sums + i];
+    };
+    const bool same_type = weight.dtype == (prepared.itemsize == 8 ? DType::float64 : DType::float32);
+    prepared.itemsize == 8 ? reduce(static_cast<double*>(p.packed)) : reduce(static_cast<float*>(p.packed));
+    Buffer wide;
+    p.weight_sums = weight.data;
+    if (!same_type) {
+        wide = allocate(weight.numel() * prepared.itemsize);
+        std::memset(wide.get(), 0, static_cast<size_t>(weight.numel() * prepared.itemsize));
+        p.weight_sums = wide.get();
+    }
+    parallel_for(p.groups * p.out_fields, sums > 1 << 16 ? max_threads() : 1, [&](int64_t item, int) {
+        prepared.kernels->unpack(p, item / p.out_fields, item % p.out_fields);
+    });
+}
+
+}  // namespace isotypic::cpu

@@ -1,0 +1,589 @@
+// CPU kernels of group_conv, compiled once per instruction set. See ops/group_conv.hpp for the formula.
+//
+// Work goes by tiles of two vectors of output positions (32 in float32 on AVX-512). For a tile and a block of input channels,
+//   1. analyse    the |G| shifted values of each (channel, tap) are loaded, transformed to irreps in registers, and written to the x panel
+//                 [irrep][row][channel, tap, column][tile], which stays in L2;
+//   2. multiply   one product per (irrep, row) with the packed weight into the y panel [irrep][row][out field, column][tile];
+// and after the last block of channels
+//   3. synthesise the y panel is transformed back in registers and stored, bias added.
+// Nothing of size taps x input ever exists: the backward passes build the same panels again.
+//
+// Cost of one tile, in vector operations (p4m, 3x3, C fields in, O out, two vectors):
+//   multiply    2 * 9 * 12 C O     multiply-adds (dense: 2 * 9 * 64 C O)
+//   analyse     2 * 9 C (8 loads, 24 additions, 8 stores)
+//   synthesise  2 O (8 loads, 24 additions, 8 stores)
+// At one multiply-add, one addition and half a store a cycle the analysis costs 24 cycles against 12 O for its share of the products: the floor is
+// 5.33x dense for large O, 4.6x at O = 16. Products read two vectors and `width` broadcasts for 2 * width multiply-adds, so they are bound by arithmetic.
+#include "cpu/group_conv_kernel.hpp"
+
+#include "cpu/convert.hpp"
+#include "cpu/products.hpp"
+#include "cpu/tile_transforms.hpp"
+#include "cpu/vec.hpp"
+
+namespace isotypic::cpu::ISOTYPIC_ISA {
+namespace {
+
+ISOTYPIC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+ISOTYPIC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+ISOTYPIC_INLINE int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
+
+// Hands out pieces of the workspace, each on its own cache lines.
+template <class T>
+struct Arena {
+    T* next;
+    int64_t used = 0;
+    template <class U>
+    U* take(int64_t count) {
+        const int64_t elements = round_up(static_cast<int64_t>(count * sizeof(U) + sizeof(T) - 1) / sizeof(T), 64 / sizeof(T));
+        U* p = reinterpret_cast<U*>(next + used);
+        used += elements;
+        return p;
+    }
+};
+
+template <class T>
+struct Tables {
+    int64_t* offset;  // (orbit, length): address of a value relative to the output position's own
+    int64_t* x_row;   // (orbit, analysis row): row of the x panel for channel 0
+    int64_t* x_step;  // (orbit, analysis row): from one channel to the next
+    int64_t* y_row;   // (order): row of the y panel for out field 0
+    int64_t* y_step;  // (order): from one field to the next
+    int64_t* row;     // (largest transform): rows of the field at hand
+    int64_t* plain;   // (order): h * tile, for values already gathered
+    Vec<T>* values;   // (largest transform)
+};
+
+ISOTYPIC_INLINE int64_t largest_transform(const Problem& p) {
+    int64_t n = p.order;
+    for (int t = 0; t < p.orbit_count; ++t) n = larger(n, larger(p.orbits[t].length, p.orbits[t].analysis_rows));
+    return n;
+}
+
+template <class T>
+Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
+    int64_t reads = 0, rows = 0;
+    for (int t = 0; t < p.orbit_count; ++t) reads += p.orbits[t].length, rows += p.orbits[t].analysis_rows;
+    const int64_t largest = largest_transform(p);
+    Tables<T> tables;
+    tables.offset = arena.template take<int64_t>(reads);
+    tables.x_row = arena.template take<int64_t>(rows);
+    tables.x_step = arena.template take<int64_t>(rows);
+    tables.y_row = arena.template take<int64_t>(p.order);
+    tables.y_step = arena.template take<int64_t>(p.order);
+    tables.row = arena.template take<int64_t>(largest);
+    tables.plain = arena.template take<int64_t>(p.order);
+    tables.values = arena.template take<Vec<T>>(largest);
+    if (!fill) return tables;
+    int64_t* offset = tables.offset;
+    int64_t *x_row = tables.x_row, *x_step = tables.x_step;
+    for (int t = 0; t < p.orbit_count; ++t) {
+        const KernelOrbit& orbit = p.orbits[t];
+        for (int h = 0; h < orbit.length; ++h) {
+            const int* tap = orbit.tap + 3 * h;
+            const int64_t last = p.dilation[2] * tap[2];
+            *offset++ = orbit.source[h] * p.padded.plane + p.dilation[0] * tap[0] * p.padded.pitch0 + p.dilation[1] * tap[1] * p.padded.pitch1 +
+                        last % p.stride[2] * p.padded.phase_pitch + last / p.stride[2];
+        }
+        for (int i = 0; i < orbit.analysis_rows; ++i) {
+            const int rho = orbit.row_irrep[i], inner = p.irreps[rho].inner;
+            *x_row++ = p.x_panel.base[rho] + (orbit.row_r[i] * p.channel_block * inner + orbit.row_k[i]) * kTile<T>;
+            *x_step++ = inner * kTile<T>;
+        }
+    }
+    for (int i = 0; i < p.order; ++i) {
+        const int rho = p.synthesis_irrep[i], dim = p.irreps[rho].dim;
+        tables.y_row[i] = p.y_panel.base[rho] + (p.synthesis_r[i] * p.out_fields * dim + p.synthesis_j[i]) * kTile<T>;
+        tables.y_step[i] = dim * kTile<T>;
+        tables.plain[i] = i * kTile<T>;
+    }
+    return tables;
+}
+
+// ---- between tensors and padded planes ----
+
+// Rows [first, first + rows) of axis 0 of the output are covered; coordinates outside the input read zero.
+template <class T>
+void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t channels, int64_t first, int64_t rows, T* dst) {
+    const PaddedLayout& layout = p.padded;
+    const int64_t rows0 = (rows - 1) * p.stride[0] + p.dilation[0] * (p.kernel[0] - 1) + 1;
+    const int64_t rows1 = layout.pitch0 / layout.pitch1;
+    const int64_t* strides = p.x.strides;
+    for (int64_t c = 0; c < channels * p.sources; ++c) {
+        const int64_t source = sample * strides[0] + (channel + c / p.sources) * strides[1] + c % p.sources * strides[2];
+        for (int64_t i = 0; i < rows0; ++i) {
+            const int64_t i0 = first * p.stride[0] + i - p.padding[0];
+            for (int64_t j = 0; j < rows1; ++j) {
+                const int64_t i1 = j - p.padding[1];
+                T* row = dst + c * layout.plane + i * layout.pitch0 + j * layout.pitch1;
+                if (i0 < 0 || i0 >= p.in_size[0] || i1 < 0 || i1 >= p.in_size[1]) {
+                    for (int64_t k = 0; k < layout.pitch1; ++k) row[k] = 0;
+                    continue;
+                }
+                const int64_t base = source + i0 * strides[3] + i1 * strides[4];
+                for (int64_t phase = 0; phase < p.stride[2]; ++phase) {
+                    // element k holds coordinate k * stride + phase - padding
+                    const int64_t shift = phase - p.padding[2];
+                    const int64_t begin = smaller(shift >= 0 ? 0 : (-shift + p.stride[2] - 1) / p.stride[2], layout.phase_pitch);
+                    const int64_t end = larger(begin, smaller(layout.phase_pitch, (p.in_size[2] - shift + p.stride[2] - 1) / p.stride[2]));
+                    T* out = row + phase * layout.phase_pitch;
+                    for (int64_t k = 0; k < begin; ++k) out[k] = 0;
+                    if (end > begin)
+                        read_row(p.x.data, p.x.dtype, base + (begin * p.stride[2] + shift) * strides[5], p.stride[2] * strides[5], end - begin, out + begin);
+                    for (int64_t k = end; k < layout.phase_pitch; ++k) out[k] = 0;
+                }
+            }
+        }
+    }
+}
+
+// The reverse: the padded gradient's inside, to a contiguous x. Coordinates that no output reads are zero.
+template <class T>
+void unpad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t channels, const T* src, T* row_buffer) {
+    const PaddedLayout& layout = p.padded;
+    const int64_t rows0 = layout.plane / layout.pitch0, rows1 = layout.pitch0 / layout.pitch1;
+    const int64_t total = p.in_fields * p.groups * p.sources;
+    for (int64_t c = 0; c < channels * p.sources; ++c)
+        for (int64_t i0 = 0; i0 < p.in_size[0]; ++i0)
+            for (int64_t i1 = 0; i1 < p.in_size[1]; ++i1) {
+                const int64_t i = i0 + p.padding[0], j = i1 + p.padding[1];
+                for (int64_t k = 0; k < p.in_size[2]; ++k) row_buffer[k] = 0;
+                if (i >= 0 && i < rows0 && j >= 0 && j < rows1) {
+                    const T* row = src + c * layout.plane + i * layout.pitch0 + j * layout.pitch1;
+                    const int64_t width = layout.phase_pitch * p.stride[2];
+                    for (int64_t k = larger(0, -p.padding[2]); k < smaller(p.in_size[2], width - p.padding[2]); ++k) {
+                        const int64_t at = k + p.padding[2];
+                        row_buffer[k] = row[at % p.stride[2] * layout.phase_pitch + at / p.stride[2]];
+                    }
+                }
+                const int64_t plane = sample * total + channel * p.sources + c;
+                write_row(p.x.data, p.x.dtype, ((plane * p.in_size[0] + i0) * p.in_size[1] + i1) * p.in_size[2], p.in_size[2], row_buffer);
+            }
+}
+
+// Values of y at the tile's positions, (out field, h, tile), zero behind the last position.
+template <class T>
+void read_tile(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* dst) {
+    const int64_t planes = p.out_fields * p.order;
+    const int64_t first = (sample * p.groups + group) * planes;
+    for (int64_t row = 0; row < planes; ++row) {
+        T* out = dst + row * kTile<T>;
+        read_row(p.y.data, p.y.dtype, (first + row) * p.positions + position, 1, count, out);
+        for (int64_t k = count; k < kTile<T>; ++k) out[k] = 0;
+    }
+}
+
+template <class T>
+ISOTYPIC_INLINE void write_tile_row(const Problem& p, int64_t offset, int64_t count, const T* values, T bias) {
+    if (count == kTile<T> && (p.y.dtype == DType::float32) == (sizeof(T) == 4) && p.y.dtype <= DType::float64) {
+        T* out = static_cast<T*>(p.y.data) + offset;
+        store(out, load(values) + broadcast(bias));
+        store(out + kLanes<T>, load(values + kLanes<T>) + broadcast(bias));
+        return;
+    }
+    T row[kTile<T>];
+    for (int k = 0; k < kTile<T>; ++k) row[k] = values[k] + bias;
+    write_row(p.y.data, p.y.dtype, offset, count, row);
+}
+
+// ---- tiles ----
+
+// Output positions [position, position + count) of a band that starts at row `first` of axis 0.
+template <class T>
+TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t first) {
+    TileMap<T> map;
+    for (int v = 0; v < 2; ++v) {
+        int n = 0;
+        for (int64_t lane = 0; lane < kLanes<T> && v * kLanes<T> + lane < count;) {
+            const int64_t at = position + v * kLanes<T> + lane;
+            const int64_t x2 = at % p.out_size[2], x1 = at / p.out_size[2] % p.out_size[1], x0 = at / p.out_size[2] / p.out_size[1] - first;
+            const int64_t run = smaller(smaller(p.out_size[2] - x2, kLanes<T> - lane), count - v * kLanes<T> - lane);
+            map.segment[v][n].offset = x0 * p.stride[0] * p.padded.pitch0 + x1 * p.stride[1] * p.padded.pitch1 + x2 - lane;
+            map.segment[v][n].bits = static_cast<uint32_t>(((1ull << run) - 1) << lane);
+            ++n;
+            lane += run;
+        }
+        map.count[v] = n;
+    }
+    map.contiguous = map.count[0] == 1 && map.count[1] == 1 && map.segment[0][0].bits == kAllLanes<T> && map.segment[1][0].bits == kAllLanes<T>;
+    return map;
+}
+
+template <class T>
+TileMap<T> gathered_tile() {
+    TileMap<T> map;
+    for (int v = 0; v < 2; ++v) {
+        map.count[v] = 1;
+        map.segment[v][0] = {v * kLanes<T>, kAllLanes<T>};
+    }
+    map.contiguous = true;
+    return map;
+}
+
+ISOTYPIC_INLINE void field_rows(const int64_t* base, const int64_t* step, int64_t field, int64_t count, int64_t* row) {
+    for (int64_t i = 0; i < count; ++i) row[i] = base[i] + field * step[i];
+}
+
+// Channels [0, channels) of `planes` to the x panel.
+template <class T>
+void analyse_channels(const Problem& p, const Tables<T>& tables, const TileTransforms<T>& transforms, const TileMap<T>& map, const T* planes,
+                      int64_t channels, T* panel) {
+    for (int64_t c = 0; c < channels; ++c) {
+        const int64_t *offset = tables.offset, *x_row = tables.x_row, *x_step = tables.x_step;
+        for (int t = 0; t < p.orbit_count; ++t) {
+            const KernelOrbit& orbit = p.orbits[t];
+            field_rows(x_row, x_step, c, orbit.analysis_rows, tables.row);
+            transforms.analyse({&orbit.analysis, &map, orbit.length, tables.values}, planes + c * p.sources * p.padded.plane, offset, panel, tables.row);
+            offset += orbit.length;
+            x_row += orbit.analysis_rows;
+            x_step += orbit.analysis_rows;
+        }
+    }
+}
+
+// Fields of y at one tile, (out field, h, tile), to the y panel.
+template <class T>
+void analyse_fields(const Problem& p, const Tables<T>& tables, const TileTransforms<T>& transforms, const T* values, T* panel) {
+    const TileMap<T> map = gathered_tile<T>();
+    for (int64_t o = 0; o < p.out_fields; ++o) {
+        field_rows(tables.y_row, tables.y_step, o, p.order, tables.row);
+        transforms.analyse({&p.synthesis_adjoint, &map, p.order, tables.values}, values + o * p.order * kTile<T>, tables.plain, panel, tables.row);
+    }
+}
+
+// y panel (+)= x panel times blocks, for the input channels [channel, channel + channels).
+template <class T>
+void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel) {
+    for (int rho = 0; rho < p.irrep_count; ++rho) {
+        const KernelIrrep& irrep = p.irreps[rho];
+        const PackedMatrix& matrix = p.blocks[rho];
+        const int64_t depth = channels * irrep.inner, first = channel * irrep.inner;
+        for (int r = 0; r < irrep.rows; ++r) {
+            const T* a = x_panel + p.x_panel.base[rho] + r * p.channel_block * irrep.inner * kTile<T>;
+            T* c = y_panel + p.y_panel.base[rho] + r * matrix.columns * kTile<T>;
+            for (int64_t n = 0; n < matrix.columns; n += matrix.width) {
+                const int64_t width = smaller(matrix.width, matrix.columns - n);
+                multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows + first * width, depth, c + n * kTile<T>,
+                                             channel > 0);
+            }
+        }
+    }
+}
+
+// x panel = y panel times transposed blocks, for the input channels [channel, channel + channels).
+template <class T>
+void multiply_transposed(const Problem& p, const T* blocks, const T* y_panel, int64_t channel, int64_t channels, T* x_panel) {
+    for (int rho = 0; rho < p.irrep_count; ++rho) {
+        const KernelIrrep& irrep = p.irreps[rho];
+        const PackedMatrix& matrix = p.blocks[rho];  // (out field, j) x (channel, k), column blocks within a channel block
+        const int64_t begin = channel * irrep.inner, end = begin + channels * irrep.inner;
+        for (int r = 0; r < irrep.rows; ++r) {
+            const T* a = y_panel + p.y_panel.base[rho] + r * matrix.rows * kTile<T>;
+            T* c = x_panel + p.x_panel.base[rho] + r * p.channel_block * irrep.inner * kTile<T>;
+            for (int64_t n = begin; n < end; n += matrix.width) {
+                const int64_t width = smaller(matrix.width, end - n);
+                multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows, matrix.rows, c + (n - begin) * kTile<T>,
+                                             false);
+            }
+        }
+    }
+}
+
+// ---- weights ----
+
+// Where element (row (channel, k), column (out field, j)) of an irrep's block lies. Transposed blocks restart their column blocks at every
+// channel block, so that a channel block is a run of whole column blocks.
+struct BlockIndex {
+    const Problem& p;
+    bool transposed;
+
+    int64_t operator()(int rho, int64_t channel, int k, int64_t field, int j) const {
+        const KernelIrrep& irrep = p.irreps[rho];
+        const PackedMatrix& m = p.blocks[rho];
+        const int64_t in = channel * irrep.inner + k, out = field * irrep.dim + j;
+        if (!transposed) {
+            const int64_t n = out / m.width * m.width;
+            return m.base + n * m.rows + in * smaller(m.width, m.columns - n) + out - n;
+        }
+        const int64_t begin = channel / p.channel_block * p.channel_block * irrep.inner;
+        const int64_t end = smaller(begin + p.channel_block * irrep.inner, m.columns);
+        const int64_t n = begin + (in - begin) / m.width * m.width;
+        return m.base + n * m.rows + out * smaller(m.width, end - n) + in - n;
+    }
+};
+
+// One row of an orbit's weight transform as a line through the blocks: element `start + i * step` belongs to inner index i, the channel (or
+// the out field in transposed blocks, where the channel is the outer index).
+ISOTYPIC_INLINE void block_line(const Problem& p, const KernelOrbit& orbit, int row, int64_t outer, bool transposed, int64_t* start, int64_t* step) {
+    const BlockIndex index{p, transposed};
+    const int rho = orbit.weight_irrep[row], k = orbit.weight_k[row], j = orbit.weight_j[row];
+    *start = transposed ? index(rho, outer, k, 0, j) : index(rho, 0, k, outer, j);
+    *step = (transposed ? index(rho, outer, k, 1, j) : index(rho, 1, k, outer, j)) - *start;
+}
+
+constexpr int kWeightRows = 64;  // rows of the weight transform handled together
+
+// Weights to blocks, for one out field (or one channel, for transposed blocks).
+template <class T>
+void pack(const Problem& p, int64_t group, int64_t outer, bool transposed) {
+    T* blocks = static_cast<T*>(p.packed) + group * p.blocks_size;
+    const int64_t psi = group * p.weight_group_stride + outer * (transposed ? p.weight_channel_stride : p.weight_field_stride);
+    const int64_t psi_step = transposed ? p.weight_field_stride : p.weight_channel_stride;
+    const int64_t count = transposed ? p.out_fields : p.in_fields;
+    for (int t = 0; t < p.orbit_count; ++t) {
+        const KernelOrbit& orbit = p.orbits[t];
+        for (int first = 0; first < orbit.weight_rows; first += kWeightRows) {
+            const int rows = static_cast<int>(smaller(kWeightRows, orbit.weight_rows - first));
+            int64_t start[kWeightRows], step[kWeightRows];
+            for (int i = 0; i < rows; ++i) block_line(p, orbit, first + i, outer, transposed, start + i, step + i);
+            for (int64_t inner = 0; inner < count; ++inner) {
+                T sum[kWeightRows] = {};
+                for (int u = 0; u < orbit.weight_length; ++u) {
+                    const T value = read_value<T>(p.weight, psi + inner * psi_step + orbit.weight_index[u]);
+                    const double* column = orbit.weight_matrix + static_cast<int64_t>(u) * orbit.weight_rows + first;
+                    for (int i = 0; i < rows; ++i) sum[i] += static_cast<T>(column[i]) * value;
+                }
+                for (int i = 0; i < rows; ++i) blocks[start[i] + inner * step[i]] = sum[i];
+            }
+        }
+    }
+}
+
+// Its adjoint: the weight gradient of one out field from the blocks' gradient. Taps outside the invariant support are left alone (zero).
+template <class T>
+void unpack(const Problem& p, int64_t group, int64_t field) {
+    const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
+    const int64_t psi = group * p.weight_group_stride + field * p.weight_field_stride;
+    for (int t = 0; t < p.orbit_count; ++t) {
+        const KernelOrbit& orbit = p.orbits[t];
+        for (int first = 0; first < orbit.weight_rows; first += kWeightRows) {
+            const int rows = static_cast<int>(smaller(kWeightRows, orbit.weight_rows - first));
+            int64_t start[kWeightRows], step[kWeightRows];
+            for (int i = 0; i < rows; ++i) block_line(p, orbit, first + i, field, false, start + i, step + i);
+            for (int64_t c = 0; c < p.in_fields; ++c) {
+                T value[kWeightRows];
+                for (int i = 0; i < rows; ++i) value[i] = blocks[start[i] + c * step[i]];
+                for (int u = 0; u < orbit.weight_length; ++u) {
+                    const double* column = orbit.weight_matrix + static_cast<int64_t>(u) * orbit.weight_rows + first;
+                    T* out = static_cast<T*>(p.weight_sums) + psi + c * p.weight_channel_stride + orbit.weight_index[u];
+                    for (int i = 0; i < rows; ++i) *out += static_cast<T>(column[i]) * value[i];
+                }
+            }
+        }
+    }
+    if (p.weight.data != p.weight_sums)
+        write_row(p.weight.data, p.weight.dtype, psi, p.in_fields * p.weight_channel_stride, static_cast<const T*>(p.weight_sums) + psi);
+}
+
+// ---- forward ----
+
+template <class T>
+struct ForwardSpace {
+    Tables<T> tables;
+    T *padded, *x_panel, *y_panel, *out;
+    int64_t size;
+
+    ForwardSpace(const Problem& p, void* workspace) {
+        Arena<T> arena{static_cast<T*>(workspace)};
+        tables = make_tables<T>(p, arena, workspace != nullptr);
+        padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane);
+        x_panel = arena.template take<T>(p.x_panel.size);
+        y_panel = arena.template take<T>(p.y_panel.size);
+        out = arena.template take<T>(p.order * kTile<T>);
+        size = arena.used;
+    }
+};
+
+template <class T>
+int64_t forward_workspace(const Problem& p) {
+    return ForwardSpace<T>(p, nullptr).size;
+}
+
+template <class T>
+void forward(const Problem& p, int64_t sample, int64_t group, int64_t band, void* workspace) {
+    const ForwardSpace<T> space(p, workspace);
+    const TileTransforms<T> transforms = tile_transforms<T>(p.sources == p.order ? p.fourier : kFourierGeneric);
+    const TileTransforms<T> out_transforms = tile_transforms<T>(p.fourier);
+    const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
+    const int64_t first = band * p.band_rows, rows = smaller(p.band_rows, p.out_size[0] - first);
+    const int64_t slice = p.out_size[1] * p.out_size[2], end = (first + rows) * slice;
+    pad_channels(p, sample, group * p.in_fields, p.in_fields, first, rows, space.padded);
+    for (int64_t position = first * slice; position < end; position += kTile<T>) {
+        const int64_t count = smaller(kTile<T>, end - position);
+        const TileMap<T> map = map_tile<T>(p, position, count, first);
+        for (int64_t c = 0; c < p.in_fields; c += p.channel_block) {
+            const int64_t channels = smaller(p.channel_block, p.in_fields - c);
+            analyse_channels(p, space.tables, transforms, map, space.padded + c * p.sources * p.padded.plane, channels, space.x_panel);
+            multiply_forward(p, blocks, space.x_panel, c, channels, space.y_panel);
+        }
+        for (int64_t o = 0; o < p.out_fields; ++o) {
+            const int64_t field = group * p.out_fields + o;
+            field_rows(space.tables.y_row, space.tables.y_step, o, p.order, space.tables.row);
+            out_transforms.synthesise_rows({&p.synthesis, nullptr, p.order, space.tables.values}, space.y_panel, space.tables.row, space.out);
+            const T bias = p.bias.defined() ? read_value<T>(p.bias, field) : T(0);
+            for (int64_t h = 0; h < p.order; ++h)
+                write_tile_row(p, ((sample * p.groups * p.out_fields + field) * p.order + h) * p.positions + position, count, space.out + h * kTile<T>, bias);
+        }
+    }
+}
+
+// ---- adjoint in x ----
+
+template <class T>
+struct TransposeSpace {
+    Tables<T> tables;
+    T *padded, *x_panel, *y_panel, *values, *row;
+    int64_t size;
+
+    TransposeSpace(const Problem& p, void* workspace) {
+        Arena<T> arena{static_cast<T*>(workspace)};
+        tables = make_tables<T>(p, arena, workspace != nullptr);
+        padded = arena.template take<T>(p.channel_block * p.sources * p.padded.plane);
+        x_panel = arena.template take<T>(p.x_panel.size);
+        y_panel = arena.template take<T>(p.y_panel.size);
+        values = arena.template take<T>(p.out_fields * p.order * kTile<T>);
+        row = arena.template take<T>(p.in_size[2]);
+        size = arena.used;
+    }
+};
+
+template <class T>
+int64_t transpose_workspace(const Problem& p) {
+    return TransposeSpace<T>(p, nullptr).size;
+}
+
+template <class T>
+void transpose_block(const Problem& p, int64_t sample, int64_t group, int64_t block, void* workspace) {
+    const TransposeSpace<T> space(p, workspace);
+    const TileTransforms<T> transforms = tile_transforms<T>(p.sources == p.order ? p.fourier : kFourierGeneric);
+    const TileTransforms<T> out_transforms = tile_transforms<T>(p.fourier);
+    const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
+    const int64_t channel = block * p.channel_block, channels = smaller(p.channel_block, p.in_fields - channel);
+    for (int64_t k = 0; k < channels * p.sources * p.padded.plane; ++k) space.padded[k] = 0;
+    for (int64_t position = 0; position < p.positions; position += kTile<T>) {
+        const int64_t count = smaller(kTile<T>, p.positions - position);
+        const TileMap<T> map = map_tile<T>(p, position, count, 0);
+        read_tile(p, sample, group, position, count, space.values);
+        analyse_fields(p, space.tables, out_transforms, space.values, space.y_panel);
+        multiply_transposed(p, blocks, space.y_panel, channel, channels, space.x_panel);
+        for (int64_t c = 0; c < channels; ++c) {
+            const int64_t *offset = space.tables.offset, *x_row = space.tables.x_row, *x_step = space.tables.x_step;
+            for (int t = 0; t < p.orbit_count; ++t) {
+                const KernelOrbit& orbit = p.orbits[t];
+                field_rows(x_row, x_step, c, orbit.analysis_rows, space.tables.row);
+                transforms.synthesise_scatter({&orbit.adjoint, &map, orbit.length, space.tables.values}, space.x_panel, space.tables.row,
+                                              space.padded + c * p.sources * p.padded.plane, offset);
+                offset += orbit.length;
+                x_row += orbit.analysis_rows;
+                x_step += orbit.analysis_rows;
+            }
+        }
+    }
+    unpad_channels(p, sample, group * p.in_fields + channel, channels, space.padded, space.row);
+}
+
+// ---- adjoint in the weight ----
+
+template <class T>
+struct WeightSpace {
+    Tables<T> tables;
+    T *padded, *x_panel, *y_panel, *values, *columns;
+    int64_t columns_tile;  // elements of `columns` per tile: [irrep][row][position][padded (out field, j)]
+    int64_t size;
+
+    WeightSpace(const Problem& p, void* workspace) {
+        Arena<T> arena{static_cast<T*>(workspace)};
+        columns_tile = 0;
+        for (int rho = 0; rho < p.irrep_count; ++rho) columns_tile += p.irreps[rho].rows * kTile<T> * p.blocks[rho].columns;
+        tables = make_tables<T>(p, arena, workspace != nullptr);
+        padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane);
+        x_panel = arena.template take<T>(p.strip_tiles * p.x_panel.size);
+        y_panel = arena.template take<T>(p.y_panel.size + kLanes<T> * kTile<T>);  // the last transposition reads past the last column
+        values = arena.template take<T>(p.out_fields * p.order * kTile<T>);
+        columns = arena.template take<T>(p.strip_tiles * columns_tile);
+        size = arena.used;
+    }
+};
+
+template <class T>
+int64_t weight_workspace(const Problem& p) {
+    return WeightSpace<T>(p, nullptr).size;
+}
+
+// y panel [irrep][row][column][position] to [irrep][row][position][column], columns padded to whole vectors (what is in the padding is
+// multiplied into columns that nobody reads, so it only has to be finite or not: it never meets a column in use).
+template <class T>
+void turn_columns(const Problem& p, const T* y_panel, T* columns) {
+    for (int rho = 0; rho < p.irrep_count; ++rho) {
+        const int64_t used = p.out_fields * p.irreps[rho].dim, padded = p.blocks[rho].columns;
+        for (int r = 0; r < p.irreps[rho].rows; ++r) {
+            const T* src = y_panel + p.y_panel.base[rho] + r * used * kTile<T>;
+            for (int64_t n = 0; n < padded; n += kLanes<T>)
+                for (int v = 0; v < 2; ++v)
+                    transpose(src + n * kTile<T> + v * kLanes<T>, kTile<T>, columns + v * kLanes<T> * padded + n, padded);
+            columns += kTile<T> * padded;
+        }
+    }
+}
+
+// Blocks' gradient [column block][channel, k][width] of one band, added to `sums`.
+template <class T>
+void weight_band(const Problem& p, int64_t sample, int64_t group, int64_t band, void* sums_pointer, void* workspace) {
+    const WeightSpace<T> space(p, workspace);
+    const TileTransforms<T> transforms = tile_transforms<T>(p.sources == p.order ? p.fourier : kFourierGeneric);
+    const TileTransforms<T> out_transforms = tile_transforms<T>(p.fourier);
+    T* sums = static_cast<T*>(sums_pointer) + group * p.blocks_size;
+    const int64_t first = band * p.band_rows, rows = smaller(p.band_rows, p.out_size[0] - first);
+    const int64_t slice = p.out_size[1] * p.out_size[2], end = (first + rows) * slice;
+    pad_channels(p, sample, group * p.in_fields, p.in_fields, first, rows, space.padded);
+    for (int64_t strip = first * slice; strip < end; strip += p.strip_tiles * kTile<T>) {
+        int tiles = 0;
+        for (int64_t position = strip; position < end && tiles < p.strip_tiles; position += kTile<T>, ++tiles) {
+            read_tile(p, sample, group, position, smaller(kTile<T>, end - position), space.values);
+            analyse_fields(p, space.tables, out_transforms, space.values, space.y_panel);
+            turn_columns(p, space.y_panel, space.columns + tiles * space.columns_tile);
+        }
+        for (int64_t c = 0; c < p.in_fields; c += p.channel_block) {
+            const int64_t channels = smaller(p.channel_block, p.in_fields - c);
+            for (int s = 0; s < tiles; ++s) {
+                const int64_t position = strip + s * kTile<T>;
+                const TileMap<T> map = map_tile<T>(p, position, smaller(kTile<T>, end - position), first);
+                analyse_channels(p, space.tables, transforms, map, space.padded + c * p.sources * p.padded.plane, channels,
+                                 space.x_panel + s * p.x_panel.size);
+            }
+            const T* columns = space.columns;
+            for (int rho = 0; rho < p.irrep_count; ++rho) {
+                const KernelIrrep& irrep = p.irreps[rho];
+                const PackedMatrix& matrix = p.blocks[rho];
+                const int64_t depth = channels * irrep.inner;
+                for (int r = 0; r < irrep.rows; ++r) {
+                    const T* a = space.x_panel + p.x_panel.base[rho] + r * p.channel_block * irrep.inner * kTile<T>;
+                    for (int64_t n = 0; n < matrix.columns; n += matrix.width) {
+                        const int64_t width = smaller(matrix.width, matrix.columns - n);
+                        T* sum = sums + matrix.base + n * matrix.rows + c * irrep.inner * width;
+                        if (width == 2 * kLanes<T>)
+                            accumulate_rows<T, 2>(a, columns + n, matrix.columns, tiles, p.x_panel.size, space.columns_tile, sum, depth);
+                        else
+                            accumulate_rows<T, 1>(a, columns + n, matrix.columns, tiles, p.x_panel.size, space.columns_tile, sum, depth);
+                    }
+                    columns += kTile<T> * matrix.columns;
+                }
+            }
+        }
+    }
+}
+
+template <class T>
+Kernels make_kernels() {
+    return {kLanes<T>,       kTile<T>,          kMaxWidth,          kGradientVectors * kLanes<T>, pack<T>,   forward_workspace<T>,
+            forward<T>,      transpose_workspace<T>, transpose_block<T>, weight_workspace<T>,        weight_band<T>, unpack<T>};
+}
+
+}  // namespace
+
+const KernelSet& group_conv_kernels() {
+    static const KernelSet set = {make_kernels<float>(), make_kernels<double>()};
+    return set;
+}
+
+}  // namespace isotypic::cpu::ISOTYPIC_ISA
