@@ -37,7 +37,7 @@ Term = tuple[int, float]  # node, coefficient
 
 @dataclass
 class Circuit:
-    """Nodes 0, ..., inputs - 1 are the inputs; node inputs + i is the sum of terms[i] (one or two). outputs names a node for each output."""
+    """Nodes 0, ..., inputs - 1 are the inputs; node inputs + i is the sum of terms[i] (one or two of them). outputs are nodes."""
 
     inputs: int
     terms: list[tuple[Term, ...]] = field(default_factory=list)
@@ -353,8 +353,8 @@ def generate() -> dict[Path, str]:
         "//\n"
         "//     analysis:   v[i] <- sum_h F[i, h] v[h]          synthesis:   v[h] <- sum_i F[i, h] v[i]\n"
         "//\n"
-        "// V is a floating-point or vector type with + and -, S the scalar type whose product with V is a V. Statements are ordered so that few\n"
-        "// values are live. Order, additions, multiplications and most live values of analysis and of synthesis:\n"
+        "// V is a floating-point or vector type with + and -, S a scalar type: S * V is a V. Statements are ordered so that few values\n"
+        "// are live. Order, additions, multiplications and most live values of analysis and of synthesis:\n"
         "//\n" + "\n".join(table) + "\n"
         "// clang-format off\n"
         '#pragma once\n\n#include "core/host_device.hpp"\n\nnamespace isotypic {\nnamespace fourier {\n\n'

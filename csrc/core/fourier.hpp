@@ -4,8 +4,8 @@
 //
 //     analysis:   v[i] <- sum_h F[i, h] v[h]          synthesis:   v[h] <- sum_i F[i, h] v[i]
 //
-// V is a floating-point or vector type with + and -, S the scalar type whose product with V is a V. Statements are ordered so that few
-// values are live. Order, additions, multiplications and most live values of analysis and of synthesis:
+// V is a floating-point or vector type with + and -, S a scalar type: S * V is a V. Statements are ordered so that few values
+// are live. Order, additions, multiplications and most live values of analysis and of synthesis:
 //
 //   p2, pm       2      2 + 0 *     3 live      2 + 0 *     3 live
 //   pmm          4      8 + 0 *     7 live      8 + 0 *     7 live

@@ -112,7 +112,7 @@ def _unit(antisymmetric: Array) -> Array:
 
 
 def _span(units: list[Array]) -> Array:
-    """Orthonormal e_1, e_2, ... of which the images under all ``units`` (the identity among them) form an orthonormal basis; (dim, rows)."""
+    """Orthonormal e_1, e_2, ... whose images under all ``units`` (the identity among them) form an orthonormal basis; (dim, rows)."""
     dim = len(units[0])
     chosen = np.zeros((dim, 0))
     basis = np.zeros((dim, 0))
@@ -146,7 +146,7 @@ def _adapt_complex(group: Group, matrices: Array, random: np.random.Generator) -
 
 
 def _adapt_quaternionic(group: Group, matrices: Array, random: np.random.Generator) -> Array:
-    """Left multiplication by a matrix of quaternions, in the basis e, I e, J e, J I e of units I, J, K = J I that commute with the group."""
+    """Left multiplication by a matrix of quaternions, in the basis e, I e, J e, K e of units I, J, K = J I that commute with the group."""
     units = [_commuting(matrices, random)]
     other = _commuting(matrices, random)
     units.append(_unit(other - units[0] * np.trace(units[0].T @ other) / len(other)))

@@ -191,7 +191,8 @@ class Group:
     def conjugacy_classes(self) -> tuple[tuple[int, ...], ...]:
         """The classes {x a x^-1}, each as sorted indices, in order of their first element; the identity's first."""
         conjugates = self.multiply[self.multiply, self.inverse[:, None]]  # [x, a] = x a x^-1
-        return tuple(sorted({tuple(sorted(set(column.tolist()))) for column in conjugates.T}))
+        first = conjugates.min(axis=0)
+        return tuple(tuple(np.flatnonzero(first == a).tolist()) for a in np.unique(first))
 
     @cached_property
     def character_table(self) -> NDArray[np.float64]:

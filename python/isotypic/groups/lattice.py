@@ -36,7 +36,7 @@ def _sizes(group: Group, kernel_size: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _moved_taps(group: Group, sizes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Doubled positions (taps, n) of the whole box, where each element moves them (taps, order, n), which taps stay in the box under all."""
+    """Doubled positions (taps, n) of the whole box, the indices they move to (taps, order, n), which taps stay in the box under all."""
     axes = [np.arange(-size + 1, size, 2) for size in sizes]
     positions = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, group.dim)
     moved = np.einsum("hij,tj->thi", group.elements, positions)

@@ -143,7 +143,7 @@ def _homomorphism(model: NDArray[np.int64], table: NDArray[np.int64], generators
     image[0] = 0
     frontier = [0]
     for element in frontier:
-        for generator, target in zip(generators, images):
+        for generator, target in zip(generators, images, strict=True):
             product, value = model[element, generator], table[image[element], target]
             if image[product] == -1:
                 image[product] = value
