@@ -105,5 +105,5 @@ def test_refused_names():
 
 @pytest.mark.parametrize("key", ["", "x[]", "x[1,2]", "x[1,0,0,1;1]", "x[-]", "x[1", "P4M"])
 def test_keys_that_mean_nothing(key):
-    with pytest.raises(ValueError, match="unknown group .*; known groups: p1, "):
+    with pytest.raises(ValueError, match=r"unknown group .*; known groups: p1, "):
         groups.get(key)

@@ -126,7 +126,7 @@ def test_index():
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="unknown group 'p5'; known groups: p1, p2, pm, pmm, p4, p4m, p3, .*, Oh"):
+    with pytest.raises(ValueError, match=r"unknown group 'p5'; known groups: p1, p2, pm, pmm, p4, p4m, p3, .*, Oh"):
         groups.get("p5")
     with pytest.raises(TypeError, match="group must be a name, a key or a Group, got int"):
         groups.get(4)
