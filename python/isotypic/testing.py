@@ -233,6 +233,6 @@ def assert_equivariant(
             place = tuple(int(index) for index in np.unravel_index(worst, tuple(error.shape)))
             raise AssertionError(
                 f"assert_equivariant: {type(module).__name__} does not commute with element {element} of {resolved.name}, "
-                f"{resolved.elements[element].tolist()}: error {error.max().item():.3g} (tolerance {tolerance:.3g}, largest value {scale:.3g}) "
+                f"{resolved.elements[element].tolist()}: error {error.max().item():.3g} (tolerance {tolerance:.3g}, values to {scale:.3g}) "
                 f"at index {place} of shape {tuple(error.shape)}: {found[place].item():.6g} instead of {expected[place].item():.6g}"
             )

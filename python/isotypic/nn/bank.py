@@ -53,7 +53,7 @@ def _entries(group: str, kernel_size: tuple[int, ...], sources: int) -> tuple[Te
 
 
 def expand(weight: Tensor, group: str, field: str) -> Tensor:
-    """The bank (O |G|, C |G|, *k) of a weight (O, C, |G|, *k), field "regular", or (O |G|, C, *k) of a weight (O, C, *k), field "scalar"."""
+    """The bank (O |G|, C |G|, *k) of a weight (O, C, |G|, *k) in field "regular"; (O |G|, C, *k) of (O, C, *k) in field "scalar"."""
     lead = 3 if field == "regular" else 2
     sources = weight.shape[2] if field == "regular" else 1
     kernel_size = tuple(weight.shape[lead:])

@@ -130,7 +130,7 @@ class _Conv(nn.Module):
             dilation=self.dilation,  # type: ignore[arg-type]
             groups=self.groups,
             bias=self.bias is not None,
-            padding_mode=self.padding_mode,
+            padding_mode=self.padding_mode,  # type: ignore[arg-type]
             device=self.weight.device,
             dtype=self.weight.dtype,
         )

@@ -337,4 +337,6 @@ class GroupAvgPool3d(_WindowPool):
         super().__init__(kernel_size, stride, padding, group, strict)
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.avg_pool3d(x, self.window, self.stride, self.padding)
+        # avg_pool3d has no 16-bit kernel on the CPU.
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        return F.avg_pool3d(wide, self.window, self.stride, self.padding).to(x.dtype)

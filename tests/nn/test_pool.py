@@ -1,0 +1,149 @@
+"""Pooling over the group and over space."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from isotypic import groups
+from isotypic.nn import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupMaxPool2d, GroupMaxPool3d, GroupPool
+from isotypic.testing import act, assert_equivariant
+
+
+def test_group_pool() -> None:
+    x = torch.randn(2, 3, 8, 4, 5)
+    assert torch.equal(GroupPool("max")(x), x.max(dim=2).values)
+    assert torch.equal(GroupPool("mean", keepdim=True)(x), x.mean(dim=2, keepdim=True))
+    assert GroupPool()(x[..., 0, 0]).shape == (2, 3)
+
+
+def test_the_gradient_of_a_maximum_is_equivariant() -> None:
+    """A field that is constant over the group shares the gradient: taking the first of equal values would prefer one element."""
+    x = torch.ones(1, 1, 4, 1, 1, requires_grad=True)
+    GroupPool("max")(x).sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, torch.full_like(x, 0.25))
+
+
+@pytest.mark.parametrize("mode", ["max", "mean"])
+@pytest.mark.parametrize(
+    "group, subgroup", [("p4m", "p4"), ("p4m", "pm"), ("p6m", "p2"), ("O", "T"), ("O", "C4"), ("Oh", "Oh"), ("p4", "p1")]
+)
+def test_quotient_fields(group: str, subgroup: str, mode: str) -> None:
+    """Pooling over cosets s H, with (L_g f)[s H] = f[g^-1 s H] on the result; H need not be normal."""
+    torch.manual_seed(0)
+    g, h = groups.get(group), groups.get(subgroup)
+    layer = GroupPool(mode, group=group, subgroup=subgroup)
+    x = torch.randn(2, 3, g.order)
+    y = layer(x)
+    assert y.shape == (2, 3, g.order // h.order)
+    inside = [index for index, element in enumerate(g.elements) if (h.elements == element).all(axis=(1, 2)).any()]
+    cosets = sorted({frozenset(g.multiply[s, inside].tolist()) for s in range(g.order)}, key=min)
+    for index, coset in enumerate(cosets):
+        values = x[:, :, sorted(coset)]
+        assert torch.allclose(y[:, :, index], values.amax(2) if mode == "max" else values.mean(2))
+    for element in range(g.order):
+        back = g.multiply[g.inverse[element]]
+        moved = [cosets.index(frozenset(back[sorted(coset)].tolist())) for coset in cosets]
+        assert torch.allclose(layer(act(group, element, x)), y[:, :, moved])
+
+
+def test_group_pool_errors() -> None:
+    with pytest.raises(ValueError, match='GroupPool: mode must be "max" or "mean", got \'sum\''):
+        GroupPool("sum")
+    with pytest.raises(ValueError, match="GroupPool: the elements of p6 must be among those of p4m"):
+        GroupPool(group="p4m", subgroup="p6")
+    with pytest.raises(ValueError, match="GroupPool: subgroup needs its group"):
+        GroupPool(subgroup="p4")
+    with pytest.raises(ValueError, match=r"GroupPool: input must have shape \(B, C, \|G\|=8, \*spatial\), got \(1, 2, 4, 5, 5\)"):
+        GroupPool(group="p4m")(torch.zeros(1, 2, 4, 5, 5))
+    with pytest.raises(ValueError, match=r"GroupPool: input must have shape \(B, C, \|G\|, \*spatial\), got \(1, 2\)"):
+        GroupPool()(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    "kind, group, kernel_size",
+    [(BlurPool2d, name, size) for name in ("p4m", "pmm", "p3", "p3m1", "p6", "p6m") for size in (1, 3, 5)] + [(BlurPool3d, "Oh", 3)],
+)
+def test_blur_is_a_low_pass_filter(kind: Any, group: str, kernel_size: int) -> None:
+    """It keeps constants, removes the highest frequency of every axis, and its filter is invariant (as its field is equivariant)."""
+    layer = kind(group=group, kernel_size=kernel_size, stride=1, padding_mode="circular").double()
+    size = (8,) * layer.dim
+    constant = torch.ones(1, 1, *size, dtype=torch.float64)
+    assert torch.allclose(layer(constant), constant, rtol=1e-14)
+    if kernel_size > 1:
+        alternating = (-1.0) ** torch.arange(8, dtype=torch.float64)
+        for axis in range(layer.dim):
+            shape = [1, 1] + [8 if other == axis else 1 for other in range(layer.dim)]
+            assert layer(alternating.reshape(shape).expand(1, 1, *size)).abs().max() < 1e-14
+    x = torch.randn(1, 1, layer.dim and groups.get(group).order, *(9,) * layer.dim, dtype=torch.float64)
+    if layer.dim == 2:
+        assert_equivariant(kind(group=group, kernel_size=kernel_size).double(), group, x, rtol=1e-13)
+    assert (layer.kernel > 0).sum() == groups.support(groups.get(group), kernel_size).sum()
+
+
+def test_blur_takes_generated_groups_or_says_why_not() -> None:
+    swap = groups.generate([[[0, 1], [1, 0]]])
+    assert BlurPool2d(group=swap)(torch.zeros(1, 1, 2, 5, 5)).shape == (1, 1, 2, 3, 3)
+    other_axes = groups.generate([[[0, -1], [1, 1]]])  # six rotations, in axes at 60 and not 120 degrees
+    assert other_axes.order == 6
+    assert_equivariant(BlurPool2d(group=other_axes), other_axes, torch.randn(1, 1, 6, 9, 9))
+    sheared = groups.generate([[[1, 2], [0, -1]]])
+    with pytest.raises(ValueError, match="BlurPool2d: there is no binomial filter of size 3"):
+        BlurPool2d(group=sheared)
+
+
+@pytest.mark.parametrize(
+    "layer, good, bad",
+    [
+        (BlurPool2d(), (7, 5), (6, 5)),
+        (BlurPool2d(stride=(2, 3)), (7, 7), (7, 6)),
+        (BlurPool3d(), (3, 5, 3), (3, 5, 4)),
+        (GroupMaxPool2d(2), (6, 4), (5, 4)),
+        (GroupMaxPool3d(3, 2, 1), (5, 5, 5), (5, 5, 6)),
+        (GroupAvgPool2d(3, stride=2), (7, 5), (6, 5)),
+    ],
+)
+def test_sizes_off_the_centre_warn_or_raise(layer: Any, good: tuple[int, ...], bad: tuple[int, ...]) -> None:
+    message = rf"{type(layer).__name__}: input of size .* is not equivariant.*the stride divides size \+ 2 \* padding - window"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(torch.zeros(1, 1, *good))
+    with pytest.warns(UserWarning, match=message):
+        layer(torch.zeros(1, 1, *bad))
+    layer.strict = True
+    layer(torch.zeros(1, 1, *good))
+    with pytest.raises(ValueError, match=message):
+        layer(torch.zeros(1, 1, *bad))
+
+
+def test_the_warned_sizes_do_break_equivariance() -> None:
+    x = torch.randn(1, 1, 4, 6, 6)
+    for layer in (BlurPool2d(), GroupMaxPool2d(3, 2)):
+        with pytest.warns(UserWarning), pytest.raises(AssertionError, match="does not commute"):
+            assert_equivariant(layer, "p4", x)
+
+
+def test_windows_are_those_of_torch() -> None:
+    x = torch.randn(2, 3, 4, 6, 6)
+    flat = x.flatten(1, 2)
+    assert torch.equal(GroupMaxPool2d(2)(x).flatten(1, 2), torch.nn.MaxPool2d(2)(flat))
+    assert torch.equal(GroupAvgPool2d(4, 1, 1)(x).flatten(1, 2), torch.nn.AvgPool2d(4, 1, 1)(flat))
+    assert torch.equal(GroupMaxPool2d(2)(x[:, :, 0]), torch.nn.MaxPool2d(2)(x[:, :, 0]))
+
+
+def test_spatial_errors() -> None:
+    with pytest.raises(ValueError, match="GroupMaxPool2d: p6 does not leave a box of positions invariant; use BlurPool2d"):
+        GroupMaxPool2d(2, group="p6")
+    with pytest.raises(ValueError, match="BlurPool2d: kernel_size must be an odd integer, got 4"):
+        BlurPool2d(kernel_size=4)
+    with pytest.raises(ValueError, match="BlurPool3d: group must act on 3 spatial axes, but p4 acts on 2"):
+        BlurPool3d(group="p4")
+    with pytest.raises(ValueError, match="BlurPool2d: padding_mode must be one of zeros, circular, reflect, got 'same'"):
+        BlurPool2d(padding_mode="same")
+    with pytest.raises(ValueError, match="GroupAvgPool2d: stride must be an integer or 2 integers, each at least 1, got 0"):
+        GroupAvgPool2d(2, stride=0)
+    with pytest.raises(ValueError, match=r"BlurPool2d: input must have shape .* with 2 spatial axes, got \(5, 5, 5\)"):
+        BlurPool2d()(torch.zeros(5, 5, 5))

@@ -1,0 +1,91 @@
+"""Restriction to a subgroup, and dropout of whole fields."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from isotypic import groups
+from isotypic.nn import FieldDropout, GroupConv2d, LiftConv2d, Restrict
+from isotypic.testing import act, assert_equivariant
+
+PAIRS = [
+    ("p4m", "p4"),
+    ("p4m", "pmm"),
+    ("p4m", "pm"),
+    ("p4", "p2"),
+    ("p6m", "p6"),
+    ("p6", "p3"),
+    ("Oh", "O"),
+    ("O", "T"),
+    ("O", "D4"),
+    ("Oh", "Oh"),
+]
+
+
+@pytest.mark.parametrize("group, subgroup", PAIRS)
+def test_regular_fields_of_the_subgroup(group: str, subgroup: str) -> None:
+    """An element of H acts on the restricted field as on any regular field of H; nothing is lost or doubled."""
+    g, h = groups.get(group), groups.get(subgroup)
+    layer, x = Restrict(group, subgroup), torch.randn(2, 3, g.order, *(3,) * g.dim)
+    x = act(group, 0, x)
+    y = layer(x)
+    assert y.shape == (2, 3 * g.order // h.order, h.order, *(3,) * g.dim)
+    assert torch.equal(y[:, :, :].flatten(1, 2).sort(dim=1).values, x.flatten(1, 2).sort(dim=1).values)
+    for element in range(h.order):
+        index = next(i for i in range(g.order) if (g.elements[i] == h.elements[element]).all())
+        # Outside the hexagon the larger group may know less than the smaller one.
+        assert torch.equal(
+            act(group, 0, layer(act(group, index, x)).reshape(x.shape)), act(group, 0, act(subgroup, element, y).reshape(x.shape))
+        )
+
+
+def test_a_network_that_lowers_its_symmetry() -> None:
+    network = nn.Sequential(LiftConv2d(1, 2, 3, group="p4m"), nn.ReLU(), Restrict("p4m", "p4"), GroupConv2d(4, 2, 3, group="p4")).double()
+    x = torch.randn(1, 1, 7, 7, dtype=torch.float64)
+    assert_equivariant(network, "p4", x, in_field="scalar")
+
+
+def test_generated_groups_and_their_subgroups() -> None:
+    quarter = groups.generate([[[0, -1], [1, 0]]])
+    assert Restrict(quarter, groups.generate([[[-1, 0], [0, -1]]]))(torch.zeros(1, 1, 4, 2, 2)).shape == (1, 2, 2, 2, 2)
+
+
+def test_restriction_errors() -> None:
+    with pytest.raises(ValueError, match="Restrict: the elements of p4m must be among those of p4"):
+        Restrict("p4", "p4m")
+    with pytest.raises(ValueError, match="Restrict: the elements of p4 must be among those of O"):
+        Restrict("O", "p4")
+    with pytest.raises(ValueError, match=r"Restrict: input must have shape \(B, C, \|G\|=8, \*spatial\), got \(1, 2, 4, 5, 5\)"):
+        Restrict("p4m", "p4")(torch.zeros(1, 2, 4, 5, 5))
+
+
+def test_dropout_drops_whole_fields() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(50, 40, 4, 3, 3)
+    y = FieldDropout(0.25)(x)
+    flat = y.flatten(2)
+    assert torch.equal(flat.amax(2), flat.amin(2)) and flat.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    # 2000 fields: 5 standard deviations of the fraction dropped are 5 sqrt(0.25 * 0.75 / 2000).
+    assert abs((flat[..., 0] == 0).float().mean().item() - 0.25) < 5 * (0.25 * 0.75 / 2000) ** 0.5
+    assert torch.equal(FieldDropout(0.25).eval()(x), x)
+
+
+def test_dropout_is_equivariant_in_training() -> None:
+    """With the same fields dropped."""
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        return FieldDropout(0.5)(x)
+
+    assert_equivariant(layer, "p4m", torch.randn(2, 6, 8, 4, 4), rtol=0.0)
+
+
+def test_dropout_in_place_and_errors() -> None:
+    x = torch.ones(2, 8, 4)
+    assert FieldDropout(0.5, inplace=True)(x) is x and 0 < (x == 0).float().mean() < 1
+    with pytest.raises(ValueError, match=r"FieldDropout: p must be in \[0, 1\], got 1.5"):
+        FieldDropout(1.5)
+    with pytest.raises(ValueError, match=r"FieldDropout: input must have shape \(B, C, ...\), got \(3,\)"):
+        FieldDropout()(torch.zeros(3))
