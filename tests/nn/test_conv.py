@@ -192,6 +192,15 @@ def test_strides_that_break_equivariance() -> None:
         GroupConv2d(1, 1, 3, stride=2, padding=1, strict=True)(x[..., :5, :5])
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_same_padding_of_even_kernels_is_off_the_centre(padding_mode: str) -> None:
+    x = torch.randn(1, 1, 4, 6, 6)
+    with pytest.warns(UserWarning, match="same"):
+        assert GroupConv2d(1, 1, 2, padding="same", padding_mode=padding_mode)(x).shape == x.shape
+    with pytest.raises(ValueError, match="same"):
+        GroupConv2d(1, 1, 2, padding="same", padding_mode=padding_mode, strict=True)(x)
+
+
 def test_transposed_convolution_is_the_adjoint() -> None:
     """<conv(x), y> = <x, transposed(y)> with one weight."""
     torch.manual_seed(0)
@@ -224,6 +233,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (GroupConv2d, dict(padding="full"), 'GroupConv2d: padding must be "same", "valid", an integer or 2 integers, got \'full\''),
     (GroupConv2d, dict(padding="same", stride=2), 'GroupConv2d: padding="same" needs stride 1, got stride (2, 2)'),
     (GroupConv2d, dict(padding_mode="mirror"), "GroupConv2d: padding_mode must be one of zeros, circular, reflect, got 'mirror'"),
+    (LiftConv2d, dict(padding_mode="reflect", group="p6"), 'LiftConv2d: padding_mode "reflect" is not equivariant under p6'),
     (GroupConv2d, dict(groups=3), "GroupConv2d: in_fields=4 must be divisible by groups=3"),
     (LiftConv2d, dict(groups=3), "LiftConv2d: in_channels=4 must be divisible by groups=3"),
     (GroupConv2d, dict(groups=0), "GroupConv2d: groups must be a positive integer, got 0"),

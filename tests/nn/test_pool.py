@@ -99,7 +99,7 @@ def test_blur_takes_generated_groups_or_says_why_not() -> None:
     "layer, good, bad",
     [
         (BlurPool2d(), (7, 5), (6, 5)),
-        (BlurPool2d(stride=(2, 3)), (7, 7), (7, 6)),
+        (BlurPool2d(group="pmm", stride=(2, 3)), (7, 7), (7, 6)),
         (BlurPool3d(), (3, 5, 3), (3, 5, 4)),
         (GroupMaxPool2d(2), (6, 4), (5, 4)),
         (GroupMaxPool3d(3, 2, 1), (5, 5, 5), (5, 5, 6)),
@@ -126,6 +126,17 @@ def test_the_warned_sizes_do_break_equivariance() -> None:
             assert_equivariant(layer, "p4", x)
 
 
+def test_unequal_arguments_on_exchanged_axes_warn_or_raise() -> None:
+    with pytest.warns(UserWarning, match=r"BlurPool2d: stride is not equivariant unless equal on the axes p4 exchanges, got \(2, 1\)"):
+        BlurPool2d(stride=(2, 1))
+    with pytest.raises(ValueError, match=r"GroupMaxPool2d: kernel_size is not equivariant .* got \(2, 3\)"):
+        GroupMaxPool2d((2, 3), strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GroupMaxPool2d((2, 3), group="pmm", strict=True)
+        GroupMaxPool3d((1, 2, 2), group="D4")  # about the depth axis, which D4 exchanges with no other
+
+
 def test_windows_are_those_of_torch() -> None:
     x = torch.randn(2, 3, 4, 6, 6)
     flat = x.flatten(1, 2)
@@ -139,6 +150,8 @@ def test_spatial_errors() -> None:
         GroupMaxPool2d(2, group="p6")
     with pytest.raises(ValueError, match="BlurPool2d: kernel_size must be an odd integer, got 4"):
         BlurPool2d(kernel_size=4)
+    with pytest.raises(ValueError, match='BlurPool2d: padding_mode "reflect" is not equivariant under p6'):
+        BlurPool2d(group="p6", padding_mode="reflect")
     with pytest.raises(ValueError, match="BlurPool3d: group must act on 3 spatial axes, but p4 acts on 2"):
         BlurPool3d(group="p4")
     with pytest.raises(ValueError, match="BlurPool2d: padding_mode must be one of zeros, circular, reflect, got 'same'"):

@@ -43,21 +43,43 @@ def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimu
     return entries
 
 
+def not_equivariant(message: str, strict: bool) -> None:
+    """Warns, or raises when `strict`."""
+    if strict:
+        raise ValueError(message)
+    if not torch.compiler.is_compiling():
+        warnings.warn(message, stacklevel=4)
+
+
 def check_strides(
     owner: str, size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int], strict: bool
 ) -> None:
     """Warns, or raises when `strict`, unless the strided grid keeps the centre: the stride divides size + 2 padding - window."""
     reach = tuple(n + 2 * p - w for n, w, p in zip(size, window, padding, strict=True))
-    if all(extent % step == 0 for extent, step in zip(reach, stride, strict=True)):
-        return
-    message = (
-        f"{owner}: input of size {tuple(size)} with stride {tuple(stride)} is not equivariant, because the sampled grid is off the centre; "
-        f"sizes keep it when the stride divides size + 2 * padding - window, which is {reach}"
-    )
-    if strict:
-        raise ValueError(message)
-    if not torch.compiler.is_compiling():
-        warnings.warn(message, stacklevel=3)
+    if any(extent % step for extent, step in zip(reach, stride, strict=True)):
+        not_equivariant(
+            f"{owner}: input of size {tuple(size)} with stride {tuple(stride)} is not equivariant, as the sampled grid is off the centre; "
+            f"sizes keep it when the stride divides size + 2 * padding - window, which is {reach}",
+            strict,
+        )
+
+
+def check_exchanged(owner: str, group: groups.Group, strict: bool, **values: Sequence[int]) -> None:
+    """Warns, or raises when `strict`, unless each argument is the same on all axes that the group exchanges."""
+    mixed = (group.elements != 0).any(axis=0)
+    for name, value in values.items():
+        if any(mixed[i, j] and value[i] != value[j] for i in range(group.dim) for j in range(group.dim)):
+            not_equivariant(
+                f"{owner}: {name} is not equivariant unless equal on the axes {group.name} exchanges, got {tuple(value)}", strict
+            )
+
+
+def check_reflect(owner: str, group: groups.Group, padding_mode: str) -> None:
+    """Raises for reflection at the sides of a box that the group does not leave invariant."""
+    if padding_mode == "reflect" and not preserves_axes(group):
+        raise ValueError(
+            f'{owner}: padding_mode "reflect" is not equivariant under {group.name}, which moves the sides of the box; use "zeros"'
+        )
 
 
 def preserves_axes(group: groups.Group) -> bool:

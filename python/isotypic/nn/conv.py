@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import PADDING_MODES, divisible, per_axis, positive, resolve_group
+from isotypic.nn._arguments import PADDING_MODES, check_reflect, divisible, not_equivariant, per_axis, positive, resolve_group
 
 Self = TypeVar("Self", bound="_Conv")
 
@@ -50,6 +50,7 @@ class _Conv(nn.Module):
         divisible(owner, groups, **{in_name: in_fields}, out_fields=out_fields)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"{owner}: padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+        check_reflect(owner, resolved, padding_mode)
         self.kernel_size = per_axis(owner, "kernel_size", kernel_size, self.dim, 1)
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
@@ -95,6 +96,12 @@ class _Conv(nn.Module):
         if self.padding == "same":
             total = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
             sides = [(extent // 2, extent - extent // 2) for extent in total]
+            if any(extent % 2 for extent in total):
+                not_equivariant(
+                    f'{type(self).__name__}: padding="same" pads unequally for the even kernel_size {self.kernel_size}, which is not '
+                    f"equivariant; use an odd one or another padding",
+                    self.strict,
+                )
         else:
             sides = [(0, 0)] * self.dim if isinstance(self.padding, str) else [(extent, extent) for extent in self.padding]
         # F.pad takes (B, channels, *spatial), and the last axis first.

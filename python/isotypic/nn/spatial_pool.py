@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import PADDING_MODES, check_strides, per_axis, preserves_axes, resolve_group
+from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_strides, per_axis, preserves_axes, resolve_group
 
 
 class _SpatialPool(nn.Module):
@@ -97,8 +97,10 @@ class _BlurPool(_SpatialPool):
             raise ValueError(f"{owner}: kernel_size must be an odd integer, got {kernel_size!r}")
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"{owner}: padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+        check_reflect(owner, resolved, padding_mode)
         self.group, self.group_name, self.kernel_size = resolved.key, resolved.name, kernel_size
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
+        check_exchanged(owner, resolved, strict, stride=self.stride)
         self.window, self.padding = (kernel_size,) * self.dim, (kernel_size // 2,) * self.dim
         self.padding_mode, self.strict = padding_mode, strict
         self.register_buffer("kernel", torch.from_numpy(low_pass(owner, resolved, kernel_size)), persistent=False)
@@ -195,6 +197,7 @@ class _WindowPool(_SpatialPool):
         self.stride = self.window if stride is None else per_axis(owner, "stride", stride, self.dim, 1)
         self.padding = per_axis(owner, "padding", padding, self.dim, 0)
         self.strict = strict
+        check_exchanged(owner, resolved, strict, kernel_size=self.window, stride=self.stride, padding=self.padding)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.window}, stride={self.stride}, padding={self.padding}, group={self.group_name}, strict={self.strict}"
