@@ -1,0 +1,23 @@
+"""Equivariant layers for PyTorch, computed irrep by irrep.
+
+>>> import isotypic as iso
+>>> iso.groups.get("p4m").order
+8
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
+
+from isotypic import groups, ops
+from isotypic import nn, testing  # isort: skip  (both need ops)
+from isotypic._info import cpu_isa, info
+from isotypic.ops._arguments import EquivarianceWarning
+
+try:
+    __version__ = _version("isotypic")
+except _PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["EquivarianceWarning", "__version__", "cpu_isa", "groups", "info", "nn", "ops", "testing"]

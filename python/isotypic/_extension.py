@@ -1,0 +1,21 @@
+"""The compiled kernels, or the reason why they are missing: importing the package never fails because of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_C: Any
+try:
+    from isotypic import _C  # type: ignore[attr-defined, no-redef]
+
+    problem = ""
+except ImportError as error:
+    _C = None
+    problem = f"the extension isotypic._C cannot be imported: {error}"
+
+
+def kernels(operator: str) -> Any:
+    """The extension module. Raises RuntimeError, naming the operator that needs it, when there is none."""
+    if _C is None:
+        raise RuntimeError(f"{operator}: isotypic has no kernels here, {problem}; install it with a C++17 compiler, or from a wheel")
+    return _C

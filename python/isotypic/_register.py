@@ -1,0 +1,204 @@
+"""Registering an operator with torch, once, so that every way of calling it works.
+
+The one file that knows ``torch.library``, ``autograd.Function`` and functorch. A call takes one of two routes:
+
+- plain tensors in eager mode go straight to the kernel, through an ``autograd.Function`` when one of them needs a gradient;
+- everything else (``torch.compile``, export, ``make_fx``, FakeTensor, subclasses, autocast, ``torch.func``, forward mode, tracing) goes to the
+  registered operator ``torch.ops.isotypic.<name>``, whose kernels for the Autograd, Autocast, vmap and fake dispatch keys are defined below.
+
+The registered operator differentiates itself at its own Autograd key instead of through ``torch.library.register_autograd``, which fails
+under ``torch.func.grad`` and gives zero tangents in forward mode. Inside a functorch transform the Autograd key is reached once a level, as
+it is for the operators of torch itself, so that any nesting of transforms works, also inside a compiled function.
+
+Backward formulas are calls of registered operators, so derivatives of any order exist on both routes. Private names of torch occur in this
+file alone; where torch no longer has one that the direct route needs, every call takes the registered route.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Gradients = Sequence[Tensor | None]
+
+_LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
+
+try:
+    from torch._C import (
+        _are_functorch_transforms_active,
+        _get_tracing_state,
+        _is_any_autocast_enabled,
+        _len_torch_dispatch_stack,
+        _len_torch_function_stack,
+    )
+
+    forward_ad._current_level  # noqa: B018
+except (ImportError, AttributeError):
+
+    def _plain(tensors: Sequence[Tensor | None]) -> bool:
+        """Without the names above nothing is known to be plain."""
+        return False
+
+else:
+
+    def _plain(tensors: Sequence[Tensor | None]) -> bool:
+        """Whether no mode is active and all tensors are ordinary ones, so that a kernel may read their memory."""
+        if (
+            _are_functorch_transforms_active()
+            or _len_torch_dispatch_stack()
+            or _len_torch_function_stack()
+            or _is_any_autocast_enabled()
+            or forward_ad._current_level >= 0
+            or _get_tracing_state() is not None
+        ):
+            return False
+        for tensor in tensors:
+            if tensor is not None:
+                kind = type(tensor)
+                if kind is not Tensor and kind is not torch.nn.Parameter:
+                    return False
+                if not (tensor.is_cpu or tensor.is_cuda) or tensor.is_neg():
+                    return False
+        return True
+
+
+try:
+    # Under a functorch transform only a Function of a single level may run at the Autograd key; the base class is one.
+    from torch._functorch.autograd_function import enable_single_level_autograd_function
+    from torch.autograd.function import _SingleLevelFunction as _Function
+except ImportError:
+    from torch.autograd import Function as _Function  # type: ignore[assignment]
+
+    enable_single_level_autograd_function = contextlib.nullcontext  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _below_autograd() -> Iterator[None]:
+    """Dispatch below the Autograd key of this level. The levels further out decide themselves whether they record."""
+    with torch._C._AutoDispatchBelowAutograd():
+        if torch._C._are_functorch_transforms_active():
+            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                yield
+        else:
+            yield
+
+
+def product_rule(operator: Callable[..., Tensor], tangents: Gradients, args: Sequence[Any]) -> Tensor | None:
+    """The tangent of an operator that is linear in each of its first ``len(tangents)`` arguments; None when no tangent is given."""
+    total: Tensor | None = None
+    for i, tangent in enumerate(tangents):
+        if tangent is not None:
+            term = operator(*args[:i], tangent, *args[i + 1 :])
+            total = term if total is None else total + term
+    return total
+
+
+def _node(
+    name: str,
+    tensors: int,
+    compute: Callable[..., Tensor],
+    backward: Callable[..., Gradients],
+    jvp: Callable[..., Tensor | None],
+) -> type:
+    """The autograd.Function around ``compute``."""
+
+    def node_forward(ctx: Any, *args: Any) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*args[:tensors])
+        ctx.save_for_forward(*args[:tensors])
+        ctx.settings = args[tensors:]
+        return compute(*args)
+
+    def node_backward(ctx: Any, grad: Tensor | None) -> Gradients:
+        none = (None,) * len(ctx.needs_input_grad)
+        if grad is None:
+            return none
+        grads = tuple(backward(ctx.needs_input_grad, grad, *ctx.saved_tensors, *ctx.settings))
+        return grads + none[len(grads) :]
+
+    def node_jvp(ctx: Any, *tangents: Any) -> Tensor | None:
+        return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.settings)
+
+    members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward), "jvp": staticmethod(node_jvp)}
+    return type(name, (_Function,), members)
+
+
+def define(
+    schema: str,
+    *,
+    launch: Callable[..., Tensor],
+    fake: Callable[..., Tensor],
+    backward: Callable[..., Gradients],
+    vmap: Callable[..., tuple[Tensor, int | None]],
+    jvp: Callable[..., Tensor | None] | None = None,
+) -> Callable[..., Tensor]:
+    """Register ``isotypic::<schema>`` and return the function that routes its calls.
+
+    Args:
+        schema: name, arguments and return type as in ``torch.library.define``. The tensors come first, then the settings: numbers and strings
+            only, so that graphs can be stored. There is one output, a new tensor.
+        launch: the eager kernel, called with all arguments; the tensors hold memory and need not be contiguous.
+        fake: a tensor of the output's shape and dtype, with sizes that may be symbolic.
+        backward: ``backward(needs, grad, *arguments)``, the gradients of the tensors (None where ``needs`` is false), in calls of routed
+            operators and differentiable torch functions.
+        vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
+        jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
+            tensor.
+    """
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    name = schema[: schema.index("(")]
+    operator = getattr(torch.ops.isotypic, name).default
+    tensors = sum("Tensor" in str(argument.type) for argument in operator._schema.arguments)
+    if jvp is None:
+
+        def jvp(tangents: Gradients, *args: Any) -> Tensor | None:
+            return product_rule(routed, tangents, args)
+
+    def redispatch(*args: Any) -> Tensor:
+        with _below_autograd():
+            return operator(*args)
+
+    registered_node = _node(name, tensors, redispatch, backward, jvp)
+    eager_node = _node(name, tensors, launch, backward, jvp)
+
+    def autograd_kernel(*args: Any) -> Tensor:
+        if torch._C._are_functorch_transforms_active():
+            with enable_single_level_autograd_function():
+                return registered_node.apply(*args)  # type: ignore[attr-defined]
+        return registered_node.apply(*args)  # type: ignore[attr-defined]
+
+    def autocast_kernel(device: str) -> Callable[..., Tensor]:
+        def kernel(*args: Any) -> Tensor:
+            dtype = torch.get_autocast_dtype(device)
+            cast = [a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a for a in args]
+            with torch.autocast(device, enabled=False):
+                return operator(*cast)
+
+        return kernel
+
+    for device in ("CPU", "CUDA"):
+        _LIBRARY.impl(name, launch, device)
+        _LIBRARY.impl(name, autocast_kernel(device.lower()), "Autocast" + device)
+    _LIBRARY.impl(name, autograd_kernel, "Autograd")
+    torch.library.register_fake(f"isotypic::{name}", fake, lib=_LIBRARY)
+    torch.library.register_vmap(f"isotypic::{name}", vmap, lib=_LIBRARY)
+
+    apply = eager_node.apply  # type: ignore[attr-defined]
+    is_compiling, is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+
+    def routed(*args: Any) -> Tensor:
+        if is_compiling() or not _plain(args[:tensors]):
+            return operator(*args)
+        if is_grad_enabled():
+            for tensor in args[:tensors]:
+                if tensor is not None and tensor.requires_grad:
+                    return apply(*args)
+        return launch(*args)
+
+    routed.__name__ = name
+    return routed

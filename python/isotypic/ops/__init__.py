@@ -1,0 +1,6 @@
+"""Functions on fields. Each has its module, with the plain-torch reference in :mod:`isotypic.ops.reference`."""
+
+from isotypic.ops.group_conv import group_conv, group_conv_transpose, lift_conv
+from isotypic.ops.group_linear import group_linear
+
+__all__ = ["group_conv", "group_conv_transpose", "group_linear", "lift_conv"]

@@ -1,0 +1,403 @@
+"""Arguments of the group convolutions: normalising them, checking them, and wording what is wrong with them.
+
+A repeated call finds its normalised arguments in a dictionary; everything below runs once per configuration. In a graph that is being
+traced, where sizes may be symbolic, only the normalisation runs here, and the fake implementation of the operator checks the shapes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isotypic import groups as finite_groups
+
+NAMES = {"regular": "group_conv", "scalar": "lift_conv", "linear": "group_linear"}
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class EquivarianceWarning(UserWarning):
+    """The sizes of a call make the layer equivariant only approximately. Given once per configuration; ``strict=True`` raises instead."""
+
+
+class Settings(NamedTuple):
+    """The arguments of the registered operators after the tensors."""
+
+    group: str
+    field: str
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+class Problem(NamedTuple):
+    """A checked call: shapes of x, weight and y with the spatial sizes that belong to them."""
+
+    x_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    kernel: tuple[int, ...]
+
+
+def resolve_group(operator: str, group: Any) -> finite_groups.Group:
+    """The group of a name, key or group, with errors that name the operator."""
+    try:
+        return finite_groups.get(group)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{operator}: {error}") from None
+
+
+def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> tuple[int, ...]:
+    """An integer or a sequence of one integer per axis, as a tuple."""
+    entries = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * axes
+    valid = len(entries) == axes and all(isinstance(e, (int, torch.SymInt, np.integer)) and not isinstance(e, bool) for e in entries)
+    if not valid or any(entry < minimum for entry in entries):
+        kind = "an integer" if minimum < 0 else f"an integer >= {minimum}"
+        raise ValueError(f"{operator}: {name} must be {kind} or {axes} of them, got {value!r}")
+    return tuple(int(e) if isinstance(e, np.integer) else e for e in entries)
+
+
+def check_tensors(operator: str, tensors: dict[str, Any]) -> None:
+    """That all are tensors of one supported dtype on one device; the first one is x and the last one may be None (a bias).
+
+    Under autocast floating dtypes may differ, because autocast makes them equal.
+    """
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor is None and name == "bias":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{operator}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in DTYPES:
+            supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise TypeError(f"{operator}: {name} must have a dtype of {supported}, got {str(tensor.dtype).removeprefix('torch.')}")
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"{operator}: {name} must be a dense (strided) tensor, got layout {tensor.layout}")
+        if tensor.device != first.device:
+            raise ValueError(f"{operator}: {name} must be on the device of {first_name}, {first.device}, got {tensor.device}")
+        if tensor.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
+            raise TypeError(f"{operator}: {name} must have the dtype of {first_name}, {first.dtype}, got {tensor.dtype}")
+
+
+def _sources(group: finite_groups.Group, field: str) -> tuple[int, ...]:
+    return () if field == "scalar" else (group.order,)
+
+
+def _field_text(group: finite_groups.Group, field: str, channels: str) -> str:
+    source = "" if field == "scalar" else f", |G|={group.order}"
+    space = "" if field == "linear" else ", " + ", ".join(("depth", "height", "width")[-group.dim :])
+    return f"(B, {channels}{source}{space})"
+
+
+def _groups_of_order(order: int, dim: int) -> str:
+    """The named groups that a weight with this many group channels could be for."""
+    named = [finite_groups.get(name) for name in finite_groups.names()]
+    return " or ".join(g.name for g in named if g.order == order and g.dim == dim)
+
+
+def check_weight(operator: str, group: finite_groups.Group, field: str, weight: Sequence[int], out_text: str, in_text: str) -> None:
+    """The number of axes of a weight (first, second, |G|, *k) and its group axis; ``out_text`` and ``in_text`` describe the first two."""
+    axes = 0 if field == "linear" else group.dim
+    source = "" if field == "scalar" else f", |G|={group.order}"
+    expected = f"({out_text}, {in_text}{source}{', k' * axes})"
+    got = tuple(weight)
+    lead = 2 if field == "scalar" else 3
+    if len(got) != lead + axes:
+        raise ValueError(f"{operator}: weight must have shape {expected}, got {got}")
+    if field != "scalar" and got[2] != group.order:
+        other = _groups_of_order(got[2], group.dim)
+        hint = f"; the weight is for {other}, the call is for {group.name}" if other else ""
+        raise ValueError(f"{operator}: weight must have shape {expected}, got {got}{hint}")
+    if any(size < 1 for size in got[lead:]):
+        raise ValueError(f"{operator}: weight must have a kernel of at least one tap, got shape {got}")
+
+
+@lru_cache(maxsize=256)
+def _check_commutes(operator: str, key: str, name: str, value: tuple[int, ...]) -> None:
+    group = finite_groups.get(key)
+    scale = np.diag(value)
+    if not (group.elements @ scale == scale @ group.elements).all():
+        raise ValueError(f"{operator}: {name} must be equal on the axes that {group.name} exchanges, got {value}")
+
+
+def problem(
+    operator: str, settings: Settings, x_shape: Sequence[int], weight_shape: Sequence[int], y_shape: Sequence[int] | None = None
+) -> Problem:
+    """The checked sizes of a call y = conv(x, weight). With ``y_shape`` also that y is what the convolution gives.
+
+    Sizes may be symbolic: only arithmetic and comparisons happen to them.
+    """
+    key, field, stride, padding, dilation, channel_groups = settings
+    group = resolve_group(operator, key)
+    axes = 1 if field == "linear" else group.dim
+    if axes > 3:
+        raise ValueError(f"{operator}: group must act on at most 3 axes, got {group.name} on {axes}")
+    sources = _sources(group, field)
+    lead = 2 + len(sources)
+    if len(x_shape) != lead + axes or (sources and x_shape[2] != group.order):
+        raise ValueError(f"{operator}: x must have shape {_field_text(group, field, 'C')}, got {tuple(x_shape)}")
+    if channel_groups < 1 or x_shape[1] % channel_groups:
+        raise ValueError(f"{operator}: groups must be positive and divide C_in={x_shape[1]}, got {channel_groups}")
+    fields = x_shape[1] // channel_groups
+    in_text = f"C_in={fields}" if channel_groups == 1 else f"C_in/groups={fields}"
+    check_weight(operator, group, field, weight_shape, "C_out", in_text)
+    if weight_shape[1] != fields:
+        source = "" if field == "scalar" else f", |G|={group.order}"
+        space = "" if field == "linear" else ", k" * axes
+        raise ValueError(f"{operator}: weight must have shape (C_out, {in_text}{source}{space}), got {tuple(weight_shape)}")
+    if weight_shape[0] % channel_groups:
+        raise ValueError(f"{operator}: weight must have C_out divisible by groups={channel_groups}, got shape {tuple(weight_shape)}")
+    kernel = tuple(weight_shape[lead:])
+    size = tuple(x_shape[lead:])
+    if field == "linear":
+        out_size = size
+    else:
+        _check_commutes(operator, group.key, "stride", tuple(stride))
+        _check_commutes(operator, group.key, "dilation", tuple(dilation))
+        extent = [s + 2 * p - d * (k - 1) for s, p, d, k in zip(size, padding, dilation, kernel, strict=True)]
+        if any(e < 1 for e in extent):
+            reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+            padded = tuple(s + 2 * p for s, p in zip(size, padding, strict=True))
+            raise ValueError(f"{operator}: weight has a kernel of extent {reach}, which is larger than the padded input {padded}")
+        out_size = tuple((e - 1) // s + 1 for e, s in zip(extent, stride, strict=True))
+    expected = (x_shape[0], weight_shape[0], group.order, *out_size)
+    if y_shape is not None and (len(y_shape) != len(expected) or any(a != b for a, b in zip(y_shape, expected, strict=True))):
+        raise ValueError(f"{operator}: y must have shape {expected}, got {tuple(y_shape)}")
+    return Problem(tuple(x_shape), tuple(weight_shape), expected, size, out_size, kernel)
+
+
+def check_bias(operator: str, bias: Tensor | None, out_fields: int) -> None:
+    if bias is not None and tuple(bias.shape) != (out_fields,):
+        raise ValueError(f"{operator}: bias must have shape (C_out={out_fields},), got {tuple(bias.shape)}")
+
+
+_WARNED: set[tuple[Any, ...]] = set()
+
+
+def report(operator: str, configuration: tuple[Any, ...], message: str, strict: bool) -> None:
+    """Warn, once per configuration, or raise."""
+    if strict:
+        raise ValueError(f"{operator}: {message}")
+    if (operator, configuration) not in _WARNED:
+        warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=4)
+        _WARNED.add((operator, configuration))
+
+
+def check_equivariance(
+    operator: str, settings: Settings, size: tuple[int, ...], kernel: tuple[int, ...], output_padding: bool, strict: bool
+) -> None:
+    """That the output grid is centred on the input grid, on the axes that the group moves.
+
+    The centre of the outputs of a convolution lies (size + 2 padding - dilation (k - 1) - 1) mod stride halves of a position before that of
+    its inputs. In a transposed convolution ``size`` is that of the output, and the remainder is its output_padding.
+    """
+    key, _, stride, padding, dilation, _ = settings
+    group = finite_groups.get(key)
+    left = np.array([(n + 2 * p - d * (k - 1) - 1) % s for n, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)])
+    if (np.abs(group.elements).sum(axis=2) == 1).all():
+        # Elements that permute the axes permute the sizes with them: only an axis that is reversed needs its centre.
+        off_centre = (group.elements < 0).any(axis=(0, 1)) & (left != 0)
+    else:
+        off_centre = (group.elements @ left != left).any() & (left != 0)
+    reach = np.diag([2 * p - d * (k - 1) for p, d, k in zip(padding, dilation, kernel, strict=True)])
+    if off_centre.any():
+        axis = int(np.argmax(off_centre))
+        smaller, larger = size[axis] - int(left[axis]), size[axis] - int(left[axis]) + stride[axis]
+        if output_padding:
+            reason, remedy = "output_padding moves the centre of the output", "output_padding=0 keeps it"
+        else:
+            reason = (
+                f"spatial axis {axis} of size {size[axis]} with kernel {kernel[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
+                f"dilation {dilation[axis]} has outputs that are not centred on the inputs"
+            )
+            remedy = f"sizes {smaller} and {larger} keep it" if smaller > 0 else f"size {larger} keeps it"
+    elif (group.elements @ reach != reach @ group.elements).any():
+        reason = f"padding {padding} with kernel {kernel} reaches unequally far on axes that {group.name} exchanges"
+        remedy = "equal 2 padding - dilation (kernel - 1) on these axes keeps it"
+    else:
+        return
+    report(operator, (settings, size, kernel), f"{reason}, which breaks exact equivariance; {remedy}", strict)
+
+
+def _same_padding(operator: str, kernel: tuple[int, ...], settings: Settings, strict: bool) -> list[int]:
+    """For padding="same": the extra zeros, in the order of ``F.pad``, at the end of each axis where an even kernel needs one more there."""
+    odd = [d * (k - 1) % 2 for d, k in zip(settings.dilation, kernel, strict=True)]
+    if not any(odd):
+        return []
+    if not torch.compiler.is_compiling():
+        report(
+            operator,
+            ("same", settings, kernel),
+            f'padding="same" with kernel {kernel} pads unequally, which breaks exact equivariance; odd kernels keep it',
+            strict,
+        )
+    return [extra for axis in reversed(odd) for extra in (0, axis)]
+
+
+def _normalise(
+    operator: str, field: str, kernel: tuple[int, ...], group: str, stride: Any, padding: Any, dilation: Any, groups: Any, strict: bool
+) -> tuple[Settings, list[int]]:
+    """Settings, and what ``F.pad`` must add to x first."""
+    axes = len(kernel)
+    stride = per_axis(operator, "stride", stride, axes, 1)
+    dilation = per_axis(operator, "dilation", dilation, axes, 1)
+    if isinstance(groups, bool) or not isinstance(groups, (int, torch.SymInt, np.integer)):
+        raise ValueError(f"{operator}: groups must be an integer, got {groups!r}")
+    extra: list[int] = []
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ValueError(f'{operator}: padding must be "same", "valid", an integer >= 0 or {axes} of them, got {padding!r}')
+        if padding == "valid":
+            padding = (0,) * axes
+        else:
+            if any(s != 1 for s in stride):
+                raise ValueError(f'{operator}: padding="same" needs stride 1, got stride {stride}')
+            padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
+            extra = _same_padding(operator, kernel, Settings(group, field, stride, padding, dilation, 1), strict)
+    else:
+        padding = per_axis(operator, "padding", padding, axes, 0)
+    return Settings(group, field, stride, padding, dilation, groups), extra
+
+
+T = TypeVar("T")
+_PREPARED: dict[tuple[Any, ...], Any] = {}
+_PREPARED_LIMIT = 4096
+
+
+def recall(check: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | None, group: Any, *rest: Any) -> T:
+    """``check(x, weight, bias, group, *rest)``, computed once for all tensors of the same shapes, dtypes and devices.
+
+    While a graph is traced, where sizes may be symbolic, every call is checked.
+    """
+    if torch.compiler.is_compiling():
+        return check(x, weight, bias, group, *rest)
+    try:
+        call = (
+            check,
+            group if type(group) is str else group.key,
+            x.shape,
+            weight.shape,
+            x.dtype,
+            weight.dtype,
+            x.device,
+            weight.device,
+            None if bias is None else (bias.shape, bias.dtype, bias.device),
+            rest,
+        )
+        found: T | None = _PREPARED.get(call)
+        if found is not None:
+            return found
+    except (AttributeError, TypeError):  # no tensor, an unhashable list, a symbolic size: the checks know what to say
+        call = ()
+    prepared = check(x, weight, bias, group, *rest)
+    if call:
+        if len(_PREPARED) >= _PREPARED_LIMIT:
+            _PREPARED.clear()
+        _PREPARED[call] = prepared
+    return prepared
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    group: str | finite_groups.Group,
+    field: str,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    strict: bool,
+) -> tuple[Settings, list[int]]:
+    """Check a call of ``group_conv`` or ``lift_conv``. Returns the settings of the operator and what ``F.pad`` must add to x first."""
+    operator = NAMES[field]
+    lead = 2 if field == "scalar" else 3
+    if torch.compiler.is_compiling():
+        key = group if isinstance(group, str) else group.key
+        return _normalise(operator, field, tuple(weight.shape[lead:]), key, stride, padding, dilation, groups, strict)
+    check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
+    resolved = resolve_group(operator, group)
+    in_text = f"C_in={x.shape[1]}" if x.dim() > 1 and groups == 1 else "C_in/groups"
+    check_weight(operator, resolved, field, weight.shape, "C_out", in_text)
+    settings, extra = _normalise(operator, field, tuple(weight.shape[lead:]), resolved.key, stride, padding, dilation, groups, strict)
+    padded = list(x.shape)
+    if extra and len(padded) > resolved.dim:
+        for axis in range(resolved.dim):
+            padded[-1 - axis] += extra[2 * axis + 1]
+    sizes = problem(operator, settings, padded, weight.shape)
+    check_bias(operator, bias, weight.shape[0])
+    if not extra:
+        check_equivariance(operator, settings, sizes.in_size, sizes.kernel, False, strict)
+    return settings, extra
+
+
+def transposed_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    group: str | finite_groups.Group,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: int,
+    strict: bool,
+) -> tuple[Settings, tuple[int, ...]]:
+    """Check a call of ``group_conv_transpose``. Returns the settings of the operator and the spatial size of the output."""
+    operator = "group_conv_transpose"
+    compiling = torch.compiler.is_compiling()
+    if compiling:
+        key = group if isinstance(group, str) else group.key
+    else:
+        check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
+        resolved = resolve_group(operator, group)
+        key = resolved.key
+        if x.dim() != 3 + resolved.dim or x.shape[2] != resolved.order:
+            raise ValueError(f"{operator}: x must have shape {_field_text(resolved, 'regular', 'C_in')}, got {tuple(x.shape)}")
+        check_weight(operator, resolved, "regular", weight.shape, f"C_in={x.shape[1]}", "C_out/groups")
+        if weight.shape[0] != x.shape[1]:
+            raise ValueError(f"{operator}: weight must have C_in={x.shape[1]} as its first size, got shape {tuple(weight.shape)}")
+    kernel, size = tuple(weight.shape[3:]), tuple(x.shape[3:])
+    settings, _ = _normalise(operator, "regular", kernel, key, stride, 0, dilation, groups, strict)
+    settings = settings._replace(padding=per_axis(operator, "padding", padding, len(kernel), 0))
+    output_padding = per_axis(operator, "output_padding", output_padding, len(kernel), 0)
+    if any(o >= s for o, s in zip(output_padding, settings.stride, strict=True)):
+        raise ValueError(f"{operator}: output_padding must be smaller than stride {settings.stride}, got {output_padding}")
+    out_size = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+        for n, s, p, d, k, o in zip(size, settings.stride, settings.padding, settings.dilation, kernel, output_padding, strict=True)
+    )
+    if not compiling:
+        if groups < 1 or x.shape[1] % groups:
+            raise ValueError(f"{operator}: groups must be positive and divide C_in={x.shape[1]}, got {groups}")
+        check_bias(operator, bias, weight.shape[1] * groups)
+        if any(n < 1 for n in out_size):
+            raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
+        problem(operator, settings, (x.shape[0], weight.shape[1] * groups, x.shape[2], *out_size), weight.shape)
+        check_equivariance(operator, settings, out_size, kernel, any(output_padding), strict)
+    return settings, out_size
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_groups.Group) -> Settings:
+    """Check a call of ``group_linear``. Returns the settings of the operator."""
+    operator = "group_linear"
+    if torch.compiler.is_compiling():
+        return Settings(group if isinstance(group, str) else group.key, "linear", (), (), (), 1)
+    check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
+    resolved = resolve_group(operator, group)
+    settings = Settings(resolved.key, "linear", (), (), (), 1)
+    if x.dim() < 3 or x.shape[2] != resolved.order:
+        raise ValueError(
+            f"{operator}: x must have shape (B, C, |G|={resolved.order}) or (B, C, |G|={resolved.order}, *spatial), got {tuple(x.shape)}"
+        )
+    problem(operator, settings, (x.shape[0], *x.shape[1:3], 1), weight.shape)
+    check_bias(operator, bias, weight.shape[0])
+    return settings
