@@ -20,6 +20,7 @@
 // weight_matrix. In a regular field every orbit has analysis = synthesis = F, the orthogonality relations making F^T diag F = 1.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -101,12 +102,26 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
 
 }  // namespace cpu
 
-// The same three on a device; `tables` is the plan in device memory (GroupConvPlan::tables, uploaded once by the caller), `workspace` is device
-// scratch of at least group_conv_workspace(...) bytes, `stream` a cudaStream_t.
+// The same three on the current device, queued on `stream` (a cudaStream_t) and not waited for; all results are deterministic. `tables` is
+// plan_tables(plan) in device memory, uploaded once for each device by the caller; `workspace` is device scratch of at least group_conv_workspace(...)
+// bytes, both aligned to 256 bytes. With `allow_tf32` the products of float32 tensors are TF32. std::runtime_error when a launch fails, or when the
+// group is too large for the device's shared memory.
 namespace cuda {
 
+enum class Pass { forward, transpose, weight };
+
+std::vector<std::byte> plan_tables(const GroupConvPlan& plan);
+
+int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& shape, DType dtype, Pass pass);
+
 void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
-                const View& tables, const View& workspace, void* stream);
+                bool allow_tf32, const void* tables, void* workspace, void* stream);
+
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x, bool allow_tf32,
+                          const void* tables, void* workspace, void* stream);
+
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight, bool allow_tf32,
+                       const void* tables, void* workspace, void* stream);
 
 }  // namespace cuda
 

@@ -1,0 +1,142 @@
+// The CUDA kernels run on the host, as the Python module _cuda_emulation that tests/cuda/test_emulation.py compiles and drives:
+//     g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ... csrc/cuda/emulation_module.cpp
+#if !defined(ISOTYPIC_EMULATE)
+#error "compile with -DISOTYPIC_EMULATE"
+#endif
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "core/group_conv_plan.cpp"
+#include "cuda/group_conv.cu"
+#include "cuda/group_conv_tables.cpp"
+
+namespace py = pybind11;
+
+namespace isotypic {
+namespace {
+
+template <class T>
+std::vector<T> to_vector(const py::handle& object) {
+    const auto array = py::cast<py::array_t<T, py::array::c_style | py::array::forcecast>>(object);
+    return std::vector<T>(array.data(), array.data() + array.size());
+}
+
+struct Tables {
+    GroupConvPlan plan;
+    std::vector<std::byte> bytes;
+};
+
+std::unique_ptr<Tables> make_tables(const std::string& fourier, int order, int sources, int64_t weight_size, const py::handle& irreps,
+                                    const py::handle& synthesis, const py::list& orbits) {
+    auto tables = std::make_unique<Tables>();
+    GroupConvPlan& plan = tables->plan;
+    plan.fourier = fourier, plan.order = order, plan.sources = sources, plan.weight_size = weight_size;
+    const std::vector<int> pairs = to_vector<int>(irreps);
+    for (size_t i = 0; i < pairs.size(); i += 2) plan.irreps.push_back({pairs[i], pairs[i + 1]});
+    plan.synthesis = to_vector<double>(synthesis);
+    for (const py::handle& item : orbits) {
+        TapOrbit orbit;
+        orbit.source = to_vector<int>(item.attr("source"));
+        orbit.length = static_cast<int>(orbit.source.size());
+        orbit.tap = to_vector<int>(item.attr("tap"));
+        orbit.inner = to_vector<int>(item.attr("inner"));
+        orbit.analysis = to_vector<double>(item.attr("analysis"));
+        orbit.weight_index = to_vector<int64_t>(item.attr("weight_index"));
+        orbit.weight_matrix = to_vector<double>(item.attr("weight_matrix"));
+        orbit.adjoint_index = to_vector<int64_t>(item.attr("adjoint_index"));
+        plan.orbits.push_back(std::move(orbit));
+    }
+    plan.finalize();
+    tables->bytes = cuda::plan_tables(plan);
+    return tables;
+}
+
+// A tensor as (address, dtype, sizes, strides).
+using Tensor = std::tuple<uintptr_t, int, std::vector<int64_t>, std::vector<int64_t>>;
+
+View to_view(const Tensor& tensor) {
+    const auto& [address, dtype, sizes, strides] = tensor;
+    View view;
+    view.data = reinterpret_cast<void*>(address);
+    view.dtype = static_cast<DType>(dtype);
+    view.ndim = static_cast<int>(sizes.size());
+    std::copy(sizes.begin(), sizes.end(), view.sizes);
+    std::copy(strides.begin(), strides.end(), view.strides);
+    return view;
+}
+
+using Axes = std::array<int64_t, 3>;
+
+GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, int64_t groups, const std::array<Axes, 6>& axes) {
+    GroupConvShape shape;
+    shape.batch = batch, shape.in_fields = in_fields, shape.out_fields = out_fields, shape.groups = groups;
+    int64_t* targets[6] = {shape.in_size, shape.out_size, shape.kernel, shape.stride, shape.padding, shape.dilation};
+    for (int i = 0; i < 6; ++i) std::copy(axes[i].begin(), axes[i].end(), targets[i]);
+    return shape;
+}
+
+// Scratch of NaN patterns: a read of what no kernel wrote shows in the result.
+class Workspace {
+  public:
+    explicit Workspace(int64_t bytes) : bytes_(bytes), storage_(bytes + 256 + kGuard, char(0xff)) {
+        data = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(storage_.data()) + 255) & ~uintptr_t{255});
+    }
+    void check() const {
+        for (int64_t i = bytes_; i < bytes_ + kGuard - 256; ++i)
+            if (data[i] != char(0xff)) throw std::runtime_error("emulation: a kernel wrote past its workspace");
+    }
+    char* data;
+
+  private:
+    static constexpr int64_t kGuard = 4096;
+    int64_t bytes_;
+    std::vector<char> storage_;
+};
+
+int64_t workspace(const Tables& tables, const GroupConvShape& shape, int dtype, int pass) {
+    return cuda::group_conv_workspace(tables.plan, shape, static_cast<DType>(dtype), static_cast<cuda::Pass>(pass));
+}
+
+void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& y,
+             bool allow_tf32) {
+    const Workspace scratch(workspace(t, shape, std::get<1>(x), 0));
+    cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), bias ? to_view(*bias) : View{}, to_view(y), allow_tf32, t.bytes.data(), scratch.data,
+                     nullptr);
+    scratch.check();
+}
+
+void transpose(const Tables& t, const GroupConvShape& shape, const Tensor& y, const Tensor& weight, const Tensor& x, bool allow_tf32) {
+    const Workspace scratch(workspace(t, shape, std::get<1>(y), 1));
+    cuda::group_conv_transpose(t.plan, shape, to_view(y), to_view(weight), to_view(x), allow_tf32, t.bytes.data(), scratch.data, nullptr);
+    scratch.check();
+}
+
+void weight_gradient(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& y, const Tensor& weight, bool allow_tf32) {
+    const Workspace scratch(workspace(t, shape, std::get<1>(x), 2));
+    cuda::group_conv_weight(t.plan, shape, to_view(x), to_view(y), to_view(weight), allow_tf32, t.bytes.data(), scratch.data, nullptr);
+    scratch.check();
+}
+
+void configure(bool reverse, size_t shared_limit) {
+    emulation::machine().reverse = reverse;
+    emulation::machine().shared_limit = shared_limit;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda_emulation, m) {
+    py::class_<Tables>(m, "Tables")
+        .def(py::init(&make_tables), py::arg("fourier"), py::arg("order"), py::arg("sources"), py::arg("weight_size"), py::arg("irreps"),
+             py::arg("synthesis"), py::arg("orbits"))
+        .def_property_readonly("size", [](const Tables& t) { return t.bytes.size(); });
+    py::class_<GroupConvShape>(m, "Shape").def(py::init(&make_shape));
+    m.def("workspace", &workspace);
+    m.def("group_conv", &forward);
+    m.def("group_conv_transpose", &transpose);
+    m.def("group_conv_weight", &weight_gradient);
+    m.def("configure", &configure, py::arg("reverse"), py::arg("shared_limit"), "Order of the threads, and bytes of shared memory of a block.");
+}
+
+}  // namespace isotypic

@@ -1,0 +1,380 @@
+// From a plan and sizes to launches: which configuration, which tile of positions, what goes where in shared memory and in the workspace.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+
+#include "cuda/group_conv_kernels.cuh"
+
+namespace isotypic {
+namespace cuda {
+
+constexpr int kBlocksInFlight = 528;           // of the weight gradient: a fixed number, so that results do not depend on the device
+constexpr int kOffsetsInShared = 8 * 1024;     // bytes; longer lists of taps are read through the cache
+constexpr int kAlignment = 256;
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+inline int floor_power_of_two(int a) {
+    int power = 1;
+    while (power * 2 <= a) power *= 2;
+    return power;
+}
+
+// Calls visit(Configuration{}) with the kernels that serve `slots` blocks of accumulators: those of a straight-line transform where there is one.
+// The accumulators of a thread are SlotsPerWarp x RowTiles x ColumnTiles x 4.
+template <class Policy, class Visit>
+void with_configuration(const std::string& program, int slots, const char* name, const Visit& visit) {
+    if constexpr (sizeof(typename Policy::Accumulator) == 4) {
+        if (program == fourier::P4::name) return visit(Configuration<Policy, fourier::P4, 2, 2, 4, 256, 2>{});
+        if (program == fourier::P4m::name) return visit(Configuration<Policy, fourier::P4m, 2, 2, 4, 256, 2>{});
+        if (program == fourier::P6m::name) return visit(Configuration<Policy, fourier::P6m, 3, 2, 2, 256, 2>{});
+        if (program == fourier::O::name) return visit(Configuration<Policy, fourier::O, 3, 2, 2, 256, 2>{});
+        if (program == fourier::Oh::name) return visit(Configuration<Policy, fourier::Oh, 6, 2, 2, 256, 1>{});
+    }
+    if (slots <= 3 * 8) return visit(Configuration<Policy, Generic, 3, 2, 2, 256, 1>{});
+    if (slots <= 8 * 16) return visit(Configuration<Policy, Generic, 8, 1, 1, 512, 1>{});
+    throw std::runtime_error(std::string(name) + ": the CUDA kernels serve groups whose blocks have at most 128 entries, this one has " +
+                             std::to_string(slots) + "; use the CPU");
+}
+
+template <class C>
+constexpr int job_list() {
+    for (int i = 0; i < 4; ++i)
+        if (kSlotsPerWarp[i] == C::kSlots) return i;
+    return -1;
+}
+
+// A field (B, C, sources, s0, s1, s2).
+inline Field field_of(const View& view) {
+    Field field{};
+    field.data = view.data;
+    field.batch = view.strides[0], field.field = view.strides[1], field.source = view.strides[2];
+    for (int i = 0; i < 3; ++i) field.axis[i] = view.strides[3 + i], field.size[i] = static_cast<int>(view.sizes[3 + i]);
+    return field;
+}
+
+// Where the taps of position p lie: x at stride p - padding + dilation tap; for the adjoint, y at (p + padding - dilation (k - 1) + dilation tap) /
+// stride, or with the taps mirrored, (p + padding - dilation tap) / stride.
+inline Geometry geometry_of(const GroupConvShape& shape, bool adjoint, bool mirrored, const char* name) {
+    Geometry g{};
+    for (int i = 0; i < 3; ++i) {
+        const int64_t reach = shape.dilation[i] * (shape.kernel[i] - 1);
+        const int64_t size = adjoint ? shape.in_size[i] : shape.out_size[i];
+        if (std::max({size, reach, shape.in_size[i], shape.out_size[i], (shape.out_size[i] + 1) * shape.stride[i] + shape.padding[i]}) > INT32_MAX / 4)
+            throw std::runtime_error(std::string(name) + ": a spatial size is too large for the CUDA kernels");
+        g.positions[i] = static_cast<int>(size);
+        g.stride[i] = adjoint ? 1 : static_cast<int>(shape.stride[i]);
+        g.up[i] = adjoint ? static_cast<int>(shape.stride[i]) : 1;
+        g.low[i] = static_cast<int>(adjoint ? shape.padding[i] - reach : -shape.padding[i]);
+        g.tap_scale[i] = static_cast<int>(mirrored ? -shape.dilation[i] : shape.dilation[i]);
+        g.tap_shift[i] = static_cast<int>(mirrored ? reach : 0);
+        g.extent[i] = static_cast<int>(reach);  // of one position, less one; choose_tile adds the others
+    }
+    return g;
+}
+
+// The tile of `positions` positions that reads the fewest pixels in all, with long rows for coalesced access.
+inline void choose_tile(Geometry& g, int positions, int orbits) {
+    const Geometry base = g;
+    double best = std::numeric_limits<double>::infinity();
+    for (int t0 = 1; t0 <= positions; t0 *= 2)
+        for (int t1 = 1; t0 * t1 <= positions; t1 *= 2) {
+            const int tile[3] = {t0, t1, positions / t0 / t1};
+            double pixels = 1, tiles = 1;
+            for (int i = 0; i < 3; ++i) {
+                pixels *= base.stride[i] * (tile[i] - 1.0) + base.extent[i] + 1;
+                tiles *= static_cast<double>(divide_up(base.positions[i], tile[i]));
+            }
+            const int row = std::min(tile[2], base.positions[2]);
+            const double cost = tiles * (pixels + static_cast<double>(positions) * orbits) * (row < 8 ? 1.25 : row < 16 ? 1.05 : 1);
+            if (cost >= best || pixels > 1 << 20) continue;
+            best = cost;
+            g.pixels = static_cast<int>(pixels);
+            for (int i = 0; i < 3; ++i) {
+                g.tile_log2[i] = 0;
+                while (1 << g.tile_log2[i] < tile[i]) ++g.tile_log2[i];
+                g.tiles[i] = static_cast<int>(divide_up(base.positions[i], tile[i]));
+                g.extent[i] = base.stride[i] * (tile[i] - 1) + base.extent[i] + 1;
+            }
+        }
+    g.tile_positions = positions;
+}
+
+// A channel of a staged tile ends where the next one's banks follow those of 8 pixels.
+inline int channel_pitch(int elements, int itemsize) {
+    const int64_t step = itemsize == 2 ? 4 : 8;
+    return static_cast<int>(round_up(std::max<int64_t>(elements - step, 0), 32) + step);
+}
+
+// Places the parts of shared memory after A and B; returns the bytes in all.
+template <class C>
+size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int fields) {
+    const int64_t offset_bytes = static_cast<int64_t>(p.orbits) * p.length * 4;
+    p.offsets_in_shared = p.geometry.staged && offset_bytes <= kOffsetsInShared;
+    int64_t end = a_bytes + b_bytes;
+    p.shared_b = static_cast<int>(a_bytes);
+    p.shared_jobs = static_cast<int>(end);
+    end = round_up(end + p.warps * C::kSlots * static_cast<int64_t>(sizeof(Job)) + (p.offsets_in_shared ? offset_bytes : 0), 16);
+    p.shared_pixels = static_cast<int>(end);
+    if (!p.geometry.staged) return static_cast<size_t>(end);
+    end = round_up(end + int64_t{8} * p.geometry.pixels, 16);
+    p.shared_tile = static_cast<int>(end);
+    end += static_cast<int64_t>(fields) * p.geometry.channel_pitch * sizeof(typename C::Policy::Storage);
+    return static_cast<size_t>(std::min<int64_t>(end, INT32_MAX));
+}
+
+template <class C>
+void set_common(Common& p, const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint) {
+    const SectionSizes sizes = section_sizes(plan, adjoint);
+    p.section = adjoint;
+    p.job_list = job_list<C>();
+    p.slots = sizes.slots, p.weight_slots = sizes.weight_slots, p.orbits = sizes.orbits, p.length = sizes.length, p.outputs = sizes.outputs;
+    p.sources = adjoint ? plan.order : plan.sources;
+    p.groups = static_cast<int>(shape.groups);
+    p.in_fields = static_cast<int>((adjoint ? shape.out_fields : shape.in_fields) / shape.groups);
+    p.out_fields = static_cast<int>((adjoint ? shape.in_fields : shape.out_fields) / shape.groups);
+    p.batch = static_cast<int>(shape.batch);
+    p.column_tiles = 1;
+    while (p.column_tiles < C::kColumnTiles && p.column_tiles * kColumnTile < p.out_fields) p.column_tiles *= 2;
+}
+
+struct Launch {
+    unsigned grid = 0;
+    int block = 0;
+    size_t shared = 0;
+    int64_t workspace = 0;
+};
+
+inline unsigned grid_size(double blocks, const char* name) {
+    if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": the call is too large for one CUDA launch");
+    return static_cast<unsigned>(blocks);
+}
+
+[[noreturn]] inline void refuse_shared(const char* name, int order) {
+    throw std::runtime_error(std::string(name) + ": a group of order " + std::to_string(order) + " needs more shared memory than this device has; use the CPU");
+}
+
+// ---- the convolution and its adjoint in x ------------------------------------------------------------------------------------------------------
+
+// Chunks of fields: the inner index is cut into steps within each, so a chunk whose taps fill whole steps wastes nothing.
+template <class C>
+void set_chunk(Convolution& p, int chunk) {
+    constexpr int kStep = C::Policy::kStep;
+    p.chunk = chunk;
+    p.chunks = static_cast<int>(divide_up(p.in_fields, chunk));
+    p.steps_of_chunk = static_cast<int>(divide_up(static_cast<int64_t>(p.orbits) * chunk, kStep));
+    const int last = p.in_fields - (p.chunks - 1) * chunk;
+    p.steps = (p.chunks - 1) * p.steps_of_chunk + static_cast<int>(divide_up(static_cast<int64_t>(p.orbits) * last, kStep));
+}
+
+template <class C>
+Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const char* name, Convolution& p) {
+    using Policy = typename C::Policy;
+    set_common<C>(p, plan, shape, adjoint);
+    p.geometry = geometry_of(shape, adjoint, adjoint && !regular(plan), name);
+    p.warps = static_cast<int>(divide_up(p.slots, C::kSlots));
+    p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
+    double positions = 1;
+    for (int i = 0; i < 3; ++i) positions *= p.geometry.positions[i];
+    while (p.row_warps > 1 && p.row_warps * C::kRowTiles * 8 >= positions) p.row_warps /= 2;
+    const int rows = p.row_warps * C::kRowTiles * 16;
+    choose_tile(p.geometry, rows, p.orbits);
+    p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
+
+    // Two blocks on a multiprocessor come first, then a second buffer for A; a tile that cannot be staged is the last resort.
+    const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
+    Launch launch;
+    launch.block = 32 * p.warps * p.row_warps;
+    const int64_t a_bytes = int64_t{p.slots} * rows * kRowBytes;
+    const auto fits = [&](bool staged, int buffers, int chunk, size_t budget) {
+        p.geometry.staged = staged, p.buffers = buffers;
+        set_chunk<C>(p, chunk);
+        launch.shared = std::max(place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, chunk),
+                                 static_cast<size_t>(p.slots) * kColumnTile * (rows + 4) * sizeof(typename Policy::Accumulator));
+        return launch.shared <= budget;
+    };
+    // The chunk within the budget that takes the fewest steps, up to a tenth more than the fewest possible.
+    const auto find = [&](bool staged, int buffers, size_t budget) {
+        int best = 0, fewest = std::numeric_limits<int>::max(), fewest_possible = fewest;
+        for (int chunk = 1; chunk <= std::max(1, std::min(p.in_fields, 64)); ++chunk) {
+            const bool fit = fits(staged, buffers, chunk, budget);
+            fewest_possible = std::min(fewest_possible, p.steps);
+            if (fit && p.steps < fewest) best = chunk, fewest = p.steps;
+        }
+        return best && fewest <= fewest_possible * 1.1 + 1 && fits(staged, buffers, best, budget);
+    };
+    const auto search = [&] {
+        for (size_t budget : {C::kMinBlocks > 1 ? half : limit, limit})
+            for (int buffers : {2, 1})
+                if (find(true, buffers, budget)) return true;
+        for (int buffers : {2, 1})
+            for (int chunk = std::min(16, std::max(1, p.in_fields)); chunk >= 1; chunk /= 2)
+                if (fits(true, buffers, chunk, limit)) return true;
+        for (int buffers : {2, 1})
+            if (find(false, buffers, limit)) return true;
+        return false;
+    };
+    while (!search()) {
+        if (p.column_tiles == 1) refuse_shared(name, plan.order);
+        p.column_tiles /= 2;
+    }
+
+    p.column_blocks = static_cast<int>(divide_up(p.out_fields, p.column_tiles * kColumnTile));
+    const int64_t weight_bytes = int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * kColumnTileBytes;
+    launch.workspace = round_up(weight_bytes, kAlignment) + round_up(int64_t{p.orbits} * p.length * (p.geometry.staged ? 4 : 16), kAlignment);
+    double blocks = static_cast<double>(p.batch) * p.column_blocks * p.groups;
+    for (int i = 0; i < 3; ++i) blocks *= p.geometry.tiles[i];
+    launch.grid = grid_size(blocks, name);
+    return launch;
+}
+
+template <class Policy>
+void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const View& in, const View& weight, const View& bias,
+                     const View& out, const void* tables, void* workspace, void* stream, const char* name) {
+    with_configuration<Policy>(regular(plan) ? plan.fourier : "", section_sizes(plan, adjoint).slots, name, [&](auto configuration) {
+        using C = decltype(configuration);
+        Convolution p{};
+        const Launch convolution = plan_convolution<C>(plan, shape, adjoint, name, p);
+        if (convolution.grid == 0) return;
+        p.tables = static_cast<const char*>(tables);
+        p.in = field_of(in);
+        p.out = field_of(out);
+        p.bias = bias.defined() ? bias.data : nullptr;
+        p.weights = static_cast<char*>(workspace);
+        const int64_t elements = int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * Policy::kStep * kColumnTile;
+        p.offsets = p.weights + round_up(elements / (Policy::kStep * kColumnTile) * kColumnTileBytes, kAlignment);
+
+        Packing packing{};
+        packing.tables = p.tables, packing.section = p.section, packing.psi = weight.data;
+        packing.weights = const_cast<char*>(p.weights), packing.offsets = static_cast<int*>(const_cast<void*>(p.offsets));
+        packing.groups = p.groups, packing.in_fields = p.in_fields, packing.out_fields = p.out_fields;
+        // psi is (O, C / groups, weight_size): columns of the product are fields o, or c for the adjoint.
+        const int64_t o_stride = shape.in_fields / shape.groups * plan.weight_size;
+        packing.column_stride = adjoint ? plan.weight_size : o_stride;
+        packing.inner_stride = adjoint ? o_stride : plan.weight_size;
+        packing.group_stride = shape.out_fields / shape.groups * o_stride;
+        packing.column_tiles = p.column_blocks * p.column_tiles;
+        packing.chunk = p.chunk, packing.chunks = p.chunks, packing.steps_of_chunk = p.steps_of_chunk, packing.steps = p.steps;
+        packing.total = elements;
+        packing.geometry = p.geometry;
+        const int64_t threads = std::max<int64_t>(elements, int64_t{p.orbits} * p.length);
+        launch(name, pack_weights<Policy>, grid_size(static_cast<double>(divide_up(threads, 256)), name), 256, 0, stream, packing);
+        launch(name, convolve<C>, convolution.grid, convolution.block, convolution.shared, stream, p);
+    });
+}
+
+// ---- the weight gradient -----------------------------------------------------------------------------------------------------------------------
+
+template <class C>
+Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const char* name, WeightGradient& p) {
+    using Policy = typename C::Policy;
+    set_common<C>(p, plan, shape, false);
+    const Geometry base = geometry_of(shape, false, false, name);
+    p.warps = static_cast<int>(divide_up(p.weight_slots, C::kSlots));
+    p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
+    const int64_t pairs = int64_t{p.in_fields} * p.orbits;
+    while (p.row_warps > 1 && p.row_warps * C::kRowTiles * 8 >= pairs) p.row_warps /= 2;
+    const int rows = p.row_warps * C::kRowTiles * 16;
+    p.tile_fields = static_cast<int>(std::min<int64_t>(p.in_fields, (rows + p.orbits - 2) / p.orbits + 1));
+
+    const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
+    Launch launch;
+    launch.block = 32 * p.warps * p.row_warps;
+    const auto fits = [&](bool staged, int buffers, int positions, size_t budget) {
+        p.geometry = base;
+        choose_tile(p.geometry, positions, p.orbits);
+        p.geometry.staged = staged, p.buffers = buffers;
+        p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
+        launch.shared = place_shared<C>(p, int64_t{buffers} * p.slots * rows * kRowBytes,
+                                        int64_t{buffers} * p.column_tiles * p.weight_slots * kColumnTileBytes, p.tile_fields);
+        return launch.shared <= budget;
+    };
+    const auto search = [&] {
+        for (size_t budget : {C::kMinBlocks > 1 ? half : limit, limit})
+            for (int positions : {64, 32, 16})
+                for (int buffers : {2, 1})
+                    if (fits(true, buffers, positions, budget)) return true;
+        return fits(false, 2, 64, limit) || fits(false, 1, 64, limit);
+    };
+    while (!search()) {
+        if (p.column_tiles == 1) refuse_shared(name, plan.order);
+        p.column_tiles /= 2;
+    }
+
+    p.column_blocks = static_cast<int>(divide_up(p.out_fields, p.column_tiles * kColumnTile));
+    p.row_blocks = static_cast<int>(divide_up(pairs, rows));
+    p.rows = p.row_blocks * rows;
+    p.columns = p.column_blocks * p.column_tiles * kColumnTile;
+    double tiles = p.batch;
+    for (int i = 0; i < 3; ++i) tiles *= p.geometry.tiles[i];
+    if (tiles > INT32_MAX) throw std::runtime_error(std::string(name) + ": the call is too large for one CUDA launch");
+    const double blocks = static_cast<double>(p.groups) * p.row_blocks * p.column_blocks;
+    p.splits = static_cast<int>(std::max(1.0, std::min(tiles, std::max(1.0, kBlocksInFlight / std::max(1.0, blocks)))));
+    launch.grid = grid_size(blocks * p.splits, name);
+    const int64_t partial = int64_t{p.groups} * p.weight_slots * p.rows * p.columns * sizeof(typename Policy::Accumulator);
+    launch.workspace = round_up(partial, kAlignment) * (p.splits > 1 ? 1 : 0) + round_up(partial * p.splits, kAlignment) +
+                       round_up(int64_t{p.orbits} * p.length * 16, kAlignment);
+    return launch;
+}
+
+template <class Policy>
+void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight, const void* tables,
+                         void* workspace, void* stream, const char* name) {
+    const int slots = std::max(plan.order, section_sizes(plan, false).weight_slots);
+    with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
+        using C = decltype(configuration);
+        WeightGradient p{};
+        const Launch gradient = plan_weight_gradient<C>(plan, shape, name, p);
+        if (gradient.grid == 0) return;
+        const int64_t values = int64_t{p.groups} * p.weight_slots * p.rows * p.columns;
+        const int64_t partial = round_up(values * p.splits * static_cast<int64_t>(sizeof(typename Policy::Accumulator)), kAlignment);
+        char* scratch = static_cast<char*>(workspace);
+        p.tables = static_cast<const char*>(tables);
+        p.in = field_of(x);
+        p.gradient = field_of(y);
+        p.partial = scratch;
+        p.offsets = scratch + partial;
+
+        Packing packing{};  // only where the taps lie
+        packing.tables = p.tables, packing.geometry = p.geometry;
+        packing.offsets = reinterpret_cast<int*>(scratch + partial);
+        const int64_t taps = int64_t{p.orbits} * p.length;
+        launch(name, pack_weights<Policy>, static_cast<unsigned>(divide_up(taps, 256)), 256, 0, stream, packing);
+        launch(name, weight_gradient<C>, gradient.grid, gradient.block, gradient.shared, stream, p);
+
+        Unpacking unpacking{};
+        unpacking.tables = p.tables, unpacking.partial = p.partial, unpacking.psi = weight.data;
+        unpacking.blocks = p.splits > 1 ? scratch + partial + round_up(taps * 16, kAlignment) : p.partial;
+        unpacking.splits = p.splits, unpacking.groups = p.groups, unpacking.weight_slots = p.weight_slots;
+        unpacking.rows = p.rows, unpacking.columns = p.columns, unpacking.in_fields = p.in_fields, unpacking.out_fields = p.out_fields;
+        if (p.splits > 1) {
+            unpacking.total = values;
+            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, stream, unpacking);
+        }
+        unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
+        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, stream, unpacking);
+    });
+}
+
+template <class Policy>
+int64_t workspace_bytes(const GroupConvPlan& plan, const GroupConvShape& shape, Pass pass) {
+    int64_t bytes = 0;
+    const SectionSizes sizes = section_sizes(plan, pass == Pass::transpose);
+    const int slots = pass == Pass::weight ? std::max(sizes.slots, sizes.weight_slots) : sizes.slots;
+    with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, "group_conv_workspace", [&](auto configuration) {
+        using C = decltype(configuration);
+        if (pass == Pass::weight) {
+            WeightGradient p{};
+            bytes = plan_weight_gradient<C>(plan, shape, "group_conv_workspace", p).workspace;
+        } else {
+            Convolution p{};
+            bytes = plan_convolution<C>(plan, shape, pass == Pass::transpose, "group_conv_workspace", p).workspace;
+        }
+    });
+    return bytes;
+}
+
+}  // namespace cuda
+}  // namespace isotypic

@@ -1,0 +1,138 @@
+"""The CUDA kernels of group_conv on the host emulation, against the expanded bank in float64: what they compute, not how fast."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from group_conv_cases import CASES, POLICIES, Case, relative_error, tolerance
+from isotypic.ops import _plan
+
+ROOT = Path(__file__).resolve().parents[2]
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+SMALLEST, HOPPER = 99 * 1024, 227 * 1024  # bytes of shared memory of a block: sm_86 and sm_120, sm_90
+
+
+@pytest.fixture(scope="session")
+def emulation() -> ModuleType:
+    """The module _cuda_emulation, compiled once for each state of its sources."""
+    pybind11 = pytest.importorskip("pybind11")
+    compiler = shutil.which("g++")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("the emulation of CUDA kernels needs g++ on Linux")
+    csrc = ROOT / "csrc"
+    sources = sorted(path for folder in ("core", "cuda", "ops") for path in (csrc / folder).iterdir() if path.is_file())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()[:16]
+    library = ROOT / "build" / "emulation" / digest / "_cuda_emulation.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(".partial")
+        flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
+        includes = [f"-I{csrc}", f"-I{pybind11.get_include()}", f"-I{_python_include()}"]
+        subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "emulation_module.cpp"), "-o", str(partial)], check=True)
+        partial.rename(library)
+    spec = importlib.util.spec_from_file_location("_cuda_emulation", library)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _python_include() -> str:
+    import sysconfig
+
+    return sysconfig.get_paths()["include"]
+
+
+class Kernels:
+    """The three kernels for one case, called on torch tensors."""
+
+    def __init__(self, module: ModuleType, case: Case, *, allow_tf32: bool, shared: int = SMALLEST, reverse: bool = False) -> None:
+        self.module, self.case, self.allow_tf32 = module, case, allow_tf32
+        self.shared, self.reverse = shared, reverse
+        plan = _plan.build(case.group, case.field, case.kernel)
+        orbits = list(plan.orbits)
+        self.tables = module.Tables(plan.fourier, plan.order, plan.sources, plan.weight_size, plan.irreps, plan.synthesis, orbits)
+
+    def shape(self, x: Tensor, y: Tensor) -> Any:
+        case = self.case
+        lead = 2 if case.field == "scalar" else 3
+
+        def axes(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+            return _plan.embed(values, fill)
+
+        def option(name: str, default: int) -> tuple[int, int, int]:
+            return axes((case.options.get(name, default),) * len(case.kernel), default)
+
+        sizes = [axes(tuple(x.shape[lead:]), 1), axes(tuple(y.shape[3:]), 1), axes(case.kernel, 1)]
+        sizes += [option("stride", 1), option("padding", 0), option("dilation", 1)]
+        return self.module.Shape(len(x), case.in_fields, case.out_fields, case.options.get("groups", 1), sizes)
+
+    def view(self, tensor: Tensor, lifted: bool | None = None) -> tuple[int, int, list[int], list[int]]:
+        """``lifted``: for fields, whether the axis of the group is missing."""
+        dtype = DTYPES.index(tensor.dtype)
+        if lifted is None:
+            return tensor.data_ptr(), dtype, list(tensor.shape), list(tensor.stride())
+        field = tensor.unsqueeze(2) if lifted else tensor
+        sizes, strides = tuple(field.shape), tuple(field.stride())
+        embedded = [_plan.embed(sizes[3:], 1), _plan.embed(strides[3:], 0)]
+        return tensor.data_ptr(), dtype, [*sizes[:3], *embedded[0]], [*strides[:3], *embedded[1]]
+
+    def configure(self) -> None:
+        self.module.configure(self.reverse, self.shared)
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> Tensor:
+        self.configure()
+        lifted = self.case.field == "scalar"
+        bias_view = None if bias is None else self.view(bias)
+        self.module.group_conv(
+            self.tables, self.shape(x, y), self.view(x, lifted), self.view(weight), bias_view, self.view(y, False), self.allow_tf32
+        )
+        return y
+
+    def transpose(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        self.configure()
+        views = self.view(y, False), self.view(weight), self.view(x, self.case.field == "scalar")
+        self.module.group_conv_transpose(self.tables, self.shape(x, y), *views, self.allow_tf32)
+        return x
+
+    def weight(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        self.configure()
+        views = self.view(x, self.case.field == "scalar"), self.view(y, False), self.view(weight)
+        self.module.group_conv_weight(self.tables, self.shape(x, y), *views, self.allow_tf32)
+        return weight
+
+
+def poisoned(like: Tensor) -> Tensor:
+    return torch.full(like.shape, float("nan"), dtype=like.dtype)
+
+
+def problem(case: Case, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, Tensor | None], Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Inputs in ``dtype``, an incoming gradient, and in float64 the result and the gradients of x and of the weight."""
+    x, weight, bias = case.inputs(dtype)
+    x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
+    y = case.expected(x64, weight64, None if bias is None else bias.double())
+    gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    gradients = torch.autograd.grad(y, (x64, weight64), gradient.double())
+    return (x, weight, bias), gradient, (y.detach(), *gradients)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_matches_the_expanded_bank(emulation: ModuleType, case: Case, policy: str) -> None:
+    dtype, allow_tf32 = POLICIES[policy]
+    kernels = Kernels(emulation, case, allow_tf32=allow_tf32)
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = problem(case, dtype)
+    assert relative_error(kernels.forward(x, weight, bias, poisoned(gradient)), y) < tolerance(policy)
+    assert relative_error(kernels.transpose(gradient, weight, poisoned(x)), x_gradient) < tolerance(policy)
+    assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance(policy)
