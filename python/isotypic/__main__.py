@@ -1,0 +1,8 @@
+"""python -m isotypic info | check | demo | bench"""
+
+import sys
+
+from isotypic.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The command line. A command is a module with SUMMARY, `add_arguments(parser)` and `run(arguments)`, which returns the exit code.
+
+Exit codes: 0 done, 1 a check failed, 2 the command could not be carried out as it was given, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from isotypic.cli import bench, check, demo, info
+
+COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench}
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m isotypic", description="Equivariant layers for PyTorch, computed irrep by irrep.")
+    commands = root.add_subparsers(dest="command", metavar="command", required=True)
+    for name, module in COMMANDS.items():
+        summary = module.SUMMARY
+        module.add_arguments(commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."))
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; what a user can get wrong ends in one line on standard error."""
+    arguments = parser().parse_args(argv)
+    try:
+        return COMMANDS[arguments.command].run(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in demo.EXTRA:
+            raise
+        message = f"needs {error.name}, which is not installed: pip install isotypic[demo]"
+    except (ValueError, OSError) as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    print(f"python -m isotypic {arguments.command}: {message}", file=sys.stderr)
+    return 2
