@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isotypic import groups
+from isotypic import EquivarianceWarning, groups
 from isotypic.nn import GroupConv2d, GroupConv3d, GroupConvTranspose2d, GroupConvTranspose3d, GroupPool, LiftConv2d, LiftConv3d
 from isotypic.testing import act, assert_equivariant
 
@@ -181,11 +181,11 @@ def test_generated_groups_serve_like_named_ones() -> None:
 
 def test_strides_that_break_equivariance() -> None:
     x = torch.randn(1, 1, 4, 6, 6)
-    with pytest.warns(UserWarning, match="stride"):
+    with pytest.warns(EquivarianceWarning, match="stride"):
         GroupConv2d(1, 1, 3, stride=2, padding=1)(x)
     with pytest.raises(ValueError, match="stride"):
         GroupConv2d(1, 1, 3, stride=2, padding=1, strict=True)(x)
-    with pytest.warns(UserWarning, match="stride"):
+    with pytest.warns(EquivarianceWarning, match="stride"):
         LiftConv2d(1, 1, 3, stride=2, padding=1)(x[:, 0, :1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -195,7 +195,7 @@ def test_strides_that_break_equivariance() -> None:
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 def test_same_padding_of_even_kernels_is_off_the_centre(padding_mode: str) -> None:
     x = torch.randn(1, 1, 4, 6, 6)
-    with pytest.warns(UserWarning, match="same"):
+    with pytest.warns(EquivarianceWarning, match="same"):
         assert GroupConv2d(1, 1, 2, padding="same", padding_mode=padding_mode)(x).shape == x.shape
     with pytest.raises(ValueError, match="same"):
         GroupConv2d(1, 1, 2, padding="same", padding_mode=padding_mode, strict=True)(x)
@@ -214,7 +214,7 @@ def test_transposed_convolution_is_the_adjoint() -> None:
 
 def test_output_padding_breaks_equivariance() -> None:
     arguments = dict(kernel_size=3, group="p4", stride=2, padding=1, output_padding=1)
-    with pytest.warns(UserWarning, match="output_padding"):
+    with pytest.warns(EquivarianceWarning, match="output_padding"):
         assert GroupConvTranspose2d(1, 1, **arguments)(torch.randn(1, 1, 4, 4, 4)).shape == (1, 1, 4, 8, 8)
     with pytest.raises(ValueError, match="output_padding"):
         GroupConvTranspose2d(1, 1, **arguments, strict=True)(torch.randn(1, 1, 4, 4, 4))
@@ -229,6 +229,9 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (GroupConv2d, dict(kernel_size=2, group="p6"), "kernel_size (2, 2) holds no tap"),
     (GroupConv2d, dict(stride=0), "GroupConv2d: stride must be an integer or 2 integers, each at least 1, got 0"),
     (GroupConv2d, dict(dilation=(1, 0)), "GroupConv2d: dilation must be an integer or 2 integers, each at least 1, got (1, 0)"),
+    (GroupConv2d, dict(stride=(1, 2)), "GroupConv2d: stride must be equal on the axes that p4 exchanges, got (1, 2)"),
+    (LiftConv3d, dict(dilation=(1, 2, 2)), "LiftConv3d: dilation must be equal on the axes that O exchanges, got (1, 2, 2)"),
+    (GroupConvTranspose2d, dict(stride=(1, 2)), "GroupConvTranspose2d: stride must be equal on the axes that p4 exchanges, got (1, 2)"),
     (GroupConv2d, dict(padding=-1), "GroupConv2d: padding must be an integer or 2 integers, each at least 0, got -1"),
     (GroupConv2d, dict(padding="full"), 'GroupConv2d: padding must be "same", "valid", an integer or 2 integers, got \'full\''),
     (GroupConv2d, dict(padding="same", stride=2), 'GroupConv2d: padding="same" needs stride 1, got stride (2, 2)'),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from isotypic import groups
+from isotypic.ops._arguments import report
 
 PADDING_MODES = ("zeros", "circular", "reflect")
 
@@ -43,35 +43,27 @@ def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimu
     return entries
 
 
-def not_equivariant(message: str, strict: bool) -> None:
-    """Warns, or raises when `strict`."""
-    if strict:
-        raise ValueError(message)
-    if not torch.compiler.is_compiling():
-        warnings.warn(message, stacklevel=4)
-
-
 def check_strides(
     owner: str, size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int], strict: bool
 ) -> None:
     """Warns, or raises when `strict`, unless the strided grid keeps the centre: the stride divides size + 2 padding - window."""
+    if torch.compiler.is_compiling():
+        return
     reach = tuple(n + 2 * p - w for n, w, p in zip(size, window, padding, strict=True))
     if any(extent % step for extent, step in zip(reach, stride, strict=True)):
-        not_equivariant(
-            f"{owner}: input of size {tuple(size)} with stride {tuple(stride)} is not equivariant, as the sampled grid is off the centre; "
-            f"sizes keep it when the stride divides size + 2 * padding - window, which is {reach}",
-            strict,
+        message = (
+            f"size {tuple(size)} with stride {tuple(stride)} is equivariant only approximately, because the outputs are not centred on the "
+            f"inputs; sizes keep it when the stride divides size + 2 * padding - window, which is {reach}"
         )
+        report(owner, (tuple(size), tuple(window), tuple(stride), tuple(padding)), message, strict)
 
 
-def check_exchanged(owner: str, group: groups.Group, strict: bool, **values: Sequence[int]) -> None:
-    """Warns, or raises when `strict`, unless each argument is the same on all axes that the group exchanges."""
+def check_exchanged(owner: str, group: groups.Group, **values: Sequence[int]) -> None:
+    """Raises unless each argument is the same on all axes that the group exchanges."""
     mixed = (group.elements != 0).any(axis=0)
     for name, value in values.items():
         if any(mixed[i, j] and value[i] != value[j] for i in range(group.dim) for j in range(group.dim)):
-            not_equivariant(
-                f"{owner}: {name} is not equivariant unless equal on the axes {group.name} exchanges, got {tuple(value)}", strict
-            )
+            raise ValueError(f"{owner}: {name} must be equal on the axes that {group.name} exchanges, got {tuple(value)}")
 
 
 def check_reflect(owner: str, group: groups.Group, padding_mode: str) -> None:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import PADDING_MODES, check_reflect, divisible, not_equivariant, per_axis, positive, resolve_group
+from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, divisible, per_axis, positive, resolve_group
+from isotypic.ops._arguments import report
+from isotypic.ops.reference import filter_bank
 
 Self = TypeVar("Self", bound="_Conv")
 
@@ -54,6 +56,7 @@ class _Conv(nn.Module):
         self.kernel_size = per_axis(owner, "kernel_size", kernel_size, self.dim, 1)
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
+        check_exchanged(owner, resolved, stride=self.stride, dilation=self.dilation)
         self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
@@ -89,19 +92,19 @@ class _Conv(nn.Module):
     def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
         """The input padded as `padding_mode` says, and the padding with zeros that is left to the operator."""
         if self.padding_mode == "zeros":
-            return x, 0 if self.padding == "valid" else self.padding  # type: ignore[return-value]
+            return x, self.padding
         lead = 3 if self.field == "regular" else 2
         if x.dim() != lead + self.dim:
             raise ValueError(f"{type(self).__name__}: input must have {lead + self.dim} axes, got shape {tuple(x.shape)}")
         if self.padding == "same":
             total = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
             sides = [(extent // 2, extent - extent // 2) for extent in total]
-            if any(extent % 2 for extent in total):
-                not_equivariant(
-                    f'{type(self).__name__}: padding="same" pads unequally for the even kernel_size {self.kernel_size}, which is not '
-                    f"equivariant; use an odd one or another padding",
-                    self.strict,
+            if any(extent % 2 for extent in total) and not torch.compiler.is_compiling():
+                message = (
+                    f'padding="same" with kernel {self.kernel_size} pads unequally, so the layer is equivariant only approximately; '
+                    "odd kernels keep it"
                 )
+                report(type(self).__name__, ("same", self.kernel_size, self.dilation), message, self.strict)
         else:
             sides = [(0, 0)] * self.dim if isinstance(self.padding, str) else [(extent, extent) for extent in self.padding]
         # F.pad takes (B, channels, *spatial), and the last axis first.
@@ -142,7 +145,7 @@ class _Conv(nn.Module):
             dtype=self.weight.dtype,
         )
         with torch.no_grad():
-            conv.weight.copy_(bank.expand(self.weight, self.group, self.field))
+            conv.weight.copy_(filter_bank(self.weight, group=self.group, field=self.field))
             if self.bias is not None and conv.bias is not None:
                 conv.bias.copy_(self.bias.repeat_interleave(self.order))
         return conv.train(self.training)

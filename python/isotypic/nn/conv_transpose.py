@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import divisible, per_axis, positive, resolve_group
+from isotypic.nn._arguments import check_exchanged, divisible, per_axis, positive, resolve_group
+from isotypic.ops.reference import filter_bank
 
 
 class _ConvTranspose(nn.Module):
@@ -48,6 +49,7 @@ class _ConvTranspose(nn.Module):
         self.padding = per_axis(owner, "padding", padding, self.dim, 0)
         self.output_padding = per_axis(owner, "output_padding", output_padding, self.dim, 0)
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
+        check_exchanged(owner, resolved, stride=self.stride, dilation=self.dilation)
         self.group, self.order, self.group_name = resolved.key, resolved.order, resolved.name
         self.in_fields, self.out_fields, self.groups, self.strict = in_fields, out_fields, groups, strict
         shape = (in_fields, out_fields // groups, self.order, *self.kernel_size)
@@ -98,7 +100,7 @@ class _ConvTranspose(nn.Module):
             dtype=self.weight.dtype,
         )
         with torch.no_grad():
-            conv.weight.copy_(bank.expand(self.weight, self.group, "regular"))
+            conv.weight.copy_(filter_bank(self.weight, group=self.group))
             if self.bias is not None and conv.bias is not None:
                 conv.bias.copy_(self.bias.repeat_interleave(self.order))
         return conv.train(self.training)

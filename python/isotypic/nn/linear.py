@@ -11,6 +11,7 @@ from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
 from isotypic.nn._arguments import positive, resolve_group
+from isotypic.ops.reference import filter_bank
 
 
 class GroupLinear(nn.Module):
@@ -78,7 +79,7 @@ class GroupLinear(nn.Module):
             dtype=self.weight.dtype,
         )
         with torch.no_grad():
-            linear.weight.copy_(bank.expand(self.weight, self.group, "regular"))
+            linear.weight.copy_(filter_bank(self.weight, group=self.group, field="linear"))
             if self.bias is not None:
                 linear.bias.copy_(self.bias.repeat_interleave(self.order))
         return linear.train(self.training)
@@ -105,7 +106,7 @@ class GroupLinear(nn.Module):
             dtype=linear.weight.dtype,
         )
         with torch.no_grad():
-            layer.weight.copy_(bank.project(linear.weight, layer.group, "regular"))
+            layer.weight.copy_(bank.project(linear.weight, layer.group, "linear"))
             if layer.bias is not None:
                 layer.bias.copy_(linear.bias.reshape(-1, resolved.order).mean(dim=1))
         return layer.train(linear.training)

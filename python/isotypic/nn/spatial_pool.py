@@ -100,7 +100,7 @@ class _BlurPool(_SpatialPool):
         check_reflect(owner, resolved, padding_mode)
         self.group, self.group_name, self.kernel_size = resolved.key, resolved.name, kernel_size
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
-        check_exchanged(owner, resolved, strict, stride=self.stride)
+        check_exchanged(owner, resolved, stride=self.stride)
         self.window, self.padding = (kernel_size,) * self.dim, (kernel_size // 2,) * self.dim
         self.padding_mode, self.strict = padding_mode, strict
         self.register_buffer("kernel", torch.from_numpy(low_pass(owner, resolved, kernel_size)), persistent=False)
@@ -197,7 +197,7 @@ class _WindowPool(_SpatialPool):
         self.stride = self.window if stride is None else per_axis(owner, "stride", stride, self.dim, 1)
         self.padding = per_axis(owner, "padding", padding, self.dim, 0)
         self.strict = strict
-        check_exchanged(owner, resolved, strict, kernel_size=self.window, stride=self.stride, padding=self.padding)
+        check_exchanged(owner, resolved, kernel_size=self.window, stride=self.stride, padding=self.padding)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.window}, stride={self.stride}, padding={self.padding}, group={self.group_name}, strict={self.strict}"
