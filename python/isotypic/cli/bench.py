@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isotypic import groups, ops
 from isotypic.cli import text
-from isotypic.nn import bank
+from isotypic.ops.reference import filter_bank
 
 SUMMARY = "time group convolutions beside conv2d on the already expanded filter bank"
 WIDTHS = (12, 7, 9, 12, 13, 7)
@@ -68,7 +68,7 @@ def _measure(name: str, fields: int, arguments: argparse.Namespace) -> list[dict
     group = groups.get(name)
     x = torch.randn(arguments.batch, fields, group.order, arguments.size, arguments.size)
     weight = torch.randn(fields, fields, group.order, arguments.kernel_size, arguments.kernel_size)
-    filters = bank.expand(weight, group.key, "regular")
+    filters = filter_bank(weight, group=group.key)
 
     def isotypic_forward(x: Tensor, weight: Tensor) -> Tensor:
         return ops.group_conv(x, weight, group=group.key, padding="same")

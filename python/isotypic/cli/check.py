@@ -1,4 +1,4 @@
-"""python -m isotypic check: does the installed package compute what it promises on this machine? Needs no compiler and no optional package."""
+"""python -m isotypic check: does the installed package compute what it promises here? Needs no compiler and no optional package."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import isotypic
-from isotypic import _C, groups, ops, testing
+from isotypic import groups, ops, testing
+from isotypic._extension import kernels
 from isotypic.cli import text
-from isotypic.nn import bank
+from isotypic.ops.reference import filter_bank
 
 SUMMARY = "test the installed kernels on this machine: values, gradients and equivariance, on every CPU variant (under 30 seconds)"
 GROUPS = ("p4", "p4m", "pmm", "p6", "p6m", "O", "Oh")
@@ -28,17 +29,18 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         groups.get(name)
     start, failures, count = time.perf_counter(), 0, 0
-    chosen = _C.cpu_isa()
-    print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, CPU variants: {', '.join(_C.cpu_isas())} (in use: {chosen})")
+    extension = kernels("check")
+    chosen = extension.cpu_isa()
+    print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, CPU variants: {', '.join(extension.cpu_isas())} (in use: {chosen})")
     print("relative errors against a dense convolution in float64, and of equivariance\n")
     print(text.row(["", "forward", "gradients", "equivariance", ""], WIDTHS))
-    backends = [("cpu", variant) for variant in _C.cpu_isas()]
-    if isotypic.info().get("cuda_devices"):
+    backends = [("cpu", variant) for variant in extension.cpu_isas()]
+    if "cuda" not in isotypic.info()["problems"]:
         backends.append(("cuda", "cuda"))
     try:
         for device, variant in backends:
             if device == "cpu":
-                _C.set_cpu_isa(variant)
+                extension.set_cpu_isa(variant)
             for name in names:
                 for dtype in (torch.float32, torch.float64):
                     errors, tolerance = _errors(name, device, dtype), _tolerance(dtype)
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
                     label = f"{variant} {name} {str(dtype).removeprefix('torch.')}"
                     print(text.row([label, *(f"{error:.1e}" for error in errors), "ok" if passed else "FAILED"], WIDTHS), flush=True)
     finally:
-        _C.set_cpu_isa(chosen)
+        extension.set_cpu_isa(chosen)
     seconds = time.perf_counter() - start
     print(f"\n{count - failures} of {count} checks passed in {seconds:.0f} s")
     return 1 if failures else 0
@@ -78,7 +80,7 @@ def _errors(name: str, device: str, dtype: torch.dtype) -> tuple[float, float, f
 
     def reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         convolution = F.conv2d if group.dim == 2 else F.conv3d
-        filters = bank.expand(weight, group.key, "regular")
+        filters = filter_bank(weight, group=group.key)
         return convolution(x.flatten(1, 2), filters, bias.repeat_interleave(group.order), padding=1).unflatten(1, (-1, group.order))
 
     found, expected = kernel(*kernel_inputs), reference(*reference_inputs)

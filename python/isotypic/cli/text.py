@@ -7,5 +7,5 @@ from collections.abc import Sequence
 
 def row(cells: Sequence[str], widths: Sequence[int]) -> str:
     """One line: the first cell to the left, the others to the right of their columns."""
-    first, *others = (cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(zip(cells, widths)))
-    return "  ".join([first, *others]).rstrip()
+    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join([cells[0].ljust(widths[0]), *others]).rstrip()

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import nn as inn
-from isotypic.nn import bank
+from isotypic.ops.reference import filter_bank
 
 
 class DenseConv2d(nn.Module):
     """A group convolution through its filter bank, which is expanded in every call (`expanded=False`) or is itself the parameter."""
+
+    entries: Tensor
 
     def __init__(self, conv: inn.LiftConv2d | inn.GroupConv2d, expanded: bool) -> None:
         super().__init__()
@@ -26,7 +28,7 @@ class DenseConv2d(nn.Module):
         if not expanded:
             # Which entry of the weight of one output field stands at each place of its |G| filters; every tap of a square box is used.
             field = conv.weight[:1]
-            entries = bank.expand(torch.arange(field.numel()).reshape(field.shape), conv.group, conv.field)
+            entries = filter_bank(torch.arange(field.numel()).reshape(field.shape), group=conv.group, field=conv.field)
             self.register_buffer("entries", entries.flatten(), persistent=False)
             self.weight = nn.Parameter(conv.weight.detach().clone())
             del self.conv.weight

