@@ -42,6 +42,7 @@ CASES: dict[str, list[Case]] = {
     "FieldDropout": [Case(dict(p=0.5), (2, 3, 4, 5, 5), "p4")],
     "FieldGroupNorm": [Case(dict(num_groups=2, num_fields=4), (2, 4, 8, 5, 5), "p4m")],
     "FieldLayerNorm": [Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"), Case(dict(num_fields=3), (2, 3, 48), "Oh")],
+    "FieldMask": [Case(dict(size=5, group="p6m"), (2, 2, 12, 5, 5), "p6m")],
     "GroupAvgPool2d": [Case(dict(kernel_size=2), (2, 3, 4, 6, 6), "p4")],
     "GroupAvgPool3d": [Case(dict(kernel_size=2), (1, 2, 24, 4, 4, 4), "O")],
     "GroupBatchNorm": [Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"), Case(dict(num_fields=2), (2, 2, 24, 3, 3, 3), "O")],

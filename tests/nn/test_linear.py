@@ -64,8 +64,8 @@ def test_from_linear_is_the_group_average() -> None:
     g, x = groups.get("p4m"), torch.randn(3, 2, 8, dtype=torch.float64)
     average = torch.zeros(3, 1, 8, dtype=torch.float64)
     for r in range(g.order):
-        moved = linear(x[:, :, g.multiply[r]].flatten(1)).unflatten(1, (1, 8))
-        average += moved[:, :, g.multiply[g.inverse[r]]] / g.order
+        moved = linear(x[:, :, g.multiply[r].copy()].flatten(1)).unflatten(1, (1, 8))
+        average += moved[:, :, g.multiply[g.inverse[r]].copy()] / g.order
     assert torch.allclose(layer(x), average, rtol=1e-12, atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Restriction to a subgroup, and dropout of whole fields."""
+"""Restriction to a subgroup, dropout of whole fields, and masks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from isotypic import groups
-from isotypic.nn import FieldDropout, GroupConv2d, LiftConv2d, Restrict
+from isotypic.nn import FieldDropout, FieldMask, GroupConv2d, LiftConv2d, Restrict
 from isotypic.testing import act, assert_equivariant
 
 PAIRS = [
@@ -89,3 +89,20 @@ def test_dropout_in_place_and_errors() -> None:
         FieldDropout(1.5)
     with pytest.raises(ValueError, match=r"FieldDropout: input must have shape \(B, C, ...\), got \(3,\)"):
         FieldDropout()(torch.zeros(3))
+
+
+def test_masks_keep_padded_hexagonal_networks_exact() -> None:
+    torch.manual_seed(0)
+    first, second = LiftConv2d(1, 2, 3, group="p6m", padding=1).double(), GroupConv2d(2, 2, 3, group="p6m", padding=1).double()
+    x = torch.randn(1, 1, 9, 9, dtype=torch.float64)
+    assert_equivariant(nn.Sequential(first, nn.ReLU(), FieldMask(9, "p6m"), second), "p6m", x, in_field="scalar", rtol=1e-12)
+    with pytest.raises(AssertionError, match="does not commute"):
+        assert_equivariant(nn.Sequential(first, nn.ReLU(), second), "p6m", x, in_field="scalar")
+
+
+def test_mask_errors() -> None:
+    assert FieldMask((4, 6), "p4").mask.sum() == 16 and FieldMask((4, 6), "pmm").mask.all()
+    with pytest.raises(ValueError, match=r"FieldMask: size \(4, 4\) has no position at its centre for p6; use odd sizes"):
+        FieldMask(4, "p6")
+    with pytest.raises(ValueError, match=r"FieldMask: input must have spatial size \(5, 5\), got shape \(1, 1, 6, 5, 7\)"):
+        FieldMask(5, "p6")(torch.zeros(1, 1, 6, 5, 7))

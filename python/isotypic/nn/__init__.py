@@ -5,6 +5,7 @@ from isotypic.nn.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3
 from isotypic.nn.dropout import FieldDropout
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.linear import GroupLinear
+from isotypic.nn.mask import FieldMask
 from isotypic.nn.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
 from isotypic.nn.restrict import Restrict
 from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
@@ -15,6 +16,7 @@ __all__ = [
     "FieldDropout",
     "FieldGroupNorm",
     "FieldLayerNorm",
+    "FieldMask",
     "GroupAvgPool2d",
     "GroupAvgPool3d",
     "GroupBatchNorm",

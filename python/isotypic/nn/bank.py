@@ -32,5 +32,5 @@ def project(bank: Tensor, group: str, field: str) -> Tensor:
     fields, kernel_size = bank.shape[1] // (1 if field == "scalar" else order), bank.shape[2:]
     sources = () if field == "scalar" else (order,)
     weight = bank.new_zeros(bank.shape[0] // order, fields, *sources, *kernel_size)
-    _, adjoint = torch.func.vjp(lambda weight: filter_bank(weight, group=group, field=field), weight)
+    adjoint = torch.func.vjp(lambda weight: filter_bank(weight, group=group, field=field), weight)[1]
     return adjoint(bank)[0] / order
