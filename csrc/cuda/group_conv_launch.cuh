@@ -108,12 +108,12 @@ inline int channel_pitch(int elements, int itemsize) {
     return static_cast<int>(round_up(std::max<int64_t>(elements - step, 0), 32) + step);
 }
 
-// Places the parts of shared memory after A and B; returns the bytes in all.
+// Places the parts of shared memory after A and B, which together hold at least `least` bytes; returns the bytes in all.
 template <class C>
-size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int fields) {
+size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int64_t least, int fields) {
     const int64_t offset_bytes = static_cast<int64_t>(p.orbits) * p.length * 4;
     p.offsets_in_shared = p.geometry.staged && offset_bytes <= kOffsetsInShared;
-    int64_t end = a_bytes + b_bytes;
+    int64_t end = std::max(a_bytes + b_bytes, least);
     p.shared_b = static_cast<int>(a_bytes);
     p.shared_jobs = static_cast<int>(end);
     end = round_up(end + p.warps * C::kSlots * static_cast<int64_t>(sizeof(Job)) + (p.offsets_in_shared ? offset_bytes : 0), 16);
@@ -191,8 +191,9 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, 
     const auto fits = [&](bool staged, int buffers, int chunk, size_t budget) {
         p.geometry.staged = staged, p.buffers = buffers;
         set_chunk<C>(p, chunk);
-        launch.shared = std::max(place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, chunk),
-                                 static_cast<size_t>(p.slots) * kColumnTile * (rows + 4) * sizeof(typename Policy::Accumulator));
+        // The accumulators of 8 fields pass through the space of A and B in the end.
+        const int64_t finish_bytes = int64_t{p.slots} * kColumnTile * (rows + 4) * sizeof(typename Policy::Accumulator);
+        launch.shared = place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, finish_bytes, chunk);
         return launch.shared <= budget;
     };
     // The chunk within the budget that takes the fewest steps, up to a tenth more than the fewest possible.
@@ -288,7 +289,7 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& sha
         p.geometry.staged = staged, p.buffers = buffers;
         p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
         launch.shared = place_shared<C>(p, int64_t{buffers} * p.slots * rows * kRowBytes,
-                                        int64_t{buffers} * p.column_tiles * p.weight_slots * kColumnTileBytes, p.tile_fields);
+                                        int64_t{buffers} * p.column_tiles * p.weight_slots * kColumnTileBytes, 0, p.tile_fields);
         return launch.shared <= budget;
     };
     const auto search = [&] {
