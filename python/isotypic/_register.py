@@ -31,8 +31,8 @@ _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
 try:
     from torch._C import (
         _are_functorch_transforms_active,
-        _get_tracing_state,
         _is_any_autocast_enabled,
+        _is_tracing,
         _len_torch_dispatch_stack,
         _len_torch_function_stack,
     )
@@ -40,31 +40,38 @@ try:
     forward_ad._current_level  # noqa: B018
 except (ImportError, AttributeError):
 
-    def _plain(tensors: Sequence[Tensor | None]) -> bool:
+    def plain(*tensors: Tensor | None) -> bool:
         """Without the names above nothing is known to be plain."""
         return False
 
 else:
 
-    def _plain(tensors: Sequence[Tensor | None]) -> bool:
+    def plain(*tensors: Tensor | None) -> bool:
         """Whether no mode is active and all tensors are ordinary ones, so that a kernel may read their memory."""
         if (
             _are_functorch_transforms_active()
             or _len_torch_dispatch_stack()
             or _len_torch_function_stack()
             or _is_any_autocast_enabled()
+            or _is_tracing()
             or forward_ad._current_level >= 0
-            or _get_tracing_state() is not None
         ):
             return False
         for tensor in tensors:
             if tensor is not None:
                 kind = type(tensor)
-                if kind is not Tensor and kind is not torch.nn.Parameter:
-                    return False
-                if not (tensor.is_cpu or tensor.is_cuda) or tensor.is_neg():
+                if (kind is not Tensor and kind is not torch.nn.Parameter) or tensor.is_neg():
                     return False
         return True
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether autograd would record a call with these tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 try:
@@ -159,12 +166,19 @@ def define(
         def jvp(tangents: Gradients, *args: Any) -> Tensor | None:
             return product_rule(routed, tangents, args)
 
+    def eager(*args: Any) -> Tensor:
+        try:
+            return launch(*args)
+        except RuntimeError:
+            pass  # A tensor without memory: a meta tensor, or a batch inside torch.autograd.grad(..., is_grads_batched=True).
+        return operator(*args)
+
     def redispatch(*args: Any) -> Tensor:
         with _below_autograd():
             return operator(*args)
 
     registered_node = _node(name, tensors, redispatch, backward, jvp)
-    eager_node = _node(name, tensors, launch, backward, jvp)
+    eager_node = _node(name, tensors, eager, backward, jvp)
 
     def autograd_kernel(*args: Any) -> Tensor:
         if torch._C._are_functorch_transforms_active():
@@ -189,16 +203,13 @@ def define(
     torch.library.register_vmap(f"isotypic::{name}", vmap, lib=_LIBRARY)
 
     apply = eager_node.apply  # type: ignore[attr-defined]
-    is_compiling, is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
 
     def routed(*args: Any) -> Tensor:
-        if is_compiling() or not _plain(args[:tensors]):
+        if torch.compiler.is_dynamo_compiling() or not plain(*args[:tensors]):
             return operator(*args)
-        if is_grad_enabled():
-            for tensor in args[:tensors]:
-                if tensor is not None and tensor.requires_grad:
-                    return apply(*args)
-        return launch(*args)
+        if needs_gradient(*args[:tensors]):
+            return apply(*args)
+        return eager(*args)
 
     routed.__name__ = name
     return routed

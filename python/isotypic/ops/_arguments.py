@@ -128,6 +128,14 @@ def _check_commutes(operator: str, key: str, name: str, value: tuple[int, ...]) 
         raise ValueError(f"{operator}: {name} must be equal on the axes that {group.name} exchanges, got {value}")
 
 
+@lru_cache(maxsize=256)
+def _check_support(operator: str, key: str, kernel: tuple[int, ...]) -> None:
+    try:
+        finite_groups.support(finite_groups.get(key), kernel)
+    except ValueError as error:
+        raise ValueError(f"{operator}: weight has a kernel of no use: {error}") from None
+
+
 def problem(
     operator: str, settings: Settings, x_shape: Sequence[int], weight_shape: Sequence[int], y_shape: Sequence[int] | None = None
 ) -> Problem:
@@ -155,13 +163,15 @@ def problem(
         raise ValueError(f"{operator}: weight must have shape (C_out, {in_text}{source}{space}), got {tuple(weight_shape)}")
     if weight_shape[0] % channel_groups:
         raise ValueError(f"{operator}: weight must have C_out divisible by groups={channel_groups}, got shape {tuple(weight_shape)}")
-    kernel = tuple(weight_shape[lead:])
+    # These three are properties of the layer: where they are symbolic the graph is specialised to their values.
+    kernel, stride, dilation = (tuple(int(value) for value in values) for values in (weight_shape[lead:], stride, dilation))
     size = tuple(x_shape[lead:])
     if field == "linear":
         out_size = size
     else:
-        _check_commutes(operator, group.key, "stride", tuple(stride))
-        _check_commutes(operator, group.key, "dilation", tuple(dilation))
+        _check_commutes(operator, group.key, "stride", stride)
+        _check_commutes(operator, group.key, "dilation", dilation)
+        _check_support(operator, group.key, kernel)
         extent = [s + 2 * p - d * (k - 1) for s, p, d, k in zip(size, padding, dilation, kernel, strict=True)]
         if any(e < 1 for e in extent):
             reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
@@ -272,36 +282,24 @@ _PREPARED: dict[tuple[Any, ...], Any] = {}
 _PREPARED_LIMIT = 4096
 
 
-def recall(check: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | None, group: Any, *rest: Any) -> T:
-    """``check(x, weight, bias, group, *rest)``, computed once for all tensors of the same shapes, dtypes and devices.
+def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> T:
+    """``prepare(x, weight, bias, *rest)``, computed once for all tensors of the same shapes. While a graph is traced every call is checked.
 
-    While a graph is traced, where sizes may be symbolic, every call is checked.
+    Of repeated calls the dtypes and devices are left to the kernel, which compares them anyway.
     """
-    if torch.compiler.is_compiling():
-        return check(x, weight, bias, group, *rest)
+    if torch.compiler.is_dynamo_compiling():
+        return prepare(x, weight, bias, *rest)
     try:
-        call = (
-            check,
-            group if type(group) is str else group.key,
-            x.shape,
-            weight.shape,
-            x.dtype,
-            weight.dtype,
-            x.device,
-            weight.device,
-            None if bias is None else (bias.shape, bias.dtype, bias.device),
-            rest,
-        )
+        call = (prepare, x.shape, weight.shape, None if bias is None else bias.shape, rest)
         found: T | None = _PREPARED.get(call)
         if found is not None:
             return found
     except (AttributeError, TypeError):  # no tensor, an unhashable list, a symbolic size: the checks know what to say
-        call = ()
-    prepared = check(x, weight, bias, group, *rest)
-    if call:
-        if len(_PREPARED) >= _PREPARED_LIMIT:
-            _PREPARED.clear()
-        _PREPARED[call] = prepared
+        return prepare(x, weight, bias, *rest)
+    prepared = prepare(x, weight, bias, *rest)
+    if len(_PREPARED) >= _PREPARED_LIMIT:
+        _PREPARED.clear()
+    _PREPARED[call] = prepared
     return prepared
 
 

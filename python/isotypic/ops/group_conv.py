@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic._extension import kernels
-from isotypic._register import Gradients, define, product_rule
+from isotypic._extension import _C, kernels
+from isotypic._register import Gradients, define, needs_gradient, plain, product_rule
 from isotypic.ops import _arguments, _plan
 from isotypic.ops._arguments import NAMES, Problem, Settings
 
@@ -68,8 +68,7 @@ def lift_conv(
     >>> lift_conv(torch.zeros(2, 3, 9, 9), torch.zeros(5, 3, 3, 3), group="p4m").shape
     torch.Size([2, 5, 8, 7, 7])
     """
-    settings, extra = _arguments.recall(_arguments.convolution, x, weight, bias, group, "scalar", stride, padding, dilation, groups, strict)
-    return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
+    return _convolution(x, weight, bias, group, "scalar", stride, padding, dilation, groups, strict)
 
 
 def group_conv(
@@ -105,10 +104,7 @@ def group_conv(
     >>> group_conv(torch.zeros(2, 3, 4, 9, 9), torch.zeros(5, 3, 4, 3, 3), group="p4", padding="same").shape
     torch.Size([2, 5, 4, 9, 9])
     """
-    settings, extra = _arguments.recall(
-        _arguments.convolution, x, weight, bias, group, "regular", stride, padding, dilation, groups, strict
-    )
-    return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
+    return _convolution(x, weight, bias, group, "regular", stride, padding, dilation, groups, strict)
 
 
 def group_conv_transpose(
@@ -156,6 +152,7 @@ class _Call(NamedTuple):
     shape: Any
     problem: Problem
     empty: bool
+    """No positions, or no fields: nothing for a kernel to do."""
 
 
 @lru_cache(maxsize=256)
@@ -196,6 +193,43 @@ def _call(
     return _Call(_device_plan(group, field, problem.kernel), shape, problem, 0 in (*x_shape, *weight_shape, *problem.y_shape))
 
 
+class _Prepared(NamedTuple):
+    settings: Settings
+    extra: list[int]
+    """What ``F.pad`` must add to x first."""
+    call: _Call | None
+    """None where the call cannot go straight to the kernel."""
+
+
+def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> _Prepared:
+    settings, extra = _arguments.convolution(x, weight, bias, *rest)
+    if torch.compiler.is_compiling() or extra:
+        return _Prepared(settings, extra, None)
+    call = _call(x.shape, weight.shape, None, *settings)
+    return _Prepared(settings, extra, None if call.empty else call)
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    settings, extra, call = _arguments.recall(_prepare, x, weight, bias, *rest)
+    if call is not None and plain(x, weight, bias) and not needs_gradient(x, weight, bias):
+        y = x.new_empty(call.problem.y_shape)
+        try:
+            _C.group_conv(call.plan, call.shape, x, weight, bias, y)
+            return y
+        except (TypeError, ValueError, RuntimeError):
+            pass  # What the kernel refuses, such as a weight with gaps, the operator copies, or says what is wrong with it.
+    return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
+
+
+def _run(kernel: str, operator: str, call: _Call, **tensors: Tensor | None) -> None:
+    """Run a kernel. Should it refuse its tensors, say why in words."""
+    try:
+        getattr(kernels(operator), kernel)(call.plan, call.shape, *tensors.values())
+    except (TypeError, ValueError, RuntimeError):
+        _arguments.check_tensors(operator, tensors)
+        raise
+
+
 def _launch_forward(
     x: Tensor,
     weight: Tensor,
@@ -207,12 +241,12 @@ def _launch_forward(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    plan, shape, problem, empty = _call(x.shape, weight.shape, None, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
-    y = x.new_empty(problem.y_shape)
-    if empty:  # no positions, or no input fields
+    call = _call(x.shape, weight.shape, None, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
+    y = x.new_empty(call.problem.y_shape)
+    if call.empty:
         y.zero_()
         return y if bias is None else y.add_(bias.view(-1, *(1,) * (y.dim() - 2)))
-    kernels("group_conv").group_conv(plan, shape, x, weight.contiguous(), None if bias is None else bias.contiguous(), y)
+    _run("group_conv", NAMES[field], call, x=x, weight=weight.contiguous(), bias=None if bias is None else bias.contiguous(), y=y)
     return y
 
 
@@ -228,11 +262,11 @@ def _launch_transpose(
     input_size: Sequence[int],
 ) -> Tensor:
     x_shape = _x_shape(y, weight, field, groups, input_size)
-    plan, shape, _, empty = _call(x_shape, weight.shape, y.shape, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
+    call = _call(x_shape, weight.shape, y.shape, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
     x = y.new_empty(x_shape)
-    if empty:
+    if call.empty:
         return x.zero_()
-    kernels("group_conv_transpose").group_conv_transpose(plan, shape, y.contiguous(), weight.contiguous(), x)
+    _run("group_conv_transpose", "group_conv_transpose", call, y=y.contiguous(), weight=weight.contiguous(), x=x)
     return x
 
 
@@ -248,11 +282,11 @@ def _launch_weight(
     kernel_size: Sequence[int],
 ) -> Tensor:
     weight_shape = _weight_shape(x, y, field, groups, kernel_size)
-    plan, shape, _, empty = _call(x.shape, weight_shape, y.shape, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
+    call = _call(x.shape, weight_shape, y.shape, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
     weight = x.new_empty(weight_shape)
-    if empty:
+    if call.empty:
         return weight.zero_()
-    kernels("group_conv_weight").group_conv_weight(plan, shape, x, y.contiguous(), weight)
+    _run("group_conv_weight", "group_conv_weight", call, x=x, y=y.contiguous(), weight=weight)
     return weight
 
 
