@@ -3,12 +3,15 @@
 from isotypic.nn.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
 from isotypic.nn.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
 from isotypic.nn.dropout import FieldDropout
+from isotypic.nn.from_escnn import from_escnn
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.linear import GroupLinear
 from isotypic.nn.mask import FieldMask
 from isotypic.nn.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn.planar_group import PlanarGroup
 from isotypic.nn.restrict import Restrict
 from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
+from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
 
 __all__ = [
     "BlurPool2d",
@@ -30,5 +33,9 @@ __all__ = [
     "GroupPool",
     "LiftConv2d",
     "LiftConv3d",
+    "PlanarGroup",
     "Restrict",
+    "SteerableConv2d",
+    "SteerableLiftConv2d",
+    "from_escnn",
 ]

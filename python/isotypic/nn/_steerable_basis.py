@@ -34,8 +34,8 @@ class Ring(NamedTuple):
 def rings(kernel_size: int) -> list[Ring]:
     """The rings of a kernel, from its centre (odd kernels: a single tap; even ones: four taps around it) to the middle of its sides.
 
-    Frequencies go up to 2 r on the ring of radius r (2 r - 1 when r is even, where cos(2 r theta) and sin(2 r theta) fall on the same taps),
-    and up to 2 on the outermost ring, which the corners of the kernel cut.
+    Frequencies go up to 2 r on the ring of radius r (2 r - 1 when r is even), about what the taps near the ring can tell apart, and up to 2
+    on the outermost ring, which sees a part of its taps only.
 
     >>> [(ring.radius, ring.limit) for ring in rings(7)]
     [(0.0, 0), (1.0, 2), (2.0, 3), (3.0, 2)]

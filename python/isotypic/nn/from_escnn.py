@@ -32,8 +32,8 @@ def from_escnn(module: Any) -> nn.Module:
 
     The group is that of `rot2dOnR2(N)` or `flipRot2dOnR2(N)`, N a multiple of 4. Element flip * N + rotation of escnn is element
     `flip * N + rotation` of `PlanarGroup` (of p4 and p4m for N = 4), so that the channels (B, C |G|, H, W) of a regular field type are our
-    (B, C, |G|, H, W) by a view, `x.unflatten(1, (-1, order))`; trivial field types stay (B, C, H, W). Plain tensors take the place of geometric
-    tensors. The layers of N = 4 go on training in the full space of p4 and p4m convolutions, of which escnn spans a part.
+    (B, C, |G|, H, W) by a view, `x.unflatten(1, (-1, order))`; trivial field types stay (B, C, H, W). Plain tensors take the place of
+    geometric tensors. Layers of N = 4 go on training in the full space of p4 and p4m convolutions, of which escnn spans a part.
 
     Args:
         module: an escnn module, in train or eval mode, on any device; it is not changed, and no tensor is shared.
@@ -67,7 +67,9 @@ def _group(module: Any, field_type: Any) -> PlanarGroup:
     letter = {"CyclicGroup": "C", "DihedralGroup": "D"}.get(type(fibergroup).__name__)
     count = fibergroup.order() // (2 if letter == "D" else 1) if letter else 0
     if field_type.gspace.dimensionality != 2 or not count or count % 4:
-        raise _unsupported(module, f"its group must be that of rot2dOnR2(N) or flipRot2dOnR2(N) with N = 4, 8, 12, 16, ..., got {field_type.gspace}")
+        raise _unsupported(
+            module, f"its group must be that of rot2dOnR2(N) or flipRot2dOnR2(N), N = 4, 8, 12, 16, ..., got {field_type.gspace}"
+        )
     return planar_group(f"{letter}{count}")
 
 
@@ -121,8 +123,8 @@ def _convolution(module: Any) -> nn.Module:
     if error > 1e-5 * dense.weight.abs().max().item():
         raise _unsupported(
             module,
-            f"its filters differ by {error:.2g} from the nearest filters of {type(layer).__name__}, which has the default rings, widths and "
-            f"frequencies, in taps (or its reflection axis is not the default one)",
+            f"its filters differ by {error:.2g} from the nearest filters of {type(layer).__name__}, which has the default rings, sigma and "
+            f"frequencies_cutoff of dilation 1, and the default axis of reflection",
         )
     return layer
 

@@ -19,8 +19,8 @@ class PlanarGroup:
     """C_N, the rotations of the plane by multiples of 2 pi / N, or D_N, these and N reflections; 4 divides N.
 
     With R the rotation by 2 pi / N that takes the row axis towards the column axis, (row, column) -> (-column, row) for N = 4, and F the
-    reflection (row, column) -> (row, -column), element k is R^k and element N + k is R^k F, for k = 0 ... N - 1. So C_4 and D_4 are p4 and p4m
-    of `isotypic.groups`, in the same order.
+    reflection (row, column) -> (row, -column), element k is R^k and element N + k is R^k F, for k = 0 ... N - 1. So C_4 and D_4 are p4
+    and p4m of `isotypic.groups`, in the same order.
 
     The square lattice keeps only the subgroup H = C_4 or D_4. The group is the disjoint union of the q = N / 4 cosets H R^j, so that a
     regular field f of it is q regular fields of H, f_j[h] = f[h R^j].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -23,8 +23,9 @@ Self = TypeVar("Self", bound="_SteerableConv2d")
 class _SteerableConv2d(nn.Module):
     """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular".
 
-    A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the cosets
-    H R^j of the lattice's subgroup H, and t a tap, the convolution of the q fields of H that a regular field of G splits into has the weight
+    A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the
+    cosets H R^j of the lattice's subgroup H, and t a tap, the convolution of the q fields of H that a regular field of G splits into has
+    the weight
 
         weight[(o, i), (c, j), h](t) = psi[o, c, R^-i h R^j](R^-i t),
 
@@ -45,7 +46,7 @@ class _SteerableConv2d(nn.Module):
         kernel_size: int,
         group: str | PlanarGroup,
         stride: int,
-        padding: int | str,
+        padding: int | Sequence[int] | str,
         dilation: int,
         groups: int,
         bias: bool,
@@ -132,14 +133,13 @@ class _SteerableConv2d(nn.Module):
             return weight.reshape(out_fields * index, in_fields * index, self.order // index, *size)
 
     def lattice_weight(self) -> Tensor:
-        """The weight of the p4 or p4m convolution that runs, (O q, C q, |H|, k, k), or (O q, C, k, k) when lifting; linear in `coefficients`.
+        """The weight of the p4 or p4m convolution that runs, (O q, C q, |H|, k, k), or (O q, C, k, k) when lifting.
 
-        In eval mode without gradients it is kept until the coefficients change.
+        It is linear in `coefficients`. In eval mode without gradients it is kept until the coefficients change.
         """
         coefficients = self.coefficients
-        if self.training or needs_gradient(coefficients) or torch.compiler.is_compiling() or coefficients.is_inference():
-            return self._expand(coefficients)
-        if not plain(coefficients):
+        traced = torch.compiler.is_compiling() or not plain(coefficients)
+        if traced or self.training or needs_gradient(coefficients) or coefficients.is_inference():
             return self._expand(coefficients)
         state = (coefficients._version, coefficients.data_ptr(), coefficients.dtype, coefficients.device)
         if self._evaluated is None or self._evaluated[0] != state:
@@ -249,7 +249,8 @@ class _SteerableConv2d(nn.Module):
 class SteerableLiftConv2d(_SteerableConv2d):
     """Lifting convolution with band-limited steerable filters: from a scalar field to regular fields of C_N or D_N.
 
-    out[o, r](x) = bias[o] + sum_{c, t} f[c](x + t) psi[o, c](r^-1 t),        psi[o, c](y) = sum_n coefficients[o, c, n] b_n(y)
+    out[o, r](x) = bias[o] + sum_{c, t} f[c](x + t) psi[o, c](r^-1 t)
+    psi[o, c](y) = sum_n coefficients[o, c, n] b_n(y)
 
     b_n are the circular harmonics on Gaussian rings of `SteerableConv2d`, to which all that is said there applies.
 
@@ -259,7 +260,7 @@ class SteerableLiftConv2d(_SteerableConv2d):
         kernel_size: one integer, odd or even.
         group: "C8", "D8", "C16", ... or a `PlanarGroup`.
         stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
-        padding: an integer, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -283,7 +284,7 @@ class SteerableLiftConv2d(_SteerableConv2d):
         kernel_size: int,
         group: str | PlanarGroup = "C8",
         stride: int = 1,
-        padding: int | str = 0,
+        padding: int | Sequence[int] | str = 0,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
@@ -300,14 +301,16 @@ class SteerableLiftConv2d(_SteerableConv2d):
 class SteerableConv2d(_SteerableConv2d):
     """Group convolution with band-limited steerable filters: from regular fields of C_N or D_N to regular fields, on square pixels.
 
-    out[o, r](x) = bias[o] + sum_{c, s, t} f[c, s](x + t) psi[o, c, r^-1 s](r^-1 t),        psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y)
+    out[o, r](x) = bias[o] + sum_{c, s, t} f[c, s](x + t) psi[o, c, r^-1 s](r^-1 t)
+    psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y)
 
     t runs over the taps; r^-1 t lies between them when r is no symmetry of the lattice, and the filters are sampled there. b_n are circular
     harmonics on Gaussian rings about the centre of the kernel, with frequencies up to what a ring of pixels can hold. The layer is exactly
-    equivariant under the quarter turns (and reflections) of the lattice, and under the whole group up to the sampling, for band-limited input.
+    equivariant under the quarter turns (and reflections) of the lattice, and under the whole group up to the sampling, for band-limited
+    input.
 
-    It runs on the kernels of p4 (C_N) and p4m (D_N): a regular field of C_8 is two of p4. Elements are ordered as in `PlanarGroup`: rotations
-    by k 2 pi / N, then reflections, identity first.
+    It runs on the kernels of p4 (C_N) and p4m (D_N): a regular field of C_8 is two of p4. Elements are ordered as in `PlanarGroup`:
+    rotations by k 2 pi / N, then reflections, identity first.
 
     Args:
         in_fields: number of regular fields in, C.
@@ -315,7 +318,7 @@ class SteerableConv2d(_SteerableConv2d):
         kernel_size: one integer, odd or even; 5 and more resolve rotations of less than 90 degrees well.
         group: "C8", "D8", "C12", "C16", ... or a `PlanarGroup`.
         stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
-        padding: an integer, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -340,7 +343,7 @@ class SteerableConv2d(_SteerableConv2d):
         kernel_size: int,
         group: str | PlanarGroup = "C8",
         stride: int = 1,
-        padding: int | str = 0,
+        padding: int | Sequence[int] | str = 0,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
