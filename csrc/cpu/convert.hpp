@@ -60,8 +60,8 @@ ISOTYPIC_INLINE void read_row(const void* base, DType dtype, int64_t offset, int
     switch (dtype) {
         case DType::float32: {
             const float* p = static_cast<const float*>(base) + offset;
-            if (stride == 1)
-                for (int64_t i = 0; i < count; ++i) out[i] = p[i];
+            if (stride == 1 && sizeof(T) == sizeof(float))
+                std::memcpy(out, p, static_cast<size_t>(count) * sizeof(float));
             else
                 for (int64_t i = 0; i < count; ++i) out[i] = p[i * stride];
             break;

@@ -15,7 +15,7 @@
 namespace isotypic::cpu {
 namespace {
 
-constexpr int64_t kPanelBytes = 256 << 10;   // x panel of a channel block: stays in L2 beside the blocks that stream through it
+static const int64_t kPanelBytes = (getenv("PB") ? atoi(getenv("PB")) : 256) << 10;   // x panel of a channel block: stays in L2 beside the blocks that stream through it
 constexpr int64_t kPaddedBytes = 4 << 20;    // padded copy of a band
 
 const KernelSet& kernel_set() {

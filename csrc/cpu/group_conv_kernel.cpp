@@ -43,40 +43,21 @@ struct Arena {
 };
 
 template <class T>
-struct Tables {
-    int64_t* offset;  // (orbit, length): address of a value relative to the output position's own
-    int64_t* x_row;   // (orbit, analysis row): row of the x panel for channel 0
-    int64_t* x_step;  // (orbit, analysis row): from one channel to the next
-    int64_t* y_row;   // (order): row of the y panel for out field 0
-    int64_t* y_step;  // (order): from one field to the next
-    int64_t* row;     // (largest transform): rows of the field at hand
-    int64_t* plain;   // (order): h * tile, for values already gathered
-    Vec<T>* values;   // (largest transform)
-};
-
-ISOTYPIC_INLINE int64_t largest_transform(const Problem& p) {
-    int64_t n = p.order;
-    for (int t = 0; t < p.orbit_count; ++t) n = larger(n, larger(p.orbits[t].length, p.orbits[t].analysis_rows));
-    return n;
-}
-
-template <class T>
 Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
-    int64_t reads = 0, rows = 0;
-    for (int t = 0; t < p.orbit_count; ++t) reads += p.orbits[t].length, rows += p.orbits[t].analysis_rows;
-    const int64_t largest = largest_transform(p);
+    int64_t reads = 0, rows = 0, longest = p.order;
+    for (int t = 0; t < p.orbit_count; ++t) {
+        reads += p.orbits[t].length, rows += p.orbits[t].analysis_rows;
+        longest = larger(longest, p.orbits[t].length);
+    }
     Tables<T> tables;
     tables.offset = arena.template take<int64_t>(reads);
     tables.x_row = arena.template take<int64_t>(rows);
     tables.x_step = arena.template take<int64_t>(rows);
     tables.y_row = arena.template take<int64_t>(p.order);
     tables.y_step = arena.template take<int64_t>(p.order);
-    tables.row = arena.template take<int64_t>(largest);
-    tables.plain = arena.template take<int64_t>(p.order);
-    tables.values = arena.template take<Vec<T>>(largest);
+    tables.values = arena.template take<Vec<T>>(longest);
     if (!fill) return tables;
-    int64_t* offset = tables.offset;
-    int64_t *x_row = tables.x_row, *x_step = tables.x_step;
+    int64_t *offset = tables.offset, *x_row = tables.x_row, *x_step = tables.x_step;
     for (int t = 0; t < p.orbit_count; ++t) {
         const KernelOrbit& orbit = p.orbits[t];
         for (int h = 0; h < orbit.length; ++h) {
@@ -95,7 +76,6 @@ Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
         const int rho = p.synthesis_irrep[i], dim = p.irreps[rho].dim;
         tables.y_row[i] = p.y_panel.base[rho] + (p.synthesis_r[i] * p.out_fields * dim + p.synthesis_j[i]) * kTile<T>;
         tables.y_step[i] = dim * kTile<T>;
-        tables.plain[i] = i * kTile<T>;
     }
     return tables;
 }
@@ -161,29 +141,30 @@ void unpad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t c
             }
 }
 
-// Values of y at the tile's positions, (out field, h, tile), zero behind the last position.
+// Values of y at a tile of positions: in place where the tile is full and of the compute type, else in `staging` (out field, h, tile).
 template <class T>
-void read_tile(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* dst) {
-    const int64_t planes = p.out_fields * p.order;
-    const int64_t first = (sample * p.groups + group) * planes;
+ISOTYPIC_INLINE TileValues<T> tile_values(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* staging) {
+    const bool same_type = p.y.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32);
+    if (count < kTile<T> || !same_type) return {staging, p.order * kTile<T>, kTile<T>};
+    const int64_t first = (sample * p.groups + group) * p.out_fields * p.order;
+    return {static_cast<T*>(p.y.data) + first * p.positions + position, p.order * p.positions, p.positions};
+}
+
+// y to staging, zero behind the last position.
+template <class T>
+void read_staged(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* staging) {
+    const int64_t planes = p.out_fields * p.order, first = (sample * p.groups + group) * planes;
     for (int64_t row = 0; row < planes; ++row) {
-        T* out = dst + row * kTile<T>;
+        T* out = staging + row * kTile<T>;
         read_row(p.y.data, p.y.dtype, (first + row) * p.positions + position, 1, count, out);
         for (int64_t k = count; k < kTile<T>; ++k) out[k] = 0;
     }
 }
 
 template <class T>
-ISOTYPIC_INLINE void write_tile_row(const Problem& p, int64_t offset, int64_t count, const T* values, T bias) {
-    if (count == kTile<T> && (p.y.dtype == DType::float32) == (sizeof(T) == 4) && p.y.dtype <= DType::float64) {
-        T* out = static_cast<T*>(p.y.data) + offset;
-        store(out, load(values) + broadcast(bias));
-        store(out + kLanes<T>, load(values + kLanes<T>) + broadcast(bias));
-        return;
-    }
-    T row[kTile<T>];
-    for (int k = 0; k < kTile<T>; ++k) row[k] = values[k] + bias;
-    write_row(p.y.data, p.y.dtype, offset, count, row);
+void write_staged(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, const T* staging) {
+    const int64_t planes = p.out_fields * p.order, first = (sample * p.groups + group) * planes;
+    for (int64_t row = 0; row < planes; ++row) write_row(p.y.data, p.y.dtype, (first + row) * p.positions + position, count, staging + row * kTile<T>);
 }
 
 // ---- tiles ----
@@ -207,48 +188,6 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
     }
     map.contiguous = map.count[0] == 1 && map.count[1] == 1 && map.segment[0][0].bits == kAllLanes<T> && map.segment[1][0].bits == kAllLanes<T>;
     return map;
-}
-
-template <class T>
-TileMap<T> gathered_tile() {
-    TileMap<T> map;
-    for (int v = 0; v < 2; ++v) {
-        map.count[v] = 1;
-        map.segment[v][0] = {v * kLanes<T>, kAllLanes<T>};
-    }
-    map.contiguous = true;
-    return map;
-}
-
-ISOTYPIC_INLINE void field_rows(const int64_t* base, const int64_t* step, int64_t field, int64_t count, int64_t* row) {
-    for (int64_t i = 0; i < count; ++i) row[i] = base[i] + field * step[i];
-}
-
-// Channels [0, channels) of `planes` to the x panel.
-template <class T>
-void analyse_channels(const Problem& p, const Tables<T>& tables, const TileTransforms<T>& transforms, const TileMap<T>& map, const T* planes,
-                      int64_t channels, T* panel) {
-    for (int64_t c = 0; c < channels; ++c) {
-        const int64_t *offset = tables.offset, *x_row = tables.x_row, *x_step = tables.x_step;
-        for (int t = 0; t < p.orbit_count; ++t) {
-            const KernelOrbit& orbit = p.orbits[t];
-            field_rows(x_row, x_step, c, orbit.analysis_rows, tables.row);
-            transforms.analyse({&orbit.analysis, &map, orbit.length, tables.values}, planes + c * p.sources * p.padded.plane, offset, panel, tables.row);
-            offset += orbit.length;
-            x_row += orbit.analysis_rows;
-            x_step += orbit.analysis_rows;
-        }
-    }
-}
-
-// Fields of y at one tile, (out field, h, tile), to the y panel.
-template <class T>
-void analyse_fields(const Problem& p, const Tables<T>& tables, const TileTransforms<T>& transforms, const T* values, T* panel) {
-    const TileMap<T> map = gathered_tile<T>();
-    for (int64_t o = 0; o < p.out_fields; ++o) {
-        field_rows(tables.y_row, tables.y_step, o, p.order, tables.row);
-        transforms.analyse({&p.synthesis_adjoint, &map, p.order, tables.values}, values + o * p.order * kTile<T>, tables.plain, panel, tables.row);
-    }
 }
 
 // y panel (+)= x panel times blocks, for the input channels [channel, channel + channels).
@@ -380,7 +319,7 @@ void unpack(const Problem& p, int64_t group, int64_t field) {
 template <class T>
 struct ForwardSpace {
     Tables<T> tables;
-    T *padded, *x_panel, *y_panel, *out;
+    T *padded, *x_panel, *y_panel, *staging, *bias;
     int64_t size;
 
     ForwardSpace(const Problem& p, void* workspace) {
@@ -389,7 +328,8 @@ struct ForwardSpace {
         padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane);
         x_panel = arena.template take<T>(p.x_panel.size);
         y_panel = arena.template take<T>(p.y_panel.size);
-        out = arena.template take<T>(p.order * kTile<T>);
+        staging = arena.template take<T>(p.out_fields * p.order * kTile<T>);
+        bias = arena.template take<T>(p.out_fields);
         size = arena.used;
     }
 };
@@ -402,28 +342,23 @@ int64_t forward_workspace(const Problem& p) {
 template <class T>
 void forward(const Problem& p, int64_t sample, int64_t group, int64_t band, void* workspace) {
     const ForwardSpace<T> space(p, workspace);
-    const TileTransforms<T> transforms = tile_transforms<T>(p.sources == p.order ? p.fourier : kFourierGeneric);
-    const TileTransforms<T> out_transforms = tile_transforms<T>(p.fourier);
+    const TileTransforms<T> transforms = tile_transforms<T>(p);
     const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
     const int64_t first = band * p.band_rows, rows = smaller(p.band_rows, p.out_size[0] - first);
     const int64_t slice = p.out_size[1] * p.out_size[2], end = (first + rows) * slice;
+    for (int64_t o = 0; o < p.out_fields; ++o) space.bias[o] = p.bias.defined() ? read_value<T>(p.bias, group * p.out_fields + o) : T(0);
     pad_channels(p, sample, group * p.in_fields, p.in_fields, first, rows, space.padded);
     for (int64_t position = first * slice; position < end; position += kTile<T>) {
         const int64_t count = smaller(kTile<T>, end - position);
         const TileMap<T> map = map_tile<T>(p, position, count, first);
         for (int64_t c = 0; c < p.in_fields; c += p.channel_block) {
             const int64_t channels = smaller(p.channel_block, p.in_fields - c);
-            analyse_channels(p, space.tables, transforms, map, space.padded + c * p.sources * p.padded.plane, channels, space.x_panel);
+            transforms.analyse_channels(p, space.tables, map, space.padded + c * p.sources * p.padded.plane, channels, space.x_panel);
             multiply_forward(p, blocks, space.x_panel, c, channels, space.y_panel);
         }
-        for (int64_t o = 0; o < p.out_fields; ++o) {
-            const int64_t field = group * p.out_fields + o;
-            field_rows(space.tables.y_row, space.tables.y_step, o, p.order, space.tables.row);
-            out_transforms.synthesise_rows({&p.synthesis, nullptr, p.order, space.tables.values}, space.y_panel, space.tables.row, space.out);
-            const T bias = p.bias.defined() ? read_value<T>(p.bias, field) : T(0);
-            for (int64_t h = 0; h < p.order; ++h)
-                write_tile_row(p, ((sample * p.groups * p.out_fields + field) * p.order + h) * p.positions + position, count, space.out + h * kTile<T>, bias);
-        }
+        const TileValues<T> values = tile_values(p, sample, group, position, count, space.staging);
+        transforms.synthesise_fields(p, space.tables, space.y_panel, space.bias, values);
+        if (values.data == space.staging) write_staged(p, sample, group, position, count, space.staging);
     }
 }
 
@@ -432,7 +367,7 @@ void forward(const Problem& p, int64_t sample, int64_t group, int64_t band, void
 template <class T>
 struct TransposeSpace {
     Tables<T> tables;
-    T *padded, *x_panel, *y_panel, *values, *row;
+    T *padded, *x_panel, *y_panel, *staging, *row;
     int64_t size;
 
     TransposeSpace(const Problem& p, void* workspace) {
@@ -441,7 +376,7 @@ struct TransposeSpace {
         padded = arena.template take<T>(p.channel_block * p.sources * p.padded.plane);
         x_panel = arena.template take<T>(p.x_panel.size);
         y_panel = arena.template take<T>(p.y_panel.size);
-        values = arena.template take<T>(p.out_fields * p.order * kTile<T>);
+        staging = arena.template take<T>(p.out_fields * p.order * kTile<T>);
         row = arena.template take<T>(p.in_size[2]);
         size = arena.used;
     }
@@ -455,29 +390,18 @@ int64_t transpose_workspace(const Problem& p) {
 template <class T>
 void transpose_block(const Problem& p, int64_t sample, int64_t group, int64_t block, void* workspace) {
     const TransposeSpace<T> space(p, workspace);
-    const TileTransforms<T> transforms = tile_transforms<T>(p.sources == p.order ? p.fourier : kFourierGeneric);
-    const TileTransforms<T> out_transforms = tile_transforms<T>(p.fourier);
+    const TileTransforms<T> transforms = tile_transforms<T>(p);
     const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
     const int64_t channel = block * p.channel_block, channels = smaller(p.channel_block, p.in_fields - channel);
     for (int64_t k = 0; k < channels * p.sources * p.padded.plane; ++k) space.padded[k] = 0;
     for (int64_t position = 0; position < p.positions; position += kTile<T>) {
         const int64_t count = smaller(kTile<T>, p.positions - position);
         const TileMap<T> map = map_tile<T>(p, position, count, 0);
-        read_tile(p, sample, group, position, count, space.values);
-        analyse_fields(p, space.tables, out_transforms, space.values, space.y_panel);
+        const TileValues<T> values = tile_values(p, sample, group, position, count, space.staging);
+        if (values.data == space.staging) read_staged(p, sample, group, position, count, space.staging);
+        transforms.analyse_fields(p, space.tables, values, space.y_panel);
         multiply_transposed(p, blocks, space.y_panel, channel, channels, space.x_panel);
-        for (int64_t c = 0; c < channels; ++c) {
-            const int64_t *offset = space.tables.offset, *x_row = space.tables.x_row, *x_step = space.tables.x_step;
-            for (int t = 0; t < p.orbit_count; ++t) {
-                const KernelOrbit& orbit = p.orbits[t];
-                field_rows(x_row, x_step, c, orbit.analysis_rows, space.tables.row);
-                transforms.synthesise_scatter({&orbit.adjoint, &map, orbit.length, space.tables.values}, space.x_panel, space.tables.row,
-                                              space.padded + c * p.sources * p.padded.plane, offset);
-                offset += orbit.length;
-                x_row += orbit.analysis_rows;
-                x_step += orbit.analysis_rows;
-            }
-        }
+        transforms.scatter_channels(p, space.tables, map, space.x_panel, channels, space.padded);
     }
     unpad_channels(p, sample, group * p.in_fields + channel, channels, space.padded, space.row);
 }
@@ -487,7 +411,7 @@ void transpose_block(const Problem& p, int64_t sample, int64_t group, int64_t bl
 template <class T>
 struct WeightSpace {
     Tables<T> tables;
-    T *padded, *x_panel, *y_panel, *values, *columns;
+    T *padded, *x_panel, *y_panel, *staging, *columns;
     int64_t columns_tile;  // elements of `columns` per tile: [irrep][row][position][padded (out field, j)]
     int64_t size;
 
@@ -499,7 +423,7 @@ struct WeightSpace {
         padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane);
         x_panel = arena.template take<T>(p.strip_tiles * p.x_panel.size);
         y_panel = arena.template take<T>(p.y_panel.size + kLanes<T> * kTile<T>);  // the last transposition reads past the last column
-        values = arena.template take<T>(p.out_fields * p.order * kTile<T>);
+        staging = arena.template take<T>(p.out_fields * p.order * kTile<T>);
         columns = arena.template take<T>(p.strip_tiles * columns_tile);
         size = arena.used;
     }
@@ -530,8 +454,7 @@ void turn_columns(const Problem& p, const T* y_panel, T* columns) {
 template <class T>
 void weight_band(const Problem& p, int64_t sample, int64_t group, int64_t band, void* sums_pointer, void* workspace) {
     const WeightSpace<T> space(p, workspace);
-    const TileTransforms<T> transforms = tile_transforms<T>(p.sources == p.order ? p.fourier : kFourierGeneric);
-    const TileTransforms<T> out_transforms = tile_transforms<T>(p.fourier);
+    const TileTransforms<T> transforms = tile_transforms<T>(p);
     T* sums = static_cast<T*>(sums_pointer) + group * p.blocks_size;
     const int64_t first = band * p.band_rows, rows = smaller(p.band_rows, p.out_size[0] - first);
     const int64_t slice = p.out_size[1] * p.out_size[2], end = (first + rows) * slice;
@@ -539,8 +462,10 @@ void weight_band(const Problem& p, int64_t sample, int64_t group, int64_t band, 
     for (int64_t strip = first * slice; strip < end; strip += p.strip_tiles * kTile<T>) {
         int tiles = 0;
         for (int64_t position = strip; position < end && tiles < p.strip_tiles; position += kTile<T>, ++tiles) {
-            read_tile(p, sample, group, position, smaller(kTile<T>, end - position), space.values);
-            analyse_fields(p, space.tables, out_transforms, space.values, space.y_panel);
+            const int64_t count = smaller(kTile<T>, end - position);
+            const TileValues<T> values = tile_values(p, sample, group, position, count, space.staging);
+            if (values.data == space.staging) read_staged(p, sample, group, position, count, space.staging);
+            transforms.analyse_fields(p, space.tables, values, space.y_panel);
             turn_columns(p, space.y_panel, space.columns + tiles * space.columns_tile);
         }
         for (int64_t c = 0; c < p.in_fields; c += p.channel_block) {
@@ -548,8 +473,8 @@ void weight_band(const Problem& p, int64_t sample, int64_t group, int64_t band, 
             for (int s = 0; s < tiles; ++s) {
                 const int64_t position = strip + s * kTile<T>;
                 const TileMap<T> map = map_tile<T>(p, position, smaller(kTile<T>, end - position), first);
-                analyse_channels(p, space.tables, transforms, map, space.padded + c * p.sources * p.padded.plane, channels,
-                                 space.x_panel + s * p.x_panel.size);
+                transforms.analyse_channels(p, space.tables, map, space.padded + c * p.sources * p.padded.plane, channels,
+                                            space.x_panel + s * p.x_panel.size);
             }
             const T* columns = space.columns;
             for (int rho = 0; rho < p.irrep_count; ++rho) {

@@ -22,6 +22,7 @@
 #endif
 
 #define ISOTYPIC_INLINE inline __attribute__((always_inline))
+#define ISOTYPIC_LAMBDA __attribute__((always_inline))
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
@@ -33,14 +34,14 @@ struct VecTraits;
 template <>
 struct VecTraits<float> {
     typedef float type __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES)));
-    typedef float unaligned __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES), aligned(4), may_alias));
+    typedef float unaligned __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES), aligned(4)));
     typedef int32_t index __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES)));
     static constexpr int lanes = ISOTYPIC_VECTOR_BYTES / 4;
 };
 template <>
 struct VecTraits<double> {
     typedef double type __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES)));
-    typedef double unaligned __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES), aligned(8), may_alias));
+    typedef double unaligned __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES), aligned(8)));
     typedef int64_t index __attribute__((vector_size(ISOTYPIC_VECTOR_BYTES)));
     static constexpr int lanes = ISOTYPIC_VECTOR_BYTES / 8;
 };
