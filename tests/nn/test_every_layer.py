@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import isotypic.nn
+from isotypic.nn.planar_group import from_lattice_fields, to_lattice_fields
 from isotypic.testing import act, assert_equivariant
 
 
@@ -78,6 +79,11 @@ CASES: dict[str, list[Case]] = {
     "LiftConv3d": [
         Case(dict(in_channels=1, out_fields=2, kernel_size=3, group="Oh", padding="same", stride=1), (1, 1, 3, 3, 3), "Oh", "scalar"),
     ],
+    # Exactly equivariant under the subgroup of the lattice, p4 or p4m, whose fields theirs consist of.
+    "SteerableConv2d": [Case(dict(in_fields=2, out_fields=2, kernel_size=5, group="D8", padding="same"), (1, 2, 16, 7, 7), "p4m")],
+    "SteerableLiftConv2d": [
+        Case(dict(in_channels=2, out_fields=2, kernel_size=5, group="C12", padding="same"), (2, 2, 7, 7), "p4", "scalar")
+    ],
     "Restrict": [Case(dict(group="p4m", subgroup="pmm"), (2, 3, 8, 5, 5), "p4m")],
 }
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
@@ -114,6 +120,23 @@ def sample(case: Case, dtype: torch.dtype = torch.float32, seed: int = 1) -> Ten
     return torch.randn(case.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
+class OnLattice(nn.Module):
+    """A layer of regular fields of C_N or D_N as one of regular fields of the lattice's subgroup, into which they fall."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layer.field == "regular":
+            x = from_lattice_fields(x, self.layer.places, self.layer.cosets.shape[0])
+        return to_lattice_fields(self.layer(x), self.layer.cosets)
+
+
+def on_lattice(layer: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
+    return OnLattice(layer), to_lattice_fields(x, layer.cosets) if layer.field == "regular" else x
+
+
 def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:
     """Gradients of a smooth function of the output in the input and in every parameter."""
     x = x.detach().requires_grad_()
@@ -147,6 +170,8 @@ def test_equivariance(name: str, case: Case) -> None:
             index = int((group.elements == matrix).all(axis=(1, 2)).argmax())
             assert torch.equal(layer(act(group, index, x)), act(subgroup, element, layer(x)))
         return
+    if name.startswith("Steerable"):
+        layer, x = on_lattice(layer, x)
     for mode in (False, True) if name != "FieldDropout" else (False,):
         assert_equivariant(layer.train(mode), case.group, x, in_field=case.in_field, out_field=case.out_field, rtol=1e-10)  # type: ignore[arg-type]
 
