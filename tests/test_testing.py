@@ -62,7 +62,7 @@ def test_act_is_an_action(name: str) -> None:
 def test_act_without_space_and_on_unequal_sizes() -> None:
     g = groups.get("p4")
     x = torch.arange(4.0).reshape(1, 1, 4)
-    assert torch.equal(act("p4", 1, x)[0, 0], x[0, 0, g.multiply[g.inverse[1]]])
+    assert torch.equal(act("p4", 1, x)[0, 0], x[0, 0, g.multiply[g.inverse[1]].copy()])
     assert torch.equal(act("p4", 1, x[:, :, 0], "scalar"), x[:, :, 0])
     quarter = next(i for i, element in enumerate(g.elements) if (element == [[0, -1], [1, 0]]).all())
     image = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[None, None]
