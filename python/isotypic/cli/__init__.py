@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from isotypic import _extension
 from isotypic.cli import bench, check, demo, info
 
 COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench}
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; what a user can get wrong ends in one line on standard error."""
     arguments = parser().parse_args(argv)
     try:
+        if arguments.command != "info" and _extension.problem:
+            raise ValueError(f"{_extension.problem}; install isotypic from a wheel, or with a C++17 compiler")
         return COMMANDS[arguments.command].run(arguments)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in demo.EXTRA:

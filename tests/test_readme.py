@@ -1,0 +1,83 @@
+"""Every code block of the README, of CONTRIBUTING and of docs/ runs; their shell commands and links exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from isotypic import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """(line, text) of the fenced blocks in a language."""
+    text = page.read_text()
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
+
+
+def page_id(page: Path) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
+def test_python_blocks_run_in_order(page: Path) -> None:
+    # A process of its own: a page may register operators, which lasts as long as the process.
+    padded = ""
+    for line, text in blocks(page, "python"):
+        padded += "\n" * (line - 1 - padded.count("\n")) + text
+    result = subprocess.run([sys.executable, "-c", padded], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert result.returncode == 0, f"{page.name}, with the page's line numbers:\n{result.stderr}"
+
+
+def test_quickstart_has_twelve_lines() -> None:
+    (_, quickstart), *others = blocks(ROOT / "README.md", "python")
+    assert not others
+    assert len([line for line in quickstart.splitlines() if line.strip()]) == 12
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=page_id)
+def test_shell_blocks_name_commands_that_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for _, text in blocks(page, "sh"):
+        for command in text.splitlines():
+            program, *arguments = shlex.split(command, comments=True)
+            if program == "make":
+                assert set(arguments) <= targets, command
+            elif arguments[:2] == ["-m", "isotypic"]:
+                cli.parser().parse_args(arguments[2:])
+            else:
+                assert (program, arguments[:2]) == ("python", ["-m", "pytest"]), f"{page.name}: no test knows {command!r}"
+                assert all((ROOT / path).exists() for path in arguments[2:]), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([\w./-]*[./][\w./-]*)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_cpp_blocks_compile(tmp_path: Path) -> None:
+    pybind11 = pytest.importorskip("pybind11")
+    files = []
+    for _, text in blocks(ROOT / "CONTRIBUTING.md", "cpp"):
+        path = tmp_path / text.splitlines()[0].removeprefix("// csrc/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        files.append(path)
+    includes = [tmp_path, ROOT / "csrc", pybind11.get_include(), sysconfig.get_path("include")]
+    flags = ["-std=c++17", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-DISOTYPIC_ISA=scalar", *(f"-I{path}" for path in includes)]
+    sources = [str(path) for path in files if path.suffix == ".cpp"]
+    assert len(sources) == 3
+    result = subprocess.run(["c++", *flags, "-fsyntax-only", *sources], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
