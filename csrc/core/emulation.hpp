@@ -1,9 +1,9 @@
 // Runs CUDA kernels on the host, to check their index arithmetic, barriers and fragment layouts where there is no device.
 //
-// A kernel source compiled by g++ with -DISOTYPIC_EMULATE includes this file in place of the CUDA headers. Blocks run one after the other, and the
-// threads of a block are fibers (ucontext) that run until they meet at a barrier: __syncthreads for the block, the exchanges below for a warp.
-// Shared memory starts as NaN patterns, asynchronous copies happen when they are waited for and not before, and the threads can be run in reverse
-// order: a missing barrier or wait then changes the result instead of going unseen.
+// A kernel source compiled by g++ with -DISOTYPIC_EMULATE includes this file in place of the CUDA headers. Blocks run one after the other,
+// and the threads of a block are fibers (ucontext) that run until they meet at a barrier: __syncthreads for the block, the exchanges below
+// for a warp. Shared memory starts as NaN patterns, asynchronous copies happen when they are waited for and not before, and the threads can
+// be run in reverse order: a missing barrier or wait then changes the result instead of going unseen.
 #pragma once
 
 #include <ucontext.h>
@@ -128,7 +128,8 @@ inline void run_block() {
             waiting += m.fibers[i]->state == Fiber::State::at_block_barrier;
         }
         if (done == m.threads) return;
-        if (waiting != m.threads) throw std::runtime_error("emulation: some threads of a block returned while others wait at __syncthreads");
+        if (waiting != m.threads)
+            throw std::runtime_error("emulation: some threads of a block returned while others wait at __syncthreads");
         for (int i = 0; i < m.threads; ++i) m.fibers[i]->state = Fiber::State::ready;
     }
 }
@@ -136,7 +137,8 @@ inline void run_block() {
 template <class... Parameters, class... Arguments>
 void run(void (*kernel)(Parameters...), unsigned grid, int threads, size_t shared_bytes, Arguments... arguments) {
     Machine& m = machine();
-    if (threads % kWarp != 0 || threads > 1024) throw std::runtime_error("emulation: a block must have a multiple of 32 and at most 1024 threads");
+    if (threads % kWarp != 0 || threads > 1024)
+        throw std::runtime_error("emulation: a block must have a multiple of 32 and at most 1024 threads");
     if (shared_bytes > m.shared_limit) throw std::runtime_error("emulation: more shared memory than a block may have");
     while (static_cast<int>(m.fibers.size()) < threads) {
         m.fibers.push_back(std::make_unique<Fiber>());
@@ -177,9 +179,12 @@ class Exchange {
     char* first_;
 };
 
-inline int lane() { return machine().thread % kWarp; }
+inline int lane() {
+    return machine().thread % kWarp;
+}
 
-// ---- the instructions the kernels use -------------------------------------------------------------------------------------------------------
+// ---- the instructions the kernels use
+// -------------------------------------------------------------------------------------------------------
 
 // ldmatrix.sync.x4: four 8x8 matrices of 16-bit elements; lane 8 i + r gives the address of row r of matrix i.
 inline void ldmatrix_x4(uint32_t (&words)[4], const void* row) {
@@ -191,7 +196,8 @@ struct Fragments {
     uint32_t a[4], b[2];
 };
 
-// mma.sync.m16n8: C (16, 8) += A (16, k) B (k, 8). `element(word, half)` reads the number a 32-bit register holds; `per_word` numbers in each.
+// mma.sync.m16n8: C (16, 8) += A (16, k) B (k, 8). `element(word, half)` reads the number a 32-bit register holds; `per_word` numbers in
+// each.
 template <class Element>
 void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int per_word, Element element) {
     Fragments own;
@@ -222,12 +228,16 @@ inline void copy_async(void* target, const void* source, int size, bool valid) {
 inline void wait_for_copies() {
     Machine& m = machine();
     for (const PendingCopy& copy : m.fibers[m.thread]->copies) {
-        if (copy.bytes) std::memcpy(copy.target, copy.source, copy.bytes);
-        else std::memset(copy.target, 0, copy.size);
+        if (copy.bytes)
+            std::memcpy(copy.target, copy.source, copy.bytes);
+        else
+            std::memset(copy.target, 0, copy.size);
     }
     m.fibers[m.thread]->copies.clear();
 }
 
 }  // namespace isotypic::emulation
 
-inline void __syncthreads() { isotypic::emulation::pause(isotypic::emulation::Fiber::State::at_block_barrier); }
+inline void __syncthreads() {
+    isotypic::emulation::pause(isotypic::emulation::Fiber::State::at_block_barrier);
+}

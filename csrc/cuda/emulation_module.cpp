@@ -99,11 +99,11 @@ int64_t workspace(const Tables& tables, const GroupConvShape& shape, int dtype, 
     return cuda::group_conv_workspace(tables.plan, shape, static_cast<DType>(dtype), static_cast<cuda::Pass>(pass));
 }
 
-void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& y,
-             bool allow_tf32) {
+void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+             const Tensor& y, bool allow_tf32) {
     const Workspace scratch(workspace(t, shape, std::get<1>(x), 0));
-    cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), bias ? to_view(*bias) : View{}, to_view(y), allow_tf32, t.bytes.data(), scratch.data,
-                     nullptr);
+    cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), bias ? to_view(*bias) : View{}, to_view(y), allow_tf32, t.bytes.data(),
+                     scratch.data, nullptr);
     scratch.check();
 }
 
@@ -113,7 +113,8 @@ void transpose(const Tables& t, const GroupConvShape& shape, const Tensor& y, co
     scratch.check();
 }
 
-void weight_gradient(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& y, const Tensor& weight, bool allow_tf32) {
+void weight_gradient(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& y, const Tensor& weight,
+                     bool allow_tf32) {
     const Workspace scratch(workspace(t, shape, std::get<1>(x), 2));
     cuda::group_conv_weight(t.plan, shape, to_view(x), to_view(y), to_view(weight), allow_tf32, t.bytes.data(), scratch.data, nullptr);
     scratch.check();
@@ -136,7 +137,8 @@ PYBIND11_MODULE(_cuda_emulation, m) {
     m.def("group_conv", &forward);
     m.def("group_conv_transpose", &transpose);
     m.def("group_conv_weight", &weight_gradient);
-    m.def("configure", &configure, py::arg("reverse"), py::arg("shared_limit"), "Order of the threads, and bytes of shared memory of a block.");
+    m.def("configure", &configure, py::arg("reverse"), py::arg("shared_limit"),
+          "Order of the threads, and bytes of shared memory of a block.");
 }
 
 }  // namespace isotypic

@@ -1,5 +1,5 @@
-// The kernels of group_conv: one that serves the forward convolution and its adjoint in x, one for the weight gradient, and three small ones that
-// take psi to blocks, sum partial results, and take blocks back to psi. See group_conv.cu for how they fit together.
+// The kernels of group_conv: one that serves the forward convolution and its adjoint in x, one for the weight gradient, and three small
+// ones that take psi to blocks, sum partial results, and take blocks back to psi. See group_conv.cu for how they fit together.
 #pragma once
 
 #include "core/fourier.hpp"
@@ -9,7 +9,8 @@
 namespace isotypic {
 namespace cuda {
 
-// ---- what the kernels are told ----------------------------------------------------------------------------------------------------------------
+// ---- what the kernels are told
+// ----------------------------------------------------------------------------------------------------------------
 
 // A field (B, C, sources, s0, s1, s2) with strides in elements.
 struct Field {
@@ -18,51 +19,51 @@ struct Field {
     int size[3];
 };
 
-// Where a tile of positions reads. Position p of an axis reads at the coordinates stride p + low + tap_scale tap + tap_shift of the gathered field
-// upsampled by `up` with zeros between (the adjoint of a stride); a tile of positions covers `extent` of them.
+// Where a tile of positions reads. Position p of an axis reads at the coordinates stride p + low + tap_scale tap + tap_shift of the
+// gathered field upsampled by `up` with zeros between (the adjoint of a stride); a tile of positions covers `extent` of them.
 struct Geometry {
-    int positions[3];       // of the whole result
-    int tile_log2[3];       // positions of a tile
+    int positions[3];  // of the whole result
+    int tile_log2[3];  // positions of a tile
     int tiles[3];
     int stride[3], up[3], low[3], tap_scale[3], tap_shift[3], extent[3];
-    int pixels;             // product of extent
-    int tile_positions;     // product of the tile
-    int channel_pitch;      // elements between channels of a staged tile; a group channel takes `pixels`
-    bool staged;            // a tile with its halo is copied to shared memory; otherwise taps are read from device memory
+    int pixels;          // product of extent
+    int tile_positions;  // product of the tile
+    int channel_pitch;   // elements between channels of a staged tile; a group channel takes `pixels`
+    bool staged;         // a tile with its halo is copied to shared memory; otherwise taps are read from device memory
 };
 
 struct Common {
     const char* tables;
     int section;
-    int job_list;           // which of kSlotsPerWarp
+    int job_list;  // which of kSlotsPerWarp
     int slots, weight_slots, orbits, length, outputs, sources;
     int groups, in_fields, out_fields;  // fields: of one group
     int batch;
-    int warps;              // that share the slots; the block has `warps * row_warps`
+    int warps;  // that share the slots; the block has `warps * row_warps`
     int row_warps;
-    int column_tiles;       // tiles of 8 columns of a block
+    int column_tiles;  // tiles of 8 columns of a block
     int column_blocks;
-    int buffers;            // of operand A: with two, one step is transformed while the previous one is multiplied
+    int buffers;  // of operand A: with two, one step is transformed while the previous one is multiplied
     int offsets_in_shared;
     Geometry geometry;
     Field in;
-    const void* offsets;    // staged: int (orbits, length) into the tile; otherwise int (orbits, length, 4)
+    const void* offsets;                                    // staged: int (orbits, length) into the tile; otherwise int (orbits, length, 4)
     int shared_b, shared_jobs, shared_pixels, shared_tile;  // byte offsets into shared memory; A starts at 0
 };
 
 struct Convolution : Common {
     Field out;
     const void* bias;
-    const char* weights;    // packed, see pack_weights
-    int chunk;              // fields whose taps form a run of the inner index
+    const char* weights;  // packed, see pack_weights
+    int chunk;            // fields whose taps form a run of the inner index
     int chunks, steps_of_chunk, steps;
 };
 
 struct WeightGradient : Common {
-    Field gradient;         // of the result
-    void* partial;          // (splits, groups, weight_slots, rows, columns)
+    Field gradient;  // of the result
+    void* partial;   // (splits, groups, weight_slots, rows, columns)
     int splits, row_blocks, rows, columns;
-    int tile_fields;        // fields that a block's rows can touch
+    int tile_fields;  // fields that a block's rows can touch
 };
 
 struct Packing {
@@ -91,7 +92,8 @@ template <class Policy_, class Program_, int SlotsPerWarp, int RowTiles, int Col
 struct Configuration {
     using Policy = Policy_;
     using Program = Program_;  // a straight-line transform, or Generic
-    static constexpr int kSlots = SlotsPerWarp, kRowTiles = RowTiles, kColumnTiles = ColumnTiles, kMaxThreads = MaxThreads, kMinBlocks = MinBlocks;
+    static constexpr int kSlots = SlotsPerWarp, kRowTiles = RowTiles, kColumnTiles = ColumnTiles, kMaxThreads = MaxThreads,
+                         kMinBlocks = MinBlocks;
 };
 
 // Transforms by the matrices of the plan.
@@ -99,7 +101,9 @@ struct Generic {
     static constexpr int order = 0;
 };
 
-DEVICE const Section& section_of(const char* tables, int section) { return reinterpret_cast<const Section*>(tables)[section]; }
+DEVICE const Section& section_of(const char* tables, int section) {
+    return reinterpret_cast<const Section*>(tables)[section];
+}
 
 template <class T>
 DEVICE const T* table(const char* tables, int64_t offset) {
@@ -111,7 +115,8 @@ DEVICE const T* matrix(const char* tables, const int64_t (&offsets)[2]) {
     return reinterpret_cast<const T*>(tables + offsets[sizeof(T) == 8]);
 }
 
-// ---- reading a field at the taps of an orbit ---------------------------------------------------------------------------------------------------
+// ---- reading a field at the taps of an orbit
+// ---------------------------------------------------------------------------------------------------
 
 constexpr int64_t kOutside = INT64_MIN;
 
@@ -123,7 +128,8 @@ struct Origin {
 
 DEVICE Origin tile_origin(const Geometry& geometry, unsigned tile) {
     Origin origin;
-    const unsigned t2 = tile % geometry.tiles[2], t1 = tile / geometry.tiles[2] % geometry.tiles[1], rest = tile / geometry.tiles[2] / geometry.tiles[1];
+    const unsigned t2 = tile % geometry.tiles[2], t1 = tile / geometry.tiles[2] % geometry.tiles[1],
+                   rest = tile / geometry.tiles[2] / geometry.tiles[1];
     origin.position[2] = static_cast<int>(t2) << geometry.tile_log2[2];
     origin.position[1] = static_cast<int>(t1) << geometry.tile_log2[1];
     origin.position[0] = static_cast<int>(rest % geometry.tiles[0]) << geometry.tile_log2[0];
@@ -174,7 +180,8 @@ DEVICE void fill_pixel_offsets(const Geometry& geometry, const Field& field, con
     }
 }
 
-// Copies `fields` fields with their halo to [field][source][pixel], zeros outside; a warp takes a channel. Asynchronous for 4 and 8 byte elements.
+// Copies `fields` fields with their halo to [field][source][pixel], zeros outside; a warp takes a channel. Asynchronous for 4 and 8 byte
+// elements.
 template <class T>
 DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets, T* tile) {
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
@@ -236,10 +243,11 @@ DEVICE Reader<Policy> make_reader(const Common& p, const Origin& origin, int pos
     return reader;
 }
 
-// ---- the Fourier transform on the way into operand A -------------------------------------------------------------------------------------------
+// ---- the Fourier transform on the way into operand A
+// -------------------------------------------------------------------------------------------
 
-// The words of all slots from the values of each of their operands: values(half, v) fills v, store(slot, word) takes a word. Of a word with two
-// operands the first is kept packed while the second is computed, so that few registers are live.
+// The words of all slots from the values of each of their operands: values(half, v) fills v, store(slot, word) takes a word. Of a word with
+// two operands the first is kept packed while the second is computed, so that few registers are live.
 template <class Policy, int Slots, class Values, class Store>
 DEVICE void pack_slots(const Values& values, const Store& store) {
     using Accumulator = typename Policy::Accumulator;
@@ -265,12 +273,12 @@ DEVICE void pack_slots(const Values& values, const Store& store) {
     }
 }
 
-// Gathers and transforms the operands of one word by a straight-line program in registers: the word of slot s goes to store(s, word). `item(half)`
-// gives the reader of each operand of the word, `exists(half)` whether there is one; a missing operand is zero.
+// Gathers and transforms the operands of one word by a straight-line program in registers: the word of slot s goes to store(s, word).
+// `item(half)` gives the reader of each operand of the word, `exists(half)` whether there is one; a missing operand is zero.
 template <class Policy, class Program, class Exists, class Item, class Store>
 DEVICE void transform_word(const Common& p, const Exists& exists, const Item& item, const Store& store) {
     using Accumulator = typename Policy::Accumulator;
-    const auto values = [&](int half, Accumulator (&v)[Program::order]) {
+    const auto values = [&](int half, Accumulator(&v)[Program::order]) {
         if (!exists(half)) {
 #pragma unroll
             for (int h = 0; h < Program::order; ++h) v[h] = 0;
@@ -323,7 +331,8 @@ DEVICE void transform_word_generic(const Common& p, const Section& section, cons
     }
 }
 
-// ---- products ----------------------------------------------------------------------------------------------------------------------------------
+// ---- products
+// ----------------------------------------------------------------------------------------------------------------------------------
 
 template <class C>
 using Accumulators = typename C::Policy::Accumulator[C::kSlots][C::kRowTiles][C::kColumnTiles][4];
@@ -404,7 +413,8 @@ DEVICE Shared<typename C::Policy> set_up_shared(const Common& p, int64_t job_tab
     return shared;
 }
 
-// ---- the convolution ---------------------------------------------------------------------------------------------------------------------------
+// ---- the convolution
+// ---------------------------------------------------------------------------------------------------------------------------
 
 // A step of the inner index: operands `first` ... of the (tap orbit, field) pairs of a chunk of fields, field fastest.
 struct Step {
@@ -439,7 +449,9 @@ DEVICE void transform_step(const Convolution& p, const Section& section, const O
             const int field = group * p.in_fields + step.first_field + (pair + half - t * step.fields);
             return make_reader<Policy>(p, origin, row, t, field, group * p.in_fields + step.first_field, shared.tile, shared.offsets);
         };
-        const auto store = [&](int slot, Word value) { *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value; };
+        const auto store = [&](int slot, Word value) {
+            *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value;
+        };
         if constexpr (C::Program::order > 0)
             transform_word<Policy, typename C::Program>(p, exists, item, store);
         else
@@ -454,9 +466,11 @@ DEVICE void fetch_weights(const Convolution& p, int group, int step, int column_
     for (int i = thread_index() * 16; i < p.column_tiles * tile_bytes; i += thread_count() * 16) copy_async<16>(b + i, source + i);
 }
 
-// Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform, one (position, field) to a thread.
+// Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform, one (position, field) to a
+// thread.
 template <class C>
-DEVICE void finish_columns(const Convolution& p, const Section& section, const Origin& origin, int group, int first_field, const char* staged) {
+DEVICE void finish_columns(const Convolution& p, const Section& section, const Origin& origin, int group, int first_field,
+                           const char* staged) {
     using Policy = typename C::Policy;
     using Accumulator = typename Policy::Accumulator;
     using Storage = typename Policy::Storage;
@@ -537,7 +551,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
         const bool more = step + 1 < p.steps;
         if (more) fetch_weights(p, group, step + 1, column_block, shared.b + (step + 1) % 2 * b_bytes);
         if (more && p.buffers == 2) transform(step + 1);
-        multiply<C>(p, jobs, shared.a + (p.buffers == 2 ? step % 2 : 0) * a_bytes + first_row * kRowBytes, shared.b + step % 2 * b_bytes, rows, acc);
+        multiply<C>(p, jobs, shared.a + (p.buffers == 2 ? step % 2 : 0) * a_bytes + first_row * kRowBytes, shared.b + step % 2 * b_bytes,
+                    rows, acc);
         wait_for_copies();
         __syncthreads();
         if (more && p.buffers == 1) {
@@ -568,7 +583,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     }
 }
 
-// ---- the weight gradient -----------------------------------------------------------------------------------------------------------------------
+// ---- the weight gradient
+// -----------------------------------------------------------------------------------------------------------------------
 
 // Operand A: rows are (field, tap orbit) pairs, orbit fastest; the inner index runs over the positions of a tile.
 template <class C>
@@ -590,7 +606,9 @@ DEVICE void transform_taps(const WeightGradient& p, const Section& section, cons
             return make_reader<Policy>(p, origin, first_position + word * Policy::kPerWord + half, t, group * p.in_fields + field,
                                        group * p.in_fields + first_field, shared.tile, shared.offsets);
         };
-        const auto store = [&](int slot, Word value) { *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value; };
+        const auto store = [&](int slot, Word value) {
+            *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value;
+        };
         if constexpr (C::Program::order > 0)
             transform_word<Policy, typename C::Program>(p, exists, item, store);
         else
@@ -600,8 +618,8 @@ DEVICE void transform_taps(const WeightGradient& p, const Section& section, cons
 
 // Operand B: the gradient of the result in the Fourier domain, columns are its fields.
 template <class C>
-DEVICE void transform_gradient(const WeightGradient& p, const Section& section, const Origin& origin, int group, int first_column, int first_position,
-                               char* b) {
+DEVICE void transform_gradient(const WeightGradient& p, const Section& section, const Origin& origin, int group, int first_column,
+                               int first_position, char* b) {
     using Policy = typename C::Policy;
     using Accumulator = typename Policy::Accumulator;
     using Storage = typename Policy::Storage;
@@ -614,15 +632,16 @@ DEVICE void transform_gradient(const WeightGradient& p, const Section& section, 
         char* tiles = b + column / kColumnTile * p.weight_slots * kColumnTileBytes;
         const int index = Policy::b_index(word * Policy::kPerWord, column % kColumnTile) / Policy::kPerWord;
         for (int first = 0; first < p.slots; first += kSlotBlock) {
-            const auto values = [&](int half, Accumulator (&v)[kSlotBlock]) {
+            const auto values = [&](int half, Accumulator(&v)[kSlotBlock]) {
                 const int position = first_position + word * Policy::kPerWord + half;
 #pragma unroll
                 for (int s = 0; s < kSlotBlock; ++s) v[s] = 0;
                 if (field >= p.out_fields || !position_exists(p.geometry, origin, position)) return;
-                const Storage* from =
-                    static_cast<const Storage*>(p.gradient.data) + origin.batch * p.gradient.batch + (group * p.out_fields + field) * p.gradient.field;
+                const Storage* from = static_cast<const Storage*>(p.gradient.data) + origin.batch * p.gradient.batch +
+                                      (group * p.out_fields + field) * p.gradient.field;
 #pragma unroll
-                for (int axis = 0; axis < 3; ++axis) from += (origin.position[axis] + position_in_tile(p.geometry, position, axis)) * p.gradient.axis[axis];
+                for (int axis = 0; axis < 3; ++axis)
+                    from += (origin.position[axis] + position_in_tile(p.geometry, position, axis)) * p.gradient.axis[axis];
                 if constexpr (kGeneric) {
                     for (int h = 0; h < p.outputs; ++h) {
                         const Accumulator value = widen(from[h * p.gradient.source]);
@@ -708,7 +727,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) weight_gradient
         }
     }
 
-    Accumulator* partial = static_cast<Accumulator*>(p.partial) + (static_cast<int64_t>(split) * p.groups + group) * p.weight_slots * p.rows * p.columns;
+    Accumulator* partial =
+        static_cast<Accumulator*>(p.partial) + (static_cast<int64_t>(split) * p.groups + group) * p.weight_slots * p.rows * p.columns;
 #pragma unroll
     for (int s = 0; s < C::kSlots; ++s) {
         const int slot = jobs[s].slot;
@@ -727,12 +747,15 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) weight_gradient
     }
 }
 
-// ---- psi to blocks and back --------------------------------------------------------------------------------------------------------------------
+// ---- psi to blocks and back
+// --------------------------------------------------------------------------------------------------------------------
 
-DEVICE int64_t global_index() { return static_cast<int64_t>(block_index()) * thread_count() + thread_index(); }
+DEVICE int64_t global_index() {
+    return static_cast<int64_t>(block_index()) * thread_count() + thread_index();
+}
 
-// Blocks of the weight as operand B, rounded: (group, step, column tile, weight slot) tiles of 256 bytes, zeros where a step or a tile is padded.
-// The first threads also write where the taps of an orbit lie from a position.
+// Blocks of the weight as operand B, rounded: (group, step, column tile, weight slot) tiles of 256 bytes, zeros where a step or a tile is
+// padded. The first threads also write where the taps of an orbit lie from a position.
 template <class Policy>
 __global__ void pack_weights(const Packing p) {
     using Accumulator = typename Policy::Accumulator;
@@ -765,11 +788,13 @@ __global__ void pack_weights(const Packing p) {
     const int t = pair / fields, field = chunk * p.chunk + pair % fields;
     Accumulator sum = 0;
     if (t < section.orbits && column < p.out_fields) {
-        const Storage* psi = static_cast<const Storage*>(p.psi) + group * p.group_stride + column * p.column_stride + field * p.inner_stride;
+        const Storage* psi =
+            static_cast<const Storage*>(p.psi) + group * p.group_stride + column * p.column_stride + field * p.inner_stride;
         const int* weight_index = table<int>(p.tables, section.weight_index) + t * section.weight_length;
-        const Accumulator* row = matrix<Accumulator>(p.tables, section.weight_matrix) +
-                                 (static_cast<int64_t>(table<int>(p.tables, section.weight_matrix_index)[t]) * section.weight_slots + slot) *
-                                     section.weight_length;
+        const Accumulator* row =
+            matrix<Accumulator>(p.tables, section.weight_matrix) +
+            (static_cast<int64_t>(table<int>(p.tables, section.weight_matrix_index)[t]) * section.weight_slots + slot) *
+                section.weight_length;
         for (int u = 0; u < section.weight_length; ++u)
             if (weight_index[u] >= 0) sum += row[u] * widen(psi[weight_index[u]]);
     }
@@ -806,7 +831,8 @@ __global__ void unpack_weights(const Unpacking p) {
     const int field = static_cast<int>(pair % p.in_fields);
     const int64_t o = pair / p.in_fields;
     const int group = static_cast<int>(o / p.out_fields), column = static_cast<int>(o % p.out_fields);
-    const Accumulator* blocks = static_cast<const Accumulator*>(p.blocks) + static_cast<int64_t>(group) * p.weight_slots * p.rows * p.columns + column;
+    const Accumulator* blocks =
+        static_cast<const Accumulator*>(p.blocks) + static_cast<int64_t>(group) * p.weight_slots * p.rows * p.columns + column;
     const Accumulator* matrices = matrix<Accumulator>(p.tables, section.weight_matrix);
     const int* matrix_index = table<int>(p.tables, section.weight_matrix_index);
     const int* begin = table<int>(p.tables, section.use_begin);
@@ -816,7 +842,8 @@ __global__ void unpack_weights(const Unpacking p) {
         const int t = use[2 * i], u = use[2 * i + 1];
         const Accumulator* weights = matrices + static_cast<int64_t>(matrix_index[t]) * section.weight_slots * section.weight_length + u;
         for (int slot = 0; slot < section.weight_slots; ++slot)
-            sum += weights[slot * section.weight_length] * blocks[(static_cast<int64_t>(slot) * p.rows + field * section.orbits + t) * p.columns];
+            sum += weights[slot * section.weight_length] *
+                   blocks[(static_cast<int64_t>(slot) * p.rows + field * section.orbits + t) * p.columns];
     }
     static_cast<typename Policy::Storage*>(p.psi)[index] = Policy::narrow(sum);
 }

@@ -10,20 +10,24 @@
 namespace isotypic {
 namespace cuda {
 
-constexpr int kBlocksInFlight = 528;           // of the weight gradient: a fixed number, so that results do not depend on the device
-constexpr int kOffsetsInShared = 8 * 1024;     // bytes; longer lists of taps are read through the cache
+constexpr int kBlocksInFlight = 528;        // of the weight gradient: a fixed number, so that results do not depend on the device
+constexpr int kOffsetsInShared = 8 * 1024;  // bytes; longer lists of taps are read through the cache
 constexpr int kAlignment = 256;
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+inline int64_t divide_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+inline int64_t round_up(int64_t a, int64_t b) {
+    return divide_up(a, b) * b;
+}
 inline int floor_power_of_two(int a) {
     int power = 1;
     while (power * 2 <= a) power *= 2;
     return power;
 }
 
-// Calls visit(Configuration{}) with the kernels that serve `slots` blocks of accumulators: those of a straight-line transform where there is one.
-// The accumulators of a thread are SlotsPerWarp x RowTiles x ColumnTiles x 4.
+// Calls visit(Configuration{}) with the kernels that serve `slots` blocks of accumulators: those of a straight-line transform where there
+// is one. The accumulators of a thread are SlotsPerWarp x RowTiles x ColumnTiles x 4.
 template <class Policy, class Visit>
 void with_configuration(const std::string& program, int slots, const char* name, const Visit& visit) {
     if constexpr (sizeof(typename Policy::Accumulator) == 4) {
@@ -55,14 +59,15 @@ inline Field field_of(const View& view) {
     return field;
 }
 
-// Where the taps of position p lie: x at stride p - padding + dilation tap; for the adjoint, y at (p + padding - dilation (k - 1) + dilation tap) /
-// stride, or with the taps mirrored, (p + padding - dilation tap) / stride.
+// Where the taps of position p lie: x at stride p - padding + dilation tap; for the adjoint, y at (p + padding - dilation (k - 1) +
+// dilation tap) / stride, or with the taps mirrored, (p + padding - dilation tap) / stride.
 inline Geometry geometry_of(const GroupConvShape& shape, bool adjoint, bool mirrored, const char* name) {
     Geometry g{};
     for (int i = 0; i < 3; ++i) {
         const int64_t reach = shape.dilation[i] * (shape.kernel[i] - 1);
         const int64_t size = adjoint ? shape.in_size[i] : shape.out_size[i];
-        if (std::max({size, reach, shape.in_size[i], shape.out_size[i], (shape.out_size[i] + 1) * shape.stride[i] + shape.padding[i]}) > INT32_MAX / 4)
+        if (std::max({size, reach, shape.in_size[i], shape.out_size[i], (shape.out_size[i] + 1) * shape.stride[i] + shape.padding[i]}) >
+            INT32_MAX / 4)
             throw std::runtime_error(std::string(name) + ": a spatial size is too large for the CUDA kernels");
         g.positions[i] = static_cast<int>(size);
         g.stride[i] = adjoint ? 1 : static_cast<int>(shape.stride[i]);
@@ -153,10 +158,12 @@ inline unsigned grid_size(double blocks, const char* name) {
 }
 
 [[noreturn]] inline void refuse_shared(const char* name, int order) {
-    throw std::runtime_error(std::string(name) + ": a group of order " + std::to_string(order) + " needs more shared memory than this device has; use the CPU");
+    throw std::runtime_error(std::string(name) + ": a group of order " + std::to_string(order) +
+                             " needs more shared memory than this device has; use the CPU");
 }
 
-// ---- the convolution and its adjoint in x ------------------------------------------------------------------------------------------------------
+// ---- the convolution and its adjoint in x
+// ------------------------------------------------------------------------------------------------------
 
 // Chunks of fields: the inner index is cut into steps within each, so a chunk whose taps fill whole steps wastes nothing.
 template <class C>
@@ -193,7 +200,8 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, 
         set_chunk<C>(p, chunk);
         // The accumulators of 8 fields pass through the space of A and B in the end.
         const int64_t finish_bytes = int64_t{p.slots} * kColumnTile * (rows + 4) * sizeof(typename Policy::Accumulator);
-        launch.shared = place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, finish_bytes, chunk);
+        launch.shared =
+            place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, finish_bytes, chunk);
         return launch.shared <= budget;
     };
     // The chunk within the budget that takes the fewest steps, up to a tenth more than the fewest possible.
@@ -224,7 +232,8 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, 
 
     p.column_blocks = static_cast<int>(divide_up(p.out_fields, p.column_tiles * kColumnTile));
     const int64_t weight_bytes = int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * kColumnTileBytes;
-    launch.workspace = round_up(weight_bytes, kAlignment) + round_up(int64_t{p.orbits} * p.length * (p.geometry.staged ? 4 : 16), kAlignment);
+    launch.workspace =
+        round_up(weight_bytes, kAlignment) + round_up(int64_t{p.orbits} * p.length * (p.geometry.staged ? 4 : 16), kAlignment);
     double blocks = static_cast<double>(p.batch) * p.column_blocks * p.groups;
     for (int i = 0; i < 3; ++i) blocks *= p.geometry.tiles[i];
     launch.grid = grid_size(blocks, name);
@@ -232,8 +241,8 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, 
 }
 
 template <class Policy>
-void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const View& in, const View& weight, const View& bias,
-                     const View& out, const void* tables, void* workspace, void* stream, const char* name) {
+void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const View& in, const View& weight,
+                     const View& bias, const View& out, const void* tables, void* workspace, void* stream, const char* name) {
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", section_sizes(plan, adjoint).slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         Convolution p{};
@@ -244,7 +253,8 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
         p.out = field_of(out);
         p.bias = bias.defined() ? bias.data : nullptr;
         p.weights = static_cast<char*>(workspace);
-        const int64_t elements = int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * Policy::kStep * kColumnTile;
+        const int64_t elements =
+            int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * Policy::kStep * kColumnTile;
         p.offsets = p.weights + round_up(elements / (Policy::kStep * kColumnTile) * kColumnTileBytes, kAlignment);
 
         Packing packing{};
@@ -266,7 +276,8 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
     });
 }
 
-// ---- the weight gradient -----------------------------------------------------------------------------------------------------------------------
+// ---- the weight gradient
+// -----------------------------------------------------------------------------------------------------------------------
 
 template <class C>
 Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const char* name, WeightGradient& p) {
@@ -321,8 +332,8 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& sha
 }
 
 template <class Policy>
-void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight, const void* tables,
-                         void* workspace, void* stream, const char* name) {
+void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
+                         const void* tables, void* workspace, void* stream, const char* name) {
     const int slots = std::max(plan.order, section_sizes(plan, false).weight_slots);
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
         using C = decltype(configuration);
@@ -355,7 +366,8 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
             launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, stream, unpacking);
         }
         unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
-        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, stream, unpacking);
+        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, stream,
+               unpacking);
     });
 }
 

@@ -106,7 +106,8 @@ Draft forward_draft(const GroupConvPlan& plan) {
         draft.orbit_length.push_back(orbit.length);
         for (int h = 0; h < draft.sizes.length; ++h)
             for (int i = 0; i < 4; ++i) draft.taps.push_back(h >= orbit.length ? 0 : i < 3 ? orbit.tap[3 * h + i] : orbit.source[h]);
-        for (int u = 0; u < draft.sizes.weight_length; ++u) draft.weight_index.push_back(u < weights ? static_cast<int>(orbit.weight_index[u]) : -1);
+        for (int u = 0; u < draft.sizes.weight_length; ++u)
+            draft.weight_index.push_back(u < weights ? static_cast<int>(orbit.weight_index[u]) : -1);
         draft.analysis.push_back(
             pad_columns(widen_rows(orbit.analysis, orbit.length, plan.irreps, orbit.inner, false), orbit.length, draft.sizes.length));
         draft.weight_matrix.push_back(

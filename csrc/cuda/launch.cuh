@@ -20,12 +20,24 @@ namespace cuda {
 
 #if defined(ISOTYPIC_EMULATE)
 
-inline int thread_index() { return emulation::machine().thread; }
-inline int thread_count() { return emulation::machine().threads; }
-inline unsigned block_index() { return emulation::machine().block; }
-inline unsigned block_count() { return emulation::machine().grid; }
-inline char* shared_memory() { return emulation::machine().shared; }
-inline size_t shared_memory_limit(const char*) { return emulation::machine().shared_limit; }
+inline int thread_index() {
+    return emulation::machine().thread;
+}
+inline int thread_count() {
+    return emulation::machine().threads;
+}
+inline unsigned block_index() {
+    return emulation::machine().block;
+}
+inline unsigned block_count() {
+    return emulation::machine().grid;
+}
+inline char* shared_memory() {
+    return emulation::machine().shared;
+}
+inline size_t shared_memory_limit(const char*) {
+    return emulation::machine().shared_limit;
+}
 
 template <class... Parameters, class... Arguments>
 void launch(const char*, void (*kernel)(Parameters...), unsigned grid, int block, size_t smem, void*, Arguments... arguments) {
@@ -34,10 +46,18 @@ void launch(const char*, void (*kernel)(Parameters...), unsigned grid, int block
 
 #else
 
-DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
-DEVICE int thread_count() { return static_cast<int>(blockDim.x); }
-DEVICE unsigned block_index() { return blockIdx.x; }
-DEVICE unsigned block_count() { return gridDim.x; }
+DEVICE int thread_index() {
+    return static_cast<int>(threadIdx.x);
+}
+DEVICE int thread_count() {
+    return static_cast<int>(blockDim.x);
+}
+DEVICE unsigned block_index() {
+    return blockIdx.x;
+}
+DEVICE unsigned block_count() {
+    return gridDim.x;
+}
 DEVICE char* shared_memory() {
     extern __shared__ __align__(128) char bytes[];
     return bytes;
@@ -58,7 +78,7 @@ inline size_t shared_memory_limit(const char* name) {
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, size_t smem, void* stream, Arguments... arguments) {
     if (smem > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem)), name);
-    kernel<<<grid, block, smem, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    kernel<<<grid, block, smem, static_cast<cudaStream_t>(stream)> > >(arguments...);
     check(cudaGetLastError(), name);
 }
 

@@ -7,9 +7,10 @@
 //   Float16         float16     float16       mma.sync m16n8k16               float32
 //   Float64         float64     float64       fused multiply-add              float64
 //
-// One step of the inner index is 32 bytes of operand for each of them, so all share the layout of tiles in shared memory: A has rows of 32 bytes,
-// kRowBytes apart (48, which spreads the eight rows that a quarter of ldmatrix reads over all banks), and B comes in tiles of 8 columns, 256 bytes,
-// element (k, n) at `b_index(k, n)`: in the order of the mma fragment, 8 bytes a lane, or row by row for the multiply-add policies.
+// One step of the inner index is 32 bytes of operand for each of them, so all share the layout of tiles in shared memory: A has rows of 32
+// bytes, kRowBytes apart (48, which spreads the eight rows that a quarter of ldmatrix reads over all banks), and B comes in tiles of 8
+// columns, 256 bytes, element (k, n) at `b_index(k, n)`: in the order of the mma fragment, 8 bytes a lane, or row by row for the
+// multiply-add policies.
 #pragma once
 
 #include <cstring>
@@ -41,13 +42,21 @@ DEVICE float float_of(uint32_t bits) {
     return value;
 }
 
-DEVICE float widen(float value) { return value; }
-DEVICE double widen(double value) { return value; }
-DEVICE float widen(Bfloat16Bits value) { return float_of(static_cast<uint32_t>(value.bits) << 16); }
+DEVICE float widen(float value) {
+    return value;
+}
+DEVICE double widen(double value) {
+    return value;
+}
+DEVICE float widen(Bfloat16Bits value) {
+    return float_of(static_cast<uint32_t>(value.bits) << 16);
+}
 
 #if defined(ISOTYPIC_EMULATE)
 
-inline int lane_index() { return emulation::lane(); }
+inline int lane_index() {
+    return emulation::lane();
+}
 
 // Rounds away the last `count` bits of a float32 pattern: to the nearest, ties to even or away from zero.
 inline uint32_t round_bits(uint32_t bits, int count, bool ties_to_even) {
@@ -60,27 +69,37 @@ inline float widen(Float16Bits value) {
     std::memcpy(&half, &value.bits, 2);
     return static_cast<float>(half);
 }
-inline uint16_t to_bfloat16(float value) { return static_cast<uint16_t>(round_bits(bits_of(value), 16, true) >> 16); }
+inline uint16_t to_bfloat16(float value) {
+    return static_cast<uint16_t>(round_bits(bits_of(value), 16, true) >> 16);
+}
 inline uint16_t to_float16(float value) {
     const _Float16 half = static_cast<_Float16>(value);
     uint16_t bits;
     std::memcpy(&bits, &half, 2);
     return bits;
 }
-inline uint32_t to_tf32(float value) { return round_bits(bits_of(value), 13, false); }
+inline uint32_t to_tf32(float value) {
+    return round_bits(bits_of(value), 13, false);
+}
 
-inline void load_a(uint32_t (&words)[4], const char* tile) { emulation::ldmatrix_x4(words, tile + lane_index() % 16 * kRowBytes + lane_index() / 16 * 16); }
+inline void load_a(uint32_t (&words)[4], const char* tile) {
+    emulation::ldmatrix_x4(words, tile + lane_index() % 16 * kRowBytes + lane_index() / 16 * 16);
+}
 
 // Copies that complete at wait_for_copies(), or zeros where `valid` is false.
 template <int Bytes>
 void copy_async(void* target, const void* source, bool valid = true) {
     emulation::copy_async(target, source, Bytes, valid);
 }
-inline void wait_for_copies() { emulation::wait_for_copies(); }
+inline void wait_for_copies() {
+    emulation::wait_for_copies();
+}
 
 #else
 
-DEVICE int lane_index() { return static_cast<int>(threadIdx.x & 31u); }
+DEVICE int lane_index() {
+    return static_cast<int>(threadIdx.x & 31u);
+}
 
 DEVICE float widen(Float16Bits value) {
     float result;
@@ -103,7 +122,9 @@ DEVICE uint32_t to_tf32(float value) {
     return bits;
 }
 
-DEVICE uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
+DEVICE uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
 
 // The A fragment of 16 rows: lane l gives the address of half a row.
 DEVICE void load_a(uint32_t (&words)[4], const char* tile) {
@@ -120,9 +141,12 @@ DEVICE void copy_async(void* target, const void* source, bool valid = true) {
     if constexpr (Bytes == 16)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(target)), "l"(source), "r"(count) : "memory");
     else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(target)), "l"(source), "n"(Bytes), "r"(count) : "memory");
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(target)), "l"(source), "n"(Bytes), "r"(count)
+                     : "memory");
 }
-DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+DEVICE void wait_for_copies() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
 
 #endif
 
@@ -138,8 +162,12 @@ DEVICE void interleave(uint32_t a, uint32_t b, uint32_t& low, uint32_t& high) {
 }
 
 // C (16, 8) of one lane: c[2 i + j] is row lane / 4 + 8 i and column 2 (lane % 4) + j, for every policy.
-DEVICE int fragment_row(int i) { return lane_index() / 4 + 8 * (i / 2); }
-DEVICE int fragment_column(int i) { return 2 * (lane_index() % 4) + i % 2; }
+DEVICE int fragment_row(int i) {
+    return lane_index() / 4 + 8 * (i / 2);
+}
+DEVICE int fragment_column(int i) {
+    return 2 * (lane_index() % 4) + i % 2;
+}
 
 // acc[m][n] += A rows (16 m ...) times column tile n, fused multiply-adds: A is read 16 bytes along the inner index at a time.
 template <class T, int M, int N, int Rows, int Columns>
@@ -163,7 +191,8 @@ DEVICE void multiply_add(T (&acc)[Rows][Columns][4], const char* a, const char* 
         for (int k = 0; k < kVector; ++k)
 #pragma unroll
             for (int n = 0; n < N; ++n) {
-                const Pair right = *reinterpret_cast<const Pair*>(b + n * tile_stride + ((half * kVector + k) * kColumnTile + column) * sizeof(T));
+                const Pair right =
+                    *reinterpret_cast<const Pair*>(b + n * tile_stride + ((half * kVector + k) * kColumnTile + column) * sizeof(T));
 #pragma unroll
                 for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -192,9 +221,9 @@ DEVICE void multiply_fragments(float (&acc)[Rows][Columns][4], const char* a, co
 struct Float32 {
     using Storage = float;
     using Accumulator = float;
-    using Word = uint32_t;                // what a thread of a transform writes at a time
-    static constexpr int kPerWord = 1;    // operands in a word
-    static constexpr int kStep = 8;       // operands in 32 bytes
+    using Word = uint32_t;              // what a thread of a transform writes at a time
+    static constexpr int kPerWord = 1;  // operands in a word
+    static constexpr int kStep = 8;     // operands in 32 bytes
     static DEVICE Word pack(const float* v) { return bits_of(v[0]); }
     static DEVICE float narrow(float value) { return value; }
     static DEVICE int b_index(int k, int n) { return k * kColumnTile + n; }
@@ -248,7 +277,9 @@ struct TensorFloat32 {
 };
 
 // The inner index runs in pairs within a word: element (k, n) sits in word k / 2 of its column.
-DEVICE int b_index_of_pairs(int k, int n) { return ((n * 4 + k / 2 % 4) * 2 + k / 8) * 2 + k % 2; }
+DEVICE int b_index_of_pairs(int k, int n) {
+    return ((n * 4 + k / 2 % 4) * 2 + k / 8) * 2 + k % 2;
+}
 
 struct BFloat16 {
     using Storage = Bfloat16Bits;
@@ -301,7 +332,8 @@ struct Float16 {
     static DEVICE int b_index(int k, int n) { return b_index_of_pairs(k, n); }
     static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if defined(ISOTYPIC_EMULATE)
-        emulation::mma(c, a, b, 2, [](uint32_t word, int half) { return widen(Float16Bits{static_cast<uint16_t>(half ? word >> 16 : word)}); });
+        emulation::mma(c, a, b, 2,
+                       [](uint32_t word, int half) { return widen(Float16Bits{static_cast<uint16_t>(half ? word >> 16 : word)}); });
 #else
         asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

@@ -79,8 +79,8 @@ POLICIES = {
     "float16": (torch.float16, False),
 }
 
-# Unit round-off of the operands. Errors are relative to the norm of the result: each operand is rounded once or twice and the result once, at random,
-# so a few units are enough for sums of any length.
+# Unit round-off of the operands. Errors are relative to the norm of the result: operands are rounded once or twice and the result once, at
+# random, so a few units are enough for sums of any length.
 ROUND_OFF = {"float32": 2.0**-24, "float64": 2.0**-53, "tf32": 2.0**-11, "bfloat16": 2.0**-9, "float16": 2.0**-12}
 
 

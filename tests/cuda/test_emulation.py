@@ -7,15 +7,16 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from group_conv_cases import CASES, POLICIES, Case, relative_error, tolerance
 from torch import Tensor
 
-from group_conv_cases import CASES, POLICIES, Case, relative_error, tolerance
 from isotypic.ops import _plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ def emulation() -> ModuleType:
         library.parent.mkdir(parents=True, exist_ok=True)
         partial = library.with_suffix(".partial")
         flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
-        includes = [f"-I{csrc}", f"-I{pybind11.get_include()}", f"-I{_python_include()}"]
+        includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
         subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "emulation_module.cpp"), "-o", str(partial)], check=True)
         partial.rename(library)
     spec = importlib.util.spec_from_file_location("_cuda_emulation", library)
@@ -46,12 +47,6 @@ def emulation() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _python_include() -> str:
-    import sysconfig
-
-    return sysconfig.get_paths()["include"]
 
 
 class Kernels:
@@ -68,13 +63,10 @@ class Kernels:
         case = self.case
         lead = 2 if case.field == "scalar" else 3
 
-        def axes(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
-            return _plan.embed(values, fill)
-
         def option(name: str, default: int) -> tuple[int, int, int]:
-            return axes((case.options.get(name, default),) * len(case.kernel), default)
+            return _plan.embed((case.options.get(name, default),) * len(case.kernel), default)
 
-        sizes = [axes(tuple(x.shape[lead:]), 1), axes(tuple(y.shape[3:]), 1), axes(case.kernel, 1)]
+        sizes = [_plan.embed(tuple(x.shape[lead:]), 1), _plan.embed(tuple(y.shape[3:]), 1), _plan.embed(case.kernel, 1)]
         sizes += [option("stride", 1), option("padding", 0), option("dilation", 1)]
         return self.module.Shape(len(x), case.in_fields, case.out_fields, case.options.get("groups", 1), sizes)
 
@@ -136,3 +128,77 @@ def test_matches_the_expanded_bank(emulation: ModuleType, case: Case, policy: st
     assert relative_error(kernels.forward(x, weight, bias, poisoned(gradient)), y) < tolerance(policy)
     assert relative_error(kernels.transpose(gradient, weight, poisoned(x)), x_gradient) < tolerance(policy)
     assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance(policy)
+
+
+def by_name(*names: str) -> list[Case]:
+    return [case for case in CASES if case.name in names]
+
+
+@pytest.mark.parametrize("policy", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("case", by_name("p4m", "O", "p6_generic_complex", "lift_p4m", "stride"), ids=lambda case: case.name)
+def test_threads_in_either_order_and_any_shared_memory(emulation: ModuleType, case: Case, policy: str) -> None:
+    # The tile is staged in one piece, in chunks of fields, or not at all, with one buffer or two. A missing barrier shows in reverse.
+    dtype, allow_tf32 = POLICIES[policy]
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = problem(case, dtype)
+    for shared in (SMALLEST * 2 // 3, HOPPER):
+        results = []
+        for reverse in (False, True):
+            kernels = Kernels(emulation, case, allow_tf32=allow_tf32, shared=shared, reverse=reverse)
+            results.append(
+                (
+                    kernels.forward(x, weight, bias, poisoned(gradient)),
+                    kernels.transpose(gradient, weight, poisoned(x)),
+                    kernels.weight(x, gradient, poisoned(weight)),
+                )
+            )
+        for forwards, backwards, expected in zip(*results, (y, x_gradient, weight_gradient), strict=True):
+            assert torch.equal(forwards, backwards)
+            assert relative_error(forwards, expected) < tolerance(policy)
+
+
+def test_too_little_shared_memory_is_an_error(emulation: ModuleType) -> None:
+    (case,) = by_name("O")
+    kernels = Kernels(emulation, case, allow_tf32=False, shared=16 * 1024)
+    (x, weight, bias), gradient, _ = problem(case, torch.float32)
+    with pytest.raises(RuntimeError, match="order 24 needs more shared memory than this device has"):
+        kernels.forward(x, weight, bias, poisoned(gradient))
+
+
+@pytest.mark.parametrize("case", by_name("p4m", "lift_p4m"), ids=lambda case: case.name)
+def test_any_strides(emulation: ModuleType, case: Case) -> None:
+    kernels = Kernels(emulation, case, allow_tf32=False)
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = problem(case, torch.float32)
+    last_first = torch.movedim(torch.movedim(x, 1, -1).contiguous(), -1, 1)  # fields vary fastest
+    every_other = torch.stack([gradient, poisoned(gradient)], dim=-1)[..., 0]
+    assert not last_first.is_contiguous() and not every_other.is_contiguous()
+    assert relative_error(kernels.forward(last_first, weight, bias, poisoned(gradient)), y) < tolerance("float32")
+    assert relative_error(kernels.transpose(every_other, weight, poisoned(x)), x_gradient) < tolerance("float32")
+    assert relative_error(kernels.weight(last_first, every_other, poisoned(weight)), weight_gradient) < tolerance("float32")
+    expanded = x[:1].expand_as(x)
+    expected = case.expected(expanded.double(), weight.double(), None if bias is None else bias.double())
+    assert relative_error(kernels.forward(expanded, weight, bias, poisoned(gradient)), expected) < tolerance("float32")
+
+
+def test_empty_batch(emulation: ModuleType) -> None:
+    (case,) = by_name("p4m")
+    kernels = Kernels(emulation, case, allow_tf32=False)
+    (x, weight, bias), gradient, _ = problem(case, torch.float32)
+    assert kernels.forward(x[:0], weight, bias, gradient[:0].clone()).numel() == 0
+    assert torch.equal(kernels.weight(x[:0], gradient[:0], poisoned(weight)), torch.zeros_like(weight))
+
+
+def test_tf32_only_when_allowed(emulation: ModuleType) -> None:
+    (case,) = by_name("p4m")
+    (x, weight, bias), gradient, (y, _, _) = problem(case, torch.float32)
+    errors = [
+        relative_error(Kernels(emulation, case, allow_tf32=tf32).forward(x, weight, bias, poisoned(gradient)), y) for tf32 in (False, True)
+    ]
+    assert errors[0] < tolerance("float32") < 100 * tolerance("float32") < errors[1]
+
+
+def test_weight_gradient_of_many_tiles(emulation: ModuleType) -> None:
+    # More tiles of positions than blocks at once, so that a block runs through several.
+    case = Case("p4_many_tiles", "p4", 1, 1, (40, 40), (1, 1), batch=36)
+    kernels = Kernels(emulation, case, allow_tf32=False)
+    (x, weight, _), gradient, (_, _, weight_gradient) = problem(case, torch.bfloat16)
+    assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance("bfloat16")
