@@ -1,0 +1,259 @@
+"""Conversion of escnn networks: against escnn itself where it is installed, and against stand-ins built to its documented layout elsewhere.
+
+escnn wants numpy < 2, a Fortran compiler and `pip install escnn --no-deps` with lie_learn, py3nj, pymanopt, autograd, joblib, requests and
+scipy beside it; its tests are skipped by name without it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from isotypic.nn import (
+    BlurPool2d,
+    GroupBatchNorm,
+    GroupConv2d,
+    GroupPool,
+    LiftConv2d,
+    SteerableConv2d,
+    SteerableLiftConv2d,
+    from_escnn,
+)
+
+
+@pytest.fixture(scope="module")
+def escnn() -> Any:
+    pytest.importorskip("escnn", reason="escnn is not installed (it needs numpy < 2 and a Fortran compiler)", exc_type=ImportError)
+    import escnn.gspaces
+    import escnn.nn
+
+    return SimpleNamespace(nn=escnn.nn, gspaces=escnn.gspaces)
+
+
+def space(escnn: Any, name: str) -> Any:
+    count = int(name[1:])
+    return escnn.gspaces.rot2dOnR2(count) if name[0] == "C" else escnn.gspaces.flipRot2dOnR2(count)
+
+
+def fields(escnn: Any, gspace: Any, kinds: Sequence[str]) -> Any:
+    return escnn.nn.FieldType(gspace, [getattr(gspace, f"{kind}_repr") for kind in kinds])
+
+
+def assert_same_function(module: Any, converted: nn.Module, size: int = 9) -> None:
+    """Equal up to float32 rounding, of which a fit to escnn's float32 samples has a little more."""
+    torch.manual_seed(1)
+    field_type = module.in_type
+    x = torch.randn(2, field_type.size, size, size)
+    expected = module(field_type(x)).tensor
+    regular = len(field_type) != field_type.size
+    found = converted(x.unflatten(1, (len(field_type), -1)) if regular else x)
+    if found.dim() == 5:
+        found = found.flatten(1, 2)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
+
+
+def randomised(module: Any) -> Any:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return module
+
+
+@pytest.mark.parametrize("name", ["C4", "D4", "C8", "D8", "C16", "D16"])
+@pytest.mark.parametrize("lift", [True, False])
+@pytest.mark.parametrize(
+    "kernel_size, arguments",
+    [
+        (3, dict(padding=1)),
+        (5, dict(padding=2, padding_mode="circular", bias=False)),
+        (7, dict(stride=2, padding=3)),
+        (5, dict(groups=2)),
+    ],
+)
+def test_convolutions(escnn: Any, name: str, lift: bool, kernel_size: int, arguments: dict[str, Any]) -> None:
+    gspace = space(escnn, name)
+    inside = fields(escnn, gspace, ["trivial" if lift else "regular"] * 2)
+    module = randomised(escnn.nn.R2Conv(inside, fields(escnn, gspace, ["regular"] * 4), kernel_size, **arguments))
+    names = (LiftConv2d, GroupConv2d) if name[1:] == "4" else (SteerableLiftConv2d, SteerableConv2d)
+    for training in (True, False):
+        converted = from_escnn(module.train(training))
+        assert type(converted) is names[not lift] and converted.training is module.training is training
+        assert_same_function(module, converted)
+
+
+@pytest.mark.parametrize("name", ["C4", "D4", "C8", "D8"])
+def test_networks(escnn: Any, name: str) -> None:
+    gspace = space(escnn, name)
+    scalars, first, second = (fields(escnn, gspace, kinds) for kinds in (["trivial"] * 2, ["regular"] * 3, ["regular"] * 2))
+    scalar_end = fields(escnn, gspace, ["trivial"] * 2)
+    module = escnn.nn.SequentialModule(
+        escnn.nn.R2Conv(scalars, first, 5, padding=2, bias=False),
+        escnn.nn.InnerBatchNorm(first),
+        escnn.nn.ReLU(first, inplace=True),
+        escnn.nn.PointwiseAvgPoolAntialiased(first, sigma=0.66, stride=2),
+        escnn.nn.SequentialModule(escnn.nn.R2Conv(first, second, 3), escnn.nn.InnerBatchNorm(second, affine=False), escnn.nn.ReLU(second)),
+        escnn.nn.GroupPooling(second),
+        escnn.nn.InnerBatchNorm(scalar_end),
+        escnn.nn.GroupPooling(scalar_end),
+    )
+    randomised(module)
+    for _ in range(2):
+        module(scalars(torch.randn(2, 2, 13, 13)))  # moves the running statistics
+    for training in (False, True):
+        module.train(training)
+        kept = copy.deepcopy({key: value.clone() for key, value in module.state_dict().items()})
+        converted = from_escnn(module)
+        assert [type(layer) for layer in converted] == [  # type: ignore[union-attr]
+            LiftConv2d if name[1:] == "4" else SteerableLiftConv2d,
+            GroupBatchNorm, nn.ReLU, BlurPool2d, nn.Sequential, GroupPool, nn.BatchNorm2d, nn.Identity,
+        ]  # fmt: skip
+        assert_same_function(module, converted, size=13)
+        converted(torch.randn(1, 2, 13, 13)).sum().backward()
+        assert all(parameter.grad is not None for parameter in converted.parameters())
+        if not training:
+            assert all(torch.equal(value, kept[key]) for key, value in module.state_dict().items())
+
+
+def test_refusals(escnn: Any) -> None:
+    c8, c6 = space(escnn, "C8"), space(escnn, "C6")
+    regular = fields(escnn, c8, ["regular"])
+    irrep = escnn.nn.FieldType(c8, [c8.irrep(1)])
+    hexagonal = fields(escnn, c6, ["regular"])
+    conv = escnn.nn.R2Conv
+    cases = [
+        (conv(irrep, regular, 5), "cannot convert R2Conv: its fields must be all regular or all trivial"),
+        (conv(regular, fields(escnn, c8, ["trivial"]), 5), "cannot convert R2Conv: its output must be regular fields"),
+        (conv(fields(escnn, c8, ["regular", "trivial"]), regular, 5), "cannot convert R2Conv: its fields must be all"),
+        (conv(hexagonal, hexagonal, 5), r"cannot convert R2Conv: its group must be that of rot2dOnR2\(N\)"),
+        (conv(regular, regular, 5, padding=1, padding_mode="replicate"), "cannot convert R2Conv: padding_mode 'replicate'"),
+        (conv(regular, regular, 5, sigma=[0.1, 0.9, 0.9]), "cannot convert R2Conv: its filters differ by"),
+        (escnn.nn.PointwiseAvgPoolAntialiased(regular, 0.66, 2, padding=0), "its padding must be half its kernel, 2, got"),
+        (escnn.nn.ELU(regular), "no conversion of ELU; there are those of SequentialModule, R2Conv"),
+        (escnn.nn.SequentialModule(escnn.nn.ReLU(regular), escnn.nn.ELU(regular)), "no conversion of ELU"),
+    ]
+    for module, message in cases:
+        with pytest.raises(TypeError, match=message):
+            from_escnn(module)
+    # Another axis of reflection is another element order.
+    tilted = escnn.gspaces.flipRot2dOnR2(8, axis=0.3)
+    with pytest.raises(TypeError, match="default axis of reflection"):
+        from_escnn(conv(fields(escnn, tilted, ["regular"]), fields(escnn, tilted, ["regular"]), 5))
+
+
+# Stand-ins: what `from_escnn` reads of an escnn module, with filters in escnn's element order, flip * N + rotation, made by turning arrays.
+
+
+def stand_in(kind: str, **attributes: Any) -> Any:
+    module = type(kind, (nn.Module,), {"__module__": "escnn.nn.modules.stand_in"})()
+    for key, value in attributes.items():
+        setattr(module, key, value)
+    return module
+
+
+class CyclicGroup:
+    def __init__(self, order: int) -> None:
+        self.order = lambda: order
+
+
+class DihedralGroup(CyclicGroup):
+    pass
+
+
+def stand_in_fields(name: str, kinds: Sequence[str]) -> Any:
+    count = int(name[1:])
+    group = CyclicGroup(count) if name[0] == "C" else DihedralGroup(2 * count)
+    gspace = SimpleNamespace(fibergroup=group, dimensionality=2, regular_repr="regular", trivial_repr="trivial")
+    size = sum(group.order() if kind == "regular" else 1 for kind in kinds)
+    return SimpleNamespace(gspace=gspace, representations=list(kinds), size=size)
+
+
+def stand_in_convolution(weight: Tensor, bias: Tensor, in_type: Any, out_type: Any, **arguments: Any) -> Any:
+    defaults = dict(stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros")
+    module = stand_in("R2Conv", in_type=in_type, out_type=out_type, kernel_size=weight.shape[-1], **{**defaults, **arguments})
+    module.expand_parameters = lambda: (weight, bias)
+    return module
+
+
+def turned(array: np.ndarray, element: int) -> np.ndarray:
+    """The filter moved by element flip * 4 + k of D_4: column -> -column first, then k counter-clockwise quarter turns."""
+    return np.rot90(array[..., ::-1] if element >= 4 else array, element % 4, axes=(-2, -1))
+
+
+def relative(order: int, r: int, s: int) -> int:
+    """r^-1 s, found by what the elements do to an array without symmetry."""
+    probe = np.arange(9).reshape(3, 3)
+    target = turned(probe, s)
+    return next(u for u in range(order) if (turned(turned(probe, u), r) == target).all())
+
+
+@pytest.mark.parametrize("name, order", [("C4", 4), ("D4", 8)])
+@pytest.mark.parametrize("lift", [True, False])
+def test_stand_in_convolutions(name: str, order: int, lift: bool) -> None:
+    """bank[o, r, c, s] = psi[o, c, r^-1 s] moved by r."""
+    psi = np.random.default_rng(0).standard_normal((2, 3, 1 if lift else order, 5, 5)).astype(np.float32)
+    bank = np.stack(
+        [np.stack([turned(psi[:, :, 0 if lift else relative(order, r, s)], r) for s in range(psi.shape[2])], axis=2) for r in range(order)],
+        axis=1,
+    )
+    weight = torch.from_numpy(bank.reshape(2 * order, 3 * psi.shape[2], 5, 5).copy())
+    bias = torch.tensor([1.0, -2.0]).repeat_interleave(order)
+    kinds = ["trivial" if lift else "regular"] * 3
+    module = stand_in_convolution(weight, bias, stand_in_fields(name, kinds), stand_in_fields(name, ["regular"] * 2), padding=2)
+    layer = from_escnn(module.eval())
+    assert type(layer) is (LiftConv2d if lift else GroupConv2d) and not layer.training
+    x = torch.randn(2, weight.shape[1], 7, 7)
+    expected = torch.nn.functional.conv2d(x, weight, bias, padding=2)
+    found = layer(x if lift else x.unflatten(1, (3, order))).flatten(1, 2)
+    assert (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
+    broken = weight.clone()
+    broken[0, 0, 0, 0] += 1
+    with pytest.raises(TypeError, match="cannot convert R2Conv: its filters differ by"):
+        from_escnn(stand_in_convolution(broken, bias, module.in_type, module.out_type))
+
+
+def test_stand_in_network() -> None:
+    torch.manual_seed(0)
+    scalars, regular = stand_in_fields("D8", ["trivial"]), stand_in_fields("D8", ["regular"] * 2)
+    plain = SteerableLiftConv2d(1, 2, 5, group="D8").to_conv()
+    norm = nn.BatchNorm3d(2)
+    norm.running_mean, norm.running_var = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5])
+    gaussian = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]).div(16)
+    module = stand_in("SequentialModule")
+    module.add_module("lift", stand_in_convolution(plain.weight.detach(), plain.bias.detach(), scalars, regular))  # type: ignore[union-attr]
+    module.add_module("norm", stand_in("InnerBatchNorm", in_type=regular, **{"batch_norm_[16]": norm}))
+    module.add_module("relu", stand_in("ReLU", in_type=regular, _inplace=True))
+    module.add_module(
+        "blur",
+        stand_in(
+            "PointwiseAvgPoolAntialiased2D",
+            in_type=regular, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), filter=gaussian.expand(32, 1, 3, 3),
+        ),
+    )  # fmt: skip
+    module.add_module("pool", stand_in("GroupPooling", in_type=regular))
+    converted = from_escnn(module.eval())
+    assert [name for name, _ in converted.named_children()] == ["lift", "norm", "relu", "blur", "pool"]
+    x = torch.randn(2, 1, 9, 9)
+    y = norm.eval()(plain(x).unflatten(1, (2, 16))).relu().flatten(1, 2)
+    y = torch.nn.functional.conv2d(y, gaussian.expand(32, 1, 3, 3), stride=2, padding=1, groups=32)
+    expected = y.unflatten(1, (2, 16)).amax(dim=2)
+    found = converted(x)
+    assert found.shape == (2, 2, 3, 3) and (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
+
+
+def test_refusals_without_escnn() -> None:
+    with pytest.raises(TypeError, match=r"from_escnn: module must be one of escnn, got torch.nn.modules.conv.Conv2d"):
+        from_escnn(nn.Conv2d(1, 1, 1))
+    with pytest.raises(TypeError, match=r"from_escnn: no conversion of NormReLU; there are those of SequentialModule, R2Conv, InnerBatch"):
+        from_escnn(stand_in("NormReLU"))
+    mixed = stand_in_fields("C8", ["regular", "trivial"])
+    with pytest.raises(TypeError, match="cannot convert GroupPooling: its fields must be all regular or all trivial"):
+        from_escnn(stand_in("GroupPooling", in_type=mixed))
