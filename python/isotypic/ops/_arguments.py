@@ -111,11 +111,11 @@ def check_weight(operator: str, group: finite_groups.Group, field: str, weight: 
     got = tuple(weight)
     lead = 2 if field == "scalar" else 3
     if len(got) != lead + axes:
-        raise ValueError(f"{operator}: weight must have shape {expected}, got {got}")
+        raise ValueError(f"{operator}: weight must have shape {expected}, got {got}; the call is for {group.name}")
     if field != "scalar" and got[2] != group.order:
         other = _groups_of_order(got[2], group.dim)
-        hint = f"; the weight is for {other}, the call is for {group.name}" if other else ""
-        raise ValueError(f"{operator}: weight must have shape {expected}, got {got}{hint}")
+        hint = f"the weight is for {other}, " if other else ""
+        raise ValueError(f"{operator}: weight must have shape {expected}, got {got}; {hint}the call is for {group.name}")
     if any(size < 1 for size in got[lead:]):
         raise ValueError(f"{operator}: weight must have a kernel of at least one tap, got shape {got}")
 
@@ -151,7 +151,9 @@ def problem(
     sources = _sources(group, field)
     lead = 2 + len(sources)
     if len(x_shape) != lead + axes or (sources and x_shape[2] != group.order):
-        raise ValueError(f"{operator}: x must have shape {_field_text(group, field, 'C')}, got {tuple(x_shape)}")
+        raise ValueError(
+            f"{operator}: x must have shape {_field_text(group, field, 'C')}, got {tuple(x_shape)}; the call is for {group.name}"
+        )
     if channel_groups < 1 or x_shape[1] % channel_groups:
         raise ValueError(f"{operator}: groups must be positive and divide C_in={x_shape[1]}, got {channel_groups}")
     fields = x_shape[1] // channel_groups
@@ -285,7 +287,7 @@ _PREPARED_LIMIT = 4096
 def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> T:
     """``prepare(x, weight, bias, *rest)``, computed once for all tensors of the same shapes. While a graph is traced every call is checked.
 
-    Of repeated calls the dtypes and devices are left to the kernel, which compares them anyway.
+    Of a repeated call dtypes and devices remain to be checked: by the kernel, or by :func:`check_tensors`.
     """
     if torch.compiler.is_dynamo_compiling():
         return prepare(x, weight, bias, *rest)
@@ -359,7 +361,8 @@ def transposed_convolution(
         resolved = resolve_group(operator, group)
         key = resolved.key
         if x.dim() != 3 + resolved.dim or x.shape[2] != resolved.order:
-            raise ValueError(f"{operator}: x must have shape {_field_text(resolved, 'regular', 'C_in')}, got {tuple(x.shape)}")
+            expected = _field_text(resolved, "regular", "C_in")
+            raise ValueError(f"{operator}: x must have shape {expected}, got {tuple(x.shape)}; the call is for {resolved.name}")
         check_weight(operator, resolved, "regular", weight.shape, f"C_in={x.shape[1]}", "C_out/groups")
         if weight.shape[0] != x.shape[1]:
             raise ValueError(f"{operator}: weight must have C_in={x.shape[1]} as its first size, got shape {tuple(weight.shape)}")
@@ -393,9 +396,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_g
     resolved = resolve_group(operator, group)
     settings = Settings(resolved.key, "linear", (), (), (), 1)
     if x.dim() < 3 or x.shape[2] != resolved.order:
-        raise ValueError(
-            f"{operator}: x must have shape (B, C, |G|={resolved.order}) or (B, C, |G|={resolved.order}, *spatial), got {tuple(x.shape)}"
-        )
+        expected = f"(B, C, |G|={resolved.order}) or (B, C, |G|={resolved.order}, *spatial)"
+        raise ValueError(f"{operator}: x must have shape {expected}, got {tuple(x.shape)}; the call is for {resolved.name}")
     problem(operator, settings, (x.shape[0], *x.shape[1:3], 1), weight.shape)
     check_bias(operator, bias, weight.shape[0])
     return settings

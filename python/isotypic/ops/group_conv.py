@@ -141,8 +141,9 @@ def group_conv_transpose(
     settings, out_size = _arguments.recall(
         _arguments.transposed_convolution, x, weight, bias, group, stride, padding, output_padding, dilation, groups, strict
     )
+    _arguments.check_tensors("group_conv_transpose", {"x": x, "weight": weight, "bias": bias})
     y = convolve_transpose(x, weight, *settings, out_size)
-    return y if bias is None else y + bias.view(-1, *(1,) * (y.dim() - 2))
+    return y if bias is None else y + bias.to(y.dtype).view(-1, *(1,) * (y.dim() - 2))
 
 
 class _Call(NamedTuple):
@@ -217,17 +218,9 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> 
             _C.group_conv(call.plan, call.shape, x, weight, bias, y)
             return y
         except (TypeError, ValueError, RuntimeError):
-            pass  # What the kernel refuses, such as a weight with gaps, the operator copies, or says what is wrong with it.
+            pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
+    _arguments.check_tensors(NAMES[settings.field], {"x": x, "weight": weight, "bias": bias})
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
-
-
-def _run(kernel: str, operator: str, call: _Call, **tensors: Tensor | None) -> None:
-    """Run a kernel. Should it refuse its tensors, say why in words."""
-    try:
-        getattr(kernels(operator), kernel)(call.plan, call.shape, *tensors.values())
-    except (TypeError, ValueError, RuntimeError):
-        _arguments.check_tensors(operator, tensors)
-        raise
 
 
 def _launch_forward(
@@ -246,7 +239,8 @@ def _launch_forward(
     if call.empty:
         y.zero_()
         return y if bias is None else y.add_(bias.view(-1, *(1,) * (y.dim() - 2)))
-    _run("group_conv", NAMES[field], call, x=x, weight=weight.contiguous(), bias=None if bias is None else bias.contiguous(), y=y)
+    packed_bias = None if bias is None else bias.contiguous()
+    kernels(NAMES[field]).group_conv(call.plan, call.shape, x, weight.contiguous(), packed_bias, y)
     return y
 
 
@@ -266,7 +260,7 @@ def _launch_transpose(
     x = y.new_empty(x_shape)
     if call.empty:
         return x.zero_()
-    _run("group_conv_transpose", "group_conv_transpose", call, y=y.contiguous(), weight=weight.contiguous(), x=x)
+    kernels("group_conv_transpose").group_conv_transpose(call.plan, call.shape, y.contiguous(), weight.contiguous(), x)
     return x
 
 
@@ -286,7 +280,7 @@ def _launch_weight(
     weight = x.new_empty(weight_shape)
     if call.empty:
         return weight.zero_()
-    _run("group_conv_weight", "group_conv_weight", call, x=x, y=y.contiguous(), weight=weight)
+    kernels("group_conv_weight").group_conv_weight(call.plan, call.shape, x, y.contiguous(), weight)
     return weight
 
 

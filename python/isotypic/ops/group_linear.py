@@ -33,6 +33,7 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     torch.Size([2, 5, 48])
     """
     settings = _arguments.recall(_arguments.linear, x, weight, bias, group)
+    _arguments.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
     if x.dim() == 3:  # the samples are the positions of one row
         return convolve(x.permute(1, 2, 0).unsqueeze(0), weight, bias, *settings).squeeze(0).permute(2, 0, 1)
     spatial = x.shape[3:]

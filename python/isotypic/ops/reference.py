@@ -63,6 +63,9 @@ def group_conv(
     groups: int = 1,
 ) -> Tensor:
     """What ``isotypic.ops.group_conv`` (and ``lift_conv`` with ``field="scalar"``) computes, by the dense bank."""
+    if weight.shape[1] == 0:  # torch gives no output fields without input fields; a field of zeros changes nothing
+        x = torch.cat([x, x.new_zeros(x.shape[0], groups, *x.shape[2:])], 1)
+        weight = torch.cat([weight, weight.new_zeros(weight.shape[0], 1, *weight.shape[2:])], 1)
     bank = filter_bank(weight, group=group, field=field)
     order = bank.shape[0] // weight.shape[0]
     flat = x if field == "scalar" else x.flatten(1, 2)
