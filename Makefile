@@ -25,7 +25,7 @@ bench: $(VENV)/.bench
 # Every CUDA target when nvcc is there, then the tests of the wheel itself: what it links to, and a self-test in an empty environment.
 wheel: $(VENV)/.installed
 	rm -f dist/isotypic-*.whl
-	ISOTYPIC_CUDA_TARGETS=all $(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
+	ISOTYPIC_CUDA_TARGETS=all $(PIP) wheel --no-build-isolation --no-deps --config-settings=build-dir=build/wheel --wheel-dir dist .
 	ISOTYPIC_WHEEL="$$(ls dist/isotypic-*.whl)" $(BIN)/python -m pytest tests/test_wheel.py
 
 lint: $(VENV)/.lint

@@ -54,7 +54,7 @@ def _draw_maps(figure: Any, digit: Tensor, models: Mapping[str, nn.Module]) -> N
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for turn in range(4):
-        axes[0, turn].imshow(digit[0].rot90(turn, (-2, -1)), cmap="gray_r")
+        axes[0, turn].imshow(digit[0].rot90(turn, (-2, -1)).numpy(), cmap="gray_r")
         axes[0, turn].set_title(f"{90 * turn}°", loc="center", fontsize=11)
     axes[0, 0].set_ylabel("input", fontsize=11, labelpad=10)
     axes[0, 4].text(
@@ -66,8 +66,8 @@ def _draw_maps(figure: Any, digit: Tensor, models: Mapping[str, nn.Module]) -> N
         back = torch.stack([turned.rot90(-turn, (-2, -1)) for turn, turned in enumerate(maps)])
         difference = (back - back[0]).abs().amax(0)
         for turn in range(4):
-            line[turn].imshow(maps[turn], cmap="magma", vmin=0, vmax=top)
-        line[4].imshow(difference, cmap="magma", vmin=0, vmax=top)
+            line[turn].imshow(maps[turn].numpy(), cmap="magma", vmin=0, vmax=top)
+        line[4].imshow(difference.numpy(), cmap="magma", vmin=0, vmax=top)
         line[0].set_ylabel(name, fontsize=12, fontweight="bold", color=COLOURS[name], labelpad=10)
         share = float(difference.max()) / top
         line[4].set_xlabel(f"{share:.0%} of the maximum" if share > 0.001 else f"{share:.0e} of the maximum", fontsize=9)

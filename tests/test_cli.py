@@ -1,0 +1,123 @@
+"""The command line: what each command prints, and one line instead of a traceback for what a user can get wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import isotypic
+from isotypic import _extension, cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stop:  # argparse
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_python_dash_m() -> None:
+    result = subprocess.run([sys.executable, "-m", "isotypic", "info", "--json"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["versions"]["torch"] == torch.__version__
+
+
+def test_info_names_every_fact(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "info")
+    assert code == 0
+    for name in isotypic.info():
+        assert any(line.startswith(name) for line in out.splitlines())
+    assert isotypic.cpu_isa() in out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_texts(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"usage: python -m isotypic {command}" in out
+    _, overview, _ = run(capsys, "--help")
+    assert command in overview
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "required: command"),
+        (("train",), "invalid choice: 'train'"),
+        (("info", "--yaml"), "unrecognized arguments: --yaml"),
+        (("check", "--group", "p5"), "p4m"),  # an unknown group lists the known ones
+        (("bench", "--group", "p5"), "p4m"),
+        (("bench", "--group", "Oh"), "--group must act on the plane, got Oh"),
+        (("bench", "--batch", "0"), "--batch must be at least 1, got 0"),
+        (("bench", "--fields", "0"), "--fields must be at least 1, got 0"),
+        (("demo", "--epochs", "0"), "--epochs must be at least 1, got 0"),
+        (("demo", "--epochs", "many"), "invalid int value: 'many'"),
+    ],
+)
+def test_user_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert text in err
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if not line.startswith(("usage:", " "))]) == 1
+
+
+def test_out_that_is_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    code, _, err = run(capsys, "demo", "--out", str(tmp_path / "taken"))
+    assert code == 2 and "taken" in err
+
+
+@pytest.mark.parametrize("package", cli.demo.EXTRA)
+def test_missing_extra_names_the_remedy(tmp_path: Path, package: str) -> None:
+    script = (
+        f"import sys; sys.modules[{package!r}] = None; from isotypic.cli import main; sys.exit(main(['demo', '--out', {str(tmp_path)!r}]))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert package in line and "pip install isotypic[demo]" in line
+
+
+def test_without_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "problem", "the extension is not there")
+    code, _, err = run(capsys, "check")
+    assert code == 2 and "the extension is not there" in err
+    assert run(capsys, "info")[0] == 0
+
+
+def test_check_tests_every_cpu_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    before = isotypic.cpu_isa()
+    code, out, _ = run(capsys, "check", "--group", "p4", "--group", "p6m")
+    assert code == 0
+    for variant in isotypic.info()["cpu_isas"]:
+        for group in ("p4", "p6m"):
+            assert any(line.startswith(f"{variant} {group} float32") and line.endswith("ok") for line in out.splitlines())
+    assert isotypic.cpu_isa() == before
+
+
+def test_check_finds_a_wrong_kernel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    right = isotypic.ops.group_conv
+    monkeypatch.setattr(isotypic.ops, "group_conv", lambda *args, **kwargs: right(*args, **kwargs) * 1.001)
+    code, out, _ = run(capsys, "check", "--group", "p4")
+    assert code == 1 and "FAILED" in out
+
+
+def test_bench_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--group", "p4", "--fields", "2", "--size", "6", "--batch", "1", "--seconds", "0")
+    threads = torch.get_num_threads()
+    code, out, _ = run(capsys, "bench", *options, "--json")
+    assert code == 0 and torch.get_num_threads() == threads
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["pass"] for line in lines] == ["forward", "training"]
+    for line in lines:
+        assert line["ratio"] == pytest.approx(line["dense_seconds"] / line["isotypic_seconds"])
+    code, out, _ = run(capsys, "bench", *options)
+    assert code == 0 and "p4 3x3" in out
