@@ -10,8 +10,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import groups, ops
-from isotypic import nn, testing  # isort: skip  (both need ops)
+from isotypic import groups, nn, ops, testing
 from isotypic._info import cpu_isa, info
 from isotypic.ops._arguments import EquivarianceWarning
 

@@ -3,8 +3,9 @@
 The one file that knows ``torch.library``, ``autograd.Function`` and functorch. A call takes one of two routes:
 
 - plain tensors in eager mode go straight to the kernel, through an ``autograd.Function`` when one of them needs a gradient;
-- everything else (``torch.compile``, export, ``make_fx``, FakeTensor, subclasses, autocast, ``torch.func``, forward mode, tracing) goes to the
-  registered operator ``torch.ops.isotypic.<name>``, whose kernels for the Autograd, Autocast, vmap and fake dispatch keys are defined below.
+- everything else (``torch.compile``, export, ``make_fx``, FakeTensor, subclasses, autocast, ``torch.func``, forward mode, tracing) goes to
+  the registered operator ``torch.ops.isotypic.<name>``, whose kernels for the Autograd, Autocast, vmap and fake dispatch keys are defined
+  below.
 
 The registered operator differentiates itself at its own Autograd key instead of through ``torch.library.register_autograd``, which fails
 under ``torch.func.grad`` and gives zero tangents in forward mode. Inside a functorch transform the Autograd key is reached once a level, as
@@ -147,8 +148,8 @@ def define(
     """Register ``isotypic::<schema>`` and return the function that routes its calls.
 
     Args:
-        schema: name, arguments and return type as in ``torch.library.define``. The tensors come first, then the settings: numbers and strings
-            only, so that graphs can be stored. There is one output, a new tensor.
+        schema: name, arguments and return type as in ``torch.library.define``. The tensors come first, then the settings: numbers and
+            strings only, so that graphs can be stored. There is one output, a new tensor.
         launch: the eager kernel, called with all arguments; the tensors hold memory and need not be contiguous.
         fake: a tensor of the output's shape and dtype, with sizes that may be symbolic.
         backward: ``backward(needs, grad, *arguments)``, the gradients of the tensors (None where ``needs`` is false), in calls of routed

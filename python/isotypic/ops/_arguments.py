@@ -6,6 +6,7 @@ traced, where sizes may be symbolic, only the normalisation runs here, and the f
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -60,8 +61,8 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
     entries = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * axes
     valid = len(entries) == axes and all(isinstance(e, (int, torch.SymInt, np.integer)) and not isinstance(e, bool) for e in entries)
     if not valid or any(entry < minimum for entry in entries):
-        kind = "an integer" if minimum < 0 else f"an integer >= {minimum}"
-        raise ValueError(f"{operator}: {name} must be {kind} or {axes} of them, got {value!r}")
+        several = f" or {axes} of them" if axes > 1 else ""
+        raise ValueError(f"{operator}: {name} must be an integer >= {minimum}{several}, got {value!r}")
     return tuple(int(e) if isinstance(e, np.integer) else e for e in entries)
 
 
@@ -154,8 +155,8 @@ def problem(
         raise ValueError(
             f"{operator}: x must have shape {_field_text(group, field, 'C')}, got {tuple(x_shape)}; the call is for {group.name}"
         )
-    if channel_groups < 1 or x_shape[1] % channel_groups:
-        raise ValueError(f"{operator}: groups must be positive and divide C_in={x_shape[1]}, got {channel_groups}")
+    if x_shape[1] % channel_groups:
+        raise ValueError(f"{operator}: groups must divide C_in={x_shape[1]}, got {channel_groups}")
     fields = x_shape[1] // channel_groups
     in_text = f"C_in={fields}" if channel_groups == 1 else f"C_in/groups={fields}"
     check_weight(operator, group, field, weight_shape, "C_out", in_text)
@@ -194,12 +195,20 @@ def check_bias(operator: str, bias: Tensor | None, out_fields: int) -> None:
 _WARNED: set[tuple[Any, ...]] = set()
 
 
+def _caller() -> int:
+    """The stack level, seen from the function that calls this one, of the first frame outside the package and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("isotypic", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def report(operator: str, configuration: tuple[Any, ...], message: str, strict: bool) -> None:
     """Warn, once per configuration, or raise."""
     if strict:
         raise ValueError(f"{operator}: {message}")
     if (operator, configuration) not in _WARNED:
-        warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=4)
+        warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=_caller())
         _WARNED.add((operator, configuration))
 
 
@@ -261,8 +270,7 @@ def _normalise(
     axes = len(kernel)
     stride = per_axis(operator, "stride", stride, axes, 1)
     dilation = per_axis(operator, "dilation", dilation, axes, 1)
-    if isinstance(groups, bool) or not isinstance(groups, (int, torch.SymInt, np.integer)):
-        raise ValueError(f"{operator}: groups must be an integer, got {groups!r}")
+    (groups,) = per_axis(operator, "groups", groups, 1, 1)
     extra: list[int] = []
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
@@ -377,12 +385,12 @@ def transposed_convolution(
         for n, s, p, d, k, o in zip(size, settings.stride, settings.padding, settings.dilation, kernel, output_padding, strict=True)
     )
     if not compiling:
-        if groups < 1 or x.shape[1] % groups:
-            raise ValueError(f"{operator}: groups must be positive and divide C_in={x.shape[1]}, got {groups}")
-        check_bias(operator, bias, weight.shape[1] * groups)
+        if x.shape[1] % settings.groups:
+            raise ValueError(f"{operator}: groups must divide C_in={x.shape[1]}, got {groups}")
+        check_bias(operator, bias, weight.shape[1] * settings.groups)
         if any(n < 1 for n in out_size):
             raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
-        problem(operator, settings, (x.shape[0], weight.shape[1] * groups, x.shape[2], *out_size), weight.shape)
+        problem(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
         check_equivariance(operator, settings, out_size, kernel, any(output_padding), strict)
     return settings, out_size
 

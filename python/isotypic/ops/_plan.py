@@ -3,8 +3,8 @@
 In numpy, as plain arrays; ``csrc/ops/group_conv.hpp`` says what a kernel does with them. There are three field types:
 
 - "regular": the input is a regular field; every tap t of the support is an orbit of its own, (h, h t) for all h in G.
-- "scalar": the input is a scalar field (the lifting convolution); the orbits are those of G on the taps, with stabilisers H, and the columns
-  of a representation rho shrink to its H-fixed vectors, of which Q_H is an orthonormal basis.
+- "scalar": the input is a scalar field (the lifting convolution); the orbits are those of G on the taps, with stabilisers H, and the
+  columns of a representation rho shrink to its H-fixed vectors, of which Q_H is an orthonormal basis.
 - "linear": the input is a regular field without spatial action (the 1x1 convolution of any group); the only tap is a point.
 """
 
@@ -69,7 +69,7 @@ def embed(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 
 def _fixed_vectors(matrices: Floats, stabiliser: tuple[int, ...]) -> Floats:
-    """Q_H (dim, q): an orthonormal basis of the vectors that rho(h) fixes for all h in H, along the coordinate axes where these are fixed."""
+    """Q_H (dim, q): an orthonormal basis of the vectors that rho(h) fixes for all h in H."""
     projector = matrices[list(stabiliser)].mean(axis=0)
     basis: list[Floats] = []
     for column in projector.T:

@@ -44,10 +44,10 @@ def lift_conv(
 
     out[o, r](x) = bias[o] + sum over c, y of f[c](y) psi[o, c](r^-1 (y - x)), for every element r of G.
 
-    Sizes are those of ``torch.nn.functional.conv2d`` / ``conv3d``, the kernel is centred, and taps outside the largest G-invariant set of the
-    kernel box are ignored. Equivariance, (L_g f)[c](x) = f[c](g^-1 x) about the centre of the grid, is exact where the outputs are centred on
-    the inputs: (size + 2 padding - dilation (k - 1) - 1) must be a multiple of the stride. Otherwise an ``EquivarianceWarning`` says once which
-    sizes would do. No warning is given in a graph that is being compiled.
+    Sizes are those of ``torch.nn.functional.conv2d`` / ``conv3d``, the kernel is centred, and taps outside the largest G-invariant set of
+    the kernel box are ignored. Equivariance, (L_g f)[c](x) = f[c](g^-1 x) about the centre of the grid, is exact where the outputs are
+    centred on the inputs: (size + 2 padding - dilation (k - 1) - 1) must be a multiple of the stride. Otherwise an ``EquivarianceWarning``
+    says once which sizes would do. No warning is given in a graph that is being compiled.
 
     Args:
         x: (B, C, *spatial), float32, float64, bfloat16 or float16, on a CPU or CUDA device, with any strides.
@@ -60,8 +60,8 @@ def lift_conv(
         strict: raise ValueError where a warning would be given.
 
     Returns: (B, C_out, |G|, *spatial).
-    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, an unknown group, tensors on
-    two devices, and a kernel larger than the padded input; RuntimeError where isotypic has no kernels.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, an unknown group, tensors
+    on two devices, and a kernel larger than the padded input; RuntimeError where isotypic has no kernels.
 
     T. Cohen, M. Welling, "Group Equivariant Convolutional Networks", 2016.
 
@@ -87,8 +87,8 @@ def group_conv(
 
     out[o, r](x) = bias[o] + sum over c, s, y of f[c, s](y) psi[o, c, r^-1 s](r^-1 (y - x)), for every element r of G.
 
-    It is computed irrep by irrep. Sizes, support and the condition for exact equivariance, (L_g f)[c, s](x) = f[c, g^-1 s](g^-1 x), are those
-    of :func:`lift_conv`.
+    It is computed irrep by irrep. Sizes, support and the condition for exact equivariance, (L_g f)[c, s](x) = f[c, g^-1 s](g^-1 x), are
+    those of :func:`lift_conv`.
 
     Args:
         x: (B, C, |G|, *spatial), float32, float64, bfloat16 or float16, on a CPU or CUDA device, with any strides.
@@ -123,7 +123,8 @@ def group_conv_transpose(
     """The transposed group convolution: the adjoint of :func:`group_conv` in its field, plus a bias.
 
     <group_conv_transpose(x, w), z> = <x, group_conv(z, w)> for all z, with the same stride, padding, dilation and groups. The output has
-    size (size - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1 on each axis, and is exactly equivariant for output_padding = 0.
+    size (size - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1 on each axis; it is exactly equivariant where output_padding
+    is 0.
 
     Args:
         x: (B, C, |G|, *spatial), float32, float64, bfloat16 or float16, on a CPU or CUDA device, with any strides.

@@ -17,14 +17,15 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     out[o, r] = bias[o] + sum over c, s of f[c, s] psi[o, c, r^-1 s], for every element r of G, at every position.
 
     Args:
-        x: (B, C, |G|) or (B, C, |G|, *spatial) with any number of spatial axes, float32, float64, bfloat16 or float16, on a CPU or CUDA device.
+        x: (B, C, |G|) or (B, C, |G|, *spatial) with any number of spatial axes, float32, float64, bfloat16 or float16, on a CPU or CUDA
+            device, with any strides.
         weight: (C_out, C, |G|), of the dtype of x.
         bias: (C_out), one number per output field.
         group: a name, a key or a group, whatever it acts on.
 
     Returns: (B, C_out, |G|) or (B, C_out, |G|, *spatial).
-    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, an unknown group and tensors
-    on two devices; RuntimeError where isotypic has no kernels.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, an unknown group and
+    tensors on two devices; RuntimeError where isotypic has no kernels.
 
     T. Cohen, M. Welling, "Group Equivariant Convolutional Networks", 2016.
 

@@ -1,4 +1,4 @@
-"""The plain twin of the kernels: the expanded filter bank and torch's own convolution. Differentiable, on every device; for tests and reading.
+"""The plain twin of the kernels: the expanded filter bank and torch's own convolution, differentiable, for tests and reading.
 
     bank[o, r, c, s](t) = psi[o, c, r^-1 s](r^-1 t)        (regular)        bank[o, r, c](t) = psi[o, c](r^-1 t)        (lift)
 
