@@ -57,6 +57,7 @@ struct Convolution : Common {
     const char* weights;  // packed, see pack_weights
     int chunk;            // fields whose taps form a run of the inner index
     int chunks, steps_of_chunk, steps;
+    uint64_t reciprocal, last_reciprocal;  // 2^32 / fields of a chunk and of the last, rounded up: exact while pairs x fields < 2^32
 };
 
 struct WeightGradient : Common {
@@ -215,6 +216,21 @@ struct Reader {
 
     DEVICE Accumulator staged(int h) const { return widen(tile[tile_offsets[h]]); }
 
+    // Offsets four at a time: each orbit's list starts at a multiple of 16 bytes.
+    template <int Order>
+    DEVICE void staged_all(Accumulator (&v)[Order]) const {
+        static_assert(Order % 4 == 0);
+        struct alignas(16) Four {
+            int offset[4];
+        };
+#pragma unroll
+        for (int h = 0; h < Order; h += 4) {
+            const Four four = *reinterpret_cast<const Four*>(tile_offsets + h);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[h + i] = widen(tile[four.offset[i]]);
+        }
+    }
+
     DEVICE Accumulator direct(int h) const {
         const int* tap = tap_coordinates + 4 * h;
         const int at[3] = {coordinate[0] + tap[0], coordinate[1] + tap[1], coordinate[2] + tap[2]};
@@ -286,8 +302,7 @@ DEVICE void transform_word(const Common& p, const Exists& exists, const Item& it
         }
         const auto reader = item(half);
         if (p.geometry.staged) {
-#pragma unroll
-            for (int h = 0; h < Program::order; ++h) v[h] = reader.staged(h);
+            reader.template staged_all<Program::order>(v);
         } else {
 #pragma unroll 1
             for (int h = 0; h < Program::order; ++h) {
@@ -396,7 +411,7 @@ struct Shared {
 template <class C>
 DEVICE Shared<typename C::Policy> set_up_shared(const Common& p, int64_t job_table) {
     char* base = shared_memory();
-    const int job_bytes = p.warps * C::kSlots * static_cast<int>(sizeof(Job));
+    const int job_bytes = p.warps * C::kSlots * static_cast<int>(sizeof(Job)), offsets = (job_bytes + 15) / 16 * 16;
     Shared<typename C::Policy> shared;
     shared.a = base;
     shared.b = base + p.shared_b;
@@ -406,7 +421,7 @@ DEVICE Shared<typename C::Policy> set_up_shared(const Common& p, int64_t job_tab
     copy_table(base + p.shared_jobs, p.tables + job_table, job_bytes);
     shared.offsets = static_cast<const int*>(p.offsets);
     if (p.offsets_in_shared) {
-        char* copy = base + p.shared_jobs + job_bytes;
+        char* copy = base + p.shared_jobs + offsets;
         copy_table(copy, p.offsets, p.orbits * p.length * 4);
         shared.offsets = reinterpret_cast<const int*>(copy);
     }
@@ -419,6 +434,9 @@ DEVICE Shared<typename C::Policy> set_up_shared(const Common& p, int64_t job_tab
 // A step of the inner index: operands `first` ... of the (tap orbit, field) pairs of a chunk of fields, field fastest.
 struct Step {
     int chunk, first, first_field, fields;
+    uint64_t reciprocal;  // of `fields`
+
+    DEVICE int orbit_of(int pair) const { return static_cast<int>(pair * reciprocal >> 32); }
 };
 
 DEVICE Step step_at(const Convolution& p, int step, int operands) {
@@ -427,6 +445,7 @@ DEVICE Step step_at(const Convolution& p, int step, int operands) {
     s.first = (step - s.chunk * p.steps_of_chunk) * operands;
     s.first_field = s.chunk * p.chunk;
     s.fields = p.in_fields - s.first_field < p.chunk ? p.in_fields - s.first_field : p.chunk;
+    s.reciprocal = s.fields == p.chunk ? p.reciprocal : p.last_reciprocal;
     return s;
 }
 
@@ -443,7 +462,7 @@ DEVICE void transform_step(const Convolution& p, const Section& section, const O
         const int word = i % 4 + outer % (kWords / 4) * 4, row = i / 4 % 8 + outer / (kWords / 4) * 8;
         const int pair = step.first + word * Policy::kPerWord;
         const auto exists = [&](int half) { return pair + half < p.orbits * step.fields; };
-        const auto orbit = [&](int half) { return (pair + half) / step.fields; };
+        const auto orbit = [&](int half) { return step.orbit_of(pair + half); };
         const auto item = [&](int half) {
             const int t = orbit(half);
             const int field = group * p.in_fields + step.first_field + (pair + half - t * step.fields);

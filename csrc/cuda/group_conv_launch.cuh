@@ -121,7 +121,8 @@ size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int64_t least, 
     int64_t end = std::max(a_bytes + b_bytes, least);
     p.shared_b = static_cast<int>(a_bytes);
     p.shared_jobs = static_cast<int>(end);
-    end = round_up(end + p.warps * C::kSlots * static_cast<int64_t>(sizeof(Job)) + (p.offsets_in_shared ? offset_bytes : 0), 16);
+    end = round_up(end + p.warps * C::kSlots * static_cast<int64_t>(sizeof(Job)), 16);
+    if (p.offsets_in_shared) end = round_up(end + offset_bytes, 16);
     p.shared_pixels = static_cast<int>(end);
     if (!p.geometry.staged) return static_cast<size_t>(end);
     end = round_up(end + int64_t{8} * p.geometry.pixels, 16);
@@ -173,6 +174,8 @@ void set_chunk(Convolution& p, int chunk) {
     p.chunks = static_cast<int>(divide_up(p.in_fields, chunk));
     p.steps_of_chunk = static_cast<int>(divide_up(static_cast<int64_t>(p.orbits) * chunk, kStep));
     const int last = p.in_fields - (p.chunks - 1) * chunk;
+    p.reciprocal = ((uint64_t{1} << 32) + chunk - 1) / chunk;
+    p.last_reciprocal = last > 0 ? ((uint64_t{1} << 32) + last - 1) / last : 0;
     p.steps = (p.chunks - 1) * p.steps_of_chunk + static_cast<int>(divide_up(static_cast<int64_t>(p.orbits) * last, kStep));
 }
 

@@ -78,7 +78,9 @@ inline size_t shared_memory_limit(const char* name) {
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, size_t smem, void* stream, Arguments... arguments) {
     if (smem > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem)), name);
-    kernel<<<grid, block, smem, static_cast<cudaStream_t>(stream)> > >(arguments...);
+    // clang-format off
+    kernel<<<grid, block, smem, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    // clang-format on
     check(cudaGetLastError(), name);
 }
 
