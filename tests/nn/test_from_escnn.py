@@ -7,6 +7,7 @@ scipy beside it; its tests are skipped by name without it.
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,18 @@ def test_convolutions(escnn: Any, name: str, lift: bool, kernel_size: int, argum
         assert_same_function(module, converted)
 
 
+@pytest.mark.parametrize("name", ["C4", "C8", "D8"])
+@pytest.mark.parametrize("lift", [True, False])
+@pytest.mark.parametrize("arguments", [dict(sigma=[0.1, 0.9, 0.9]), dict(frequencies_cutoff=3.0, padding=1), dict(dilation=2)])
+def test_convolutions_with_a_basis_of_their_own(escnn: Any, name: str, lift: bool, arguments: dict[str, Any]) -> None:
+    gspace = space(escnn, name)
+    inside = fields(escnn, gspace, ["trivial" if lift else "regular"] * 2)
+    module = randomised(escnn.nn.R2Conv(inside, fields(escnn, gspace, ["regular"] * 2), 5, **arguments))
+    converted = from_escnn(module)
+    assert_same_function(module, converted, size=11)
+    assert_same_function(module, pickle.loads(pickle.dumps(converted)), size=11)
+
+
 @pytest.mark.parametrize("name", ["C4", "D4", "C8", "D8"])
 def test_networks(escnn: Any, name: str) -> None:
     gspace = space(escnn, name)
@@ -135,7 +148,6 @@ def test_refusals(escnn: Any) -> None:
         (conv(fields(escnn, c8, ["regular", "trivial"]), regular, 5), "cannot convert R2Conv: its fields must be all"),
         (conv(hexagonal, hexagonal, 5), r"cannot convert R2Conv: its group must be that of rot2dOnR2\(N\)"),
         (conv(regular, regular, 5, padding=1, padding_mode="replicate"), "cannot convert R2Conv: padding_mode 'replicate'"),
-        (conv(regular, regular, 5, sigma=[0.1, 0.9, 0.9]), "cannot convert R2Conv: its filters differ by"),
         (escnn.nn.PointwiseAvgPoolAntialiased(regular, 0.66, 2, padding=0), "its padding must be half its kernel, 2, got"),
         (escnn.nn.ELU(regular), "no conversion of ELU; there are those of SequentialModule, R2Conv"),
         (escnn.nn.SequentialModule(escnn.nn.ReLU(regular), escnn.nn.ELU(regular)), "no conversion of ELU"),
@@ -216,8 +228,26 @@ def test_stand_in_convolutions(name: str, order: int, lift: bool) -> None:
     assert (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
     broken = weight.clone()
     broken[0, 0, 0, 0] += 1
-    with pytest.raises(TypeError, match="cannot convert R2Conv: its filters differ by"):
+    with pytest.raises(TypeError, match="cannot convert R2Conv: its filters are not equivariant"):
         from_escnn(stand_in_convolution(broken, bias, module.in_type, module.out_type))
+
+
+@pytest.mark.parametrize("lift", [True, False])
+def test_stand_in_without_a_band_limit(lift: bool) -> None:
+    """Filters of C_8 that know the quarter turns only, made by the average over them: turns of the taps, steps of 2 along the elements."""
+    torch.manual_seed(0)
+    random = torch.randn(2, 8, 3, 1 if lift else 8, 5, 5)
+    mean = sum(random.rot90(k, (-2, -1)).roll((2 * k, 2 * k), (1, 3)) for k in range(4)) / 4
+    assert isinstance(mean, Tensor)
+    weight, bias = mean.reshape(16, -1, 5, 5), torch.tensor([1.0, -2.0]).repeat_interleave(8)
+    kinds = ["trivial" if lift else "regular"] * 3
+    module = stand_in_convolution(weight, bias, stand_in_fields("C8", kinds), stand_in_fields("C8", ["regular"] * 2), stride=2, padding=1)
+    layer = from_escnn(module)
+    assert not isinstance(layer, (SteerableConv2d, SteerableLiftConv2d))
+    x = torch.randn(2, weight.shape[1], 7, 7)
+    expected = torch.nn.functional.conv2d(x, weight, bias, stride=2, padding=1)
+    found = layer(x if lift else x.unflatten(1, (3, 8))).flatten(1, 2)
+    assert (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
 
 
 def test_stand_in_network() -> None:

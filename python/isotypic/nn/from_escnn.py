@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.norm import GroupBatchNorm
-from isotypic.nn.planar_group import PlanarGroup, planar_group
+from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, permute_bank, planar_group, to_lattice_fields
 from isotypic.nn.spatial_pool import BlurPool2d
 from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
+
+
+class _LatticeConv2d(nn.Module):
+    """A convolution of fields of C_N or D_N of which nothing but its filter bank is known, as a convolution of the lattice's subgroup.
+
+    Under that subgroup it is equivariant whatever its weight; under the other rotations it is as far as the bank it was made of.
+    """
+
+    cosets: Tensor
+    places: Tensor
+
+    def __init__(self, dense: nn.Conv2d, group: PlanarGroup, regular: bool) -> None:
+        super().__init__()
+        self.regular = regular
+        cosets = torch.from_numpy(group.cosets.copy()).to(dense.weight.device)
+        self.register_buffer("cosets", cosets, persistent=False)
+        self.register_buffer("places", cosets.flatten().argsort(), persistent=False)
+        split = copy.deepcopy(dense)
+        split.weight = nn.Parameter(permute_bank(dense.weight.detach(), cosets.flatten(), regular))
+        self.conv = (GroupConv2d if regular else LiftConv2d).from_conv(split, group.lattice)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(to_lattice_fields(x, self.cosets) if self.regular else x)
+        return from_lattice_fields(y, self.places, self.cosets.shape[0])
+
+    def to_conv(self) -> nn.Conv2d:
+        conv = self.conv.to_conv()
+        assert isinstance(conv, nn.Conv2d)
+        conv.weight = nn.Parameter(permute_bank(conv.weight.detach(), self.places, self.regular))
+        return conv
 
 
 def from_escnn(module: Any) -> nn.Module:
@@ -33,13 +64,17 @@ def from_escnn(module: Any) -> nn.Module:
     The group is that of `rot2dOnR2(N)` or `flipRot2dOnR2(N)`, N a multiple of 4. Element flip * N + rotation of escnn is element
     `flip * N + rotation` of `PlanarGroup` (of p4 and p4m for N = 4), so that the channels (B, C |G|, H, W) of a regular field type are our
     (B, C, |G|, H, W) by a view, `x.unflatten(1, (-1, order))`; trivial field types stay (B, C, H, W). Plain tensors take the place of
-    geometric tensors. Layers of N = 4 go on training in the full space of p4 and p4m convolutions, of which escnn spans a part.
+    geometric tensors.
+
+    In training, layers of N = 4 have the full space of p4 and p4m convolutions, of which escnn spans a part. Those of N > 4 have the space
+    they had in escnn, when this is its default; with `rings`, `sigma`, `frequencies_cutoff` or a dilation of their own they become p4 or
+    p4m convolutions, which compute the same but are held to the symmetries of the lattice alone when trained.
 
     Args:
         module: an escnn module, in train or eval mode, on any device; it is not changed, and no tensor is shared.
 
-    Raises TypeError, naming the module, for what is not in the table: other field types, groups or modules, subclasses of these, and
-    convolutions whose filters lie outside our basis (N > 4 with `rings`, `sigma`, `frequencies_cutoff` or a dilation of their own).
+    Raises TypeError, naming the module, for what is not in the table: other field types, groups (also by another axis of reflection) or
+    modules, and subclasses of these.
 
     G. Cesa, L. Lang and M. Weiler, "A Program to Build E(N)-Equivariant Steerable CNNs", 2022.
 
@@ -113,20 +148,21 @@ def _convolution(module: Any) -> nn.Module:
         dense.weight.copy_(weight)
         if bias is not None and dense.bias is not None:
             dense.bias.copy_(bias)
-    layer: nn.Module
-    if group.index == 1:
-        layer = (GroupConv2d if regular else LiftConv2d).from_conv(dense, group.lattice)
-    else:
-        layer = (SteerableConv2d if regular else SteerableLiftConv2d).from_conv(dense, group)
-    # escnn samples its basis in float32.
-    error = (layer.to_conv().weight - dense.weight).abs().max().item()
-    if error > 1e-5 * dense.weight.abs().max().item():
+    if group.index > 1:
+        steerable = (SteerableConv2d if regular else SteerableLiftConv2d).from_conv(dense, group)
+        if _same(steerable.to_conv(), dense):
+            return steerable
+    layer = _LatticeConv2d(dense, group, regular)
+    if not _same(layer.to_conv(), dense):
         raise _unsupported(
-            module,
-            f"its filters differ by {error:.2g} from the nearest filters of {type(layer).__name__}, which has the default rings, sigma and "
-            f"frequencies_cutoff of dilation 1, and the default axis of reflection",
+            module, f"its filters are not equivariant under the elements of {group} in their order (default axis of reflection)"
         )
-    return layer
+    return layer if group.index > 1 else layer.conv
+
+
+def _same(found: nn.Conv2d, dense: nn.Conv2d) -> bool:
+    """Equal filters, up to the float32 samples of escnn's basis."""
+    return bool((found.weight - dense.weight).abs().max() <= 1e-5 * dense.weight.abs().max())
 
 
 def _batch_norm(module: Any) -> nn.Module:

@@ -105,3 +105,9 @@ def from_lattice_fields(y: Tensor, places: Tensor, index: int) -> Tensor:
     if index == 1:
         return y
     return y.unflatten(1, (-1, index)).flatten(2, 3).index_select(2, places)
+
+
+def permute_bank(bank: Tensor, permutation: Tensor, regular: bool) -> Tensor:
+    """A filter bank (O |G|, C |G| or C, k, k) with the elements in another order; `regular` says whether its input has elements too."""
+    bank = bank.unflatten(0, (-1, permutation.numel()))[:, permutation].flatten(0, 1)
+    return bank.unflatten(1, (-1, permutation.numel()))[:, :, permutation].flatten(1, 2) if regular else bank

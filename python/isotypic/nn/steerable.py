@@ -15,7 +15,7 @@ from isotypic._register import needs_gradient, plain
 from isotypic.nn import _steerable_basis, bank
 from isotypic.nn._arguments import divisible, positive
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
-from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, planar_group, to_lattice_fields
+from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, permute_bank, planar_group, to_lattice_fields
 
 Self = TypeVar("Self", bound="_SteerableConv2d")
 
@@ -95,7 +95,7 @@ class _SteerableConv2d(nn.Module):
         self.register_buffer("sources", sources.to(device), persistent=False)
         self.register_buffer("cosets", cosets.to(device), persistent=False)
         self.register_buffer("places", cosets.flatten().argsort().to(device), persistent=False)
-        self._evaluated: tuple[tuple[Any, ...], Tensor] | None = None
+        self._evaluated: tuple[Any, ...] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -114,6 +114,7 @@ class _SteerableConv2d(nn.Module):
         super()._apply(fn, recurse)
         # A change of dtype rounds the basis from float64, not from the dtype before.
         self.samples = _steerable_basis.samples(self.group, self.kernel_size).to(self.coefficients)
+        self._evaluated = None
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,11 +142,12 @@ class _SteerableConv2d(nn.Module):
         traced = torch.compiler.is_compiling() or not plain(coefficients)
         if traced or self.training or needs_gradient(coefficients) or coefficients.is_inference():
             return self._expand(coefficients)
-        state = (coefficients._version, coefficients.data_ptr(), coefficients.dtype, coefficients.device)
+        state = (id(coefficients), coefficients._version, coefficients.data_ptr())
         if self._evaluated is None or self._evaluated[0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                self._evaluated = state, self._expand(coefficients)
-        return self._evaluated[1]
+                # The coefficients are kept too, so that no other tensor gets their id or their memory.
+                self._evaluated = state, coefficients.detach(), coefficients, self._expand(coefficients)
+        return self._evaluated[-1]
 
     def _lattice_bias(self) -> Tensor | None:
         return None if self.bias is None else self.bias.repeat_interleave(self.cosets.shape[0])
@@ -178,10 +180,7 @@ class _SteerableConv2d(nn.Module):
         conv = lattice.to_conv()
         assert isinstance(conv, nn.Conv2d)
         with torch.no_grad():
-            weight = conv.weight.unflatten(0, (self.out_fields, -1))[:, self.places].flatten(0, 1)
-            if self.field == "regular":
-                weight = weight.unflatten(1, (-1, self.order))[:, :, self.places].flatten(1, 2)
-            conv.weight.copy_(weight)
+            conv.weight.copy_(permute_bank(conv.weight, self.places, self.field == "regular"))
         return conv.train(self.training)
 
     @classmethod
@@ -223,9 +222,7 @@ class _SteerableConv2d(nn.Module):
             dtype=conv.weight.dtype,
         )
         with torch.no_grad():
-            dense = conv.weight.double().unflatten(0, (-1, planar.order))[:, layer.cosets.flatten()].flatten(0, 1)
-            if regular:
-                dense = dense.unflatten(1, (-1, planar.order))[:, :, layer.cosets.flatten()].flatten(1, 2)
+            dense = permute_bank(conv.weight.double(), layer.cosets.flatten(), regular)
             weight = bank.project(dense, planar.lattice, cls.field).unflatten(0, (-1, planar.index))
             samples = _steerable_basis.samples(planar.name, layer.kernel_size).to(weight.device)
             design = samples.flatten(2).transpose(1, 2).flatten(0, 1)  # (q taps, functions)
