@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "cuda/group_conv_kernels.cuh"
+#include "cuda/group_conv_weights.cuh"
 
 namespace isotypic {
 namespace cuda {

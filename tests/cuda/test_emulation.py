@@ -198,7 +198,7 @@ def test_tf32_only_when_allowed(emulation: ModuleType) -> None:
 
 def test_weight_gradient_of_many_tiles(emulation: ModuleType) -> None:
     # More tiles of positions than blocks at once, so that a block runs through several.
-    case = Case("p4_many_tiles", "p4", 1, 1, (40, 40), (1, 1), batch=36)
+    case = Case("p4_many_tiles", "p4", 1, 1, (40, 40), (1, 1), batch=22)
     kernels = Kernels(emulation, case, allow_tf32=False)
     (x, weight, _), gradient, (_, _, weight_gradient) = problem(case, torch.bfloat16)
     assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance("bfloat16")
