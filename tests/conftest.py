@@ -1,9 +1,13 @@
-"""What all tests share: a fixed seed."""
+"""What all tests share: a fixed seed, and no memory of the calls of other tests, so that warnings given once are given to every test."""
 
 import pytest
 import torch
 
+from isotypic.ops import _arguments
+
 
 @pytest.fixture(autouse=True)
-def seed() -> None:
+def fresh() -> None:
     torch.manual_seed(0)
+    _arguments._PREPARED.clear()
+    _arguments._WARNED.clear()

@@ -29,6 +29,9 @@ Gradients = Sequence[Tensor | None]
 
 _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
 
+REGISTERED, RECORDED, DIRECT = range(3)
+_Parameter, _is_grad_enabled = torch.nn.Parameter, torch.is_grad_enabled
+
 try:
     from torch._C import (
         _are_functorch_transforms_active,
@@ -41,14 +44,15 @@ try:
     forward_ad._current_level  # noqa: B018
 except (ImportError, AttributeError):
 
-    def plain(*tensors: Tensor | None) -> bool:
+    def route(*tensors: Tensor | None) -> int:
         """Without the names above nothing is known to be plain."""
-        return False
+        return REGISTERED
 
 else:
 
-    def plain(*tensors: Tensor | None) -> bool:
-        """Whether no mode is active and all tensors are ordinary ones, so that a kernel may read their memory."""
+    def route(*tensors: Tensor | None) -> int:
+        """DIRECT when no mode is active and all tensors are ordinary ones, so that a kernel may read their memory; RECORDED when autograd
+        must record such a call; REGISTERED otherwise."""
         if (
             _are_functorch_transforms_active()
             or _len_torch_dispatch_stack()
@@ -57,22 +61,26 @@ else:
             or _is_tracing()
             or forward_ad._current_level >= 0
         ):
-            return False
+            return REGISTERED
+        grad_enabled, result = _is_grad_enabled(), DIRECT
         for tensor in tensors:
             if tensor is not None:
                 kind = type(tensor)
-                if (kind is not Tensor and kind is not torch.nn.Parameter) or tensor.is_neg():
-                    return False
-        return True
+                if (kind is not Tensor and kind is not _Parameter) or tensor.is_neg():
+                    return REGISTERED
+                if grad_enabled and tensor.requires_grad:
+                    result = RECORDED
+        return result
+
+
+def plain(*tensors: Tensor | None) -> bool:
+    """Whether no mode is active and all tensors are ordinary ones, so that their memory may be read."""
+    return route(*tensors) != REGISTERED
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd would record a call with these tensors."""
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
-                return True
-    return False
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 try:
@@ -206,11 +214,10 @@ def define(
     apply = eager_node.apply  # type: ignore[attr-defined]
 
     def routed(*args: Any) -> Tensor:
-        if torch.compiler.is_dynamo_compiling() or not plain(*args[:tensors]):
+        taken = REGISTERED if torch.compiler.is_dynamo_compiling() else route(*args[:tensors])
+        if taken == REGISTERED:
             return operator(*args)
-        if needs_gradient(*args[:tensors]):
-            return apply(*args)
-        return eager(*args)
+        return eager(*args) if taken == DIRECT else apply(*args)
 
     routed.__name__ = name
     return routed

@@ -11,6 +11,7 @@ import pytest
 import torch
 from definition import EVERY_GROUP, TOLERANCE, error, group_convolution
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import isotypic as iso
 from isotypic import groups
@@ -148,6 +149,38 @@ def test_lists_are_sequences_too() -> None:
     x, weight = tensors(groups.get("p4"), True, 5, 3)
     y = iso.ops.group_conv(x, weight, group="p4", stride=[2, 2], padding=[1, 1], dilation=[1, 1])
     assert torch.equal(y, iso.ops.group_conv(x, weight, group="p4", stride=2, padding=1))
+
+
+def refuse(*args: Any) -> Tensor:
+    raise AssertionError("the call did not go straight to the kernel")
+
+
+@pytest.mark.parametrize("first", ["grad", "vmap", "fake", "inference", "meta"])
+def test_what_a_first_call_leaves_behind(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparations are kept for calls of the same shape: one made inside a transform or a mode must serve ordinary calls."""
+    size = 20 + len(first)  # a shape that no other test has prepared
+    x, weight = tensors(groups.get("p4"), True, size, 3)
+    expected = reference.group_conv(x, weight, group="p4")
+
+    def call(x: Tensor) -> Tensor:
+        return iso.ops.group_conv(x, weight, group="p4")
+
+    if first == "grad":
+        torch.func.grad(lambda x: call(x).sum())(x)
+    elif first == "vmap":
+        torch.func.vmap(call)(x[None])
+    elif first == "fake":
+        with FakeTensorMode() as mode:
+            iso.ops.group_conv(mode.from_tensor(x), mode.from_tensor(weight), group="p4")
+    elif first == "inference":
+        with torch.inference_mode():
+            call(x.clone())
+    else:
+        iso.ops.group_conv(x.to("meta"), weight.to("meta"), group="p4")
+    monkeypatch.setattr(sys.modules["isotypic.ops.group_conv"], "convolve", refuse)
+    y = call(x)
+    assert type(y) is Tensor and not y.is_inference() and y.is_contiguous()
+    assert error(y, expected) < TOLERANCE
 
 
 # Exact equivariance

@@ -293,14 +293,15 @@ _PREPARED_LIMIT = 4096
 
 
 def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> T:
-    """``prepare(x, weight, bias, *rest)``, computed once for all tensors of the same shapes. While a graph is traced every call is checked.
+    """``prepare(x, weight, bias, *rest)``, computed once for all tensors of the same shapes and all x of the same dtype and device.
 
-    Of a repeated call dtypes and devices remain to be checked: by the kernel, or by :func:`check_tensors`.
+    While a graph is traced every call is checked. Otherwise it remains to be checked that the dtypes and devices of a repeated call agree:
+    by the kernel, or by :func:`check_tensors`.
     """
     if torch.compiler.is_dynamo_compiling():
         return prepare(x, weight, bias, *rest)
     try:
-        call = (prepare, x.shape, weight.shape, None if bias is None else bias.shape, rest)
+        call = (prepare, x.shape, weight.shape, None if bias is None else bias.shape, x.dtype, x.device, rest)
         found: T | None = _PREPARED.get(call)
         if found is not None:
             return found

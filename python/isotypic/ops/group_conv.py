@@ -21,7 +21,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._extension import _C, kernels
-from isotypic._register import Gradients, define, needs_gradient, plain, product_rule
+from isotypic._register import DIRECT, Gradients, define, product_rule, route
 from isotypic.ops import _arguments, _plan
 from isotypic.ops._arguments import NAMES, Problem, Settings
 
@@ -195,12 +195,24 @@ def _call(
     return _Call(_device_plan(group, field, problem.kernel), shape, problem, 0 in (*x_shape, *weight_shape, *problem.y_shape))
 
 
+class _Direct:
+    """A launch of known sizes."""
+
+    __slots__ = ("output", "plan", "shape", "y_shape")
+
+    def __init__(self, call: _Call) -> None:
+        self.plan, self.shape, self.y_shape = call.plan, call.shape, call.problem.y_shape
+        self.output: Tensor | None = None
+        """One number seen as a whole output: ``empty_like`` is faster than an allocation by sizes. Made by the first call that launches,
+        because inside a transform of torch.func it would be a tensor of that transform."""
+
+
 class _Prepared(NamedTuple):
     settings: Settings
     extra: list[int]
     """What ``F.pad`` must add to x first."""
-    call: _Call | None
-    """None where the call cannot go straight to the kernel."""
+    direct: _Direct | None
+    """None where a call cannot go straight to the kernel."""
 
 
 def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> _Prepared:
@@ -208,15 +220,17 @@ def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> _Pre
     if torch.compiler.is_compiling() or extra:
         return _Prepared(settings, extra, None)
     call = _call(x.shape, weight.shape, None, *settings)
-    return _Prepared(settings, extra, None if call.empty else call)
+    return _Prepared(settings, extra, None if call.empty else _Direct(call))
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    settings, extra, call = _arguments.recall(_prepare, x, weight, bias, *rest)
-    if call is not None and plain(x, weight, bias) and not needs_gradient(x, weight, bias):
-        y = x.new_empty(call.problem.y_shape)
+    settings, extra, direct = _arguments.recall(_prepare, x, weight, bias, *rest)
+    if direct is not None and route(x, weight, bias) == DIRECT:
+        if direct.output is None:
+            direct.output = x.new_empty(()).expand(direct.y_shape)
+        y = torch.empty_like(direct.output)
         try:
-            _C.group_conv(call.plan, call.shape, x, weight, bias, y)
+            _C.group_conv(direct.plan, direct.shape, x, weight, bias, y)
             return y
         except (TypeError, ValueError, RuntimeError):
             pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
