@@ -16,7 +16,8 @@ namespace isotypic::cpu {
 namespace {
 
 static const int64_t kPanelBytes = (getenv("PB") ? atoi(getenv("PB")) : 256) << 10;   // x panel of a channel block: stays in L2 beside the blocks that stream through it
-constexpr int64_t kPaddedBytes = 4 << 20;    // padded copy of a band
+static const int64_t kBandBytes = (getenv("BB") ? atoi(getenv("BB")) : 4096) << 10;   // padded copy of a band
+static const int64_t kBandHalos = (getenv("BH") ? atoi(getenv("BH")) : 4);
 
 const KernelSet& kernel_set() {
     switch (isa()) {
@@ -142,14 +143,18 @@ struct Prepared {
         p.padded.pitch0 = p.padded.pitch1 * extent[1];
         p.band_rows = p.out_size[0];
         if (pass != Pass::transpose) {
-            const int64_t threads = max_threads(), items = std::max<int64_t>(p.batch * p.groups, 1);
-            const int64_t row_bytes = p.in_fields * p.sources * p.padded.pitch0 * itemsize * p.stride[0];
-            p.band_rows = std::min(p.band_rows, std::max<int64_t>(kPaddedBytes / std::max<int64_t>(row_bytes, 1), 1));
-            if (items < 2 * threads) {  // too few samples for the threads: cut them, in whole tiles
-                const int64_t slice = p.out_size[1] * p.out_size[2], wanted = (2 * threads + items - 1) / items;
-                const int64_t least = (kernels->tile + slice - 1) / slice;
-                if (threads > 1) p.band_rows = std::min(p.band_rows, std::max((p.out_size[0] + wanted - 1) / wanted, least));
+            // A band's copy should stay in L2 while its tiles are worked on. Its halo is copied once more for each band, so that a band is no
+            // shorter than some halos; nor than a tile.
+            const int64_t threads = max_threads(), items = std::max<int64_t>(p.batch * p.groups, 1), slice = p.out_size[1] * p.out_size[2];
+            const int64_t least = (kernels->tile + slice - 1) / slice, halos = kBandHalos * p.dilation[0] * (p.kernel[0] - 1) / p.stride[0];
+            const int64_t row_bytes = p.in_fields * p.sources * p.padded.pitch0 * p.stride[0] * itemsize;
+            p.band_rows = std::min(p.band_rows, std::max({kBandBytes / std::max<int64_t>(row_bytes, 1), halos, least}));
+            if (threads > 1 && items < 2 * threads) {  // too few samples for the threads
+                const int64_t wanted = (2 * threads + items - 1) / items;
+                p.band_rows = std::min(p.band_rows, std::max((p.out_size[0] + wanted - 1) / wanted, least));
             }
+            const int64_t count = (p.out_size[0] + p.band_rows - 1) / p.band_rows;
+            p.band_rows = (p.out_size[0] + count - 1) / count;
         }
         const int64_t band_extent = (p.band_rows - 1) * p.stride[0] + p.dilation[0] * (p.kernel[0] - 1) + 1;
         p.padded.plane = p.padded.pitch0 * band_extent;

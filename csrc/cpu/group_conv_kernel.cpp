@@ -186,7 +186,13 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
         }
         map.count[v] = n;
     }
-    map.contiguous = map.count[0] == 1 && map.count[1] == 1 && map.segment[0][0].bits == kAllLanes<T> && map.segment[1][0].bits == kAllLanes<T>;
+    map.base = map.segment[0][0].offset;
+    const bool full = map.count[0] == 1 && map.count[1] == 1 && map.segment[0][0].bits == kAllLanes<T> && map.segment[1][0].bits == kAllLanes<T>;
+    map.shape = full && map.segment[1][0].offset == map.base + kLanes<T> ? TileMap<T>::run
+                : map.count[0] <= 2 && map.count[1] <= 2                 ? TileMap<T>::pairs
+                                                                         : TileMap<T>::any;
+    for (int v = 0; v < 2; ++v)  // pairs read a second segment, an empty one if need be
+        for (int n = map.count[v]; n < 2 && n < kLanes<T>; ++n) map.segment[v][n] = {map.base, 0};
     return map;
 }
 

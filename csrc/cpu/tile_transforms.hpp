@@ -25,7 +25,8 @@ template <class T>
 struct TileMap {
     int count[2];
     Segment segment[2][kLanes<T>];
-    bool contiguous;  // both vectors are one full segment
+    int64_t base;  // of the first vector, where the whole tile is one run
+    enum { run, pairs, any } shape;  // the whole tile is one run; each vector has one or two segments (a second one may be empty); anything
 };
 
 template <class T>
@@ -49,24 +50,50 @@ struct TileValues {
     int64_t field_step, element_step;
 };
 
-template <class T, int Count>
-ISOTYPIC_INLINE void gather(const T* src, const int64_t* offset, int count, const TileMap<T>& map, int v, Vec<T>* values) {
-    const int n = Count > 0 ? Count : count;
-    if (map.contiguous) {
-        const T* p = src + map.segment[v][0].offset;
+// How the values of a vector are loaded, one kind for each shape of tile, so that the transforms see plain registers.
+template <class T>
+struct GatherRun {
+    const int64_t base;
+    explicit GatherRun(const TileMap<T>& map) : base(map.base) {}
+    template <int Count>
+    ISOTYPIC_INLINE void operator()(const T* src, const int64_t* offset, int v, Vec<T>* values) const {
+        src += base + v * kLanes<T>;
 #pragma GCC unroll 64
-        for (int h = 0; h < n; ++h) values[h] = load(p + offset[h]);
-        return;
+        for (int h = 0; h < Count; ++h) values[h] = load(src + offset[h]);
     }
+};
+
+template <class T>
+struct GatherPairs {
+    const TileMap<T>& map;
+    explicit GatherPairs(const TileMap<T>& tile) : map(tile) {}
+    template <int Count>
+    ISOTYPIC_INLINE void operator()(const T* src, const int64_t* offset, int v, Vec<T>* values) const {
+        const T *first = src + map.segment[v][0].offset, *second = src + map.segment[v][1].offset;
+        const uint32_t first_bits = map.segment[v][0].bits, second_bits = map.segment[v][1].bits;
 #pragma GCC unroll 64
-    for (int h = 0; h < n; ++h) values[h] = zero<T>();
-    for (int s = 0; s < map.count[v]; ++s) {
-        const T* p = src + map.segment[v][s].offset;
-        const uint32_t bits = map.segment[v][s].bits;
-#pragma GCC unroll 64
-        for (int h = 0; h < n; ++h) values[h] = merge_load(values[h], bits, p + offset[h]);
+        for (int h = 0; h < Count; ++h)
+            values[h] = merge_load(merge_load(zero<T>(), first_bits, first + offset[h]), second_bits, second + offset[h]);
     }
-}
+};
+
+template <class T>
+struct GatherAny {
+    const TileMap<T>& map;
+    explicit GatherAny(const TileMap<T>& tile) : map(tile) {}
+    template <int Count>
+    ISOTYPIC_INLINE void operator()(const T* src, const int64_t* offset, int v, Vec<T>* values) const {
+        load_all(src, offset, Count, v, values);
+    }
+    ISOTYPIC_INLINE void load_all(const T* src, const int64_t* offset, int count, int v, Vec<T>* values) const {
+        for (int h = 0; h < count; ++h) values[h] = zero<T>();
+        for (int s = 0; s < map.count[v]; ++s) {
+            const T* p = src + map.segment[v][s].offset;
+            const uint32_t bits = map.segment[v][s].bits;
+            for (int h = 0; h < count; ++h) values[h] = merge_load(values[h], bits, p + offset[h]);
+        }
+    }
+};
 
 template <class T>
 ISOTYPIC_INLINE void scatter_add(T* dst, const int64_t* offset, int count, const TileMap<T>& map, int v, const Vec<T>* values) {
@@ -95,8 +122,8 @@ ISOTYPIC_INLINE void for_both_vectors(const Body& body) {
     }
 }
 
-template <class T, class Program>
-void analyse_channels(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels, T* panel) {
+template <class T, class Program, class Gather>
+void analyse_gathered(const Problem& p, const Tables<T>& tables, const Gather gather, const T* planes, int64_t channels, T* panel) {
     constexpr int n = Program::order;
     const int orbits = p.orbit_count;
     const int64_t plane = p.padded.plane;
@@ -106,13 +133,22 @@ void analyse_channels(const Problem& p, const Tables<T>& tables, const TileMap<T
         for (int t = 0; t < orbits; ++t, offset += n, row += n) {
             for_both_vectors<n>([&](int v) ISOTYPIC_LAMBDA {
                 Vec<T> values[n];
-                gather<T, n>(planes, offset, n, map, v, values);
+                gather.template operator()<n>(planes, offset, v, values);
                 Program::template analysis<Vec<T>, T>(values);
 #pragma GCC unroll 64
                 for (int i = 0; i < n; ++i) store(panel + row[i] + shift[i] + v * kLanes<T>, values[i]);
             });
         }
         for (int i = 0; i < n; ++i) shift[i] += tables.x_step[i];
+    }
+}
+
+template <class T, class Program>
+void analyse_channels(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels, T* panel) {
+    switch (map.shape) {
+        case TileMap<T>::run: return analyse_gathered<T, Program>(p, tables, GatherRun<T>(map), planes, channels, panel);
+        case TileMap<T>::pairs: return analyse_gathered<T, Program>(p, tables, GatherPairs<T>(map), planes, channels, panel);
+        default: return analyse_gathered<T, Program>(p, tables, GatherAny<T>(map), planes, channels, panel);
     }
 }
 
@@ -197,7 +233,7 @@ void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const Ti
         for (int t = 0; t < p.orbit_count; ++t) {
             const KernelOrbit& orbit = p.orbits[t];
             for (int v = 0; v < 2; ++v) {
-                gather<T, 0>(planes, offset, orbit.length, map, v, tables.values);
+                GatherAny<T>(map).load_all(planes, offset, orbit.length, v, tables.values);
                 for (int i = 0; i < orbit.analysis_rows; ++i)
                     store(panel + row[i] + c * step[i] + v * kLanes<T>, sparse_row<T>(orbit.analysis, i, [&](int h) { return tables.values[h]; }));
             }
