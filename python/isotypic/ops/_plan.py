@@ -68,6 +68,12 @@ def embed(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     return (fill, fill, values[0]) if values else (fill, fill, fill)
 
 
+def _three_axes(taps: Integers) -> Integers:
+    """Taps (length, n) on the axes of ``embed``: (length, 3)."""
+    columns = embed(tuple(range(1, taps.shape[1] + 1)), 0)  # 0 stands for an absent axis
+    return np.pad(taps, ((0, 0), (1, 0)))[:, list(columns)]
+
+
 def _fixed_vectors(matrices: Floats, stabiliser: tuple[int, ...]) -> Floats:
     """Q_H (dim, q): an orthonormal basis of the vectors that rho(h) fixes for all h in H."""
     projector = matrices[list(stabiliser)].mean(axis=0)
@@ -80,14 +86,21 @@ def _fixed_vectors(matrices: Floats, stabiliser: tuple[int, ...]) -> Floats:
     return np.stack(basis, axis=1) if basis else np.zeros((len(projector), 0))
 
 
-def _orbit(group: groups.Group, field: str, taps: Integers, stabiliser: tuple[int, ...], kernel: tuple[int, ...]) -> Orbit:
-    """The orbit of a tap; ``taps`` (order, n) is where each element moves it."""
-    cosets = group.left_cosets(stabiliser)[:, 0] if field == "scalar" else np.arange(group.order)
-    fixed = [_fixed_vectors(i.matrices, stabiliser if field == "scalar" else (0,)) for i in group.irreps]
+@lru_cache(maxsize=256)
+def _blocks(key: str, stabiliser: tuple[int, ...]) -> tuple[Integers, Integers, Floats, Floats]:
+    """What the orbits with one stabiliser H share: representatives of G / H, inner, analysis and weight_matrix."""
+    group = groups.get(key)
+    cosets = group.left_cosets(stabiliser)[:, 0]
+    fixed = [_fixed_vectors(i.matrices, stabiliser) for i in group.irreps]
     reduced = [i.matrices[cosets] @ q for i, q in zip(group.irreps, fixed, strict=True)]  # (length, dim, q): rho(h) Q_H
-    multiplicity = len(stabiliser) if field == "scalar" else 1
-    analysis = [multiplicity * m[:, : i.rows].reshape(len(cosets), -1).T for i, m in zip(group.irreps, reduced, strict=True)]
+    analysis = [len(stabiliser) * m[:, : i.rows].reshape(len(cosets), -1).T for i, m in zip(group.irreps, reduced, strict=True)]
     weight = [i.dim / group.order * m.reshape(len(cosets), -1).T for i, m in zip(group.irreps, reduced, strict=True)]
+    return cosets, np.array([q.shape[1] for q in fixed]), np.concatenate(analysis), np.concatenate(weight)
+
+
+def _orbit(group: groups.Group, field: str, taps: Integers, stabiliser: tuple[int, ...], kernel: tuple[int, ...]) -> Orbit:
+    """The orbit of a tap; ``taps`` (order, n) is where each element moves it. Together with a group channel a tap is moved freely."""
+    cosets, inner, analysis, weight = _blocks(group.key, stabiliser if field == "scalar" else (0,))
 
     def flat(element: Integers, tap: Integers) -> Integers:
         position = np.ravel_multi_index(tuple(tap.T), kernel) if kernel else 0
@@ -100,11 +113,11 @@ def _orbit(group: groups.Group, field: str, taps: Integers, stabiliser: tuple[in
         source, index, adjoint = cosets, flat(cosets, taps), flat(group.inverse, np.broadcast_to(opposite, taps.shape))
     return Orbit(
         source=source,
-        tap=np.array([embed(tuple(tap), 0) for tap in taps[cosets].tolist()]),
-        inner=np.array([q.shape[1] for q in fixed]),
-        analysis=np.concatenate(analysis),
+        tap=_three_axes(taps[cosets]),
+        inner=inner,
+        analysis=analysis,
         weight_index=index,
-        weight_matrix=np.concatenate(weight),
+        weight_matrix=weight,
         adjoint_index=adjoint,
     )
 
