@@ -14,7 +14,7 @@ from isotypic import testing
 from isotypic.data import Digits
 
 BATCH = 64
-LEARNING_RATE = 0.01
+LEARNING_RATE = 0.02
 
 
 def error_rate(model: nn.Module, data: Digits) -> float:
