@@ -25,18 +25,92 @@ SparseRows sparse_rows(const std::vector<double>& matrix, int rows, int columns,
     return out;
 }
 
+// Rows of a matrix, appended one by one.
+struct RowBuilder {
+    const std::vector<double>& from;
+    size_t columns;
+    std::vector<double> out;
+
+    void add(int row, int other = -1, double factor = 0) {  // from[row] + factor from[other]
+        for (size_t i = 0; i < columns; ++i) out.push_back(from[row * columns + i] + (other < 0 ? 0 : factor * from[other * columns + i]));
+    }
+};
+
+GroupConvPlan with_three_products(const GroupConvPlan& plan) {
+    GroupConvPlan out;
+    out.fourier = plan.fourier, out.order = plan.order, out.sources = plan.sources, out.weight_size = plan.weight_size;
+    RowBuilder synthesis{plan.synthesis, static_cast<size_t>(plan.order), {}};
+    int row = 0;
+    for (const IrrepBlock& irrep : plan.irreps) {
+        if (irrep.dim == 2) {
+            out.irreps.insert(out.irreps.end(), 3, {1, 1});
+            synthesis.add(row, row + 1, -1);
+            synthesis.add(row, row + 1, 1);
+            synthesis.add(row + 1);
+        } else {
+            out.irreps.push_back(irrep);
+            synthesis.add(row);
+        }
+        row += irrep.dim;
+    }
+    out.synthesis = std::move(synthesis.out);
+    for (const TapOrbit& orbit : plan.orbits) {
+        TapOrbit other;
+        other.length = orbit.length, other.source = orbit.source, other.tap = orbit.tap;
+        other.weight_index = orbit.weight_index, other.adjoint_index = orbit.adjoint_index;
+        RowBuilder analysis{orbit.analysis, static_cast<size_t>(orbit.length), {}}, weight{orbit.weight_matrix, orbit.weight_index.size(), {}};
+        int analysis_row = 0, weight_row = 0;
+        for (size_t rho = 0; rho < plan.irreps.size(); ++rho) {
+            const int inner = orbit.inner[rho];  // a stabiliser fixes all of a complex irrep of dimension 2, or nothing
+            if (plan.irreps[rho].dim == 2) {
+                require(inner == 0 || inner == 2, "an orbit keeps half of a complex irrep");
+                other.inner.insert(other.inner.end(), 3, inner / 2);
+                if (inner == 2) {
+                    analysis.add(analysis_row), analysis.add(analysis_row + 1), analysis.add(analysis_row, analysis_row + 1, 1);
+                    weight.add(weight_row), weight.add(weight_row + 1), weight.add(weight_row, weight_row + 1, -1);
+                }
+                weight_row += 2 * inner;
+            } else {
+                other.inner.push_back(inner);
+                if (inner) analysis.add(analysis_row), weight.add(weight_row);
+                weight_row += inner;
+            }
+            analysis_row += inner;
+        }
+        other.analysis = std::move(analysis.out);
+        other.weight_matrix = std::move(weight.out);
+        out.orbits.push_back(std::move(other));
+    }
+    return out;
+}
+
 }  // namespace
 
 void GroupConvPlan::finalize() {
+    derive(order);
+    bool worthwhile = false;
+    for (const IrrepBlock& irrep : irreps) {
+        if (irrep.dim > 2 || (irrep.dim == 2 && irrep.rows != 1)) return;
+        worthwhile |= irrep.dim == 2;
+    }
+    if (!worthwhile) return;
+    GroupConvPlan other = with_three_products(*this);
+    int products = 0;
+    for (const IrrepBlock& irrep : other.irreps) products += irrep.dim;
+    other.derive(products);
+    three_products = std::make_shared<const GroupConvPlan>(std::move(other));
+}
+
+void GroupConvPlan::derive(int rows) {
     require(order > 0 && (sources == order || sources == 1), "sources must be 1 or the order of the group");
-    require(synthesis.size() == static_cast<size_t>(order) * order, "synthesis must have shape (order, order)");
+    require(synthesis.size() == static_cast<size_t>(rows) * order, "synthesis must have shape (order, order)");
     require(!orbits.empty(), "there must be at least one tap orbit");
     for (size_t rho = 0; rho < irreps.size(); ++rho)
         for (int r = 0; r < irreps[rho].rows; ++r)
             for (int j = 0; j < irreps[rho].dim; ++j) row_irrep.push_back(static_cast<int>(rho)), row_r.push_back(r), row_j.push_back(j);
-    require(row_irrep.size() == static_cast<size_t>(order), "the irreps' rows * dim must sum to the order of the group");
-    sparse_synthesis = sparse_rows(synthesis, order, order, true);  // out[h] = sum over rows
-    sparse_synthesis_adjoint = sparse_rows(synthesis, order, order, false);
+    require(row_irrep.size() == static_cast<size_t>(rows), "the irreps' rows * dim must sum to the order of the group");
+    sparse_synthesis = sparse_rows(synthesis, rows, order, true);  // out[h] = sum over rows
+    sparse_synthesis_adjoint = sparse_rows(synthesis, rows, order, false);
 
     std::vector<int> first(irreps.size(), 0);
     for (TapOrbit& orbit : orbits) {

@@ -55,13 +55,33 @@ ISOTYPIC_INLINE uint16_t to_float16(float value) {  // round to nearest even
     return static_cast<uint16_t>(sign | ((bits - 0x38000000) >> 13));
 }
 
+// Rows are short: a call of memcpy or memset would cost more than the row.
+template <class T>
+ISOTYPIC_INLINE void fill_zero(T* out, int64_t count) {
+    int64_t i = 0;
+    for (; i + kLanes<T> <= count; i += kLanes<T>) store(out + i, zero<T>());
+    if (i < count) mask_store(out + i, (1u << (count - i)) - 1, zero<T>());
+}
+
+template <class T>
+ISOTYPIC_INLINE void copy_row(const T* in, int64_t count, T* out) {
+    int64_t i = 0;
+    for (; i + kLanes<T> <= count; i += kLanes<T>) store(out + i, load(in + i));
+    if (i < count) mask_store(out + i, (1u << (count - i)) - 1, merge_load(zero<T>(), (1u << (count - i)) - 1, in + i));
+}
+
 template <class T>
 ISOTYPIC_INLINE void read_row(const void* base, DType dtype, int64_t offset, int64_t stride, int64_t count, T* out) {
     switch (dtype) {
         case DType::float32: {
             const float* p = static_cast<const float*>(base) + offset;
-            if (stride == 1 && sizeof(T) == sizeof(float))
-                std::memcpy(out, p, static_cast<size_t>(count) * sizeof(float));
+            if constexpr (sizeof(T) == sizeof(float))
+                if (stride == 1) {
+                    copy_row(p, count, out);
+                    break;
+                }
+            if (stride == 1)
+                for (int64_t i = 0; i < count; ++i) out[i] = p[i];
             else
                 for (int64_t i = 0; i < count; ++i) out[i] = p[i * stride];
             break;

@@ -67,8 +67,11 @@ struct Prepared {
     std::vector<int64_t> x_base, y_base;
     std::vector<PackedMatrix> blocks;
 
-    Prepared(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y, Pass pass,
+    Prepared(const GroupConvPlan& given, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y, Pass pass,
              bool adjoint_weight = false) {
+        // Three products for a complex one pay once their additions are shared by some out fields.
+        const bool three_products = given.three_products && std::min(shape.in_fields, shape.out_fields) / shape.groups >= 8;
+        const GroupConvPlan& plan = three_products ? *given.three_products : given;
         const bool wide = x.dtype == DType::float64;
         kernels = wide ? &kernel_set().float64 : &kernel_set().float32;
         itemsize = wide ? 8 : 4;
@@ -83,6 +86,7 @@ struct Prepared {
         Problem& p = problem;
         p.order = plan.order;
         p.sources = plan.sources;
+        p.rows = static_cast<int>(plan.row_irrep.size());
         p.irrep_count = static_cast<int>(plan.irreps.size());
         p.orbit_count = static_cast<int>(plan.orbits.size());
         p.fourier = fourier_index(plan.fourier);

@@ -53,8 +53,9 @@ Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
     tables.offset = arena.template take<int64_t>(reads);
     tables.x_row = arena.template take<int64_t>(rows);
     tables.x_step = arena.template take<int64_t>(rows);
-    tables.y_row = arena.template take<int64_t>(p.order);
-    tables.y_step = arena.template take<int64_t>(p.order);
+    tables.x_next = arena.template take<int64_t>(p.rows);
+    tables.y_row = arena.template take<int64_t>(p.rows);
+    tables.y_step = arena.template take<int64_t>(p.rows);
     tables.values = arena.template take<Vec<T>>(longest);
     if (!fill) return tables;
     int64_t *offset = tables.offset, *x_row = tables.x_row, *x_step = tables.x_step;
@@ -72,10 +73,10 @@ Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
             *x_step++ = inner * kTile<T>;
         }
     }
-    for (int i = 0; i < p.order; ++i) {
+    for (int i = 0; i < p.rows; ++i) {
         const int rho = p.synthesis_irrep[i], dim = p.irreps[rho].dim;
         tables.y_row[i] = p.y_panel.base[rho] + (p.synthesis_r[i] * p.out_fields * dim + p.synthesis_j[i]) * kTile<T>;
-        tables.y_step[i] = dim * kTile<T>;
+        tables.x_next[i] = tables.y_step[i] = dim * kTile<T>;
     }
     return tables;
 }
@@ -97,7 +98,7 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
                 const int64_t i1 = j - p.padding[1];
                 T* row = dst + c * layout.plane + i * layout.pitch0 + j * layout.pitch1;
                 if (i0 < 0 || i0 >= p.in_size[0] || i1 < 0 || i1 >= p.in_size[1]) {
-                    for (int64_t k = 0; k < layout.pitch1; ++k) row[k] = 0;
+                    fill_zero(row, layout.pitch1);
                     continue;
                 }
                 const int64_t base = source + i0 * strides[3] + i1 * strides[4];
@@ -107,10 +108,10 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
                     const int64_t begin = smaller(shift >= 0 ? 0 : (-shift + p.stride[2] - 1) / p.stride[2], layout.phase_pitch);
                     const int64_t end = larger(begin, smaller(layout.phase_pitch, (p.in_size[2] - shift + p.stride[2] - 1) / p.stride[2]));
                     T* out = row + phase * layout.phase_pitch;
-                    for (int64_t k = 0; k < begin; ++k) out[k] = 0;
+                    fill_zero(out, begin);
                     if (end > begin)
                         read_row(p.x.data, p.x.dtype, base + (begin * p.stride[2] + shift) * strides[5], p.stride[2] * strides[5], end - begin, out + begin);
-                    for (int64_t k = end; k < layout.phase_pitch; ++k) out[k] = 0;
+                    fill_zero(out + end, layout.phase_pitch - end);
                 }
             }
         }
@@ -192,7 +193,7 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
                 : map.count[0] <= 2 && map.count[1] <= 2                 ? TileMap<T>::pairs
                                                                          : TileMap<T>::any;
     for (int v = 0; v < 2; ++v)  // pairs read a second segment, an empty one if need be
-        for (int n = map.count[v]; n < 2 && n < kLanes<T>; ++n) map.segment[v][n] = {map.base, 0};
+        for (int n = map.count[v]; n < 2; ++n) map.segment[v][n] = {map.base, 0};
     return map;
 }
 

@@ -68,11 +68,11 @@ struct PaddedLayout {
 };
 
 struct Problem {
-    int order, sources, irrep_count, orbit_count, fourier;  // fourier: a FourierIndex
+    int order, sources, rows, irrep_count, orbit_count, fourier;  // rows of synthesis: order, or more with three products; a FourierIndex
     const KernelIrrep* irreps;
     const KernelOrbit* orbits;
     SparseMatrix synthesis, synthesis_adjoint;  // rows h; rows (rho, r, j)
-    const int* synthesis_irrep;                 // (order): rows (rho, r, j)
+    const int* synthesis_irrep;                 // (rows): (rho, r, j)
     const int* synthesis_r;
     const int* synthesis_j;
 

@@ -74,7 +74,15 @@ struct GroupConvPlan {
     std::vector<int> row_irrep, row_r, row_j;  // rows of synthesis (rho, r, j)
     SparseRows sparse_synthesis, sparse_synthesis_adjoint;
 
+    // The same convolution with every irrep of complex type and real dimension 2 as three real products (Karatsuba), where that is worth it
+    // (p3, p4, p6, C4), else null: x rows (a, b) -> (a, b, a + b), weight rows (c, d) -> (c, d, c - d), and with m1 = a c, m2 = b d,
+    // m3 = (a + b)(c - d) the y rows are (m1 + m2, m3 - m1 + m2). Five multiplications for p4 instead of six. Used by the CPU kernels.
+    std::shared_ptr<const GroupConvPlan> three_products;
+
     void finalize();  // checks that the arrays fit together (std::invalid_argument) and derives the rest
+
+private:
+    void derive(int rows);  // rows of synthesis
 };
 
 // Sizes of one call. Spatial arrays have three entries; a 2-D problem is (H, 1, W): axis 1 has size 1, stride 1, padding 0.
@@ -102,26 +110,33 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
 
 }  // namespace cpu
 
-// The same three on the current device, queued on `stream` (a cudaStream_t) and not waited for; all results are deterministic. `tables` is
-// plan_tables(plan) in device memory, uploaded once for each device by the caller; `workspace` is device scratch of at least group_conv_workspace(...)
-// bytes, both aligned to 256 bytes. With `allow_tf32` the products of float32 tensors are TF32. std::runtime_error when a launch fails, or when the
-// group is too large for the device's shared memory.
+// The same three on the current device, queued on the caller's stream and not waited for; all results are deterministic. std::runtime_error when a
+// launch fails, when the workspace is too small, or when the group is too large for the device's shared memory.
 namespace cuda {
 
 enum class Pass { forward, transpose, weight };
+
+// What a call needs on the device beside its tensors; both buffers are aligned to 256 bytes.
+struct Context {
+    const void* tables = nullptr;  // plan_tables(plan), uploaded once for each device by the caller
+    void* workspace = nullptr;     // scratch of at least group_conv_workspace(...) bytes
+    int64_t workspace_bytes = 0;
+    void* stream = nullptr;   // cudaStream_t
+    bool allow_tf32 = false;  // products of float32 tensors may be TF32
+};
 
 std::vector<std::byte> plan_tables(const GroupConvPlan& plan);
 
 int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& shape, DType dtype, Pass pass);
 
 void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
-                bool allow_tf32, const void* tables, void* workspace, void* stream);
+                const Context& context);
 
-void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x, bool allow_tf32,
-                          const void* tables, void* workspace, void* stream);
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x,
+                          const Context& context);
 
-void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight, bool allow_tf32,
-                       const void* tables, void* workspace, void* stream);
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
+                       const Context& context);
 
 }  // namespace cuda
 
