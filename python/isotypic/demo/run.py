@@ -162,7 +162,7 @@ def _explain(results: dict[str, Any], out: Path, console: Console) -> None:
         f"Errors: {results['test_digits']} digits that were not trained on, each at {copies} angles. Equivariance error: the largest "
         "|F(g x) - g F(x)| over the group, relative to the largest |F(x)|, of the trained feature maps F in float32 (plain: over p4m). "
         f"A step: forward, loss and backward on a batch of {results['batch']}, medians of {TIMING_ROUNDS} measured in turns. Dense: "
-        "the same network through conv2d on the expanded filter bank, with the expansion in every step, and without it. The p4m network gives "
-        "a digit and its mirror image the same answer; the others need not."
+        "the same network through conv2d on the expanded filter bank, with the expansion in every step, and without it. The p4m network "
+        "gives a digit and its mirror image the same answer; the others need not."
     )
     console.print(f"\n{results['seconds']:.0f} s in all. Written: {out / 'demo.png'}, {out / 'demo.json'}")
