@@ -28,9 +28,10 @@ wheel: $(VENV)/.installed
 	ISOTYPIC_CUDA_TARGETS=all $(PIP) wheel --no-build-isolation --no-deps --config-settings=build-dir=build/wheel --wheel-dir dist .
 	ISOTYPIC_WHEEL="$$(ls dist/isotypic-*.whl)" $(BIN)/python -m pytest tests/test_wheel.py
 
+# The examples in the pages are laid out by hand.
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --exclude '*.md' .  # the examples in the pages are laid out by hand
+	$(BIN)/ruff format --check --exclude '*.md' .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy python/isotypic
 
