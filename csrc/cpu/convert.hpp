@@ -135,7 +135,7 @@ ISOTYPIC_INLINE void write_row(void* base, DType dtype, int64_t offset, int64_t 
 
 template <class T>
 ISOTYPIC_INLINE T read_value(const View& view, int64_t offset) {
-    T value;
+    T value{};
     read_row<T>(view.data, view.dtype, offset, 1, 1, &value);
     return value;
 }

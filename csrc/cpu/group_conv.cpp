@@ -15,9 +15,9 @@
 namespace isotypic::cpu {
 namespace {
 
-static const int64_t kPanelBytes = (getenv("PB") ? atoi(getenv("PB")) : 256) << 10;   // x panel of a channel block: stays in L2 beside the blocks that stream through it
-static const int64_t kBandBytes = (getenv("BB") ? atoi(getenv("BB")) : 4096) << 10;   // padded copy of a band
-static const int64_t kBandHalos = (getenv("BH") ? atoi(getenv("BH")) : 4);
+constexpr int64_t kPanelBytes = 160 << 10;  // x panel of a channel block: stays in L2 beside the blocks that stream through it
+constexpr int64_t kBandBytes = 512 << 10;   // padded copy of a band: likewise
+constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over those of its halo
 
 const KernelSet& kernel_set() {
     switch (isa()) {
