@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <map>
 
 #include "bind/bind.hpp"
 #include "bind/tensor.hpp"
@@ -68,6 +69,10 @@ GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, 
 
 [[noreturn]] void mismatch(const char* what) { throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and shape"); }
 
+[[noreturn]] void refuse_cuda(const char* name) {
+    throw std::runtime_error(std::string(name) + ": this build of isotypic has no CUDA kernels; it is built with them where nvcc is found");
+}
+
 // (B, C[, group], *spatial) as (B, C, group, s0, s1, s2); one and two spatial axes become (1, 1, W) and (H, 1, W).
 View field_view(const View& view, int spatial, int64_t fields, int64_t group, int64_t batch, const int64_t size[3], const char* name) {
     const bool has_group = view.ndim == spatial + 3;
@@ -84,13 +89,20 @@ View field_view(const View& view, int spatial, int64_t fields, int64_t group, in
     return out;
 }
 
+// What comes from Python for a call on a device, and is None for one on the CPU.
+struct DeviceArguments {
+    py::handle tables, workspace;
+    bool allow_tf32;
+};
+
 struct Arguments {
     View x, weight, bias, y;
     bool on_cuda = false;
-    int device = 0;
+    cuda::Context context;
 };
 
-Arguments check(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y, bool writes_x) {
+Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
+                bool writes_x, const DeviceArguments& device) {
     const Tensor tensor_x = to_tensor(x), tensor_weight = to_tensor(weight), tensor_y = to_tensor(y);
     Arguments out;
     const int spatial = tensor_y.view.ndim - 3;
@@ -101,40 +113,68 @@ Arguments check(const GroupConvPlan& plan, const GroupConvShape& shape, py::hand
     if (out.weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(out.weight)) mismatch("weight");
     if (!is_contiguous(tensor_y.view)) mismatch("the memory layout of y");
     if (writes_x && !is_contiguous(tensor_x.view)) mismatch("the memory layout of x");
-    out.on_cuda = tensor_x.on_cuda, out.device = tensor_x.device;
-    auto same_place = [&](const Tensor& t) { return t.on_cuda == out.on_cuda && t.device == out.device && t.view.dtype == out.x.dtype; };
+    auto same_place = [&](const Tensor& t) {
+        return t.on_cuda == tensor_x.on_cuda && t.device == tensor_x.device && t.view.dtype == out.x.dtype;
+    };
     if (!same_place(tensor_weight) || !same_place(tensor_y)) mismatch("the device or dtype of a tensor");
     if (!bias.is_none()) {
         const Tensor tensor_bias = to_tensor(bias);
         if (tensor_bias.view.numel() != shape.out_fields || !is_contiguous(tensor_bias.view) || !same_place(tensor_bias)) mismatch("bias");
         out.bias = tensor_bias.view;
     }
+    out.on_cuda = tensor_x.on_cuda;
+    if (out.on_cuda) {
+        if (!kWithCuda) refuse_cuda(name);
+        const Buffer tables = to_buffer(device.tables, tensor_x.device, "tables");
+        const Buffer workspace = to_buffer(device.workspace, tensor_x.device, "workspace");
+        out.context = {tables.data, workspace.data, workspace.bytes, current_stream(x, tensor_x.device), device.allow_tf32};
+    }
     return out;
 }
 
-void refuse_cuda(const Arguments& arguments) {
-    if (arguments.on_cuda) throw std::runtime_error("group_conv: this build of isotypic has no CUDA kernels");
+void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y, py::handle tables,
+             py::handle workspace, bool allow_tf32) {
+    const Arguments a = check("group_conv", plan, shape, x, weight, bias, y, false, {tables, workspace, allow_tf32});
+    const py::gil_scoped_release release;
+    if (!a.on_cuda) return cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y);
+    if constexpr (kWithCuda) cuda::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, a.context);
 }
 
-void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y) {
-    const Arguments a = check(plan, shape, x, weight, bias, y, false);
-    refuse_cuda(a);
-    py::gil_scoped_release release;
-    cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y);
+void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x, py::handle tables,
+               py::handle workspace, bool allow_tf32) {
+    const Arguments a = check("group_conv_transpose", plan, shape, x, weight, py::none(), y, true, {tables, workspace, allow_tf32});
+    const py::gil_scoped_release release;
+    if (!a.on_cuda) return cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x);
+    if constexpr (kWithCuda) cuda::group_conv_transpose(plan, shape, a.y, a.weight, a.x, a.context);
 }
 
-void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x) {
-    const Arguments a = check(plan, shape, x, weight, py::none(), y, true);
-    refuse_cuda(a);
-    py::gil_scoped_release release;
-    cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x);
+void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight, py::handle tables,
+                     py::handle workspace, bool allow_tf32) {
+    const Arguments a = check("group_conv_weight", plan, shape, x, weight, py::none(), y, false, {tables, workspace, allow_tf32});
+    const py::gil_scoped_release release;
+    if (!a.on_cuda) return cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight);
+    if constexpr (kWithCuda) cuda::group_conv_weight(plan, shape, a.x, a.y, a.weight, a.context);
 }
 
-void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight) {
-    const Arguments a = check(plan, shape, x, weight, py::none(), y, false);
-    refuse_cuda(a);
-    py::gil_scoped_release release;
-    cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight);
+py::array_t<uint8_t> tables(const GroupConvPlan& plan) {
+    if constexpr (kWithCuda) {
+        const std::vector<std::byte> bytes = cuda::plan_tables(plan);
+        return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes.size()), reinterpret_cast<const uint8_t*>(bytes.data()));
+    }
+    refuse_cuda("group_conv_tables");
+}
+
+int64_t workspace(const GroupConvPlan& plan, const GroupConvShape& shape, const std::string& dtype, const std::string& kernel) {
+    static const std::map<std::string, DType> dtypes = {
+        {"float32", DType::float32}, {"float64", DType::float64}, {"bfloat16", DType::bfloat16}, {"float16", DType::float16}};
+    static const std::map<std::string, cuda::Pass> passes = {
+        {"group_conv", cuda::Pass::forward}, {"group_conv_transpose", cuda::Pass::transpose}, {"group_conv_weight", cuda::Pass::weight}};
+    const auto found_dtype = dtypes.find(dtype);
+    const auto found_pass = passes.find(kernel);
+    if (found_dtype == dtypes.end()) throw py::value_error("group_conv_workspace: dtype must be float32, float64, bfloat16 or float16, got " + dtype);
+    if (found_pass == passes.end()) throw py::value_error("group_conv_workspace: kernel must be the name of one of the three, got " + kernel);
+    if constexpr (kWithCuda) return cuda::group_conv_workspace(plan, shape, found_dtype->second, found_pass->second);
+    refuse_cuda("group_conv_workspace");
 }
 
 }  // namespace
@@ -146,9 +186,15 @@ void bind_group_conv(py::module_& m) {
     py::class_<GroupConvShape>(m, "GroupConvShape", "Sizes of one call, with three spatial axes.")
         .def(py::init(&make_shape), py::arg("batch"), py::arg("in_fields"), py::arg("out_fields"), py::arg("groups"), py::arg("in_size"),
              py::arg("out_size"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"));
-    m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"), "y = x * weight + bias");
-    m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"), "adjoint in x");
-    m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"), "adjoint in weight");
+    m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
+          py::arg("tables") = py::none(), py::arg("workspace") = py::none(), py::arg("allow_tf32") = false, "y = x * weight + bias");
+    m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"),
+          py::arg("tables") = py::none(), py::arg("workspace") = py::none(), py::arg("allow_tf32") = false, "adjoint in x");
+    m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"),
+          py::arg("tables") = py::none(), py::arg("workspace") = py::none(), py::arg("allow_tf32") = false, "adjoint in weight");
+    m.def("group_conv_tables", &tables, py::arg("plan"), "The plan as the CUDA kernels read it: `tables`, once copied to the device.");
+    m.def("group_conv_workspace", &workspace, py::arg("plan"), py::arg("shape"), py::arg("dtype"), py::arg("kernel"),
+          "Bytes of `workspace` that a call of the kernel of this name needs on the current device.");
 }
 
 }  // namespace isotypic

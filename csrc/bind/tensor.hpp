@@ -13,6 +13,12 @@ namespace isotypic {
 
 namespace py = pybind11;
 
+#if defined(ISOTYPIC_WITH_CUDA)
+constexpr bool kWithCuda = true;
+#else
+constexpr bool kWithCuda = false;
+#endif
+
 struct Tensor {
     View view;
     bool on_cuda = false;
@@ -46,11 +52,20 @@ inline DType to_dtype(DLDataType type) {
     throw py::type_error("isotypic: expected a tensor of dtype float32, float64, bfloat16 or float16");
 }
 
-inline Tensor to_tensor(py::handle object) {
+// What the exchange table says about a tensor. One without storage (FakeTensor, a functorch wrapper) has a null pointer: no kernel may see it.
+inline DLTensor borrow(py::handle object) {
     DLTensor dl;
-    const DLPackExchangeAPI* api = exchange_api(object.ptr());
-    if (api->dltensor_from_py_object_no_sync(object.ptr(), &dl) != 0) throw py::error_already_set();
+    if (exchange_api(object.ptr())->dltensor_from_py_object_no_sync(object.ptr(), &dl) != 0) throw py::error_already_set();
     if (dl.ndim > kMaxDims) throw py::value_error("isotypic: expected a tensor of at most 8 dimensions, got " + std::to_string(dl.ndim));
+    int64_t numel = 1;
+    for (int i = 0; i < dl.ndim; ++i) numel *= dl.shape[i];
+    if (!dl.data && numel > 0) throw std::runtime_error("isotypic: a tensor without storage reached a kernel");
+    if (dl.device.device_type != kDLCUDA && dl.device.device_type != kDLCPU) throw std::runtime_error("isotypic: expected a CPU or CUDA tensor");
+    return dl;
+}
+
+inline Tensor to_tensor(py::handle object) {
+    const DLTensor dl = borrow(object);
     Tensor tensor;
     tensor.view.dtype = to_dtype(dl.dtype);
     tensor.view.ndim = dl.ndim;
@@ -61,12 +76,36 @@ inline Tensor to_tensor(py::handle object) {
         contiguous *= dl.shape[i];
     }
     tensor.view.data = static_cast<char*>(dl.data) + dl.byte_offset;
-    // A tensor without storage (FakeTensor, a functorch wrapper) has a null pointer: no kernel may see it.
-    if (!dl.data && contiguous > 0) throw std::runtime_error("isotypic: a tensor without storage reached a kernel");
     tensor.on_cuda = dl.device.device_type == kDLCUDA;
-    if (!tensor.on_cuda && dl.device.device_type != kDLCPU) throw std::runtime_error("isotypic: expected a CPU or CUDA tensor");
     tensor.device = dl.device.device_id;
     return tensor;
+}
+
+// Plain bytes on a CUDA device: a uint8 vector, aligned as a kernel needs it.
+struct Buffer {
+    void* data = nullptr;
+    int64_t bytes = 0;
+};
+
+inline Buffer to_buffer(py::handle object, int device, const char* name) {
+    const DLTensor dl = borrow(object);
+    Buffer buffer{static_cast<char*>(dl.data) + dl.byte_offset, dl.ndim == 1 ? dl.shape[0] : -1};
+    const bool is_bytes = dl.dtype.code == kDLUInt && dl.dtype.bits == 8 && dl.dtype.lanes == 1;
+    const bool contiguous = buffer.bytes == 0 || (buffer.bytes > 0 && (!dl.strides || dl.strides[0] == 1));
+    if (!is_bytes || !contiguous || reinterpret_cast<uintptr_t>(buffer.data) % 256)
+        throw py::type_error(std::string("isotypic: ") + name + " must be a contiguous uint8 vector, aligned to 256 bytes");
+    if (dl.device.device_type != kDLCUDA || dl.device.device_id != device)
+        throw py::value_error(std::string("isotypic: ") + name + " must be on CUDA device " + std::to_string(device));
+    return buffer;
+}
+
+// The stream that torch queues work of this thread on.
+inline void* current_stream(py::handle tensor, int device) {
+    void* stream = nullptr;
+    const DLPackExchangeAPI* api = exchange_api(tensor.ptr());
+    if (!api->current_work_stream) throw std::runtime_error("isotypic: this torch does not tell its current CUDA stream; torch >= 2.11 is needed");
+    if (api->current_work_stream(kDLCUDA, device, &stream) != 0) throw py::error_already_set();
+    return stream;
 }
 
 inline bool is_contiguous(const View& view) {

@@ -99,25 +99,33 @@ int64_t workspace(const Tables& tables, const GroupConvShape& shape, int dtype, 
     return cuda::group_conv_workspace(tables.plan, shape, static_cast<DType>(dtype), static_cast<cuda::Pass>(pass));
 }
 
-void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-             const Tensor& y, bool allow_tf32) {
-    const Workspace scratch(workspace(t, shape, std::get<1>(x), 0));
-    cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), bias ? to_view(*bias) : View{}, to_view(y), allow_tf32, t.bytes.data(),
-                     scratch.data, nullptr);
+// Calls run(context) with scratch of exactly the size that the pass asks for.
+template <class Run>
+void with_context(const Tables& t, const GroupConvShape& shape, int dtype, int pass, bool allow_tf32, const Run& run) {
+    const int64_t bytes = workspace(t, shape, dtype, pass);
+    const Workspace scratch(bytes);
+    run(cuda::Context{t.bytes.data(), scratch.data, bytes, nullptr, allow_tf32});
     scratch.check();
 }
 
+void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+             const Tensor& y, bool allow_tf32) {
+    with_context(t, shape, std::get<1>(x), 0, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), bias ? to_view(*bias) : View{}, to_view(y), context);
+    });
+}
+
 void transpose(const Tables& t, const GroupConvShape& shape, const Tensor& y, const Tensor& weight, const Tensor& x, bool allow_tf32) {
-    const Workspace scratch(workspace(t, shape, std::get<1>(y), 1));
-    cuda::group_conv_transpose(t.plan, shape, to_view(y), to_view(weight), to_view(x), allow_tf32, t.bytes.data(), scratch.data, nullptr);
-    scratch.check();
+    with_context(t, shape, std::get<1>(y), 1, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv_transpose(t.plan, shape, to_view(y), to_view(weight), to_view(x), context);
+    });
 }
 
 void weight_gradient(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& y, const Tensor& weight,
                      bool allow_tf32) {
-    const Workspace scratch(workspace(t, shape, std::get<1>(x), 2));
-    cuda::group_conv_weight(t.plan, shape, to_view(x), to_view(y), to_view(weight), allow_tf32, t.bytes.data(), scratch.data, nullptr);
-    scratch.check();
+    with_context(t, shape, std::get<1>(x), 2, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv_weight(t.plan, shape, to_view(x), to_view(y), to_view(weight), context);
+    });
 }
 
 void configure(bool reverse, size_t shared_limit) {

@@ -69,23 +69,23 @@ int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& sh
 }
 
 void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
-                bool allow_tf32, const void* tables, void* workspace, void* stream) {
-    with_policy(x.dtype, allow_tf32, [&](auto policy) {
-        run_convolution<decltype(policy)>(plan, shape, false, x, weight, bias, y, tables, workspace, stream, "group_conv");
+                const Context& context) {
+    with_policy(x.dtype, context.allow_tf32, [&](auto policy) {
+        run_convolution<decltype(policy)>(plan, shape, false, x, weight, bias, y, context, "group_conv");
     });
 }
 
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x,
-                          bool allow_tf32, const void* tables, void* workspace, void* stream) {
-    with_policy(y.dtype, allow_tf32, [&](auto policy) {
-        run_convolution<decltype(policy)>(plan, shape, true, y, weight, View{}, x, tables, workspace, stream, "group_conv_transpose");
+                          const Context& context) {
+    with_policy(y.dtype, context.allow_tf32, [&](auto policy) {
+        run_convolution<decltype(policy)>(plan, shape, true, y, weight, View{}, x, context, "group_conv_transpose");
     });
 }
 
 void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
-                       bool allow_tf32, const void* tables, void* workspace, void* stream) {
-    with_policy(x.dtype, allow_tf32, [&](auto policy) {
-        run_weight_gradient<decltype(policy)>(plan, shape, x, y, weight, tables, workspace, stream, "group_conv_weight");
+                       const Context& context) {
+    with_policy(x.dtype, context.allow_tf32, [&](auto policy) {
+        run_weight_gradient<decltype(policy)>(plan, shape, x, y, weight, context, "group_conv_weight");
     });
 }
 

@@ -159,6 +159,12 @@ inline unsigned grid_size(double blocks, const char* name) {
     return static_cast<unsigned>(blocks);
 }
 
+inline void check_workspace(const Launch& launch, const Context& context, const char* name) {
+    if (context.workspace_bytes < launch.workspace)
+        throw std::runtime_error(std::string(name) + ": the workspace must have " + std::to_string(launch.workspace) + " bytes, got " +
+                                 std::to_string(context.workspace_bytes));
+}
+
 [[noreturn]] inline void refuse_shared(const char* name, int order) {
     throw std::runtime_error(std::string(name) + ": a group of order " + std::to_string(order) +
                              " needs more shared memory than this device has; use the CPU");
@@ -246,17 +252,18 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, 
 
 template <class Policy>
 void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const View& in, const View& weight,
-                     const View& bias, const View& out, const void* tables, void* workspace, void* stream, const char* name) {
+                     const View& bias, const View& out, const Context& context, const char* name) {
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", section_sizes(plan, adjoint).slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         Convolution p{};
         const Launch convolution = plan_convolution<C>(plan, shape, adjoint, name, p);
         if (convolution.grid == 0) return;
-        p.tables = static_cast<const char*>(tables);
+        check_workspace(convolution, context, name);
+        p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(in);
         p.out = field_of(out);
         p.bias = bias.defined() ? bias.data : nullptr;
-        p.weights = static_cast<char*>(workspace);
+        p.weights = static_cast<char*>(context.workspace);
         const int64_t elements =
             int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * Policy::kStep * kColumnTile;
         p.offsets = p.weights + round_up(elements / (Policy::kStep * kColumnTile) * kColumnTileBytes, kAlignment);
@@ -275,8 +282,8 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
         packing.total = elements;
         packing.geometry = p.geometry;
         const int64_t threads = std::max<int64_t>(elements, int64_t{p.orbits} * p.length);
-        launch(name, pack_weights<Policy>, grid_size(static_cast<double>(divide_up(threads, 256)), name), 256, 0, stream, packing);
-        launch(name, convolve<C>, convolution.grid, convolution.block, convolution.shared, stream, p);
+        launch(name, pack_weights<Policy>, grid_size(static_cast<double>(divide_up(threads, 256)), name), 256, 0, context.stream, packing);
+        launch(name, convolve<C>, convolution.grid, convolution.block, convolution.shared, context.stream, p);
     });
 }
 
@@ -337,17 +344,18 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& sha
 
 template <class Policy>
 void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
-                         const void* tables, void* workspace, void* stream, const char* name) {
+                         const Context& context, const char* name) {
     const int slots = std::max(plan.order, section_sizes(plan, false).weight_slots);
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         WeightGradient p{};
         const Launch gradient = plan_weight_gradient<C>(plan, shape, name, p);
         if (gradient.grid == 0) return;
+        check_workspace(gradient, context, name);
         const int64_t values = int64_t{p.groups} * p.weight_slots * p.rows * p.columns;
         const int64_t partial = round_up(values * p.splits * static_cast<int64_t>(sizeof(typename Policy::Accumulator)), kAlignment);
-        char* scratch = static_cast<char*>(workspace);
-        p.tables = static_cast<const char*>(tables);
+        char* scratch = static_cast<char*>(context.workspace);
+        p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(x);
         p.gradient = field_of(y);
         p.partial = scratch;
@@ -357,8 +365,8 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         packing.tables = p.tables, packing.geometry = p.geometry;
         packing.offsets = reinterpret_cast<int*>(scratch + partial);
         const int64_t taps = int64_t{p.orbits} * p.length;
-        launch(name, pack_weights<Policy>, static_cast<unsigned>(divide_up(taps, 256)), 256, 0, stream, packing);
-        launch(name, weight_gradient<C>, gradient.grid, gradient.block, gradient.shared, stream, p);
+        launch(name, pack_weights<Policy>, static_cast<unsigned>(divide_up(taps, 256)), 256, 0, context.stream, packing);
+        launch(name, weight_gradient<C>, gradient.grid, gradient.block, gradient.shared, context.stream, p);
 
         Unpacking unpacking{};
         unpacking.tables = p.tables, unpacking.partial = p.partial, unpacking.psi = weight.data;
@@ -367,11 +375,11 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         unpacking.rows = p.rows, unpacking.columns = p.columns, unpacking.in_fields = p.in_fields, unpacking.out_fields = p.out_fields;
         if (p.splits > 1) {
             unpacking.total = values;
-            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, stream, unpacking);
+            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, context.stream, unpacking);
         }
         unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
-        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, stream,
-               unpacking);
+        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0,
+               context.stream, unpacking);
     });
 }
 
@@ -380,14 +388,15 @@ int64_t workspace_bytes(const GroupConvPlan& plan, const GroupConvShape& shape, 
     int64_t bytes = 0;
     const SectionSizes sizes = section_sizes(plan, pass == Pass::transpose);
     const int slots = pass == Pass::weight ? std::max(sizes.slots, sizes.weight_slots) : sizes.slots;
-    with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, "group_conv_workspace", [&](auto configuration) {
+    const char* name = pass == Pass::forward ? "group_conv" : pass == Pass::transpose ? "group_conv_transpose" : "group_conv_weight";
+    with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         if (pass == Pass::weight) {
             WeightGradient p{};
-            bytes = plan_weight_gradient<C>(plan, shape, "group_conv_workspace", p).workspace;
+            bytes = plan_weight_gradient<C>(plan, shape, name, p).workspace;
         } else {
             Convolution p{};
-            bytes = plan_convolution<C>(plan, shape, pass == Pass::transpose, "group_conv_workspace", p).workspace;
+            bytes = plan_convolution<C>(plan, shape, pass == Pass::transpose, name, p).workspace;
         }
     });
     return bytes;

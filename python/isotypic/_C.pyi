@@ -1,7 +1,13 @@
-"""The compiled kernels, as csrc/bind declares them. Tensors are torch.Tensor; outputs are allocated by the caller and overwritten."""
+"""The compiled kernels, as csrc/bind declares them. Tensors are torch.Tensor; outputs are allocated by the caller and overwritten.
+
+``tables``, ``workspace`` and ``allow_tf32`` are for CUDA tensors: uint8 vectors on their device, the first with what
+``group_conv_tables`` gives and the second as long as ``group_conv_workspace`` says.
+"""
 
 from collections.abc import Sequence
 
+import numpy
+import numpy.typing
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -36,6 +42,36 @@ def cpu_isa() -> str: ...
 def cpu_isas() -> list[str]: ...
 def set_cpu_isa(name: str) -> None: ...
 def cuda_targets() -> list[str]: ...
-def group_conv(plan: GroupConvPlan, shape: GroupConvShape, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None: ...
-def group_conv_transpose(plan: GroupConvPlan, shape: GroupConvShape, y: Tensor, weight: Tensor, x: Tensor) -> None: ...
-def group_conv_weight(plan: GroupConvPlan, shape: GroupConvShape, x: Tensor, y: Tensor, weight: Tensor) -> None: ...
+def group_conv_tables(plan: GroupConvPlan) -> numpy.typing.NDArray[numpy.uint8]: ...
+def group_conv_workspace(plan: GroupConvPlan, shape: GroupConvShape, dtype: str, kernel: str) -> int: ...
+def group_conv(
+    plan: GroupConvPlan,
+    shape: GroupConvShape,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    tables: Tensor | None = None,
+    workspace: Tensor | None = None,
+    allow_tf32: bool = False,
+) -> None: ...
+def group_conv_transpose(
+    plan: GroupConvPlan,
+    shape: GroupConvShape,
+    y: Tensor,
+    weight: Tensor,
+    x: Tensor,
+    tables: Tensor | None = None,
+    workspace: Tensor | None = None,
+    allow_tf32: bool = False,
+) -> None: ...
+def group_conv_weight(
+    plan: GroupConvPlan,
+    shape: GroupConvShape,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    tables: Tensor | None = None,
+    workspace: Tensor | None = None,
+    allow_tf32: bool = False,
+) -> None: ...

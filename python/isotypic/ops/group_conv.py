@@ -12,7 +12,7 @@ so that the derivative of each in each argument is one of the other two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._extension import _C, kernels
 from isotypic._register import DIRECT, Gradients, define, product_rule, route
-from isotypic.ops import _arguments, _plan
+from isotypic.ops import _arguments, _cuda, _plan
 from isotypic.ops._arguments import NAMES, Problem, Settings
 
 Size = int | Sequence[int]
@@ -157,9 +157,9 @@ class _Call(NamedTuple):
     """No positions, or no fields: nothing for a kernel to do."""
 
 
-@lru_cache(maxsize=256)
+@cache
 def _device_plan(group: str, field: str, kernel: tuple[int, ...]) -> Any:
-    """The plan as the extension holds it."""
+    """The plan as the extension holds it; one for good, because what is copied to a device belongs to it."""
     plan = _plan.build(group, field, kernel)
     orbits = [(o.source, o.tap, o.inner, o.analysis, o.weight_index, o.weight_matrix, o.adjoint_index) for o in plan.orbits]
     extension = kernels(NAMES[field])
@@ -238,6 +238,14 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> 
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
 
 
+def _run(operator: str, kernel: str, field: str, call: _Call, first: Tensor, *others: Tensor | None) -> None:
+    """Run a kernel of the extension, whose tensors are on one device."""
+    if first.is_cuda:
+        _cuda.launch(operator, kernel, field, call.plan, call.shape, first, *others)
+    else:
+        getattr(kernels(operator), kernel)(call.plan, call.shape, first, *others)
+
+
 def _launch_forward(
     x: Tensor,
     weight: Tensor,
@@ -255,7 +263,7 @@ def _launch_forward(
         y.zero_()
         return y if bias is None else y.add_(bias.view(-1, *(1,) * (y.dim() - 2)))
     packed_bias = None if bias is None else bias.contiguous()
-    kernels(NAMES[field]).group_conv(call.plan, call.shape, x, weight.contiguous(), packed_bias, y)
+    _run(NAMES[field], "group_conv", field, call, x, weight.contiguous(), packed_bias, y)
     return y
 
 
@@ -275,7 +283,7 @@ def _launch_transpose(
     x = y.new_empty(x_shape)
     if call.empty:
         return x.zero_()
-    kernels("group_conv_transpose").group_conv_transpose(call.plan, call.shape, y.contiguous(), weight.contiguous(), x)
+    _run("group_conv_transpose", "group_conv_transpose", field, call, y.contiguous(), weight.contiguous(), x)
     return x
 
 
@@ -295,7 +303,7 @@ def _launch_weight(
     weight = x.new_empty(weight_shape)
     if call.empty:
         return weight.zero_()
-    kernels("group_conv_weight").group_conv_weight(call.plan, call.shape, x, y.contiguous(), weight)
+    _run("group_conv_weight", "group_conv_weight", field, call, x, y.contiguous(), weight)
     return weight
 
 
