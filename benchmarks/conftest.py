@@ -1,0 +1,37 @@
+"""One thread, and a record of what ran where: every result file names machine, versions, commit and command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+import isotypic
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
+    machine_info["isotypic"] = isotypic.__version__
+    machine_info["cpu_isa"] = isotypic.cpu_isa()
+    machine_info["torch"] = torch.__version__
+    machine_info["numpy"] = numpy.__version__
+    machine_info["command"] = " ".join([Path(sys.executable).name, "-m", "pytest", *config.invocation_params.args])
+    machine_info.pop("node", None)
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+        machine_info["commit"] = commit.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        machine_info["commit"] = "unknown"
