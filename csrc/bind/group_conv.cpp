@@ -89,12 +89,6 @@ View field_view(const View& view, int spatial, int64_t fields, int64_t group, in
     return out;
 }
 
-// What comes from Python for a call on a device, and is None for one on the CPU.
-struct DeviceArguments {
-    py::handle tables, workspace;
-    bool allow_tf32;
-};
-
 struct Arguments {
     View x, weight, bias, y;
     bool on_cuda = false;
@@ -102,7 +96,7 @@ struct Arguments {
 };
 
 Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
-                bool writes_x, const DeviceArguments& device) {
+                bool writes_x, py::handle context) {
     const Tensor tensor_x = to_tensor(x), tensor_weight = to_tensor(weight), tensor_y = to_tensor(y);
     Arguments out;
     const int spatial = tensor_y.view.ndim - 3;
@@ -119,38 +113,35 @@ Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShap
     if (!same_place(tensor_weight) || !same_place(tensor_y)) mismatch("the device or dtype of a tensor");
     if (!bias.is_none()) {
         const Tensor tensor_bias = to_tensor(bias);
-        if (tensor_bias.view.numel() != shape.out_fields || !is_contiguous(tensor_bias.view) || !same_place(tensor_bias)) mismatch("bias");
+        if (tensor_bias.view.ndim != 1 || tensor_bias.view.sizes[0] != shape.out_fields || !is_contiguous(tensor_bias.view) || !same_place(tensor_bias)) mismatch("bias");
         out.bias = tensor_bias.view;
     }
     out.on_cuda = tensor_x.on_cuda;
     if (out.on_cuda) {
         if (!kWithCuda) refuse_cuda(name);
-        const Buffer tables = to_buffer(device.tables, tensor_x.device, "tables");
-        const Buffer workspace = to_buffer(device.workspace, tensor_x.device, "workspace");
-        out.context = {tables.data, workspace.data, workspace.bytes, current_stream(x, tensor_x.device), device.allow_tf32};
+        const auto [tables, workspace, allow_tf32] = py::cast<std::tuple<py::object, py::object, bool>>(context);
+        const Buffer read = to_buffer(tables, tensor_x.device, "tables"), scratch = to_buffer(workspace, tensor_x.device, "workspace");
+        out.context = {read.data, scratch.data, scratch.bytes, current_stream(x, tensor_x.device), allow_tf32};
     }
     return out;
 }
 
-void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y, py::handle tables,
-             py::handle workspace, bool allow_tf32) {
-    const Arguments a = check("group_conv", plan, shape, x, weight, bias, y, false, {tables, workspace, allow_tf32});
+void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y, py::handle context) {
+    const Arguments a = check("group_conv", plan, shape, x, weight, bias, y, false, context);
     const py::gil_scoped_release release;
     if (!a.on_cuda) return cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y);
     if constexpr (kWithCuda) cuda::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, a.context);
 }
 
-void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x, py::handle tables,
-               py::handle workspace, bool allow_tf32) {
-    const Arguments a = check("group_conv_transpose", plan, shape, x, weight, py::none(), y, true, {tables, workspace, allow_tf32});
+void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x, py::handle context) {
+    const Arguments a = check("group_conv_transpose", plan, shape, x, weight, py::none(), y, true, context);
     const py::gil_scoped_release release;
     if (!a.on_cuda) return cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x);
     if constexpr (kWithCuda) cuda::group_conv_transpose(plan, shape, a.y, a.weight, a.x, a.context);
 }
 
-void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight, py::handle tables,
-                     py::handle workspace, bool allow_tf32) {
-    const Arguments a = check("group_conv_weight", plan, shape, x, weight, py::none(), y, false, {tables, workspace, allow_tf32});
+void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight, py::handle context) {
+    const Arguments a = check("group_conv_weight", plan, shape, x, weight, py::none(), y, false, context);
     const py::gil_scoped_release release;
     if (!a.on_cuda) return cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight);
     if constexpr (kWithCuda) cuda::group_conv_weight(plan, shape, a.x, a.y, a.weight, a.context);
@@ -187,14 +178,14 @@ void bind_group_conv(py::module_& m) {
         .def(py::init(&make_shape), py::arg("batch"), py::arg("in_fields"), py::arg("out_fields"), py::arg("groups"), py::arg("in_size"),
              py::arg("out_size"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"));
     m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
-          py::arg("tables") = py::none(), py::arg("workspace") = py::none(), py::arg("allow_tf32") = false, "y = x * weight + bias");
+          py::arg("context") = py::none(), "y = x * weight + bias");
     m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"),
-          py::arg("tables") = py::none(), py::arg("workspace") = py::none(), py::arg("allow_tf32") = false, "adjoint in x");
+          py::arg("context") = py::none(), "adjoint in x");
     m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"),
-          py::arg("tables") = py::none(), py::arg("workspace") = py::none(), py::arg("allow_tf32") = false, "adjoint in weight");
-    m.def("group_conv_tables", &tables, py::arg("plan"), "The plan as the CUDA kernels read it: `tables`, once copied to the device.");
+          py::arg("context") = py::none(), "adjoint in weight");
+    m.def("group_conv_tables", &tables, py::arg("plan"), "The plan as the CUDA kernels read it, once copied to the device.");
     m.def("group_conv_workspace", &workspace, py::arg("plan"), py::arg("shape"), py::arg("dtype"), py::arg("kernel"),
-          "Bytes of `workspace` that a call of the kernel of this name needs on the current device.");
+          "Bytes of scratch that a call of the kernel of this name needs on the current device.");
 }
 
 }  // namespace isotypic

@@ -1,7 +1,7 @@
 """The compiled kernels, as csrc/bind declares them. Tensors are torch.Tensor; outputs are allocated by the caller and overwritten.
 
-``tables``, ``workspace`` and ``allow_tf32`` are for CUDA tensors: uint8 vectors on their device, the first with what
-``group_conv_tables`` gives and the second as long as ``group_conv_workspace`` says.
+A call with CUDA tensors needs a ``context`` (tables, workspace, allow_tf32): uint8 vectors on their device, the first with what
+``group_conv_tables`` gives and the second as long as ``group_conv_workspace`` says, and whether the products may be TF32.
 """
 
 from collections.abc import Sequence
@@ -51,9 +51,7 @@ def group_conv(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    tables: Tensor | None = None,
-    workspace: Tensor | None = None,
-    allow_tf32: bool = False,
+    context: tuple[Tensor, Tensor, bool] | None = None,
 ) -> None: ...
 def group_conv_transpose(
     plan: GroupConvPlan,
@@ -61,9 +59,7 @@ def group_conv_transpose(
     y: Tensor,
     weight: Tensor,
     x: Tensor,
-    tables: Tensor | None = None,
-    workspace: Tensor | None = None,
-    allow_tf32: bool = False,
+    context: tuple[Tensor, Tensor, bool] | None = None,
 ) -> None: ...
 def group_conv_weight(
     plan: GroupConvPlan,
@@ -71,7 +67,5 @@ def group_conv_weight(
     x: Tensor,
     y: Tensor,
     weight: Tensor,
-    tables: Tensor | None = None,
-    workspace: Tensor | None = None,
-    allow_tf32: bool = False,
+    context: tuple[Tensor, Tensor, bool] | None = None,
 ) -> None: ...

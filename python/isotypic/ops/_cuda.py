@@ -58,4 +58,5 @@ def launch(operator: str, kernel: str, field: str, plan: Any, shape: Any, first:
         tables = _tables(operator, plan, device)
         size = _workspace_bytes(kernel, plan, shape, first.dtype, device)
         workspace = torch.empty(size, dtype=torch.uint8, device=first.device)
-        getattr(extension, kernel)(plan, shape, first, *others, tables, workspace, first.dtype == torch.float32 and allow_tf32(field))
+        context = tables, workspace, first.dtype == torch.float32 and allow_tf32(field)
+        getattr(extension, kernel)(plan, shape, first, *others, context)

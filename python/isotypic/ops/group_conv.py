@@ -23,9 +23,10 @@ from isotypic import groups as finite_groups
 from isotypic._extension import _C, kernels
 from isotypic._register import DIRECT, Gradients, define, product_rule, route
 from isotypic.ops import _arguments, _cuda, _plan
-from isotypic.ops._arguments import NAMES, Problem, Settings
+from isotypic.ops._arguments import _PREPARED, NAMES, Problem, Settings
 
 Size = int | Sequence[int]
+_empty_like, _is_dynamo_compiling = torch.empty_like, torch.compiler.is_dynamo_compiling
 
 
 def lift_conv(
@@ -68,7 +69,7 @@ def lift_conv(
     >>> lift_conv(torch.zeros(2, 3, 9, 9), torch.zeros(5, 3, 3, 3), group="p4m").shape
     torch.Size([2, 5, 8, 7, 7])
     """
-    return _convolution(x, weight, bias, group, "scalar", stride, padding, dilation, groups, strict)
+    return _convolution(x, weight, bias, (group, "scalar", stride, padding, dilation, groups, strict))
 
 
 def group_conv(
@@ -104,7 +105,7 @@ def group_conv(
     >>> group_conv(torch.zeros(2, 3, 4, 9, 9), torch.zeros(5, 3, 4, 3, 3), group="p4", padding="same").shape
     torch.Size([2, 5, 4, 9, 9])
     """
-    return _convolution(x, weight, bias, group, "regular", stride, padding, dilation, groups, strict)
+    return _convolution(x, weight, bias, (group, "regular", stride, padding, dilation, groups, strict))
 
 
 def group_conv_transpose(
@@ -195,23 +196,20 @@ def _call(
     return _Call(_device_plan(group, field, problem.kernel), shape, problem, 0 in (*x_shape, *weight_shape, *problem.y_shape))
 
 
-class _Direct:
-    """A launch of known sizes."""
+class _Direct(NamedTuple):
+    """A launch on the CPU of known sizes."""
 
-    __slots__ = ("output", "plan", "shape", "y_shape")
-
-    def __init__(self, call: _Call) -> None:
-        self.plan, self.shape, self.y_shape = call.plan, call.shape, call.problem.y_shape
-        self.output: Tensor | None = None
-        """One number seen as a whole output: ``empty_like`` is faster than an allocation by sizes. Made by the first call that launches,
-        because inside a transform of torch.func it would be a tensor of that transform."""
+    plan: Any
+    shape: Any
+    output: Tensor
+    """One number seen as a whole output: ``empty_like`` is faster than an allocation by sizes."""
 
 
 class _Prepared(NamedTuple):
     settings: Settings
     extra: list[int]
     """What ``F.pad`` must add to x first."""
-    direct: _Direct | None
+    call: _Call | None
     """None where a call cannot go straight to the kernel."""
 
 
@@ -220,20 +218,31 @@ def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> _Pre
     if torch.compiler.is_compiling() or extra:
         return _Prepared(settings, extra, None)
     call = _call(x.shape, weight.shape, None, *settings)
-    return _Prepared(settings, extra, None if call.empty else _Direct(call))
+    return _Prepared(settings, extra, None if call.empty else call)
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    settings, extra, direct = _arguments.recall(_prepare, x, weight, bias, *rest)
-    if direct is not None and route(x, weight, bias) == DIRECT:
-        if direct.output is None:
-            direct.output = x.new_empty(()).expand(direct.y_shape)
-        y = torch.empty_like(direct.output)
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
+    key = known = None
+    if not _is_dynamo_compiling():
+        # A repeated call on the CPU without a gradient, by the shortest way: the kernel checks what the key leaves open.
         try:
-            _C.group_conv(direct.plan, direct.shape, x, weight, bias, y)
-            return y
-        except (TypeError, ValueError, RuntimeError):
-            pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
+            key = x.shape, weight.shape, x.dtype, rest
+            known = _PREPARED.get(key)
+        except (AttributeError, TypeError):  # no tensor, an unhashable list, a symbolic size
+            key = None
+        if known is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
+            plan, shape, output = known
+            y = _empty_like(output)
+            try:
+                _C.group_conv(plan, shape, x, weight, bias, y)
+                return y
+            except (TypeError, ValueError, RuntimeError):
+                pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
+    settings, extra, call = _arguments.recall(_prepare, x, weight, bias, *rest)
+    if key is not None and known is None and call is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
+        # Only here: inside a transform of torch.func the output would be a tensor of that transform.
+        _PREPARED[key] = _Direct(call.plan, call.shape, x.new_empty(()).expand(call.problem.y_shape))
+        return _convolution(x, weight, bias, rest)
     _arguments.check_tensors(NAMES[settings.field], {"x": x, "weight": weight, "bias": bias})
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
 
