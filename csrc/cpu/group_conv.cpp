@@ -60,6 +60,7 @@ enum class Pass { forward, transpose, weight };
 struct Prepared {
     Problem problem{};
     const Kernels* kernels = nullptr;
+    const GroupConvPlan* chosen = nullptr;  // the plan given, or its three products
     int64_t itemsize = 0;
     std::vector<KernelIrrep> irreps;
     std::vector<KernelOrbit> orbits;
@@ -75,6 +76,7 @@ struct Prepared {
         const bool wide = x.dtype == DType::float64;
         kernels = wide ? &kernel_set().float64 : &kernel_set().float32;
         itemsize = wide ? 8 : 4;
+        chosen = &plan;
         fill_plan(plan, adjoint_weight);
         fill_shape(plan, shape, adjoint_weight);
         problem.x = x, problem.y = y, problem.weight = weight, problem.bias = bias;
@@ -91,6 +93,8 @@ struct Prepared {
         p.orbit_count = static_cast<int>(plan.orbits.size());
         p.fourier = fourier_index(plan.fourier);
         std::vector<int> inner(plan.irreps.size(), 0);
+        orbits.reserve(plan.orbits.size()), irreps.reserve(inner.size()), blocks.reserve(inner.size());
+        x_base.reserve(inner.size()), y_base.reserve(inner.size()), x_inner.reserve(inner.size()), y_inner.reserve(inner.size());
         for (const TapOrbit& orbit : plan.orbits) {
             orbits.push_back({orbit.length, orbit.analysis_rows, orbit.source.data(), orbit.tap.data(), orbit.row_irrep.data(), orbit.row_r.data(),
                               orbit.row_k.data(), sparse(orbit.sparse_analysis), sparse(orbit.sparse_adjoint), orbit.weight_rows,
@@ -217,9 +221,14 @@ Buffer pack(Prepared& prepared, bool transposed) {
     return packed;
 }
 
-void run_forward(Prepared& prepared) {
+// `packed`: blocks made before, or null.
+void run_forward(Prepared& prepared, void* packed) {
     Problem& p = prepared.problem;
-    const Buffer packed = pack(prepared, false);
+    Buffer own;
+    if (packed)
+        p.packed = packed;
+    else
+        own = pack(prepared, false);
     const int64_t bands = prepared.bands();
     for_each_item(p.batch * p.groups * bands, prepared.kernels->forward_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int) {
         prepared.kernels->forward(p, item / bands / p.groups, item / bands % p.groups, item % bands, workspace);
@@ -232,10 +241,37 @@ bool nothing_to_do(const GroupConvShape& shape) {
 
 }  // namespace
 
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y) {
+class GroupConvBlocks {
+public:
+    GroupConvBlocks(Prepared& prepared) : data_(pack(prepared, false)), plan_(prepared.chosen), kernels_(prepared.kernels) {
+        const Problem& p = prepared.problem;
+        groups_ = p.groups, in_fields_ = p.in_fields, out_fields_ = p.out_fields;
+    }
+
+    void* fitting(const Prepared& prepared) const {  // null where they do not fit
+        const Problem& p = prepared.problem;
+        const bool fits = plan_ == prepared.chosen && kernels_ == prepared.kernels && groups_ == p.groups && in_fields_ == p.in_fields &&
+                          out_fields_ == p.out_fields;
+        return fits ? data_.get() : nullptr;
+    }
+
+private:
+    Buffer data_;
+    const GroupConvPlan* plan_;
+    const Kernels* kernels_;
+    int64_t groups_, in_fields_, out_fields_;
+};
+
+std::shared_ptr<const GroupConvBlocks> group_conv_blocks(const GroupConvPlan& plan, const GroupConvShape& shape, const View& weight) {
+    Prepared prepared(plan, shape, weight, weight, View{}, View{}, Pass::forward);
+    return std::make_shared<const GroupConvBlocks>(prepared);
+}
+
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+                const GroupConvBlocks* blocks) {
     if (nothing_to_do(shape)) return;
     Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
-    run_forward(prepared);
+    run_forward(prepared, blocks ? blocks->fitting(prepared) : nullptr);
 }
 
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x) {
@@ -253,7 +289,7 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
             adjoint.padding[i] = shape.dilation[i] * (shape.kernel[i] - 1) - shape.padding[i];
         }
         Prepared prepared(plan, adjoint, y, weight, View{}, x, Pass::forward, true);
-        run_forward(prepared);
+        run_forward(prepared, nullptr);
         return;
     }
     Prepared prepared(plan, shape, x, weight, View{}, y, Pass::transpose);
