@@ -34,7 +34,7 @@ def info() -> dict[str, Any]:
     if extension is None:
         problems["cpu"] = problems["cuda"] = _extension.problem
     elif not targets:
-        problems["cuda"] = "this build of isotypic has no CUDA kernels"
+        problems["cuda"] = "this build of isotypic has no CUDA kernels; it is built with them where nvcc is found"
     elif torch.version.cuda is None:
         problems["cuda"] = "this build of torch has no CUDA"
     elif not torch.cuda.is_available():
@@ -43,6 +43,8 @@ def info() -> dict[str, Any]:
         for i in range(torch.cuda.device_count()):
             major, minor = torch.cuda.get_device_capability(i)
             devices.append(f"{torch.cuda.get_device_name(i)} (sm_{major}{minor})")
+            if targets and major < 8:
+                problems["cuda"] = f"{devices[-1]} is older than the kernels, which need compute capability 8.0"
     return {
         "versions": {
             "isotypic": isotypic.__version__,
