@@ -140,7 +140,8 @@ PYBIND11_MODULE(_cuda_emulation, m) {
         .def(py::init(&make_tables), py::arg("fourier"), py::arg("order"), py::arg("sources"), py::arg("weight_size"), py::arg("irreps"),
              py::arg("synthesis"), py::arg("orbits"))
         .def_property_readonly("size", [](const Tables& t) { return t.bytes.size(); });
-    py::class_<GroupConvShape>(m, "Shape").def(py::init(&make_shape));
+    // Local to this module: isotypic._C has its own class for these sizes.
+    py::class_<GroupConvShape>(m, "Shape", py::module_local()).def(py::init(&make_shape));
     m.def("workspace", &workspace);
     m.def("group_conv", &forward);
     m.def("group_conv_transpose", &transpose);
