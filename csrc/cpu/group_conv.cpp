@@ -15,8 +15,8 @@
 namespace isotypic::cpu {
 namespace {
 
-constexpr int64_t kPanelBytes = 160 << 10;  // x panel of a channel block: stays in L2 beside the blocks that stream through it
-constexpr int64_t kBandBytes = 512 << 10;   // padded copy of a band: likewise
+constexpr int64_t kPanelBytes = 256 << 10;  // x panel of a channel block: stays in L2 beside the blocks that stream through it
+constexpr int64_t kBandBytes = 4096 << 10;  // padded copy of a band: read a few rows at a time, so that L3 will do
 constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over those of its halo
 
 const KernelSet& kernel_set() {
@@ -120,7 +120,8 @@ struct Prepared {
         p.out_fields = shape.out_fields / shape.groups;
         for (int i = 0; i < 3; ++i) {
             p.in_size[i] = shape.in_size[i], p.out_size[i] = shape.out_size[i], p.kernel[i] = shape.kernel[i];
-            p.stride[i] = shape.stride[i], p.padding[i] = shape.padding[i], p.dilation[i] = shape.dilation[i];
+            p.stride[i] = shape.out_size[i] == 1 ? 1 : shape.stride[i];  // a single position takes no stride, however large
+            p.padding[i] = shape.padding[i], p.dilation[i] = shape.dilation[i];
         }
         p.positions = p.out_size[0] * p.out_size[1] * p.out_size[2];
         // weight (group, out field, channel, weight_size); in the adjoint the fields of the problem are the weight's channels
@@ -151,7 +152,7 @@ struct Prepared {
         p.padded.pitch0 = p.padded.pitch1 * extent[1];
         p.band_rows = p.out_size[0];
         if (pass != Pass::transpose) {
-            // A band's copy should stay in L2 while its tiles are worked on. Its halo is copied once more for each band, so that a band is no
+            // A band's copy should stay in the cache while its tiles are worked on. Its halo is copied once more for each band, so that a band is no
             // shorter than some halos; nor than a tile.
             const int64_t threads = max_threads(), items = std::max<int64_t>(p.batch * p.groups, 1), slice = p.out_size[1] * p.out_size[2];
             const int64_t least = (kernels->tile + slice - 1) / slice, halos = kBandHalos * p.dilation[0] * (p.kernel[0] - 1) / p.stride[0];

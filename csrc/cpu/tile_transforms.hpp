@@ -175,7 +175,7 @@ struct ThreeProducts {
 // Calls body(v) for the two vectors of a tile.
 template <int Order, class Body>
 ISOTYPIC_INLINE void for_both_vectors(const Body& body) {
-    if constexpr (Order <= 12) {
+    if constexpr (Order <= 8) {
         body(0);
         body(1);
     } else {
@@ -189,17 +189,19 @@ void analyse_gathered(const Problem& p, const Tables<T>& tables, const Gather ga
     constexpr int n = Rows::rows;
     const int orbits = p.orbit_count;
     const int64_t plane = p.padded.plane;
-    int64_t row[n], next[n];
-    for (int i = 0; i < n; ++i) row[i] = tables.x_row[i], next[i] = tables.x_next[i];
+    int64_t shift[n] = {};  // of the channel within each row
     for (int64_t c = 0; c < channels; ++c, planes += Rows::order * plane) {
-        const int64_t* offset = tables.offset;
-        for (int t = 0; t < orbits; ++t, offset += Rows::order) {
+        const int64_t *offset = tables.offset, *row = tables.x_row;
+        for (int t = 0; t < orbits; ++t, offset += Rows::order, row += n) {
             for_both_vectors<n>([&](int v) ISOTYPIC_LAMBDA {
-                Rows::template analyse_x<Vec<T>, T>([&](int h) ISOTYPIC_LAMBDA { return gather(planes, offset[h], v); },
-                                                    [&](int i, Vec<T> value) ISOTYPIC_LAMBDA { store(panel + row[i] + v * kLanes<T>, value); });
+                Vec<T> values[n];
+#pragma GCC unroll 64
+                for (int h = 0; h < Rows::order; ++h) values[h] = gather(planes, offset[h], v);
+                Rows::template analyse_x<Vec<T>, T>(fourier::InPlace<Vec<T>>{values},
+                                                    [&](int i, Vec<T> value) ISOTYPIC_LAMBDA { store(panel + row[i] + shift[i] + v * kLanes<T>, value); });
             });
-            for (int i = 0; i < n; ++i) row[i] += next[i];
         }
+        for (int i = 0; i < n; ++i) shift[i] += tables.x_step[i];
     }
 }
 
