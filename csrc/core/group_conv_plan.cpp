@@ -103,7 +103,7 @@ void GroupConvPlan::finalize() {
 
 void GroupConvPlan::derive(int rows) {
     require(order > 0 && (sources == order || sources == 1), "sources must be 1 or the order of the group");
-    require(synthesis.size() == static_cast<size_t>(rows) * order, "synthesis must have shape (order, order)");
+    require(synthesis.size() == static_cast<size_t>(rows) * order, "synthesis must have one row for each (irrep, r, j) and a column for each element");
     require(!orbits.empty(), "there must be at least one tap orbit");
     for (size_t rho = 0; rho < irreps.size(); ++rho)
         for (int r = 0; r < irreps[rho].rows; ++r)

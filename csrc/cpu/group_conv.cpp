@@ -60,7 +60,6 @@ enum class Pass { forward, transpose, weight };
 struct Prepared {
     Problem problem{};
     const Kernels* kernels = nullptr;
-    const GroupConvPlan* chosen = nullptr;  // the plan given, or its three products
     int64_t itemsize = 0;
     std::vector<KernelIrrep> irreps;
     std::vector<KernelOrbit> orbits;
@@ -76,7 +75,6 @@ struct Prepared {
         const bool wide = x.dtype == DType::float64;
         kernels = wide ? &kernel_set().float64 : &kernel_set().float32;
         itemsize = wide ? 8 : 4;
-        chosen = &plan;
         fill_plan(plan, adjoint_weight);
         fill_shape(plan, shape, adjoint_weight);
         problem.x = x, problem.y = y, problem.weight = weight, problem.bias = bias;
@@ -222,14 +220,9 @@ Buffer pack(Prepared& prepared, bool transposed) {
     return packed;
 }
 
-// `packed`: blocks made before, or null.
-void run_forward(Prepared& prepared, void* packed) {
+void run_forward(Prepared& prepared) {
     Problem& p = prepared.problem;
-    Buffer own;
-    if (packed)
-        p.packed = packed;
-    else
-        own = pack(prepared, false);
+    const Buffer packed = pack(prepared, false);
     const int64_t bands = prepared.bands();
     for_each_item(p.batch * p.groups * bands, prepared.kernels->forward_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int) {
         prepared.kernels->forward(p, item / bands / p.groups, item / bands % p.groups, item % bands, workspace);
@@ -242,37 +235,10 @@ bool nothing_to_do(const GroupConvShape& shape) {
 
 }  // namespace
 
-class GroupConvBlocks {
-public:
-    GroupConvBlocks(Prepared& prepared) : data_(pack(prepared, false)), plan_(prepared.chosen), kernels_(prepared.kernels) {
-        const Problem& p = prepared.problem;
-        groups_ = p.groups, in_fields_ = p.in_fields, out_fields_ = p.out_fields;
-    }
-
-    void* fitting(const Prepared& prepared) const {  // null where they do not fit
-        const Problem& p = prepared.problem;
-        const bool fits = plan_ == prepared.chosen && kernels_ == prepared.kernels && groups_ == p.groups && in_fields_ == p.in_fields &&
-                          out_fields_ == p.out_fields;
-        return fits ? data_.get() : nullptr;
-    }
-
-private:
-    Buffer data_;
-    const GroupConvPlan* plan_;
-    const Kernels* kernels_;
-    int64_t groups_, in_fields_, out_fields_;
-};
-
-std::shared_ptr<const GroupConvBlocks> group_conv_blocks(const GroupConvPlan& plan, const GroupConvShape& shape, const View& weight) {
-    Prepared prepared(plan, shape, weight, weight, View{}, View{}, Pass::forward);
-    return std::make_shared<const GroupConvBlocks>(prepared);
-}
-
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
-                const GroupConvBlocks* blocks) {
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y) {
     if (nothing_to_do(shape)) return;
     Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
-    run_forward(prepared, blocks ? blocks->fitting(prepared) : nullptr);
+    run_forward(prepared);
 }
 
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x) {
@@ -290,7 +256,7 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
             adjoint.padding[i] = shape.dilation[i] * (shape.kernel[i] - 1) - shape.padding[i];
         }
         Prepared prepared(plan, adjoint, y, weight, View{}, x, Pass::forward, true);
-        run_forward(prepared, nullptr);
+        run_forward(prepared);
         return;
     }
     Prepared prepared(plan, shape, x, weight, View{}, y, Pass::transpose);

@@ -36,7 +36,7 @@ struct KernelOrbit {
     const int* tap;        // (length, 3)
     const int* row_irrep;  // analysis rows (rho, r, k): rho
     const int* row_r;      //   r
-    const int* row_k;      //   k, counted from the orbit's first column in the channel
+    const int* row_k;      //   k, counted from the irrep's first column in the channel
     SparseMatrix analysis, adjoint;
 
     int weight_rows, weight_length;

@@ -99,14 +99,8 @@ struct GroupConvShape {
 // Outputs are contiguous and fully overwritten.
 namespace cpu {
 
-// The blocks W of a weight, kept by a caller whose weight stays the same from call to call. They serve every size of x, for as long as
-// fields, dtype and instruction set are those they were made with; `plan` must outlive them.
-class GroupConvBlocks;
-std::shared_ptr<const GroupConvBlocks> group_conv_blocks(const GroupConvPlan& plan, const GroupConvShape& shape, const View& weight);
-
-// y = correlation of x with weight, plus bias. Blocks that fit the call are used instead of the weight; others are ignored.
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
-                const GroupConvBlocks* blocks = nullptr);
+// y = correlation of x with weight, plus bias.
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y);
 
 // x = adjoint of the map x -> y above, applied to y: the data gradient, and the transposed convolution.
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x);

@@ -155,7 +155,7 @@ def refuse(*args: Any) -> Tensor:
     raise AssertionError("the call did not go straight to the kernel")
 
 
-@pytest.mark.parametrize("first", ["grad", "vmap", "fake", "inference", "meta"])
+@pytest.mark.parametrize("first", ["grad", "vmap", "fake", "inference", "meta", "export"])
 def test_what_a_first_call_leaves_behind(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparations are kept for calls of the same shape: one made inside a transform or a mode must serve ordinary calls."""
     size = 20 + len(first)  # a shape that no other test has prepared
@@ -175,12 +175,23 @@ def test_what_a_first_call_leaves_behind(first: str, monkeypatch: pytest.MonkeyP
     elif first == "inference":
         with torch.inference_mode():
             call(x.clone())
+    elif first == "export":
+        layer = iso.nn.GroupConv2d(x.shape[1], weight.shape[0], 3, group="p4", bias=False, dtype=x.dtype)
+        torch.export.export(layer, (x,), strict=False)
     else:
         iso.ops.group_conv(x.to("meta"), weight.to("meta"), group="p4")
     monkeypatch.setattr(sys.modules["isotypic.ops.group_conv"], "convolve", refuse)
     y = call(x)
     assert type(y) is Tensor and not y.is_inference() and y.is_contiguous()
     assert error(y, expected) < TOLERANCE
+
+
+def test_an_export_does_not_silence_strict() -> None:
+    layer = iso.nn.GroupConv2d(3, 2, 3, group="p4", stride=2, strict=True)
+    x = torch.randn(2, 3, 4, 10, 10)
+    torch.export.export(layer, (x,), strict=False)
+    with pytest.raises(ValueError, match="equivarian"):
+        layer(x)
 
 
 # Exact equivariance

@@ -298,7 +298,7 @@ def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | 
     While a graph is traced every call is checked. Otherwise it remains to be checked that the dtypes and devices of a repeated call agree:
     by the kernel, or by :func:`check_tensors`.
     """
-    if torch.compiler.is_dynamo_compiling():
+    if torch.compiler.is_compiling():
         return prepare(x, weight, bias, *rest)
     try:
         call = (prepare, x.shape, weight.shape, None if bias is None else bias.shape, x.dtype, x.device, rest)
