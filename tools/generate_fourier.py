@@ -323,7 +323,7 @@ def statements(program: Program) -> list[str]:
 def struct(name: str, group: Any, programs: tuple[Program, Program]) -> str:
     text = f'struct {name} {{\n    static constexpr int order = {group.order};\n    static constexpr const char* name = "{group.name}";\n'
     for function, program in zip(("analysis", "synthesis"), programs, strict=True):
-        text += f"    template <class V, class S, class In, class Out>\n"
+        text += "    template <class V, class S, class In, class Out>\n"
         text += f"    HOST_DEVICE static ALWAYS_INLINE void {function}(const In& in, const Out& out) {{\n"
         text += "".join(f"        {line}\n" for line in statements(program))
         text += "    }\n"
