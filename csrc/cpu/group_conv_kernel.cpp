@@ -10,10 +10,11 @@
 //
 // Cost of one tile, in vector operations (p4m, 3x3, C fields in, O out, two vectors):
 //   multiply    2 * 9 * 12 C O     multiply-adds (dense: 2 * 9 * 64 C O)
-//   analyse     2 * 9 C (8 loads, 24 additions, 8 stores)
-//   synthesise  2 O (8 loads, 24 additions, 8 stores)
-// At one multiply-add, one addition and half a store a cycle the analysis costs 24 cycles against 12 O for its share of the products: the floor is
-// 5.33x dense for large O, 4.6x at O = 16. Products read two vectors and `width` broadcasts for 2 * width multiply-adds, so they are bound by arithmetic.
+//   analyse     2 * 9 C (8 loads, 20 additions, 8 stores)
+//   synthesise  2 O (8 loads, 20 additions, 8 stores)
+// At one multiply-add, one addition and half a store a cycle the analysis costs 20 cycles against 12 O for its share of the products: the bound is
+// 5.33x dense for large O, 4.8x at O = 16. Measured on Zen 4: 4.5x at 64, 3.8x at 16, because there a transform takes the sum of its loads,
+// additions and stores (about 40 cycles), not their maximum. Products read two vectors and `width` broadcasts for 2 * width multiply-adds, so they are bound by arithmetic.
 #include "cpu/group_conv_kernel.hpp"
 
 #include "cpu/convert.hpp"

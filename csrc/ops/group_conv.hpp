@@ -94,7 +94,7 @@ struct GroupConvShape {
     int64_t kernel[3] = {}, stride[3] = {}, padding[3] = {}, dilation[3] = {};
 };
 
-// Layouts: x (B, C, sources, s0, s1, s2), y (B, O, |G|, s0, s1, s2), both with any strides and with dtype float32, float64, bfloat16 or
+// Layouts: x (B, C, sources, s0, s1, s2), y (B, O, |G|, s0, s1, s2), read with any strides (the CPU kernels: x; y contiguous) and with dtype float32, float64, bfloat16 or
 // float16; weight (O, C / groups, weight_size) contiguous; bias (O) contiguous or undefined. Accumulation is in float32 (float64 for float64).
 // Outputs are contiguous and fully overwritten.
 namespace cpu {
