@@ -6,6 +6,8 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
+# Each environment has its own build folder: an editable install rebuilds on import with the tools of the environment that configured it.
+EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/build
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
@@ -48,11 +50,11 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) --no-build-isolation -e ".[test,demo]"
+	$(INSTALL) $(EDITABLE) -e ".[test,demo]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
-	$(INSTALL) --no-build-isolation -e ".[bench]"
+	$(INSTALL) $(EDITABLE) -e ".[bench]"
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.tools
