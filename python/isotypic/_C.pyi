@@ -85,7 +85,7 @@ class WeightPlan:
         rank: int,
     ) -> None: ...
 
-# Weight-space operators: None stands for what is absent; on a CUDA device ``workspace`` is a uint8 vector of ``weight_linear_workspace`` bytes.
+# Weight-space operators: None stands for what is absent. On a CUDA device ``workspace`` has ``weight_linear_workspace`` bytes, uint8.
 def weight_linear_workspace(plan: WeightPlan, kernel: str, batch: int, in_channels: int, out_channels: int, dtype: str) -> int: ...
 def weight_pool(
     plan: WeightPlan,

@@ -29,10 +29,11 @@ from isotypic._extension import kernels
 from isotypic._register import Gradients, define
 from isotypic.ops.weight_layout import WeightLayout, weight_layout
 
+Operator = Callable[..., Tensor]
 _SETTINGS = "int[] widths, str symmetry, int rank, bool mean"
 
 
-def plan_arguments(layout: WeightLayout) -> tuple[list[int], list[tuple[int, ...]], list[tuple[int, ...]], tuple[int, ...]]:
+def plan_arguments(layout: WeightLayout) -> tuple[list[int], list[Any], list[Any], tuple[int, ...]]:
     """Widths, layers, nodes and counts of a layout, in the order of the members of core/weight_plan.hpp."""
     layers = [
         (
@@ -333,7 +334,7 @@ def offsets(bias: Tensor, batch: int, sizes: Tensor | None, *settings: Any) -> T
     return affine(None, None, rows.expand(batch, *rows.shape), None, sizes, *settings[:3], False)
 
 
-def _jvp_of_first(operator: Callable[[], Callable[..., Tensor]]) -> Callable[..., Tensor | None]:
+def _jvp_of_first(operator: Callable[[], Operator]) -> Callable[..., Tensor | None]:
     """The tangent of an operator that is linear in its first tensor and constant almost everywhere in the second one."""
 
     def jvp(tangents: Gradients, first: Tensor, *rest: Any) -> Tensor | None:
@@ -345,9 +346,7 @@ def _jvp_of_first(operator: Callable[[], Callable[..., Tensor]]) -> Callable[...
 # vmap. Networks that are mapped are more networks; where parameters are mapped, or networks are summed over, one call follows the other.
 
 
-def _vmap(
-    name: Callable[[], Callable[..., Tensor]], networks: tuple[int, ...], tensors: int, sums: bool = False
-) -> Callable[..., tuple[Tensor, int]]:
+def _vmap(name: Callable[[], Operator], networks: tuple[int, ...], tensors: int, sums: bool = False) -> Callable[..., tuple[Tensor, int]]:
     def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
         operator = name()
         mapped = [i for i in range(tensors) if in_dims[i] is not None]
@@ -365,7 +364,7 @@ def _vmap(
     return rule
 
 
-pool = define(
+pool: Operator = define(
     f"weight_pool(Tensor x, Tensor? basis, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_pool,
     fake=_fake_pool,
@@ -373,7 +372,7 @@ pool = define(
     vmap=_vmap(lambda: pool, (0, 2), 3),
     jvp=_jvp_pool,
 )
-affine = define(
+affine: Operator = define(
     f"weight_affine(Tensor? x, Tensor? mix, Tensor? terms, Tensor? basis, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_affine,
     fake=_fake_affine,
@@ -381,7 +380,7 @@ affine = define(
     vmap=_vmap(lambda: affine, (0, 2, 4), 5),
     jvp=_jvp_affine,
 )
-linear = define(
+linear: Operator = define(
     f"weight_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_linear,
     fake=_fake_linear,
@@ -389,14 +388,14 @@ linear = define(
     vmap=_vmap(lambda: linear, (0, 3), 4),
     jvp=_jvp_linear,
 )
-transpose = define(
+transpose: Operator = define(
     f"weight_linear_transpose(Tensor y, Tensor weight, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_transpose,
     fake=_fake_transpose,
     backward=_backward_transpose,
     vmap=_vmap(lambda: transpose, (0, 2), 3),
 )
-gradient = define(
+gradient: Operator = define(
     f"weight_linear_gradient(Tensor x, Tensor y, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_gradient,
     fake=_fake_gradient,
@@ -404,21 +403,21 @@ gradient = define(
     vmap=_vmap(lambda: gradient, (0, 1, 2), 3, sums=True),
     jvp=_jvp_gradient,
 )
-mix_gradient = define(
+mix_gradient: Operator = define(
     f"weight_mix_gradient(Tensor x, Tensor y, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_mix_gradient,
     fake=_fake_mix_gradient,
     backward=_backward_mix_gradient,
     vmap=_vmap(lambda: mix_gradient, (0, 1, 2), 3, sums=True),
 )
-basis_gradient = define(
+basis_gradient: Operator = define(
     f"weight_basis_gradient(Tensor x, Tensor terms, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_basis_gradient,
     fake=_fake_basis_gradient,
     backward=_backward_basis_gradient,
     vmap=_vmap(lambda: basis_gradient, (0, 1, 2), 3, sums=True),
 )
-select = define(
+select: Operator = define(
     f"weight_select(Tensor values, Tensor x, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_select,
     fake=_fake_select,
@@ -426,7 +425,7 @@ select = define(
     vmap=_vmap(lambda: select, (0, 1, 2), 3),
     jvp=_jvp_of_first(lambda: select),
 )
-scatter = define(
+scatter: Operator = define(
     f"weight_scatter(Tensor pooled, Tensor x, Tensor? sizes, {_SETTINGS}) -> Tensor",
     launch=_launch_scatter,
     fake=_fake_scatter,
