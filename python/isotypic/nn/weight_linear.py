@@ -72,11 +72,7 @@ class _WeightLinear(_WeightSpaceModule):
         owner = type(self).__name__
         positive(owner, in_channels=in_channels, out_channels=out_channels)
         _check_pool(owner, pool)
-        if rank < 0 or (rank and (pool == "max" or spec.depth < 2 or rank > spec.in_features)):
-            raise ValueError(
-                f"{owner}: rank must be 0, or at most d_0={spec.in_features} with at least one hidden layer and pool 'mean' or 'sum', "
-                f"got {rank} with pool={pool!r} and {spec}"
-            )
+        _check_rank(owner, rank, spec, pool)
         self.spec, self.in_channels, self.out_channels, self.pool, self.rank = spec, in_channels, out_channels, pool, rank
         layout = weight_layout(spec.widths, self.symmetry, rank)
         options = {"device": device, "dtype": dtype}
@@ -238,6 +234,9 @@ class DWSInvariant(nn.Module):
         super().__init__()
         positive("DWSInvariant", in_channels=in_channels, out_features=out_features)
         _check_pool("DWSInvariant", pool)
+        if symmetry not in ("hidden", "all"):
+            raise ValueError(f"DWSInvariant: symmetry must be 'hidden' or 'all', got {symmetry!r}")
+        _check_rank("DWSInvariant", rank, spec, pool)
         self.spec, self.in_channels, self.out_features = spec, in_channels, out_features
         self.pool, self.symmetry, self.rank = pool, symmetry, rank
         slots = weight_layout(spec.widths, symmetry, rank).global_slots
@@ -275,6 +274,14 @@ class DWSInvariant(nn.Module):
 def _check_pool(owner: str, pool: str) -> None:
     if pool not in ("mean", "sum", "max"):
         raise ValueError(f"{owner}: pool must be 'mean', 'sum' or 'max', got {pool!r}")
+
+
+def _check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
+    if rank and (pool == "max" or spec.depth < 2 or not 0 < rank <= spec.in_features):
+        raise ValueError(
+            f"{owner}: rank must be 0, or at most d_0={spec.in_features} with at least one hidden layer and pool 'mean' or 'sum', "
+            f"got {rank} with pool={pool!r} and {spec}"
+        )
 
 
 def _second_moment(pool: str, count: int) -> float:
