@@ -174,8 +174,8 @@ def _dws_layer(source: _StateDict, reduction: str) -> nn.Module:
                     add(f"{before}_to_{after}", i, j, origin, target, shared)
                 except RuntimeError as error:
                     raise ValueError(
-                        f"{source.owner}: the maps '{before}_to_{after}.layers.{i}_{j}' do not have the shapes for {spec} with {c_in} input "
-                        f"and {c_out} output channels"
+                        f"{source.owner}: the maps '{before}_to_{after}.layers.{i}_{j}' do not have the shapes for {spec} with {c_in} "
+                        f"input and {c_out} output channels"
                     ) from error
     if "skip.0.weight" in source.tensors:
         skip = matrix("skip.0.weight")
