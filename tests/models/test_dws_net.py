@@ -76,14 +76,18 @@ def test_copies_and_state(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("settings, out_features", [(SETTINGS[0], 3), (SETTINGS[1], None), (SETTINGS[4], 3)], ids=str)
-def test_compile(settings: dict[str, Any], out_features: int | None) -> None:
+@pytest.mark.parametrize("hidden", ["equal widths", "different widths"])
+def test_compile(settings: dict[str, Any], out_features: int | None, hidden: str) -> None:
     torch._dynamo.reset()
     net, ws = DWSNet(SPEC, [6, 6], out_features, **{**settings, "dropout": 0.0}), sample(dtype=torch.float32)
+    if hidden == "different widths":
+        other = WeightSpec([2, 7, 2, 3])
+        ws = WeightSpace.cat([ws, WeightSpace(torch.randn(2, other.numel, 1), other)])
     compiled = torch.compile(copy.deepcopy(net), fullgraph=True, backend="aot_eager")
 
     def loss(model: Any) -> Tensor:
         y = model(ws)
-        return (y if isinstance(y, Tensor) else y.flat).square().mean()
+        return y.square().mean() if isinstance(y, Tensor) else sum(network.flat.square().mean() for network in y.split())  # type: ignore[return-value]
 
     found, expected = loss(compiled), loss(net)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
