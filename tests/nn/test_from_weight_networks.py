@@ -228,6 +228,23 @@ def test_nfn_layers(layer: Callable[..., Blocks], kind: type, widths: list[int])
         torch.testing.assert_close(one, other.movedim(1, -1), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("family, expected", [("dwsnets", 157), ("nfn", 160)])
+def test_their_layers_span_a_part(family: str, expected: int) -> None:
+    """The dimension of what random layers of one channel on [2, 3, 4, 3] convert to, of 163."""
+    samples = []
+    for _ in range(180):
+        made = Made()
+        if family == "dwsnets":
+            ws, (weights, biases) = dws_sample([2, 3, 4, 3], 1)
+            dws_layer(made, weights, biases, 1, "mean", False, False)
+            samples.append(from_dwsnets(made.tensors, ws.spec).weight.flatten())  # type: ignore[operator, union-attr]
+        else:
+            ws, (weights, biases) = nfn_sample([2, 3, 4, 3], 1)
+            hnp_layer(made, weights, biases, 1)
+            samples.append(from_nfn(made.tensors, ws.spec).weight.flatten())  # type: ignore[operator, union-attr]
+    assert samples[0].numel() == 163 and int(torch.linalg.matrix_rank(torch.stack(samples))) == expected
+
+
 def test_what_is_refused_is_named() -> None:
     ws, (weights, biases) = dws_sample([2, 4, 5, 3], 2)
     made = Made()
