@@ -14,7 +14,7 @@
 namespace isotypic::cpu {
 namespace {
 
-constexpr int64_t kGroupBytes = 256 << 10;  // weights of the networks that are worked on together, so that x stays in L2 between pool and affine
+constexpr int64_t kGroupBytes = 1024 << 10;  // weights of the networks that are worked on together, so that x stays in L2 between pool and affine
 constexpr int64_t kMaxGroup = 8;            // more rows than this make the global product no faster
 constexpr int64_t kMaxPartials = 16;        // partial sums over runs of networks, the same for every number of threads
 constexpr int64_t kRowBlock = 12;           // rows of a parameter's gradient in one item of work
@@ -101,27 +101,12 @@ struct Parameters {
         char* out = memory_.part(0);
         mix = out;
         for (int i = 0; i < plan.mixed; ++i, out += C * call.padded(N) * call.size) {
-            const char* matrix = source.data + i * C * N * call.size;
-            call.kernels.pack(matrix, C, N, transposed ? 1 : N, transposed ? C : 1, out);
+            call.kernels.pack(source.data + i * C * N * call.size, 1, C, N, transposed, out);
         }
-        // b[(s, c), (t, n)] = weight[parameter + s slots + t][c, n]; a row of it is one (s, c), or one (t, n) when transposed.
-        Scratch gathered(largest_ * largest_ * C * N * call.size);
         for (int l = 0; l <= plan.node_count; ++l) {
-            const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : plan.global_slots, base = parameter(plan, l);
+            const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : plan.global_slots;
             matrices[l] = out;
-            char* matrix = gathered.part(0);
-            for (int64_t s = 0; s < slots; ++s)
-                for (int64_t t = 0; t < slots; ++t) {
-                    const char* from = source.data + (base + (transposed ? t * slots + s : s * slots + t)) * C * N * call.size;
-                    for (int64_t c = 0; c < C; ++c) {
-                        char* row = matrix + ((s * C + c) * slots + t) * N * call.size;
-                        if (!transposed)
-                            std::memcpy(row, from + c * N * call.size, static_cast<size_t>(N * call.size));
-                        else
-                            for (int64_t n = 0; n < N; ++n) std::memcpy(row + n * call.size, from + (n * C + c) * call.size, static_cast<size_t>(call.size));
-                    }
-                }
-            call.kernels.pack(matrix, slots * C, slots * N, slots * N, 1, out);
+            call.kernels.pack(source.data + parameter(plan, l) * C * N * call.size, slots, C, N, transposed, out);
             out += slots * C * call.padded(slots * N) * call.size;
         }
     }
@@ -138,13 +123,11 @@ struct Parameters {
         int64_t elements = plan.mixed * C * call.padded(N);
         for (int l = 0; l <= plan.node_count; ++l) {
             const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : plan.global_slots;
-            largest_ = std::max(largest_, slots);
             elements += slots * C * call.padded(slots * N);
         }
         return elements * call.size;
     }
 
-    int64_t largest_ = 0;
     Scratch memory_;
 };
 
@@ -241,7 +224,7 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
     if (x.defined()) {
         const Whole matrices(call, mix);
         for (int i = 0; i < plan.mixed; ++i)
-            call.kernels.pack(matrices.data + i * C * N * call.size, C, N, N, 1, packed.part(0) + i * matrix);
+            call.kernels.pack(matrices.data + i * C * N * call.size, 1, C, N, false, packed.part(0) + i * matrix);
     }
     const int64_t threads = std::min<int64_t>(max_threads(), std::max<int64_t>(batch, 1));
     const Scratch memory((scratch + (call.converts ? P * C + P * N + R : 0)) * call.size, threads);
@@ -284,23 +267,21 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
         });
     }
     // An item is a block of rows (s, c) of one label's matrix or of the global one, summed over all networks in order.
-    int64_t first_item[kMaxWeightLayers + 3] = {0};
+    int64_t first_item[kMaxWeightLayers + 3] = {0}, widest = G;
     for (int l = 0; l <= plan.node_count; ++l) {
         const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : G;
-        first_item[l + 1] = first_item[l] + slots * ((C + kRowBlock - 1) / kRowBlock);
+        first_item[l + 1] = first_item[l] + (slots * C + kRowBlock - 1) / kRowBlock;
+        widest = std::max(widest, slots);
     }
-    int64_t widest = G;
-    for (int l = 0; l < plan.node_count; ++l) widest = std::max<int64_t>(widest, plan.nodes[l].slots);
     const Scratch blocks(kRowBlock * widest * N * call.size, max_threads());
     parallel_for(first_item[plan.node_count + 1], max_threads(), [&](int64_t item, int thread) {
         int l = 0;
         while (item >= first_item[l + 1]) ++l;
         const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : G, offset = l < plan.node_count ? plan.nodes[l].offset : plan.global_offset;
-        const int64_t per_slot = (C + kRowBlock - 1) / kRowBlock, local = item - first_item[l], slot = local / per_slot;
-        const int64_t c = local % per_slot * kRowBlock, count = std::min(kRowBlock, C - c);
+        const int64_t row = (item - first_item[l]) * kRowBlock, count = std::min(kRowBlock, slots * C - row);
         char* block = blocks.part(thread);
         std::memset(block, 0, static_cast<size_t>(count * slots * N * call.size));
-        const char* left = pooled.part(0) + (offset * C + slot * C + c) * call.size;
+        const char* left = pooled.part(0) + (offset * C + row) * call.size;
         const char* right = summed.part(0) + offset * N * call.size;
         if (l == plan.node_count) {
             call.kernels.outer(left, R * C, count, right, R * N, slots * N, batch, block, slots * N);
@@ -309,10 +290,10 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
                 call.kernels.outer(left + network * R * C * call.size, slots * C, count, right + network * R * N * call.size, slots * N, slots * N,
                                    width_of(plan, call.sizes_of(network), plan.nodes[l].label), block, slots * N);
         }
-        for (int64_t t = 0; t < slots; ++t)
-            for (int64_t k = 0; k < count; ++k)
-                std::memcpy(target + (((Parameters::parameter(plan, l) + slot * slots + t) * C + c + k) * N) * call.size,
-                            block + (k * slots + t) * N * call.size, static_cast<size_t>(N * call.size));
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t t = 0, s = (row + k) / C, c = (row + k) % C; t < slots; ++t)
+                std::memcpy(target + ((Parameters::parameter(plan, l) + s * slots + t) * C + c) * N * call.size, block + (k * slots + t) * N * call.size,
+                            static_cast<size_t>(N * call.size));
     });
     auto sum_bias = [&](auto* bias, const auto* sums) {
         std::memset(bias, 0, static_cast<size_t>(G * N * call.size));

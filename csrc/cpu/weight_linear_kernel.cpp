@@ -32,6 +32,41 @@ ISOTYPIC_INLINE void combine(T* __restrict out, const T* __restrict a, double fa
     for (int64_t i = 0; i < count; ++i) out[i] = fa * a[i] + fb * b[i];
 }
 
+template <class T, bool Full>
+ISOTYPIC_INLINE void store_columns(T* p, int64_t count, Vec<T> v) {
+    if constexpr (Full)
+        store(p, v);
+    else
+        mask_store(p, low_bits(count), v);
+}
+
+// sum_rows for the channels of one or two vectors, or fewer: `count` of them.
+template <class T, int Rows, int Vectors, bool Full>
+void sum_columns(const T* x, int64_t row_stride, int64_t columns, int64_t channels, int64_t count, T* rho, T* kap) {
+    constexpr int L = kLanes<T>;
+    Vec<T> sum[Rows][Vectors];
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = zero<T>();
+    for (int64_t s = 0; s < columns; ++s) {
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) {
+            Vec<T> column = load_columns<T, Full>(kap + s * channels + v * L, count);
+#pragma GCC unroll 4
+            for (int r = 0; r < Rows; ++r) {
+                const Vec<T> value = load_columns<T, Full>(x + r * row_stride + s * channels + v * L, count);
+                sum[r][v] += value, column += value;
+            }
+            store_columns<T, Full>(kap + s * channels + v * L, count, column);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) store_columns<T, Full>(rho + r * channels + v * L, count, sum[r][v]);
+}
+
 // Sums of `Rows` rows of a block, x (Rows, columns, channels): rho (Rows, channels) over columns, and kap (columns, channels) += over rows.
 template <class T, int Rows>
 void sum_rows(const T* x, int64_t row_stride, int64_t columns, int64_t channels, T* rho, T* kap) {
@@ -60,24 +95,10 @@ void sum_rows(const T* x, int64_t row_stride, int64_t columns, int64_t channels,
         }
         return;
     }
-    for (int64_t c = 0; c < channels; c += L) {
-        const uint32_t bits = low_bits(least(L, channels - c));
-        const bool full = channels - c >= L;
-        Vec<T> sum[Rows];
-        for (int r = 0; r < Rows; ++r) sum[r] = zero<T>();
-        for (int64_t s = 0; s < columns; ++s) {
-            T* target = kap + s * channels + c;
-            const T* source = x + s * channels + c;
-            Vec<T> column = full ? load(target) : merge_load(zero<T>(), bits, target);
-#pragma GCC unroll 4
-            for (int r = 0; r < Rows; ++r) {
-                const Vec<T> value = full ? load(source + r * row_stride) : merge_load(zero<T>(), bits, source + r * row_stride);
-                sum[r] += value, column += value;
-            }
-            full ? store(target, column) : mask_store(target, bits, column);
-        }
-        for (int r = 0; r < Rows; ++r) full ? store(rho + r * channels + c, sum[r]) : mask_store(rho + r * channels + c, bits, sum[r]);
-    }
+    int64_t c = 0;
+    for (; c + 2 * L <= channels; c += 2 * L) sum_columns<T, Rows, 2, true>(x + c, row_stride, columns, channels, 2 * L, rho + c, kap + c);
+    for (; c + L <= channels; c += L) sum_columns<T, Rows, 1, true>(x + c, row_stride, columns, channels, L, rho + c, kap + c);
+    if (c < channels) sum_columns<T, Rows, 1, false>(x + c, row_stride, columns, channels, channels - c, rho + c, kap + c);
 }
 
 template <class T>
@@ -318,8 +339,8 @@ void write(void* data, DType dtype, int64_t offset, int64_t count, const void* i
 }
 
 template <class T>
-void pack(const void* b, int64_t depth, int64_t n, int64_t row_stride, int64_t column_stride, void* packed) {
-    pack_panels(static_cast<const T*>(b), depth, n, row_stride, column_stride, static_cast<T*>(packed));
+void pack_matrices(const void* weight, int64_t slots, int64_t C, int64_t N, bool transposed, void* packed) {
+    pack_slots(static_cast<const T*>(weight), slots, C, N, transposed, static_cast<T*>(packed));
 }
 
 template <class T>
@@ -335,7 +356,7 @@ void outer(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t
 
 template <class T>
 WeightKernels make_kernels() {
-    return {kPanel<T>, read<T>, write<T>, pack<T>, multiply_any<T>, outer<T>, pool_scratch<T>, pool<T>, affine_scratch<T>, affine<T>, mix_gradient<T>,
+    return {kPanel<T>, read<T>, write<T>, pack_matrices<T>, multiply_any<T>, outer<T>, pool_scratch<T>, pool<T>, affine_scratch<T>, affine<T>, mix_gradient<T>,
             basis_scratch<T>, basis_gradient<T>, select<T>, scatter<T>};
 }
 

@@ -15,8 +15,8 @@ struct WeightKernels {
     void (*read)(const void* data, DType dtype, int64_t offset, int64_t count, void* out);
     void (*write)(void* data, DType dtype, int64_t offset, int64_t count, const void* in);
 
-    // Packs the matrix b(k, j) at b[k row_stride + j column_stride].
-    void (*pack)(const void* b, int64_t depth, int64_t n, int64_t row_stride, int64_t column_stride, void* packed);
+    // Packs b[(s, c), (t, n)] = weight[s, t][c, n], or weight[t, s][n, c] when transposed.
+    void (*pack)(const void* weight, int64_t slots, int64_t C, int64_t N, bool transposed, void* packed);
     // c (rows, n) = a (rows, depth) b + row; row may be null and is padded to whole panels.
     void (*multiply)(int64_t rows, int64_t n, const void* a, int64_t a_stride, const void* packed, int64_t depth, const void* row, void* c, int64_t c_stride);
     // c (rows, n) += a^T g over `depth` positions.

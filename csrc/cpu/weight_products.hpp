@@ -63,6 +63,14 @@ template <class T, int Rows, int Vectors>
 void multiply_tile(const Factors<T>& first, const Factors<T>& second, const Initial<T>& initial, T* c, int64_t c_stride, int64_t columns) {
     constexpr int L = kLanes<T>;
     Vec<T> sum[Rows][Vectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {  // what the next tile reads and writes is on its way from L3 while this one is computed
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) {
+            __builtin_prefetch(c + (Rows + r) * c_stride + v * L, 1);
+            __builtin_prefetch(first.a + (Rows + r) * first.a_stride + v * L);
+        }
+    }
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) {
         const Vec<T> start = initial.row ? load(initial.row + v * L) : zero<T>();
@@ -91,12 +99,51 @@ ISOTYPIC_INLINE void multiply_rows(int rows, const Factors<T>& first, const Fact
     if constexpr (Rows > 1) multiply_rows<T, Rows - 1, Vectors>(rows, first, second, initial, c, c_stride, columns);
 }
 
+// The product of few inner indices, whose cost is reading the initial values and writing: the panel of b stays in registers.
+template <class T, int Depth, int Vectors>
+void multiply_shallow(int64_t rows, const Factors<T>& factors, const Initial<T>& initial, T* c, int64_t c_stride, int64_t columns) {
+    constexpr int L = kLanes<T>;
+    Vec<T> right[Depth > 0 ? Depth : 1][Vectors], start[Vectors];
+    for (int k = 0; k < Depth; ++k)
+        for (int v = 0; v < Vectors; ++v) right[k][v] = load(factors.b + k * kPanel<T> + v * L);
+    for (int v = 0; v < Vectors; ++v) start[v] = initial.row ? load(initial.row + v * L) : zero<T>();
+    const bool full = columns >= Vectors * L;
+    for (int64_t r = 0; r < rows; ++r) {
+        const T* left = factors.a + r * factors.a_stride;
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) {
+            Vec<T> sum = initial.column ? start[v] + load(initial.column + r * initial.column_stride + v * L) : start[v];
+#pragma GCC unroll 4
+            for (int k = 0; k < Depth; ++k) sum += broadcast<T>(left[k]) * right[k][v];
+            T* target = c + r * c_stride + v * L;
+            full ? store(target, sum) : mask_store(target, low_bits(least(columns - v * L, L)), sum);
+        }
+    }
+}
+
+constexpr int kShallow = 4;
+
+template <class T, int Depth, int Vectors>
+ISOTYPIC_INLINE void multiply_depth(int64_t rows, const Factors<T>& factors, const Initial<T>& initial, T* c, int64_t c_stride, int64_t columns) {
+    if (factors.depth == Depth) return multiply_shallow<T, Depth, Vectors>(rows, factors, initial, c, c_stride, columns);
+    if constexpr (Depth > 0) multiply_depth<T, Depth - 1, Vectors>(rows, factors, initial, c, c_stride, columns);
+}
+
 // c (rows, n), rows c_stride apart. Rows are dealt to tiles of nearly equal height.
 template <class T>
 void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Initial<T> initial, T* c, int64_t c_stride) {
     if (rows == 0) return;
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows, height = (rows + tiles - 1) / tiles;
     for (int64_t column = 0; column < n; column += kPanel<T>) {
+        if (first.depth <= kShallow && !second.depth) {
+            const Factors<T> f{first.a, first.a_stride, first.b + column * first.depth, first.depth};
+            const Initial<T> i{initial.row ? initial.row + column : nullptr, initial.column ? initial.column + column : nullptr, initial.column_stride};
+            if (n - column > kLanes<T>)
+                multiply_depth<T, kShallow, 2>(rows, f, i, c + column, c_stride, n - column);
+            else
+                multiply_depth<T, kShallow, 1>(rows, f, i, c + column, c_stride, n - column);
+            continue;
+        }
         for (int64_t r = 0; r < rows; r += height) {
             const int count = static_cast<int>(least(height, rows - r));
             const Factors<T> f{first.a + r * first.a_stride, first.a_stride, first.b + column * first.depth, first.depth};
@@ -122,6 +169,33 @@ void pack_panels(const T* b, int64_t depth, int64_t n, int64_t row_stride, int64
             for (int64_t j = 0; j < count; ++j) packed[j] = row[j * column_stride];
             for (int64_t j = count; j < kPanel<T>; ++j) packed[j] = 0;
         }
+    }
+}
+
+// The same of b[(s, c), (t, n)] = weight[s, t][c, n], slots (s, t) of slots^2 matrices (C, N); or, transposed, of weight[t, s][n, c], matrices (N, C).
+template <class T>
+void pack_slots(const T* weight, int64_t slots, int64_t C, int64_t N, bool transposed, T* packed) {
+    const int64_t columns = slots * N, source_row = transposed ? 1 : N, source_column = transposed ? C : 1;
+    for (int64_t first = 0; first < columns; first += kPanel<T>) {
+        const int64_t last = least(first + kPanel<T>, columns);
+        for (int64_t s = 0; s < slots; ++s) {
+            for (int64_t j = first; j < last;) {  // the columns of one t in this panel
+                const int64_t t = j / N, n = j - t * N, count = least(N - n, last - j);
+                const T* source = weight + (transposed ? t * slots + s : s * slots + t) * C * N + n * source_column;
+                T* target = packed + s * C * kPanel<T> + j - first;
+                if (transposed) {
+                    for (int64_t k = 0; k < count; ++k)
+                        for (int64_t c = 0; c < C; ++c) target[c * kPanel<T> + k] = source[k * source_column + c];
+                } else {
+                    for (int64_t c = 0; c < C; ++c)
+                        for (int64_t k = 0; k < count; ++k) target[c * kPanel<T> + k] = source[c * source_row + k];
+                }
+                j += count;
+            }
+            for (int64_t c = 0; c < C; ++c)
+                for (int64_t j = last - first; j < kPanel<T>; ++j) packed[(s * C + c) * kPanel<T> + j] = 0;
+        }
+        packed += slots * C * kPanel<T>;
     }
 }
 
