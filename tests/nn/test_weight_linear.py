@@ -286,6 +286,18 @@ def test_an_edit_moves_with_the_neurons() -> None:
         torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [DWSLinear, NPLinear])
+def test_the_input_is_all_that_is_kept_for_the_backward(kind: type[Any]) -> None:
+    spec = WeightSpec([2, 16, 16, 1])
+    layer, x = kind(spec, 8, 8), torch.randn(4, spec.numel, 8, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):  # type: ignore[func-returns-value]
+        layer(x)
+    parameters = {parameter.data_ptr() for parameter in layer.parameters()}
+    others = [tensor for tensor in kept if tensor.data_ptr() not in parameters | {x.data_ptr()}]
+    assert any(tensor.data_ptr() == x.data_ptr() for tensor in kept) and sum(tensor.numel() for tensor in others) < x.numel() / 2
+
+
 @pytest.mark.parametrize("kind", [DWSLinear, NPLinear, DWSInvariant])
 def test_wrong_input_is_named(kind: type[Any]) -> None:
     spec = WeightSpec([2, 3, 1])
