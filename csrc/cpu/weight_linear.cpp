@@ -144,7 +144,7 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         std::memcpy(bias_row.part(0), values.data, static_cast<size_t>(G * N * call.size));
     }
     int64_t group = std::clamp<int64_t>(kGroupBytes / std::max<int64_t>(P * std::max(C, N) * call.size, 1), 1, kMaxGroup);
-    group = std::min(group, (batch + threads - 1) / threads);
+    group = std::min(group, std::max<int64_t>((batch + threads - 1) / threads, 1));
     const int64_t items = (batch + group - 1) / group, workers = std::min(threads, items);
     const int64_t scratch = std::max(call.kernels.pool_scratch(plan, C), call.kernels.affine_scratch(plan, N));
     const int64_t values = call.converts ? group * P * C : 0, result = call.converts ? P * N : 0;

@@ -53,7 +53,7 @@ def weight_linear(
     torch.Size([4, 1251, 6])
     """
     name = "weight_linear"
-    arguments.check_dense(name, {"x": x, "weight": weight, "bias": bias, "project": project, "expand": expand})
+    arguments.check_dense(name, {"x": x, "weight": weight}, bias=bias, project=project, expand=expand)
     layout = arguments.layout(name, widths, symmetry, project, "project")
     arguments.check_pool(name, pool, project, "project")
     if (project is None) != (expand is None):
