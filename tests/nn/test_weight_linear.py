@@ -192,6 +192,17 @@ def test_outputs_have_the_variance_of_the_inputs(kind: type[Any], pool: str) -> 
     torch.testing.assert_close(torch.stack(ratios).mean(0), torch.ones(6), rtol=0, atol=0.1)
 
 
+def test_sums_start_as_means_do() -> None:
+    spec = WeightSpec([3, 16, 8, 2])
+    x = torch.rand(4, spec.numel, 5)
+    heads = []
+    for pool in ("sum", "mean"):
+        torch.manual_seed(0)
+        heads.append(DWSInvariant(spec, 5, 500, pool=pool))
+    torch.testing.assert_close(heads[0](x), heads[1](x))
+    assert 0.9 < heads[1](torch.ones(1, spec.numel, 5)).std() < 1.1
+
+
 def test_variance_of_the_low_rank_layer() -> None:
     spec = WeightSpec([50, 8, 8, 2])
     torch.manual_seed(0)
