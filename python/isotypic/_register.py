@@ -226,3 +226,20 @@ def define(
 
     routed.__name__ = name
     return routed
+
+
+def register_container(
+    kind: type[Any], flatten: Callable[[Any], tuple[list[Tensor], Any]], unflatten: Callable[[Sequence[Any], Any], Any]
+) -> None:
+    """Let torch look into a class that holds tensors: in ``torch.func`` transforms, export and whatever else maps over the tensors.
+
+    Args:
+        flatten: the tensors, and what else makes the object, which has to be comparable.
+        unflatten: from both, the object again, without checks; the places of the tensors may hold anything.
+    """
+    torch.utils._pytree.register_pytree_node(
+        kind,
+        flatten,
+        lambda leaves, context: unflatten(list(leaves), context),
+        serialized_type_name=f"{kind.__module__}.{kind.__qualname__}",
+    )

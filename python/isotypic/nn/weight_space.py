@@ -1,0 +1,257 @@
+"""Batches of networks as points of a weight space."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isotypic._register import register_container
+from isotypic.nn._state_dict import read_state_dicts, write_state_dict
+from isotypic.nn.weight_spec import WeightSpec
+
+
+class WeightSpace:
+    """A batch of networks: the values of all their weights and biases, or features of them, in one tensor.
+
+    Args:
+        flat: (B, P, C): for each of B networks its P entries in the order W_1, b_1, ..., W_M, b_M, rows first, with C channels each.
+        spec: the `WeightSpec` of the networks.
+        sizes: (B, M + 1) int64, where the hidden widths of the networks differ: the widths of each, at most those of `spec`, which are
+            those that `flat` has room for. A network lies in the first rows and columns of each W_i and b_i; layers ignore what is outside.
+
+    Nothing is copied: `weights[i]` (B, d_i, d_{i-1}, C) and `biases[i]` (B, d_i, C) are views of `flat`. The layers of `isotypic.nn` for
+    weight spaces map one to another; functions that act on each entry apply to `flat`, or through `map`.
+
+    Raises ValueError for a shape that is not that of the spec.
+
+    >>> ws = WeightSpace(torch.randn(64, 1185, 1), WeightSpec([2, 32, 32, 1]))
+    >>> ws.weights[1].shape, ws.biases[2].shape
+    (torch.Size([64, 32, 32, 1]), torch.Size([64, 1, 1]))
+    """
+
+    def __init__(self, flat: Tensor, spec: WeightSpec, sizes: Tensor | None = None) -> None:
+        if flat.dim() != 3 or flat.shape[1] != spec.numel:
+            raise ValueError(f"WeightSpace: flat must have shape (B, P={spec.numel}, C) for {spec}, got {tuple(flat.shape)}")
+        if sizes is not None and (tuple(sizes.shape) != (flat.shape[0], spec.depth + 1) or sizes.dtype != torch.int64):
+            raise ValueError(
+                f"WeightSpace: sizes must have shape (B={flat.shape[0]}, M + 1 = {spec.depth + 1}) and dtype torch.int64, "
+                f"got {tuple(sizes.shape)}, {sizes.dtype}"
+            )
+        self.flat, self.spec, self.sizes = flat, spec, sizes
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.flat.shape[-1]
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """W_1, ..., W_M: views (B, d_i, d_{i-1}, C) of `flat`."""
+        shapes = itertools.pairwise(self.spec.widths)
+        return tuple(
+            self.flat[:, part].unflatten(1, (rows, columns)) for part, (columns, rows) in zip(self.spec.weight_slices, shapes, strict=True)
+        )
+
+    @property
+    def biases(self) -> tuple[Tensor, ...]:
+        """b_1, ..., b_M: views (B, d_i, C) of `flat`."""
+        return tuple(self.flat[:, part] for part in self.spec.bias_slices)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, P): which entries belong to a network, where hidden widths differ; None where all do."""
+        return None if self.sizes is None else entry_mask(self.sizes, self.spec)
+
+    def __len__(self) -> int:
+        return self.flat.shape[0]
+
+    def split(self) -> list[WeightSpace]:
+        """The networks one by one, as batches of one with the widths of each."""
+        if self.sizes is None:
+            return [WeightSpace(part, self.spec) for part in self.flat.split(1)]
+        mask = entry_mask(self.sizes, self.spec)
+        return [
+            WeightSpace(flat[inside].unsqueeze(0), self.spec.with_widths(widths))
+            for flat, inside, widths in zip(self.flat, mask, self.sizes.tolist(), strict=True)
+        ]
+
+    @classmethod
+    def cat(cls, batches: Sequence[WeightSpace]) -> WeightSpace:
+        """One batch of the networks of several, whose hidden widths may differ.
+
+        >>> narrow, wide = (WeightSpace(torch.zeros(2, spec.numel, 1), spec) for spec in (WeightSpec([2, 4, 1]), WeightSpec([2, 8, 1])))
+        >>> both = WeightSpace.cat([narrow, wide])
+        >>> both, both.sizes[:, 1]
+        (WeightSpace(4 networks, flat (4, 33, 1), WeightSpec([2, 8, 1]), hidden widths differ), tensor([4, 4, 8, 8]))
+        """
+        if not batches:
+            raise ValueError("WeightSpace.cat: needs at least one batch")
+        first = batches[0].spec
+        if len({batch.channels for batch in batches}) > 1:
+            raise ValueError(f"WeightSpace.cat: channels must agree, got {[batch.channels for batch in batches]}")
+        for index, batch in enumerate(batches):
+            if not first.matches(batch.spec):
+                raise ValueError(
+                    f"WeightSpace.cat: networks may differ in their hidden widths alone; batch 0 has {first}, {index} {batch.spec}"
+                )
+        if all(batch.sizes is None and batch.spec == first for batch in batches):
+            return cls(torch.cat([batch.flat for batch in batches]), first)
+        spec = first.with_widths([max(widths) for widths in zip(*(batch.spec.widths for batch in batches), strict=True)])
+        sizes = [
+            torch.tensor(batch.spec.widths, device=batch.flat.device).expand(len(batch), -1) if batch.sizes is None else batch.sizes
+            for batch in batches
+        ]
+        return cls(torch.cat([_pad(batch, spec) for batch in batches]), spec, torch.cat(sizes))
+
+    @classmethod
+    def from_tensors(cls, weights: Sequence[Tensor], biases: Sequence[Tensor | None], spec: WeightSpec | None = None) -> WeightSpace:
+        """A batch from W_i (B, d_i, d_{i-1}) and b_i (B, d_i), with or without a last axis of channels; None for a bias is zero.
+
+        Raises ValueError, naming the tensor, when shapes do not fit together or are not those of `spec`.
+        """
+        if not weights or len(weights) != len(biases):
+            raise ValueError(f"WeightSpace.from_tensors: weights and biases must be as many, got {len(weights)} and {len(biases)}")
+        weights = [weight.unsqueeze(-1) if weight.dim() == 3 else weight for weight in weights]
+        widths = [weights[0].shape[2] if weights[0].dim() == 4 else 0, *(weight.shape[1] for weight in weights)]
+        batch, channels = weights[0].shape[0], weights[0].shape[-1]
+        parts = []
+        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            rows, columns = widths[index + 1], widths[index]
+            if bias is None:
+                bias = weight.new_zeros(batch, rows, channels)
+            elif bias.dim() == 2:
+                bias = bias.unsqueeze(-1)
+            for name, tensor, shape in (("weights", weight, (batch, rows, columns, channels)), ("biases", bias, (batch, rows, channels))):
+                if tuple(tensor.shape) != shape:
+                    raise ValueError(f"WeightSpace.from_tensors: {name}[{index}] must have shape {shape}, got {tuple(tensor.shape)}")
+            parts += [weight.reshape(batch, -1, channels), bias]
+        found = WeightSpec(widths) if spec is None else spec
+        if found.widths != tuple(widths):
+            raise ValueError(f"WeightSpace.from_tensors: weights have widths {widths}, but spec is {spec}")
+        return cls(torch.cat(parts, 1), found)
+
+    @classmethod
+    def from_state_dicts(cls, state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSpec | None = None) -> WeightSpace:
+        """A batch from the state dicts of MLPs or CNNs, one for each network.
+
+        Every tensor is the weight or the bias of a linear or convolutional layer, in the order in which the layers are applied; a linear
+        layer may follow a convolution through global pooling or through `nn.Flatten`. A layer without a bias gets a zero one, with a
+        warning. Networks may differ in their hidden widths.
+
+        Args:
+            state_dicts: one for each network, with equal keys.
+            spec: the widths to expect; inferred by default.
+
+        Raises ValueError, naming the state dict and the key, for other tensors, for layers that do not form a chain, for shapes that
+        differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite.
+
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+        >>> WeightSpace.from_state_dicts([net.state_dict()] * 3)
+        WeightSpace(3 networks, flat (3, 129, 1), WeightSpec([2, 32, 1]))
+        """
+        flats, specs = read_state_dicts(state_dicts, spec)
+        runs = itertools.groupby(zip(flats, specs, strict=True), key=lambda pair: pair[1])
+        return cls.cat([cls(torch.stack([flat for flat, _ in run]), one) for one, run in runs])
+
+    def to_state_dicts(self) -> list[dict[str, Tensor]]:
+        """The state dicts of the networks, with the names of the spec: what `from_state_dicts` read, after editing.
+
+        Raises ValueError when the channels are not those of the parameters, and when a bias that the networks do not have is not zero.
+        """
+        if self.channels != self.spec.channels:
+            raise ValueError(
+                f"WeightSpace.to_state_dicts: the parameters of {self.spec} have {self.spec.channels} channels, these have {self.channels}"
+            )
+        return [write_state_dict(network.flat[0], network.spec, index) for index, network in enumerate(self.split())]
+
+    def with_flat(self, flat: Tensor) -> WeightSpace:
+        """Other values for the same networks; the number of channels may change."""
+        return WeightSpace(flat, self.spec, self.sizes)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> WeightSpace:
+        """The function of `flat`, which has to act on each entry alone."""
+        return self.with_flat(function(self.flat))
+
+    def to(self, *args: Any) -> WeightSpace:
+        """As `Tensor.to`, for a device, a dtype or both."""
+        flat = self.flat.to(*args)
+        return WeightSpace(flat, self.spec, None if self.sizes is None else self.sizes.to(flat.device))
+
+    def permute(self, permutations: Sequence[Tensor]) -> WeightSpace:
+        """The hidden neurons in another order, which leaves the functions of the networks alone.
+
+        Neuron r of hidden layer l becomes what neuron p_l(r) was: W_i[r, s] <- W_i[p_i(r), p_{i-1}(s)] and b_i[r] <- b_i[p_i(r)].
+
+        Args:
+            permutations: for each of the M - 1 hidden layers an integer tensor (d_l), or (B, d_l) with one for each network.
+
+        Raises ValueError for permutations of another shape, and where hidden widths differ between the networks.
+
+        >>> ws = WeightSpace(torch.randn(2, 17, 1), WeightSpec([2, 4, 1]))
+        >>> swapped = ws.permute([torch.tensor([1, 0, 2, 3])])
+        >>> torch.equal(swapped.biases[0][:, 0], ws.biases[0][:, 1])
+        True
+        """
+        spec, batch = self.spec, len(self)
+        if self.sizes is not None:
+            raise ValueError("WeightSpace.permute: the hidden widths of these networks differ; take split() first")
+        if len(permutations) != spec.depth - 1:
+            raise ValueError(f"WeightSpace.permute: needs M - 1 = {spec.depth - 1} permutations, got {len(permutations)}")
+        device = self.flat.device
+        orders = [torch.arange(spec.in_features, device=device).expand(batch, -1)]
+        for layer, (permutation, width) in enumerate(zip(permutations, spec.hidden, strict=True)):
+            if tuple(permutation.shape) not in ((width,), (batch, width)):
+                raise ValueError(
+                    f"WeightSpace.permute: permutation {layer} must have shape (d={width},) or (B={batch}, d={width}), "
+                    f"got {tuple(permutation.shape)}"
+                )
+            orders.append(permutation.to(device).expand(batch, width))
+        orders.append(torch.arange(spec.out_features, device=device).expand(batch, -1))
+        parts = []
+        for layer, (part, bias) in enumerate(zip(spec.weight_slices, spec.bias_slices, strict=True)):
+            rows, columns = orders[layer + 1], orders[layer]
+            parts += [(part.start + rows[:, :, None] * spec.widths[layer] + columns[:, None, :]).flatten(1), bias.start + rows]
+        index = torch.cat(parts, 1)
+        return self.with_flat(self.flat.gather(1, index.unsqueeze(-1).expand_as(self.flat)))
+
+    def __repr__(self) -> str:
+        differ = ", hidden widths differ" if self.sizes is not None else ""
+        return f"WeightSpace({len(self)} networks, flat {tuple(self.flat.shape)}, {self.spec}{differ})"
+
+
+def entry_mask(sizes: Tensor, spec: WeightSpec) -> Tensor:
+    """(B, P): whether an entry belongs to a network of these widths (B, M + 1)."""
+    alive = [torch.arange(width, device=sizes.device) < sizes[:, layer, None] for layer, width in enumerate(spec.widths)]
+    parts = []
+    for columns, rows in itertools.pairwise(alive):
+        parts += [(rows[:, :, None] & columns[:, None]).flatten(1), rows]
+    return torch.cat(parts, 1)
+
+
+def _pad(batch: WeightSpace, spec: WeightSpec) -> Tensor:
+    """The entries in the places that they have in a wider spec, zeros elsewhere."""
+    parts = []
+    for layer, (weight, bias) in enumerate(zip(batch.weights, batch.biases, strict=True)):
+        rows, columns = spec.widths[layer + 1] - weight.shape[1], spec.widths[layer] - weight.shape[2]
+        parts += [F.pad(weight, (0, 0, 0, columns, 0, rows)).flatten(1, 2), F.pad(bias, (0, 0, 0, rows))]
+    return torch.cat(parts, 1)
+
+
+def _flatten(ws: WeightSpace) -> tuple[list[Tensor], WeightSpec]:
+    return [ws.flat] if ws.sizes is None else [ws.flat, ws.sizes], ws.spec
+
+
+def _unflatten(tensors: Sequence[Any], spec: WeightSpec) -> WeightSpace:
+    # Without the checks: transforms of torch pass through here with tensors of other shapes and with objects that are no tensors.
+    ws = WeightSpace.__new__(WeightSpace)
+    ws.flat, ws.sizes = tensors[0], tensors[1] if len(tensors) > 1 else None
+    ws.spec = spec
+    return ws
+
+
+register_container(WeightSpace, _flatten, _unflatten)

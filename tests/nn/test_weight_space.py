@@ -1,0 +1,280 @@
+"""Weight spaces: the layout of the entries, state dicts there and back, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from isotypic.nn import WeightSpace, WeightSpec
+
+
+def mlp(*widths: int, bias: bool = True, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for columns, rows in itertools.pairwise(widths):
+        layers += [nn.Linear(columns, rows, bias=bias), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def states(*networks: nn.Module) -> list[dict[str, Tensor]]:
+    return [network.state_dict() for network in networks]
+
+
+def assert_round_trip(state_dicts: list[dict[str, Tensor]]) -> WeightSpace:
+    ws = WeightSpace.from_state_dicts(state_dicts)
+    back = ws.to_state_dicts()
+    assert len(ws) == len(back) == len(state_dicts)
+    for found, expected in zip(back, state_dicts, strict=True):
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[key], expected[key]) and found[key].dtype == expected[key].dtype for key in expected)
+    return ws
+
+
+def test_layout_is_that_of_the_definition() -> None:
+    """P counted and each entry found by the loop of the definition: W_1, b_1, ..., rows first."""
+    spec = WeightSpec([2, 3, 4, 2])
+    ws = WeightSpace(torch.arange(2.0 * spec.numel * 5).reshape(2, spec.numel, 5), spec)
+    position = 0
+    for layer in range(3):
+        for row in range(spec.widths[layer + 1]):
+            for column in range(spec.widths[layer]):
+                assert torch.equal(ws.weights[layer][:, row, column], ws.flat[:, position])
+                position += 1
+        for row in range(spec.widths[layer + 1]):
+            assert torch.equal(ws.biases[layer][:, row], ws.flat[:, position])
+            position += 1
+    assert position == spec.numel == sum(parameter.numel() for parameter in mlp(2, 3, 4, 2).parameters())
+    assert all(view._base is ws.flat or view.untyped_storage().data_ptr() == ws.flat.untyped_storage().data_ptr() for view in ws.weights)
+
+
+def test_spec_says_what_it_is() -> None:
+    spec = WeightSpec([2, 32, 32, 1])
+    assert (spec.depth, spec.in_features, spec.out_features, spec.hidden, spec.channels) == (3, 2, 1, (32, 32), 1)
+    assert spec == WeightSpec((2, 32, 32, 1)) and hash(spec) == hash(WeightSpec((2, 32, 32, 1))) and spec != WeightSpec([2, 32, 1])
+    assert spec.matches(WeightSpec([2, 5, 7, 1])) and not spec.matches(WeightSpec([2, 5, 7, 2]))
+    assert repr(spec) == "WeightSpec([2, 32, 32, 1])"
+    assert pickle.loads(pickle.dumps(spec)) == spec == copy.deepcopy(spec)
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (2, 32, 32, 1), (3, 4, 5, 6, 7)])
+def test_state_dicts_there_and_back(widths: tuple[int, ...]) -> None:
+    ws = assert_round_trip(states(mlp(*widths), mlp(*widths), mlp(*widths)))
+    assert ws.spec == WeightSpec(widths) and ws.flat.shape == (3, ws.spec.numel, 1) and ws.sizes is None
+
+
+def test_names_of_any_kind_come_back() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.body, self.last = nn.Linear(2, 3), nn.ModuleDict({"middle": nn.Linear(3, 3)}), nn.Linear(3, 1)
+
+    assert_round_trip(states(Named(), Named()))
+    assert_round_trip([{"weight": torch.randn(3, 2), "bias": torch.randn(3)}])
+
+
+def test_missing_biases_are_zero_and_said() -> None:
+    state_dicts = states(mlp(2, 3, 1, bias=False))
+    with pytest.warns(UserWarning, match=r"no bias beside 0\.weight, 2\.weight; zeros take its place"):
+        ws = WeightSpace.from_state_dicts(state_dicts)
+    assert ws.spec == WeightSpec([2, 3, 1]) and not any(bias.any() for bias in ws.biases)
+    assert list(ws.to_state_dicts()[0]) == ["0.weight", "2.weight"]
+    with pytest.raises(ValueError, match=r"network 0 has no bias beside '0\.weight', but the entries of this bias are not zero"):
+        ws.map(lambda flat: flat + 1).to_state_dicts()
+    partly = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    with pytest.warns(UserWarning, match=r"no bias beside 2\.weight;"):
+        assert_round_trip(states(partly))
+
+
+def test_hidden_widths_may_differ() -> None:
+    networks = [mlp(2, 3, 5, 1), mlp(2, 4, 4, 1), mlp(2, 8, 2, 1)]
+    ws = assert_round_trip(states(*networks))
+    assert ws.spec == WeightSpec([2, 8, 5, 1]) and ws.sizes is not None and ws.mask is not None
+    assert ws.sizes.tolist() == [[2, 3, 5, 1], [2, 4, 4, 1], [2, 8, 2, 1]]
+    assert ws.mask.sum(1).tolist() == [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    assert torch.equal(ws.weights[1][0, :5, :3, 0], networks[0][2].weight) and not ws.flat[~ws.mask].any()  # type: ignore[arg-type]
+    again = WeightSpace.cat(ws.split())
+    assert torch.equal(again.flat, ws.flat) and again.sizes is not None and torch.equal(again.sizes, ws.sizes)
+    assert WeightSpace.cat([ws, ws]).flat.shape == (6, ws.spec.numel, 1)
+    same = WeightSpace.cat(ws.split()[:1] * 2)
+    assert same.sizes is None and same.mask is None and same.flat.shape == (2, WeightSpec([2, 3, 5, 1]).numel, 1)
+    with pytest.raises(ValueError, match=r"WeightSpace\.permute: the hidden widths of these networks differ"):
+        ws.permute([torch.arange(8), torch.arange(5)])
+
+
+def conv_net(hidden: int = 4) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, hidden, 3), nn.ReLU(), nn.Conv2d(hidden, 5, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)
+    )
+
+
+def test_filters_fold_into_channels() -> None:
+    networks = [conv_net(), conv_net()]
+    ws = assert_round_trip(states(*networks))
+    assert ws.spec == WeightSpec([1, 4, 5, 3], filters=[(3, 3), (2, 2), ()]) and ws.channels == ws.spec.channels == 9
+    for network, index in zip(networks, range(2), strict=True):
+        weight = network[2].weight  # type: ignore[union-attr]
+        for row in range(5):
+            for column in range(4):
+                for tap in range(4):
+                    assert ws.weights[1][index, row, column, tap] == weight[row, column, tap // 2, tap % 2]  # type: ignore[index]
+    assert not ws.weights[1][..., 4:].any() and not ws.weights[2][..., 1:].any() and not ws.biases[0][..., 1:].any()
+
+
+def test_flattened_positions_fold_into_channels() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6, 7), nn.ReLU(), nn.Linear(7, 3))
+    ws = assert_round_trip(states(network))
+    assert ws.spec == WeightSpec([1, 4, 7, 3], filters=[(3, 3), (6,), ()], flattened=1)
+    assert torch.equal(ws.weights[1][0, 2, 3, :6], network[3].weight[2, 18:24])  # type: ignore[union-attr, index]
+    assert assert_round_trip(states(nn.Sequential(nn.Conv1d(2, 3, 5), nn.ReLU(), nn.Conv1d(3, 2, 3)))).spec.flattened is None
+
+
+@pytest.mark.parametrize("kind", ["one for all", "one for each"])
+def test_permuting_hidden_neurons_keeps_the_functions(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    networks = [mlp(3, 5, 4, 6, 2).double() for _ in range(4)]
+    ws = WeightSpace.from_state_dicts(states(*networks))
+    shape = (4,) if kind == "one for each" else ()
+    permutations = [torch.rand(*shape, width, generator=generator).argsort(-1) for width in ws.spec.hidden]
+    permuted = ws.permute(permutations)
+    assert not torch.equal(permuted.flat, ws.flat)
+    x = torch.randn(7, 3, dtype=torch.float64)
+    for network, state_dict in zip(networks, permuted.to_state_dicts(), strict=True):
+        other = mlp(3, 5, 4, 6, 2).double()
+        other.load_state_dict(state_dict)
+        torch.testing.assert_close(other(x), network(x), rtol=0, atol=1e-14)
+    for index, order in enumerate(permutations[1] if kind == "one for each" else [permutations[1]] * 4):
+        assert torch.equal(permuted.biases[1][index], ws.biases[1][index, order])
+
+
+def test_permuting_filters_keeps_the_functions() -> None:
+    networks = [conv_net().double(), conv_net().double()]
+    permuted = WeightSpace.from_state_dicts(states(*networks)).permute([torch.tensor([2, 0, 3, 1]), torch.tensor([4, 3, 2, 0, 1])])
+    x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    for network, state_dict in zip(networks, permuted.to_state_dicts(), strict=True):
+        other = conv_net().double()
+        other.load_state_dict(state_dict)
+        torch.testing.assert_close(other(x), network(x), rtol=0, atol=1e-14)
+
+
+def test_from_tensors() -> None:
+    weights, biases = [torch.randn(4, 3, 2), torch.randn(4, 1, 3)], [torch.randn(4, 3), None]
+    ws = WeightSpace.from_tensors(weights, biases)
+    assert ws.spec == WeightSpec([2, 3, 1])
+    assert torch.equal(ws.weights[0][..., 0], weights[0]) and torch.equal(ws.biases[0][..., 0], biases[0]) and not ws.biases[1].any()  # type: ignore[arg-type]
+    channels = WeightSpace.from_tensors([torch.randn(4, 3, 2, 5)], [torch.randn(4, 3, 5)])
+    assert channels.channels == 5
+    for wrong, text in (
+        (([torch.randn(4, 3, 2), torch.randn(4, 1, 2)], [None, None]), r"weights\[1\] must have shape \(4, 1, 3, 1\), got \(4, 1, 2, 1\)"),
+        (([torch.randn(4, 3, 2)], [torch.randn(4, 2)]), r"biases\[0\] must have shape \(4, 3, 1\), got \(4, 2, 1\)"),
+        (([torch.randn(4, 3, 2)], []), r"must be as many, got 1 and 0"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            WeightSpace.from_tensors(*wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"weights have widths \[2, 3, 1\], but spec is WeightSpec\(\[2, 4, 1\]\)"):
+        WeightSpace.from_tensors(weights, biases, WeightSpec([2, 4, 1]))
+
+
+def bad(change: Callable[[dict[str, Any]], Any], *widths: int) -> list[dict[str, Any]]:
+    state_dict = dict(mlp(*(widths or (2, 3, 1))).state_dict())
+    change(state_dict)
+    return [dict(mlp(*(widths or (2, 3, 1))).state_dict()), state_dict]
+
+
+WRONG: list[tuple[list[dict[str, Any]], str]] = [
+    (
+        bad(lambda sd: sd.update({"2.weight": torch.ones(1, 4)})),
+        r"state dict 1 is not a chain: '2.weight' of shape \(1, 4\) takes 4 inputs, '0.weight' .* gives 3",
+    ),
+    (
+        bad(lambda sd: sd.update({"1.running_mean": torch.ones(3)})),
+        r"state dict 1, '1.running_mean' of shape \(3,\) is neither the weight nor",
+    ),
+    (bad(lambda sd: sd.update({"1.weight": torch.ones(3)})), r"state dict 1, '1.weight' of shape \(3,\) is neither the weight nor"),
+    (bad(lambda sd: sd.update({"1.bias": torch.ones(3)})), r"state dict 1 has '1.bias' without a weight"),
+    (
+        bad(lambda sd: sd.update({"0.bias": torch.ones(2)})),
+        r"state dict 1, '0.bias' must have shape \(3,\) for '0.weight' of shape \(3, 2\), got \(2,\)",
+    ),
+    (bad(lambda sd: sd["2.weight"].fill_(float("nan"))), r"state dict 1, '2.weight' has values that are not finite"),
+    (bad(lambda sd: sd["0.bias"].fill_(float("inf"))), r"state dict 1, '0.bias' has values that are not finite"),
+    (
+        bad(lambda sd: sd.update({"0.bias": torch.ones(3, dtype=torch.int64)})),
+        r"state dict 1, '0.bias' must be of a floating-point dtype, got torch.int64",
+    ),
+    (bad(lambda sd: sd.update({"0.bias": 1.0})), r"state dict 1, '0.bias' must be a tensor, got float"),
+    (bad(lambda sd: sd.clear()), r"state dict 1 has no layers"),
+    (bad(lambda sd: sd.pop("0.bias")), r"state dicts must have the same keys; .* in state dict 1"),
+    (
+        bad(lambda sd: sd.update({key: value.double() for key, value in sd.items()})),
+        r"one dtype and device; torch.float32 on cpu in state dict 0",
+    ),
+    (
+        [*states(mlp(2, 3, 1)), *states(mlp(2, 3, 3, 1))],
+        r"networks may differ in their hidden widths alone; state dict 0 has WeightSpec\(\[2, 3, 1\]\)",
+    ),
+    ([*states(mlp(2, 3, 1)), *states(mlp(3, 3, 1))], r"networks may differ in their hidden widths alone"),
+    ([], r"needs at least one state dict"),
+    (states(nn.Sequential(nn.Linear(2, 4), nn.Conv2d(4, 3, 3))), r"state dict 0 is not a chain: '1.weight' .* follows '0.weight'"),
+    (states(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4))), r"state dict 0 is not a chain: '1.weight' .* takes 1 inputs"),
+]
+
+
+@pytest.mark.parametrize("state_dicts, text", WRONG, ids=[text[:50] for _, text in WRONG])
+def test_state_dicts_that_are_refused(state_dicts: list[dict[str, Any]], text: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"WeightSpace\.from_state_dicts: .*" + text):
+        WeightSpace.from_state_dicts(state_dicts)
+
+
+def test_widths_that_differ_from_the_spec_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"state dict 0 has WeightSpec\(\[2, 3, 1\]\), spec is WeightSpec\(\[2, 4, 1\]\)"):
+        WeightSpace.from_state_dicts(states(mlp(2, 3, 1)), WeightSpec([2, 4, 1]))
+    with pytest.raises(TypeError, match="must be a sequence of state dicts, got a single one"):
+        WeightSpace.from_state_dicts(mlp(2, 3, 1).state_dict())  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert WeightSpace.from_state_dicts(states(mlp(2, 3, 1)), WeightSpec([2, 3, 1])).spec == WeightSpec([2, 3, 1])
+
+
+def test_shapes_that_are_refused() -> None:
+    spec = WeightSpec([2, 3, 1])
+    with pytest.raises(ValueError, match=r"flat must have shape \(B, P=13, C\) for WeightSpec\(\[2, 3, 1\]\), got \(4, 12, 1\)"):
+        WeightSpace(torch.zeros(4, 12, 1), spec)
+    with pytest.raises(ValueError, match=r"sizes must have shape \(B=4, M \+ 1 = 3\) and dtype torch.int64, got \(4, 2\), torch.int64"):
+        WeightSpace(torch.zeros(4, 13, 1), spec, torch.ones(4, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"hidden widths alone; batch 0 has WeightSpec\(\[2, 3, 1\]\), 1 WeightSpec\(\[2, 3, 2\]\)"):
+        WeightSpace.cat([WeightSpace(torch.zeros(1, one.numel, 1), one) for one in (spec, WeightSpec([2, 3, 2]))])
+    ws = WeightSpace(torch.zeros(4, 13, 2), spec)
+    with pytest.raises(ValueError, match=r"have 1 channels, these have 2"):
+        ws.to_state_dicts()
+    with pytest.raises(ValueError, match=r"needs M - 1 = 1 permutations, got 0"):
+        ws.permute([])
+    with pytest.raises(ValueError, match=r"permutation 0 must have shape \(d=3,\) or \(B=4, d=3\), got \(2,\)"):
+        ws.permute([torch.arange(2)])
+    with pytest.raises(ValueError, match=r"channels must agree, got \[2, 1\]"):
+        WeightSpace.cat([ws, WeightSpace(torch.zeros(4, 13, 1), spec)])
+    for widths in ([], [3], [2, 0, 1], [-1, 2]):
+        with pytest.raises(ValueError, match="widths must be two or more numbers >= 1"):
+            WeightSpec(widths)
+    with pytest.raises(ValueError, match=r"filters must be M=2 shapes of sizes >= 1"):
+        WeightSpec([1, 2, 3], filters=[(3, 3)])
+    with pytest.raises(ValueError, match=r"flattened must be a layer 1 <= i < M=2 with a filter of shape \(positions,\), got 0"):
+        WeightSpec([1, 2, 3], flattened=0)
+    with pytest.raises(ValueError, match=r"keys must be M=2 pairs of names, got 1"):
+        WeightSpec([1, 2, 3], keys=[("a", "b")])
+
+
+def test_passes_through_torch_func() -> None:
+    """A weight space is a container for torch: vmap and grad see its tensor."""
+    ws = WeightSpace(torch.randn(4, 13, 2), WeightSpec([2, 3, 1]))
+    gradient = torch.func.grad(lambda one: one.flat.square().sum() / 2)(ws)
+    assert torch.equal(gradient.flat, ws.flat) and gradient.spec == ws.spec
+    doubled = torch.func.vmap(lambda flat: WeightSpace(flat, ws.spec).map(lambda values: 2 * values))(torch.stack([ws.flat, ws.flat]))
+    assert torch.equal(doubled.flat[1], 2 * ws.flat)
+    assert torch.equal(pickle.loads(pickle.dumps(ws)).flat, ws.flat) and torch.equal(copy.deepcopy(ws).flat, ws.flat)
