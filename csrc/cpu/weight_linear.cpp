@@ -14,11 +14,10 @@
 namespace isotypic::cpu {
 namespace {
 
-constexpr int64_t kGroupBytes =
-    1024 << 10;                       // weights of the networks that are worked on together, so that x stays in L2 between pool and affine
-constexpr int64_t kMaxGroup = 8;      // more rows than this make the global product no faster
-constexpr int64_t kMaxPartials = 16;  // partial sums over runs of networks, the same for every number of threads
-constexpr int64_t kRowBlock = 12;     // rows of a parameter's gradient in one item of work
+constexpr int64_t kGroupBytes = 1024 << 10;  // of networks worked on together: x is in L2 or L3 when it is read again
+constexpr int64_t kMaxGroup = 8;             // more rows than this make the global product no faster
+constexpr int64_t kMaxPartials = 16;         // partial sums over runs of networks, the same for every number of threads
+constexpr int64_t kRowBlock = 12;            // rows of a parameter's gradient in one item of work
 
 const WeightKernelSet& kernel_set() {
     switch (isa()) {
