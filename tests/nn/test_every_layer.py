@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from weight_spaces import random_permutation
 
 import isotypic.nn
 from isotypic.nn.planar_group import from_lattice_fields, to_lattice_fields
@@ -35,12 +36,25 @@ class Case(NamedTuple):
     out_field: str = "regular"
 
 
+SPEC = isotypic.nn.WeightSpec([2, 4, 3, 2])
+
+# The group of a layer of weight spaces is that of the permutations of its "hidden" neurons, or of "all".
 CASES: dict[str, list[Case]] = {
     "BlurPool2d": [
         Case(dict(group="p4m"), (2, 2, 8, 5, 5), "p4m"),
         Case(dict(group="p6m", kernel_size=5), (2, 2, 12, 9, 9), "p6m"),
     ],
     "BlurPool3d": [Case(dict(group="Oh", padding_mode="reflect"), (1, 1, 48, 3, 3, 3), "Oh")],
+    "DWSInvariant": [
+        Case(dict(spec=SPEC, in_channels=2, out_features=3), (3, SPEC.numel, 2), "hidden", out_field="vector"),
+        Case(dict(spec=SPEC, in_channels=2, out_features=3, rank=1), (3, SPEC.numel, 2), "hidden", out_field="vector"),
+        Case(dict(spec=SPEC, in_channels=2, out_features=3, symmetry="all"), (3, SPEC.numel, 2), "all", out_field="vector"),
+    ],
+    "DWSLinear": [
+        Case(dict(spec=SPEC, in_channels=2, out_channels=4), (3, SPEC.numel, 2), "hidden"),
+        Case(dict(spec=SPEC, in_channels=1, out_channels=4, pool="max", bias=False), (3, SPEC.numel, 1), "hidden"),
+        Case(dict(spec=SPEC, in_channels=2, out_channels=3, rank=1), (3, SPEC.numel, 2), "hidden"),
+    ],
     "FieldDropout": [Case(dict(p=0.5), (2, 3, 4, 5, 5), "p4")],
     "FieldGroupNorm": [Case(dict(num_groups=2, num_fields=4), (2, 4, 8, 5, 5), "p4m")],
     "FieldLayerNorm": [Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"), Case(dict(num_fields=3), (2, 3, 48), "Oh")],
@@ -73,6 +87,10 @@ CASES: dict[str, list[Case]] = {
         Case(dict(mode="max"), (2, 3, 8, 5, 5), "p4m", out_field="scalar"),
         Case(dict(mode="mean", keepdim=True), (2, 3, 8, 5, 5), "p4m", out_field="scalar"),
     ],
+    "IOPosition": [
+        Case(dict(spec=SPEC, in_channels=2, num_frequencies=2), (3, SPEC.numel, 2), "hidden"),
+        Case(dict(spec=SPEC, in_channels=1, num_frequencies=1, learned=True), (3, SPEC.numel, 1), "hidden"),
+    ],
     "LiftConv2d": [
         Case(dict(in_channels=3, out_fields=2, kernel_size=3, group="p4m", padding=1), (2, 3, 5, 5), "p4m", "scalar"),
         Case(dict(in_channels=1, out_fields=2, kernel_size=5, group="p3m1", padding="same"), (2, 1, 7, 7), "p3m1", "scalar"),
@@ -80,12 +98,17 @@ CASES: dict[str, list[Case]] = {
     "LiftConv3d": [
         Case(dict(in_channels=1, out_fields=2, kernel_size=3, group="Oh", padding="same", stride=1), (1, 1, 3, 3, 3), "Oh", "scalar"),
     ],
+    "NPLinear": [Case(dict(spec=SPEC, in_channels=2, out_channels=4, pool="sum"), (3, SPEC.numel, 2), "all")],
     # Exactly equivariant under the subgroup of the lattice, p4 or p4m, whose fields theirs consist of.
     "SteerableConv2d": [Case(dict(in_fields=2, out_fields=2, kernel_size=5, group="D8", padding="same"), (1, 2, 16, 7, 7), "p4m")],
     "SteerableLiftConv2d": [
         Case(dict(in_channels=2, out_fields=2, kernel_size=5, group="C12", padding="same"), (2, 2, 7, 7), "p4", "scalar")
     ],
     "Restrict": [Case(dict(group="p4m", subgroup="pmm"), (2, 3, 8, 5, 5), "p4m")],
+    "WeightSpaceAttention": [Case(dict(spec=SPEC, channels=4, num_heads=2), (3, SPEC.numel, 4), "all")],
+    "WeightSpaceBatchNorm": [Case(dict(num_channels=2), (3, SPEC.numel, 2), "all")],
+    "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
+    "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
 every_case = pytest.mark.parametrize("name, case", FLAT, ids=[f"{name}-{case.group}-{index}" for index, (name, case) in enumerate(FLAT)])
@@ -170,6 +193,14 @@ def test_equivariance(name: str, case: Case) -> None:
         for element, matrix in enumerate(subgroup.elements):
             index = int((group.elements == matrix).all(axis=(1, 2)).argmax())
             assert torch.equal(layer(act(group, index, x)), act(subgroup, element, layer(x)))
+        return
+    if case.group in ("hidden", "all"):
+        for mode in (False, True):
+            layer.train(mode)
+            for seed in range(3):
+                moved, y = random_permutation(SPEC, case.group, seed), layer(x)
+                expected = y if case.out_field == "vector" else y[:, moved]
+                torch.testing.assert_close(layer(x[:, moved]), expected, rtol=0, atol=1e-12 * y.abs().max().item())
         return
     if name.startswith("Steerable"):
         layer, x = on_lattice(layer, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from isotypic.nn import WeightSpace, WeightSpec
 
 def mlp(*widths: int, bias: bool = True, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for columns, rows in zip(widths, widths[1:], strict=False):
+    for columns, rows in itertools.pairwise(widths):
         layers += [nn.Linear(columns, rows, bias=bias), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -65,7 +66,7 @@ def test_spec_says_what_it_is() -> None:
 @pytest.mark.parametrize("widths", [(2, 3), (2, 32, 32, 1), (3, 4, 5, 6, 7)])
 def test_state_dicts_there_and_back(widths: tuple[int, ...]) -> None:
     ws = assert_round_trip(states(mlp(*widths), mlp(*widths), mlp(*widths)))
-    assert ws.spec == WeightSpec(widths) and ws.flat.shape == (3, ws.spec.numel, 1) and not ws.ragged
+    assert ws.spec == WeightSpec(widths) and ws.flat.shape == (3, ws.spec.numel, 1) and ws.sizes is None
 
 
 def test_names_of_any_kind_come_back() -> None:
@@ -92,14 +93,19 @@ def test_missing_biases_are_zero_and_said() -> None:
 
 
 def test_hidden_widths_may_differ() -> None:
-    ws = assert_round_trip(states(mlp(2, 3, 5, 1), mlp(2, 4, 4, 1), mlp(2, 8, 2, 1)))
-    assert ws.ragged and len(ws) == 3 and ws.flat.shape == (sum(spec.numel for spec in ws.specs), 1)
-    assert [spec.hidden for spec in ws.specs] == [(3, 5), (4, 4), (8, 2)]
-    with pytest.raises(ValueError, match=r"WeightSpace\.weights: the hidden widths of this batch differ"):
-        _ = ws.weights
+    networks = [mlp(2, 3, 5, 1), mlp(2, 4, 4, 1), mlp(2, 8, 2, 1)]
+    ws = assert_round_trip(states(*networks))
+    assert ws.spec == WeightSpec([2, 8, 5, 1]) and ws.sizes is not None and ws.mask is not None
+    assert ws.sizes.tolist() == [[2, 3, 5, 1], [2, 4, 4, 1], [2, 8, 2, 1]]
+    assert ws.mask.sum(1).tolist() == [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    assert torch.equal(ws.weights[1][0, :5, :3, 0], networks[0][2].weight) and not ws.flat[~ws.mask].any()  # type: ignore[arg-type]
     again = WeightSpace.cat(ws.split())
-    assert torch.equal(again.flat, ws.flat) and again.specs == ws.specs
-    assert WeightSpace.cat(ws.split()[:1] * 2).flat.shape == (2, ws.specs[0].numel, 1)
+    assert torch.equal(again.flat, ws.flat) and again.sizes is not None and torch.equal(again.sizes, ws.sizes)
+    assert WeightSpace.cat([ws, ws]).flat.shape == (6, ws.spec.numel, 1)
+    same = WeightSpace.cat(ws.split()[:1] * 2)
+    assert same.sizes is None and same.mask is None and same.flat.shape == (2, WeightSpec([2, 3, 5, 1]).numel, 1)
+    with pytest.raises(ValueError, match=r"WeightSpace\.permute: the hidden widths of these networks differ"):
+        ws.permute([torch.arange(8), torch.arange(5)])
 
 
 def conv_net(hidden: int = 4) -> nn.Sequential:
@@ -182,24 +188,42 @@ def bad(change: Callable[[dict[str, Any]], Any], *widths: int) -> list[dict[str,
 
 
 WRONG: list[tuple[list[dict[str, Any]], str]] = [
-    (bad(lambda sd: sd.update({"2.weight": torch.ones(1, 4)})), r"state dict 1 is not a chain: '2.weight' of shape \(1, 4\) takes 4 inputs, '0.weight' .* gives 3"),
-    (bad(lambda sd: sd.update({"1.running_mean": torch.ones(3)})), r"state dict 1, '1.running_mean' of shape \(3,\) is neither the weight nor"),
+    (
+        bad(lambda sd: sd.update({"2.weight": torch.ones(1, 4)})),
+        r"state dict 1 is not a chain: '2.weight' of shape \(1, 4\) takes 4 inputs, '0.weight' .* gives 3",
+    ),
+    (
+        bad(lambda sd: sd.update({"1.running_mean": torch.ones(3)})),
+        r"state dict 1, '1.running_mean' of shape \(3,\) is neither the weight nor",
+    ),
     (bad(lambda sd: sd.update({"1.weight": torch.ones(3)})), r"state dict 1, '1.weight' of shape \(3,\) is neither the weight nor"),
     (bad(lambda sd: sd.update({"1.bias": torch.ones(3)})), r"state dict 1 has '1.bias' without a weight"),
-    (bad(lambda sd: sd.update({"0.bias": torch.ones(2)})), r"state dict 1, '0.bias' must have shape \(3,\) for '0.weight' of shape \(3, 2\), got \(2,\)"),
+    (
+        bad(lambda sd: sd.update({"0.bias": torch.ones(2)})),
+        r"state dict 1, '0.bias' must have shape \(3,\) for '0.weight' of shape \(3, 2\), got \(2,\)",
+    ),
     (bad(lambda sd: sd["2.weight"].fill_(float("nan"))), r"state dict 1, '2.weight' has values that are not finite"),
     (bad(lambda sd: sd["0.bias"].fill_(float("inf"))), r"state dict 1, '0.bias' has values that are not finite"),
-    (bad(lambda sd: sd.update({"0.bias": torch.ones(3, dtype=torch.int64)})), r"state dict 1, '0.bias' must be of a floating-point dtype, got torch.int64"),
+    (
+        bad(lambda sd: sd.update({"0.bias": torch.ones(3, dtype=torch.int64)})),
+        r"state dict 1, '0.bias' must be of a floating-point dtype, got torch.int64",
+    ),
     (bad(lambda sd: sd.update({"0.bias": 1.0})), r"state dict 1, '0.bias' must be a tensor, got float"),
     (bad(lambda sd: sd.clear()), r"state dict 1 has no layers"),
     (bad(lambda sd: sd.pop("0.bias")), r"state dicts must have the same keys; .* in state dict 1"),
-    (bad(lambda sd: sd.update({key: value.double() for key, value in sd.items()})), r"one dtype and device; torch.float32 on cpu in state dict 0"),
-    ([*states(mlp(2, 3, 1)), *states(mlp(2, 3, 3, 1))], r"networks may differ in their hidden widths alone; state dict 0 has WeightSpec\(\[2, 3, 1\]\)"),
+    (
+        bad(lambda sd: sd.update({key: value.double() for key, value in sd.items()})),
+        r"one dtype and device; torch.float32 on cpu in state dict 0",
+    ),
+    (
+        [*states(mlp(2, 3, 1)), *states(mlp(2, 3, 3, 1))],
+        r"networks may differ in their hidden widths alone; state dict 0 has WeightSpec\(\[2, 3, 1\]\)",
+    ),
     ([*states(mlp(2, 3, 1)), *states(mlp(3, 3, 1))], r"networks may differ in their hidden widths alone"),
     ([], r"needs at least one state dict"),
     (states(nn.Sequential(nn.Linear(2, 4), nn.Conv2d(4, 3, 3))), r"state dict 0 is not a chain: '1.weight' .* follows '0.weight'"),
     (states(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4))), r"state dict 0 is not a chain: '1.weight' .* takes 1 inputs"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("state_dicts, text", WRONG, ids=[text[:50] for _, text in WRONG])
@@ -222,10 +246,10 @@ def test_shapes_that_are_refused() -> None:
     spec = WeightSpec([2, 3, 1])
     with pytest.raises(ValueError, match=r"flat must have shape \(B, P=13, C\) for WeightSpec\(\[2, 3, 1\]\), got \(4, 12, 1\)"):
         WeightSpace(torch.zeros(4, 12, 1), spec)
-    with pytest.raises(ValueError, match=r"flat must have shape \(P_1 \+ \.\.\. \+ P_B = 26, C\) for 2 specs, got \(2, 13, 1\)"):
-        WeightSpace(torch.zeros(2, 13, 1), [spec, spec])
-    with pytest.raises(ValueError, match=r"hidden widths alone, spec 0 is WeightSpec\(\[2, 3, 1\]\), spec 1 is WeightSpec\(\[2, 3, 2\]\)"):
-        WeightSpace(torch.zeros(30, 1), [spec, WeightSpec([2, 3, 2])])
+    with pytest.raises(ValueError, match=r"sizes must have shape \(B=4, M \+ 1 = 3\) and dtype torch.int64, got \(4, 2\), torch.int64"):
+        WeightSpace(torch.zeros(4, 13, 1), spec, torch.ones(4, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"hidden widths alone; batch 0 has WeightSpec\(\[2, 3, 1\]\), 1 WeightSpec\(\[2, 3, 2\]\)"):
+        WeightSpace.cat([WeightSpace(torch.zeros(1, one.numel, 1), one) for one in (spec, WeightSpec([2, 3, 2]))])
     ws = WeightSpace(torch.zeros(4, 13, 2), spec)
     with pytest.raises(ValueError, match=r"have 1 channels, these have 2"):
         ws.to_state_dicts()

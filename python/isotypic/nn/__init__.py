@@ -5,6 +5,7 @@ from isotypic.nn.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3
 from isotypic.nn.dropout import FieldDropout
 from isotypic.nn.from_escnn import from_escnn
 from isotypic.nn.group_pool import GroupPool
+from isotypic.nn.io_position import IOPosition
 from isotypic.nn.linear import GroupLinear
 from isotypic.nn.mask import FieldMask
 from isotypic.nn.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
@@ -12,12 +13,17 @@ from isotypic.nn.planar_group import PlanarGroup
 from isotypic.nn.restrict import Restrict
 from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.weight_attention import WeightSpaceAttention
+from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear
+from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
 
 __all__ = [
     "BlurPool2d",
     "BlurPool3d",
+    "DWSInvariant",
+    "DWSLinear",
     "FieldDropout",
     "FieldGroupNorm",
     "FieldLayerNorm",
@@ -33,13 +39,19 @@ __all__ = [
     "GroupMaxPool2d",
     "GroupMaxPool3d",
     "GroupPool",
+    "IOPosition",
     "LiftConv2d",
     "LiftConv3d",
+    "NPLinear",
     "PlanarGroup",
     "Restrict",
     "SteerableConv2d",
     "SteerableLiftConv2d",
     "WeightSpace",
+    "WeightSpaceAttention",
+    "WeightSpaceBatchNorm",
+    "WeightSpaceBlockNorm",
+    "WeightSpacePointwise",
     "WeightSpec",
     "from_escnn",
 ]

@@ -64,13 +64,13 @@ def _infer(layers: Sequence[_Layer], index: int) -> WeightSpec:
                 flattened, taps = i, [columns // widths[-1]]
             else:
                 raise ValueError(
-                    f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} takes {columns} inputs, "
-                    f"{before.key!r} of shape {tuple(before.weight.shape)} gives {widths[-1]}"
+                    f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} takes {columns} "
+                    f"inputs, {before.key!r} of shape {tuple(before.weight.shape)} gives {widths[-1]}"
                 )
         if i and taps and layer.weight.dim() > 2 and before.weight.dim() != layer.weight.dim():
             raise ValueError(
-                f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} follows {before.key!r} of "
-                f"shape {tuple(before.weight.shape)}"
+                f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} follows {before.key!r} "
+                f"of shape {tuple(before.weight.shape)}"
             )
         if layer.bias is not None and layer.bias.shape[0] != rows:
             raise ValueError(
@@ -116,8 +116,8 @@ def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSp
         flat = _flatten(layers, found)
         if flats and (flat.dtype, flat.device) != (flats[0].dtype, flats[0].device):
             raise ValueError(
-                f"{_READER}: state dicts must have one dtype and device; {flats[0].dtype} on {flats[0].device} in state dict 0, {flat.dtype} "
-                f"on {flat.device} in state dict {index}"
+                f"{_READER}: state dicts must have one dtype and device; {flats[0].dtype} on {flats[0].device} in state dict 0, "
+                f"{flat.dtype} on {flat.device} in state dict {index}"
             )
         flats.append(flat)
         specs.append(found if not specs or found != specs[0] else specs[0])

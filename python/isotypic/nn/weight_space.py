@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic._register import register_container
@@ -18,9 +20,9 @@ class WeightSpace:
 
     Args:
         flat: (B, P, C): for each of B networks its P entries in the order W_1, b_1, ..., W_M, b_M, rows first, with C channels each.
-            Networks whose hidden widths differ are packed: (P_1 + ... + P_B, C), one network after the other.
-        spec: the `WeightSpec` of the networks, or a sequence of one for each network of a packed batch. Those may differ in their hidden
-            widths and nothing else.
+        spec: the `WeightSpec` of the networks.
+        sizes: (B, M + 1) int64, where the hidden widths of the networks differ: the widths of each, at most those of `spec`, which are
+            those that `flat` has room for. A network lies in the first rows and columns of each W_i and b_i; layers ignore what is outside.
 
     Nothing is copied: `weights[i]` (B, d_i, d_{i-1}, C) and `biases[i]` (B, d_i, C) are views of `flat`. The layers of `isotypic.nn` for
     weight spaces map one to another; functions that act on each entry apply to `flat`, or through `map`.
@@ -32,39 +34,15 @@ class WeightSpace:
     (torch.Size([64, 32, 32, 1]), torch.Size([64, 1, 1]))
     """
 
-    def __init__(self, flat: Tensor, spec: WeightSpec | Sequence[WeightSpec]) -> None:
-        if isinstance(spec, WeightSpec):
-            if flat.dim() != 3 or flat.shape[1] != spec.numel:
-                raise ValueError(f"WeightSpace: flat must have shape (B, P={spec.numel}, C) for {spec}, got {tuple(flat.shape)}")
-            self._specs: WeightSpec | tuple[WeightSpec, ...] = spec
-        else:
-            self._specs = tuple(spec)
-            total = sum(one.numel for one in self._specs)
-            if not self._specs or flat.dim() != 2 or flat.shape[0] != total:
-                raise ValueError(
-                    f"WeightSpace: flat must have shape (P_1 + ... + P_B = {total}, C) for {len(self._specs)} specs, got {tuple(flat.shape)}"
-                )
-            for index, one in enumerate(self._specs):
-                if not self._specs[0].matches(one):
-                    raise ValueError(
-                        f"WeightSpace: the specs may differ in their hidden widths alone, spec 0 is {self._specs[0]}, spec {index} is {one}"
-                    )
-        self.flat = flat
-
-    @property
-    def ragged(self) -> bool:
-        """Whether the batch is packed, each network with a spec of its own."""
-        return not isinstance(self._specs, WeightSpec)
-
-    @property
-    def spec(self) -> WeightSpec:
-        """The spec of all networks; for a packed batch that of the first, of which the others differ in their hidden widths."""
-        return self._specs if isinstance(self._specs, WeightSpec) else self._specs[0]
-
-    @property
-    def specs(self) -> tuple[WeightSpec, ...]:
-        """The spec of each network."""
-        return (self._specs,) * self.flat.shape[0] if isinstance(self._specs, WeightSpec) else self._specs
+    def __init__(self, flat: Tensor, spec: WeightSpec, sizes: Tensor | None = None) -> None:
+        if flat.dim() != 3 or flat.shape[1] != spec.numel:
+            raise ValueError(f"WeightSpace: flat must have shape (B, P={spec.numel}, C) for {spec}, got {tuple(flat.shape)}")
+        if sizes is not None and (tuple(sizes.shape) != (flat.shape[0], spec.depth + 1) or sizes.dtype != torch.int64):
+            raise ValueError(
+                f"WeightSpace: sizes must have shape (B={flat.shape[0]}, M + 1 = {spec.depth + 1}) and dtype torch.int64, "
+                f"got {tuple(sizes.shape)}, {sizes.dtype}"
+            )
+        self.flat, self.spec, self.sizes = flat, spec, sizes
 
     @property
     def channels(self) -> int:
@@ -74,48 +52,61 @@ class WeightSpace:
     @property
     def weights(self) -> tuple[Tensor, ...]:
         """W_1, ..., W_M: views (B, d_i, d_{i-1}, C) of `flat`."""
-        spec = self._uniform("weights")
-        shapes = itertools.pairwise(spec.widths)
+        shapes = itertools.pairwise(self.spec.widths)
         return tuple(
-            self.flat[:, part].unflatten(1, (rows, columns)) for part, (columns, rows) in zip(spec.weight_slices, shapes, strict=True)
+            self.flat[:, part].unflatten(1, (rows, columns)) for part, (columns, rows) in zip(self.spec.weight_slices, shapes, strict=True)
         )
 
     @property
     def biases(self) -> tuple[Tensor, ...]:
         """b_1, ..., b_M: views (B, d_i, C) of `flat`."""
-        return tuple(self.flat[:, part] for part in self._uniform("biases").bias_slices)
+        return tuple(self.flat[:, part] for part in self.spec.bias_slices)
 
-    def _uniform(self, asked: str) -> WeightSpec:
-        if not isinstance(self._specs, WeightSpec):
-            raise ValueError(f"WeightSpace.{asked}: the hidden widths of this batch differ between networks; take split() first")
-        return self._specs
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, P): which entries belong to a network, where hidden widths differ; None where all do."""
+        return None if self.sizes is None else entry_mask(self.sizes, self.spec)
 
     def __len__(self) -> int:
-        return self.flat.shape[0] if isinstance(self._specs, WeightSpec) else len(self._specs)
+        return self.flat.shape[0]
 
     def split(self) -> list[WeightSpace]:
-        """The networks one by one, as batches of one: views of `flat`."""
-        if isinstance(self._specs, WeightSpec):
-            return [WeightSpace(part, self._specs) for part in self.flat.split(1)]
-        parts = self.flat.split([one.numel for one in self._specs])
-        return [WeightSpace(part[None], one) for part, one in zip(parts, self._specs, strict=True)]
+        """The networks one by one, as batches of one with the widths of each."""
+        if self.sizes is None:
+            return [WeightSpace(part, self.spec) for part in self.flat.split(1)]
+        mask = entry_mask(self.sizes, self.spec)
+        return [
+            WeightSpace(flat[inside].unsqueeze(0), self.spec.with_widths(widths))
+            for flat, inside, widths in zip(self.flat, mask, self.sizes.tolist(), strict=True)
+        ]
 
     @classmethod
     def cat(cls, batches: Sequence[WeightSpace]) -> WeightSpace:
-        """One batch of the networks of several; packed where their hidden widths differ.
+        """One batch of the networks of several, whose hidden widths may differ.
 
         >>> narrow, wide = (WeightSpace(torch.zeros(2, spec.numel, 1), spec) for spec in (WeightSpec([2, 4, 1]), WeightSpec([2, 8, 1])))
-        >>> WeightSpace.cat([narrow, wide])
-        WeightSpace(4 networks, flat (100, 1), hidden widths 4, 4, 8, 8)
+        >>> both = WeightSpace.cat([narrow, wide])
+        >>> both, both.sizes[:, 1]
+        (WeightSpace(4 networks, flat (4, 33, 1), WeightSpec([2, 8, 1]), hidden widths differ), tensor([4, 4, 8, 8]))
         """
         if not batches:
             raise ValueError("WeightSpace.cat: needs at least one batch")
+        first = batches[0].spec
         if len({batch.channels for batch in batches}) > 1:
             raise ValueError(f"WeightSpace.cat: channels must agree, got {[batch.channels for batch in batches]}")
-        if all(not batch.ragged and batch.spec == batches[0].spec for batch in batches):
-            return cls(torch.cat([batch.flat for batch in batches]), batches[0].spec)
-        flat = torch.cat([batch.flat.flatten(0, -2) for batch in batches])
-        return cls(flat, list(itertools.chain.from_iterable(batch.specs for batch in batches)))
+        for index, batch in enumerate(batches):
+            if not first.matches(batch.spec):
+                raise ValueError(
+                    f"WeightSpace.cat: networks may differ in their hidden widths alone; batch 0 has {first}, {index} {batch.spec}"
+                )
+        if all(batch.sizes is None and batch.spec == first for batch in batches):
+            return cls(torch.cat([batch.flat for batch in batches]), first)
+        spec = first.with_widths([max(widths) for widths in zip(*(batch.spec.widths for batch in batches), strict=True)])
+        sizes = [
+            torch.tensor(batch.spec.widths, device=batch.flat.device).expand(len(batch), -1) if batch.sizes is None else batch.sizes
+            for batch in batches
+        ]
+        return cls(torch.cat([_pad(batch, spec) for batch in batches]), spec, torch.cat(sizes))
 
     @classmethod
     def from_tensors(cls, weights: Sequence[Tensor], biases: Sequence[Tensor | None], spec: WeightSpec | None = None) -> WeightSpace:
@@ -150,7 +141,7 @@ class WeightSpace:
 
         Every tensor is the weight or the bias of a linear or convolutional layer, in the order in which the layers are applied; a linear
         layer may follow a convolution through global pooling or through `nn.Flatten`. A layer without a bias gets a zero one, with a
-        warning. Networks that differ in their hidden widths give a packed batch.
+        warning. Networks may differ in their hidden widths.
 
         Args:
             state_dicts: one for each network, with equal keys.
@@ -164,9 +155,8 @@ class WeightSpace:
         WeightSpace(3 networks, flat (3, 129, 1), WeightSpec([2, 32, 1]))
         """
         flats, specs = read_state_dicts(state_dicts, spec)
-        if all(one == specs[0] for one in specs):
-            return cls(torch.stack(flats), specs[0])
-        return cls(torch.cat(flats), specs)
+        runs = itertools.groupby(zip(flats, specs, strict=True), key=lambda pair: pair[1])
+        return cls.cat([cls(torch.stack([flat for flat, _ in run]), one) for one, run in runs])
 
     def to_state_dicts(self) -> list[dict[str, Tensor]]:
         """The state dicts of the networks, with the names of the spec: what `from_state_dicts` read, after editing.
@@ -181,15 +171,16 @@ class WeightSpace:
 
     def with_flat(self, flat: Tensor) -> WeightSpace:
         """Other values for the same networks; the number of channels may change."""
-        return WeightSpace(flat, self._specs)
+        return WeightSpace(flat, self.spec, self.sizes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WeightSpace:
         """The function of `flat`, which has to act on each entry alone."""
         return self.with_flat(function(self.flat))
 
-    def to(self, *args: torch.device | str | torch.dtype) -> WeightSpace:
+    def to(self, *args: Any) -> WeightSpace:
         """As `Tensor.to`, for a device, a dtype or both."""
-        return self.with_flat(self.flat.to(*args))  # type: ignore[arg-type]
+        flat = self.flat.to(*args)
+        return WeightSpace(flat, self.spec, None if self.sizes is None else self.sizes.to(flat.device))
 
     def permute(self, permutations: Sequence[Tensor]) -> WeightSpace:
         """The hidden neurons in another order, which leaves the functions of the networks alone.
@@ -199,15 +190,16 @@ class WeightSpace:
         Args:
             permutations: for each of the M - 1 hidden layers an integer tensor (d_l), or (B, d_l) with one for each network.
 
-        Raises ValueError for a packed batch and for permutations of another shape.
+        Raises ValueError for permutations of another shape, and where hidden widths differ between the networks.
 
         >>> ws = WeightSpace(torch.randn(2, 17, 1), WeightSpec([2, 4, 1]))
         >>> swapped = ws.permute([torch.tensor([1, 0, 2, 3])])
         >>> torch.equal(swapped.biases[0][:, 0], ws.biases[0][:, 1])
         True
         """
-        spec = self._uniform("permute")
-        batch = len(self)
+        spec, batch = self.spec, len(self)
+        if self.sizes is not None:
+            raise ValueError("WeightSpace.permute: the hidden widths of these networks differ; take split() first")
         if len(permutations) != spec.depth - 1:
             raise ValueError(f"WeightSpace.permute: needs M - 1 = {spec.depth - 1} permutations, got {len(permutations)}")
         device = self.flat.device
@@ -228,17 +220,38 @@ class WeightSpace:
         return self.with_flat(self.flat.gather(1, index.unsqueeze(-1).expand_as(self.flat)))
 
     def __repr__(self) -> str:
-        if isinstance(self._specs, WeightSpec):
-            return f"WeightSpace({len(self)} networks, flat {tuple(self.flat.shape)}, {self._specs})"
-        hidden = ", ".join("-".join(map(str, one.hidden)) for one in self._specs[:8]) + (", ..." if len(self) > 8 else "")
-        return f"WeightSpace({len(self)} networks, flat {tuple(self.flat.shape)}, hidden widths {hidden})"
+        differ = ", hidden widths differ" if self.sizes is not None else ""
+        return f"WeightSpace({len(self)} networks, flat {tuple(self.flat.shape)}, {self.spec}{differ})"
 
 
-def _rebuild(flat: Tensor, specs: WeightSpec | tuple[WeightSpec, ...]) -> WeightSpace:
+def entry_mask(sizes: Tensor, spec: WeightSpec) -> Tensor:
+    """(B, P): whether an entry belongs to a network of these widths (B, M + 1)."""
+    alive = [torch.arange(width, device=sizes.device) < sizes[:, layer, None] for layer, width in enumerate(spec.widths)]
+    parts = []
+    for columns, rows in itertools.pairwise(alive):
+        parts += [(rows[:, :, None] & columns[:, None]).flatten(1), rows]
+    return torch.cat(parts, 1)
+
+
+def _pad(batch: WeightSpace, spec: WeightSpec) -> Tensor:
+    """The entries in the places that they have in a wider spec, zeros elsewhere."""
+    parts = []
+    for layer, (weight, bias) in enumerate(zip(batch.weights, batch.biases, strict=True)):
+        rows, columns = spec.widths[layer + 1] - weight.shape[1], spec.widths[layer] - weight.shape[2]
+        parts += [F.pad(weight, (0, 0, 0, columns, 0, rows)).flatten(1, 2), F.pad(bias, (0, 0, 0, rows))]
+    return torch.cat(parts, 1)
+
+
+def _flatten(ws: WeightSpace) -> tuple[list[Tensor], WeightSpec]:
+    return [ws.flat] if ws.sizes is None else [ws.flat, ws.sizes], ws.spec
+
+
+def _unflatten(tensors: Sequence[Any], spec: WeightSpec) -> WeightSpace:
     # Without the checks: transforms of torch pass through here with tensors of other shapes and with objects that are no tensors.
     ws = WeightSpace.__new__(WeightSpace)
-    ws.flat, ws._specs = flat, specs
+    ws.flat, ws.sizes = tensors[0], tensors[1] if len(tensors) > 1 else None
+    ws.spec = spec
     return ws
 
 
-register_container(WeightSpace, lambda ws: ([ws.flat], ws._specs), lambda tensors, specs: _rebuild(tensors[0], specs))
+register_container(WeightSpace, _flatten, _unflatten)

@@ -94,6 +94,10 @@ class WeightSpec:
         rows, columns, shape = self.widths[layer + 1], self.widths[layer], self.filters[layer]
         return (rows, columns * self.taps[layer]) if layer == self.flattened else (rows, columns, *shape)
 
+    def with_widths(self, widths: Sequence[int]) -> WeightSpec:
+        """The same with other widths."""
+        return WeightSpec(widths, self.filters, self.flattened, self.keys)
+
     def matches(self, other: WeightSpec) -> bool:
         """Whether a layer for this spec serves the other: all but the hidden widths and the names agree."""
         return (self.depth, self.in_features, self.out_features, self.filters, self.flattened) == (

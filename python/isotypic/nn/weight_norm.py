@@ -1,0 +1,197 @@
+"""What acts on the entries of a weight space one by one, or normalises them, in one call on the flat tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from isotypic.nn._arguments import positive
+from isotypic.nn.weight_space import WeightSpace
+from isotypic.nn.weight_spec import WeightSpec
+
+
+class WeightSpacePointwise(nn.Module):
+    """A module that acts on the channels of each entry alone, such as `nn.ReLU`, `nn.LayerNorm(C)`, `nn.Linear(C, ...)` or `nn.Dropout`.
+
+    Args:
+        module: applied to the flat tensor (B, P, C); it must treat the leading axes alike.
+
+    Input: a `WeightSpace`, or its flat tensor. Output: the same kind.
+
+    >>> spec = WeightSpec([2, 4, 1])
+    >>> WeightSpacePointwise(nn.LayerNorm(8))(WeightSpace(torch.randn(3, spec.numel, 8), spec))
+    WeightSpace(3 networks, flat (3, 17, 8), WeightSpec([2, 4, 1]))
+    """
+
+    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+
+    @overload
+    def forward(self, ws: WeightSpace) -> WeightSpace: ...
+
+    @overload
+    def forward(self, ws: Tensor) -> Tensor: ...
+
+    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module)
+
+
+class WeightSpaceBatchNorm(_BatchNorm):
+    """Batch normalisation of each channel over all entries of all networks: `nn.BatchNorm1d` on (B P, C), with its state-dict names.
+
+    Where hidden widths differ, entries outside of a network do not count.
+
+    Args:
+        num_channels: C; the other arguments are those of `nn.BatchNorm1d`.
+
+    Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind.
+    Raises ValueError for a wrong number of channels.
+
+    S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
+
+    >>> WeightSpaceBatchNorm(8)(torch.randn(3, 17, 8)).shape
+    torch.Size([3, 17, 8])
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        positive("WeightSpaceBatchNorm", num_channels=num_channels)
+        super().__init__(num_channels, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """The flat tensor has been checked."""
+
+    @overload  # type: ignore[override]
+    def forward(self, ws: WeightSpace) -> WeightSpace: ...
+
+    @overload
+    def forward(self, ws: Tensor) -> Tensor: ...
+
+    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        flat = ws if isinstance(ws, Tensor) else ws.flat
+        if flat.dim() != 3 or flat.shape[2] != self.num_features:
+            raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
+        if isinstance(ws, Tensor):
+            return super().forward(flat.flatten(0, 1)).view_as(flat)
+        mask = ws.mask
+        if mask is None:
+            return ws.with_flat(super().forward(flat.flatten(0, 1)).view_as(flat))
+        values = super().forward(flat[mask])
+        return ws.with_flat(torch.zeros_like(flat, dtype=values.dtype).masked_scatter(mask.unsqueeze(-1), values))
+
+
+class WeightSpaceBlockNorm(nn.Module):
+    """Batch normalisation of each channel of each W_i and each b_i: matrices of one network often have very different scales.
+
+    Mean and variance of a block are taken over the batch and its entries; a scale and a shift per block and channel follow. Behaves as
+    `nn.BatchNorm1d` on each block, in a few calls for all blocks.
+
+    Args:
+        spec: the networks.
+        num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`.
+
+    Input: a `WeightSpace` for a spec of the same depth, or the flat tensor (B, P, C) of `spec`. Output: the same kind.
+    Raises ValueError for a wrong number of channels.
+
+    >>> spec = WeightSpec([2, 4, 1])
+    >>> WeightSpaceBlockNorm(spec, 1)(torch.randn(3, 17, 1)).shape
+    torch.Size([3, 17, 1])
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        spec: WeightSpec,
+        num_channels: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        positive("WeightSpaceBlockNorm", num_channels=num_channels)
+        self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
+        shape = (2 * spec.depth, num_channels)
+        self.weight = nn.Parameter(torch.ones(shape, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(shape, device=device, dtype=dtype))
+        self.register_buffer("running_var", torch.ones(shape, device=device, dtype=dtype))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
+
+    @overload
+    def forward(self, ws: WeightSpace) -> WeightSpace: ...
+
+    @overload
+    def forward(self, ws: Tensor) -> Tensor: ...
+
+    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        space = WeightSpace(ws, self.spec) if isinstance(ws, Tensor) else ws
+        if space.channels != self.num_channels or space.spec.depth != self.spec.depth:
+            raise ValueError(
+                f"WeightSpaceBlockNorm: input must have {self.num_channels} channels for networks of {self.spec.depth} layers, "
+                f"got {space.channels} channels for {space.spec}"
+            )
+        lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
+        flat = space.flat
+        if self.training:
+            # Statistics in float32 at least: half-precision sums over many entries would not do.
+            values = flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
+            mean, var, count = self._statistics(values, space.mask, lengths)
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_((var * (count / (count - 1).clamp(min=1))).to(self.running_var.dtype), self.momentum)
+        else:
+            mean, var = self.running_mean, self.running_var
+        scale = (var + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias
+        out = torch.addcmul(_spread(shift, lengths), flat, _spread(scale, lengths)).to(flat.dtype)
+        return out if isinstance(ws, Tensor) else space.with_flat(out)
+
+    def _statistics(self, values: Tensor, mask: Tensor | None, lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and variance (2 M, C) and number of values (2 M, 1) of each block."""
+        if mask is None:
+            entries = values.new_tensor([len(values)]).expand(values.shape[1], 1)
+        else:
+            values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
+            entries = mask.sum(0).to(values.dtype).unsqueeze(-1)
+        count = _gather(entries, lengths)
+        mean = _gather(values.sum(0), lengths) / count
+        centred = values - _spread(mean, lengths)
+        if mask is not None:
+            centred = centred.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return mean, _gather(centred.square().sum(0), lengths) / count, count
+
+    def extra_repr(self) -> str:
+        return f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+
+
+def _gather(entries: Tensor, lengths: list[int]) -> Tensor:
+    """(2 M, C): sums over blocks of entries (P, C)."""
+    return torch.stack([part.sum(0) for part in entries.split(lengths)])
+
+
+def _spread(blocks: Tensor, lengths: list[int]) -> Tensor:
+    """(P, C) from (2 M, C)."""
+    return torch.cat([block.expand(length, -1) for block, length in zip(blocks.unbind(), lengths, strict=True)])
