@@ -6,5 +6,6 @@
 namespace isotypic {
 
 void bind_group_conv(pybind11::module_& m);
+void bind_weight_linear(pybind11::module_& m);
 
 }  // namespace isotypic

@@ -109,6 +109,7 @@ inline void* current_stream(py::handle tensor, int device) {
 }
 
 inline bool is_contiguous(const View& view) {
+    if (view.numel() == 0) return true;  // whatever its strides, as for torch
     int64_t stride = 1;
     for (int i = view.ndim - 1; i >= 0; --i) {
         if (view.sizes[i] != 1 && view.strides[i] != stride) return false;

@@ -163,9 +163,10 @@ def test_statistics_ignore_what_is_outside_of_the_networks(kind: str) -> None:
     ]
     out = norms[0](both)
     if kind == "batch":
-        torch.testing.assert_close(
-            torch.cat([part.flat[0] for part in out.split()]), norms[1](torch.cat([one.flat[0] for one in singles]).unsqueeze(0))[0]
-        )
+        expected = norms[1](torch.cat([one.flat[0] for one in singles]).unsqueeze(0))[0]
+        torch.testing.assert_close(torch.cat([part.flat[0] for part in out.split()]), expected)
+        for key, value in norms[1].state_dict().items():
+            torch.testing.assert_close(norms[0].state_dict()[key], value)
     for index in range(6):
         found = torch.cat([blocks(part)[index].flatten(0, -2) for part in out.split()])
         if kind == "block":

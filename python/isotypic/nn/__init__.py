@@ -4,6 +4,7 @@ from isotypic.nn.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
 from isotypic.nn.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
 from isotypic.nn.dropout import FieldDropout
 from isotypic.nn.from_escnn import from_escnn
+from isotypic.nn.from_weight_networks import from_dwsnets, from_nfn
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.io_position import IOPosition
 from isotypic.nn.linear import GroupLinear
@@ -53,5 +54,7 @@ __all__ = [
     "WeightSpaceBlockNorm",
     "WeightSpacePointwise",
     "WeightSpec",
+    "from_dwsnets",
     "from_escnn",
+    "from_nfn",
 ]

@@ -87,10 +87,25 @@ class WeightSpaceBatchNorm(_BatchNorm):
         if isinstance(ws, Tensor):
             return super().forward(flat.flatten(0, 1)).view_as(flat)
         mask = ws.mask
-        if mask is None:
+        if mask is None or not (self.training or self.running_mean is None):
             return ws.with_flat(super().forward(flat.flatten(0, 1)).view_as(flat))
-        values = super().forward(flat[mask])
-        return ws.with_flat(torch.zeros_like(flat, dtype=values.dtype).masked_scatter(mask.unsqueeze(-1), values))
+        return ws.with_flat(self._masked(flat, mask.unsqueeze(-1)))
+
+    def _masked(self, flat: Tensor, mask: Tensor) -> Tensor:
+        """The same with the statistics of the entries in the mask (B, P, 1)."""
+        values = _at_least_float32(flat)
+        count = mask.sum().to(values.dtype)
+        mean = values.masked_fill(~mask, 0.0).sum((0, 1)) / count
+        centred = (values - mean).masked_fill(~mask, 0.0)
+        var = centred.square().sum((0, 1)) / count
+        if self.training and self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                momentum = 1 / self.num_batches_tracked.to(values.dtype) if self.momentum is None else self.momentum
+                for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1).clamp(min=1)))):
+                    running.add_(((new - running) * momentum).to(running.dtype))
+        normal = centred * (var + self.eps).rsqrt()
+        return (normal if self.weight is None else torch.addcmul(self.bias, normal, self.weight)).to(flat.dtype)
 
 
 class WeightSpaceBlockNorm(nn.Module):
@@ -151,9 +166,7 @@ class WeightSpaceBlockNorm(nn.Module):
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
         flat = space.flat
         if self.training:
-            # Statistics in float32 at least: half-precision sums over many entries would not do.
-            values = flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
-            mean, var, count = self._statistics(values, space.mask, lengths)
+            mean, var, count = self._statistics(_at_least_float32(flat), space.mask, lengths)
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -185,6 +198,11 @@ class WeightSpaceBlockNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    """Half-precision sums over many entries would lose the statistics."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def _gather(entries: Tensor, lengths: list[int]) -> Tensor:

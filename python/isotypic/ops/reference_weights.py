@@ -87,7 +87,7 @@ def weight_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, layout: W
 
 def weight_affine(x: Tensor, mix: Tensor, terms: Tensor | None, basis: Tensor | None, sizes: Tensor | None, layout: WeightLayout) -> Tensor:
     """y (B, P, C_out): the channels of x mixed, and the terms of every entry's row, column and block added."""
-    weights, biases = weight_blocks(x, layout)
+    weights, _ = weight_blocks(x, layout)
     zeros = x.new_zeros(len(x), layout.entries, mix.shape[2])
     out_weights, out_biases = weight_blocks(zeros, layout)
     nodes = (
@@ -119,7 +119,7 @@ def weight_affine(x: Tensor, mix: Tensor, terms: Tensor | None, basis: Tensor | 
 
 
 def weight_terms(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLayout) -> Tensor:
-    """terms (B, N, C_out) of pooled (B, N, C): one product for each permuted label and one for the global vector, to which the bias is added."""
+    """terms (B, N, C_out) of pooled (B, N, C): a product for each permuted label and one for the global vector, which gets the bias."""
     parts = []
     for n in layout.nodes:
         rows = pooled[:, n.offset : n.offset + n.width * n.slots].unflatten(1, (n.width, n.slots))

@@ -1,10 +1,11 @@
 """Where everything lies in the flat tensors of weight-space operators: the weights, what is pooled from them, and a layer's parameters.
 
-The weights of an MLP of widths d_0, .., d_M are one axis of P = sum of d_i (d_{i-1} + 1) entries: W_1 (d_1 x d_0, rows first), b_1, .., W_M, b_M.
+The weights of an MLP of widths d_0, .., d_M are one axis of P = sum of d_i (d_{i-1} + 1) entries: W_1 (d_1 x d_0, rows first), b_1, ..,
+W_M, b_M.
 
-An axis label 0..M is permuted or fixed. Under ``symmetry="hidden"`` the labels 0 and M are fixed, their neurons being the inputs and outputs of
-the network; under ``"all"`` every label is permuted. A permuted axis can be pooled, a fixed one is a list of features. So the pooled tensor has,
-for each permuted label l, one row for each of its d_l neurons r and each of its slots
+An axis label 0..M is permuted or fixed. Under ``symmetry="hidden"`` the labels 0 and M are fixed, their neurons being the inputs and
+outputs of the network; under ``"all"`` every label is permuted. A permuted axis can be pooled, a fixed one is a list of features. So the
+pooled tensor has, for each permuted label l, one row for each of its d_l neurons r and each of its slots
 
     n_l[r] = [rho_l[r], kap_{l+1}[r], b_l[r]]        rho_l[r]: W_l[r, :] pooled over columns;  kap_{l+1}[r]: W_{l+1}[:, r] pooled over rows
 
@@ -12,11 +13,12 @@ and then the slots of one global vector
 
     g = [gam_1, .., gam_M, beta_1, .., beta_M]       gam_i: W_i pooled over both axes;  beta_i: b_i pooled
 
-where pooling leaves fixed axes alone: rho_1[r] is the d_0 numbers W_1[r, :], kap_M[s] the d_M numbers W_M[:, s], gam_1, gam_M and beta_M likewise.
-With ``rank`` = q > 0 the wide fixed axis 0 is seen through q learned features of it, rho_1[r, j] = sum over s of basis[j, s] W_1[r, s].
+where pooling leaves fixed axes alone: rho_1[r] is the d_0 numbers W_1[r, :], kap_M[s] the d_M numbers W_M[:, s], and gam_1, gam_M and
+beta_M are such lists too. With ``rank`` = q > 0 the wide fixed axis 0 is seen through q learned features, rho_1[r, j] = sum over s of
+basis[j, s] W_1[r, s].
 
-A layer's weight has one matrix (C_in, C_out) for each of: the mixed layers i (those without an axis that is a list of features; all entries of W_i
-alike), each pair (slot in, slot out) of each permuted label, each pair of slots of g. A layer's bias has one row for each slot of g.
+A layer's weight has one matrix (C_in, C_out) for each of: the mixed layers i (those without an axis that is a list of features; all entries
+of W_i alike), each pair (slot in, slot out) of each permuted label, each pair of slots of g. A layer's bias has one row for each slot of g.
 """
 
 from __future__ import annotations
@@ -129,8 +131,8 @@ def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
     last = len(widths) - 1
     if not isinstance(rank, (int, np.integer)) or rank < 0 or (rank and (symmetry == "all" or last < 2)):
         raise ValueError(
-            f"weight_layout: rank must be 0, or positive with symmetry='hidden' and at least one hidden layer, got {rank} with symmetry={symmetry!r} "
-            f"and widths {widths}"
+            f"weight_layout: rank must be 0, or positive with symmetry='hidden' and at least one hidden layer, got {rank} with "
+            f"symmetry={symmetry!r} and widths {widths}"
         )
 
     def permuted(label: int) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from isotypic.ops import reference_weights as reference
-from isotypic.ops.weight_layout import weight_layout
+from isotypic.ops import _weight_arguments as arguments
+from isotypic.ops import _weight_operators as operators
+from isotypic.ops.weight_layout import WeightLayout
 
 
 def weight_linear(
@@ -29,8 +31,9 @@ def weight_linear(
 
     Args:
         x: (B, P, C), the weights of B networks as for :func:`weight_pool`.
-        weight: (K, C, C_out), of the dtype of x: the matrices A of the mixed layers, then for each permuted label the (slots, slots) ones of
-            D_l (from slot, to slot), then the (slots, slots) ones of R; :func:`isotypic.ops.weight_layout` has the offsets, and K = ``linear``.
+        weight: (K, C, C_out), of the dtype of x: the matrices A of the mixed layers, then for each permuted label the (slots, slots) ones
+            of D_l (from slot, to slot), then the (slots, slots) ones of R. :func:`isotypic.ops.weight_layout` has the offsets; K is its
+            ``linear``.
         bias: (slots of g, C_out), of the dtype of x.
         widths, symmetry, pool, sizes: as for :func:`weight_pool`.
         project, expand: (q, d_0) each, both or neither: the layer sees the fixed input axis through ``project`` and acts on it through
@@ -49,5 +52,37 @@ def weight_linear(
     >>> weight_linear(x, weight, bias, widths=[2, 32, 32, 3]).shape
     torch.Size([4, 1251, 6])
     """
-    layout = weight_layout(widths, symmetry, 0 if project is None else project.shape[0])
-    return reference.weight_linear(x, weight, bias, sizes, layout, pool, project, expand)
+    name = "weight_linear"
+    arguments.check_dense(name, {"x": x, "weight": weight, "bias": bias, "project": project, "expand": expand})
+    layout = arguments.layout(name, widths, symmetry, project, "project")
+    arguments.check_pool(name, pool, project, "project")
+    if (project is None) != (expand is None):
+        raise ValueError(f"{name}: project and expand must both be given or neither, got {'expand' if project is None else 'project'} only")
+    arguments.check_weights(name, x, layout)
+    arguments.check_shape(name, "weight", weight, {"K": layout.linear, "C": x.shape[2], "C_out": None})
+    if bias is not None:
+        arguments.check_shape(name, "bias", bias, {"slots of g": layout.affine, "C_out": weight.shape[2]})
+    if expand is not None:
+        arguments.check_shape(name, "expand", expand, {"q": layout.rank, "d_0": layout.widths[0]})
+    arguments.check_sizes(name, sizes, x, layout)
+    settings = layout.widths, symmetry, layout.rank
+    if project is None and pool != "max":
+        return operators.linear(x, weight, bias, sizes, *settings, pool == "mean")
+    if pool == "max":
+        pooled = operators.select(x, x.detach(), sizes, *settings, False)
+    else:
+        pooled = operators.pool(x, project, sizes, *settings, pool == "mean")
+    return operators.affine(x, weight[: layout.mixed], _terms(pooled, weight, bias, layout), expand, sizes, *settings, False)
+
+
+def _terms(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLayout) -> Tensor:
+    """(B, N, C_out) of pooled (B, N, C): one matrix product for each permuted label and one for the global vector."""
+
+    def product(first: int, width: int, slots: int, parameter: int) -> Tensor:
+        rows = pooled[:, first : first + width * slots].unflatten(1, (width, slots)).flatten(2)
+        matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2)
+        return (rows @ matrix.reshape(rows.shape[2], -1)).unflatten(2, (slots, weight.shape[2])).flatten(1, 2)
+
+    parts = [product(n.offset, n.width, n.slots, n.parameter) for n in layout.nodes]
+    total = product(layout.global_offset, 1, layout.global_slots, layout.global_parameter)
+    return torch.cat([*parts, total if bias is None else total + bias], 1)

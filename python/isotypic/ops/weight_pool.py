@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from isotypic.ops import reference_weights as reference
-from isotypic.ops.weight_layout import weight_layout
+from isotypic.ops import _weight_arguments as arguments
+from isotypic.ops import _weight_operators as operators
 
 
 def weight_pool(
@@ -30,8 +30,8 @@ def weight_pool(
         symmetry: "hidden": labels 0 and M are fixed; "all": none is.
         pool: "mean", "sum" or "max".
         basis: (q, d_0), of the dtype of x: the slots of the fixed input axis are its products with W_1, q of them. Not with "max".
-        sizes: (B, M + 1) int64, the widths of each network where they differ; at most ``widths``, and equal to them at fixed labels. A network
-            lies in the first rows and columns of each block, and what is outside is ignored.
+        sizes: (B, M + 1) int64, the widths of each network where they differ: at most ``widths``, and equal to them at fixed labels. A
+            network lies in the first rows and columns of each block, and what is outside is ignored. On a GPU its values are not checked.
 
     Returns: (B, N, C), n_l at rows ``nodes.offset + r * nodes.slots + slot`` and g from row ``global_offset`` of
     :func:`isotypic.ops.weight_layout`; zero at neurons that a network does not have.
@@ -43,5 +43,11 @@ def weight_pool(
     >>> weight_pool(torch.ones(4, 17, 5), widths=[2, 4, 1]).shape  # 4 neurons of 2 + 1 + 1 slots, and g = [W_1 (2), W_2, b_1, b_2]
     torch.Size([4, 21, 5])
     """
-    layout = weight_layout(widths, symmetry, 0 if basis is None else basis.shape[0])
-    return reference.weight_pool(x, basis, sizes, layout, pool)
+    arguments.check_dense("weight_pool", {"x": x, "basis": basis})
+    layout = arguments.layout("weight_pool", widths, symmetry, basis, "basis")
+    arguments.check_pool("weight_pool", pool, basis, "basis")
+    arguments.check_weights("weight_pool", x, layout)
+    arguments.check_sizes("weight_pool", sizes, x, layout)
+    if pool == "max":
+        return operators.select(x, x.detach(), sizes, layout.widths, symmetry, 0, False)
+    return operators.pool(x, basis, sizes, layout.widths, symmetry, layout.rank, pool == "mean")
