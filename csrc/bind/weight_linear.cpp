@@ -211,7 +211,7 @@ int64_t workspace_bytes(const WeightPlan& plan, const std::string& kernel, int64
                                                                    {"weight_linear_transpose", cuda::WeightPass::linear},
                                                                    {"weight_linear_gradient", cuda::WeightPass::gradient},
                                                                    {"weight_mix_gradient", cuda::WeightPass::mix_gradient},
-                                                                   {"weight_basis_gradient", cuda::WeightPass::basis_gradient}};
+                                                                   {"weight_scatter", cuda::WeightPass::scatter}};
     const auto type = dtypes.find(dtype);
     const auto pass = passes.find(kernel);
     if (type == dtypes.end()) throw py::value_error("weight_linear_workspace: dtype must be float32, float64, bfloat16 or float16, got " + dtype);

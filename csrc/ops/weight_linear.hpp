@@ -49,7 +49,7 @@ struct WeightContext {
 };
 
 // The kernels that keep something between launches; the others need no scratch.
-enum class WeightPass { linear, gradient, mix_gradient, basis_gradient };
+enum class WeightPass { linear, gradient, mix_gradient, scatter };
 int64_t weight_linear_workspace(const WeightPlan& plan, WeightPass pass, int64_t batch, int64_t in_channels, int64_t out_channels, DType dtype);
 
 void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled, const WeightContext& context);

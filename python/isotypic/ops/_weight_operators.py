@@ -32,9 +32,8 @@ from isotypic.ops.weight_layout import WeightLayout, weight_layout
 _SETTINGS = "int[] widths, str symmetry, int rank, bool mean"
 
 
-@lru_cache(maxsize=1024)
-def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> tuple[WeightLayout, Any]:
-    layout = weight_layout(widths, symmetry, rank)
+def plan_arguments(layout: WeightLayout) -> tuple[list[int], list[tuple[int, ...]], list[tuple[int, ...]], tuple[int, ...]]:
+    """Widths, layers, nodes and counts of a layout, in the order of the members of core/weight_plan.hpp."""
     layers = [
         (
             *(i.rows, i.columns, i.weight, i.bias, i.mixed, i.row_slot, i.row_slots, i.column_slot, i.column_slots, i.bias_slot),
@@ -44,7 +43,13 @@ def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> tuple[WeightLayo
     ]
     nodes = [(n.label, n.width, n.slots, n.offset, n.parameter) for n in layout.nodes]
     counts = layout.entries, layout.rows, layout.global_offset, layout.global_slots, layout.global_parameter, layout.mixed, layout.rank
-    return layout, kernels("weight_linear").WeightPlan(list(widths), layers, nodes, *counts)
+    return list(layout.widths), layers, nodes, counts
+
+
+@lru_cache(maxsize=1024)
+def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> Any:
+    *tables, counts = plan_arguments(weight_layout(widths, symmetry, rank))
+    return kernels("weight_linear").WeightPlan(*tables, *counts)
 
 
 def _layout(settings: Sequence[Any]) -> WeightLayout:
@@ -60,7 +65,7 @@ def _run(
     kernel: str, settings: Sequence[Any], tensors: Sequence[Tensor | None], flags: tuple[bool, ...], out: Tensor, channels: tuple[int, int]
 ) -> Tensor:
     """Run a kernel on contiguous tensors and ``out``; ``channels`` are those in and out."""
-    _, plan = _plan(tuple(settings[0]), settings[1], settings[2])
+    plan = _plan(tuple(settings[0]), settings[1], settings[2])
     extension = kernels(kernel)
     arguments = [_contiguous(tensor) for tensor in tensors]
     if not out.is_cuda:

@@ -1,0 +1,89 @@
+// The CUDA kernels of the weight-space operators run on the host, as the Python module _weight_emulation that tests/cuda/test_weight_emulation.py compiles
+// and drives:   g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ... csrc/cuda/weight_emulation_module.cpp
+#if !defined(ISOTYPIC_EMULATE)
+#error "compile with -DISOTYPIC_EMULATE"
+#endif
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "cuda/weight_linear.cu"
+
+namespace py = pybind11;
+
+namespace isotypic {
+namespace {
+
+// A contiguous tensor as (address, dtype, sizes); no tensor is (0, 0, []).
+using Tensor = std::tuple<uintptr_t, int, std::vector<int64_t>>;
+
+View to_view(const Tensor& tensor) {
+    const auto& [address, dtype, sizes] = tensor;
+    View view;
+    view.data = reinterpret_cast<void*>(address);
+    view.dtype = static_cast<DType>(dtype);
+    view.ndim = static_cast<int>(sizes.size());
+    for (size_t i = 0; i < sizes.size(); ++i) view.sizes[i] = sizes[i];
+    return view;
+}
+
+struct Plan {
+    WeightPlan plan{};
+    Plan(const std::vector<int>& widths, const std::vector<std::array<int, 14>>& layers, const std::vector<std::array<int, 5>>& nodes,
+         const std::array<int, 7>& counts) {
+        plan.layers = static_cast<int>(layers.size()), plan.node_count = static_cast<int>(nodes.size());
+        plan.entries = counts[0], plan.rows = counts[1], plan.global_offset = counts[2], plan.global_slots = counts[3];
+        plan.global_parameter = counts[4], plan.mixed = counts[5], plan.rank = counts[6];
+        for (size_t i = 0; i < widths.size(); ++i) plan.widths[i] = widths[i], plan.nodes_of[i] = -1;
+        static_assert(sizeof(WeightLayer) == 14 * sizeof(int) && sizeof(WeightNodes) == 5 * sizeof(int));
+        for (size_t i = 0; i < layers.size(); ++i) std::memcpy(&plan.layer[i], layers[i].data(), sizeof(WeightLayer));
+        for (size_t i = 0; i < nodes.size(); ++i) {
+            std::memcpy(&plan.nodes[i], nodes[i].data(), sizeof(WeightNodes));
+            plan.nodes_of[nodes[i][0]] = static_cast<int>(i);
+        }
+    }
+};
+
+// Calls the operator of this name with the tensors of its signature in order; scratch is NaN patterns, exactly as long as the operator asks for.
+void call(const std::string& name, const Plan& p, const std::vector<Tensor>& tensors, uintptr_t sizes_address, bool mean, bool reverse) {
+    emulation::machine().reverse = reverse;
+    std::vector<View> v;
+    for (const Tensor& tensor : tensors) v.push_back(to_view(tensor));
+    const auto* sizes = reinterpret_cast<const int64_t*>(sizes_address);
+    const WeightPlan& plan = p.plan;
+    const int64_t batch = v.back().ndim == 3 && name != "weight_mix_gradient" ? v.back().sizes[0] : v[0].sizes[0];
+    const bool linear = name == "weight_linear" || name == "weight_linear_transpose";
+    const cuda::WeightPass pass = linear ? cuda::WeightPass::linear
+                            : name == "weight_linear_gradient" ? cuda::WeightPass::gradient
+                            : name == "weight_mix_gradient"    ? cuda::WeightPass::mix_gradient
+                                                               : cuda::WeightPass::scatter;
+    const int64_t in = v[0].ndim == 3 ? v[0].sizes[2] : 0, out = linear ? v.back().sizes[2] : v[1].ndim == 3 ? v[1].sizes[2] : in;
+    const int64_t bytes = cuda::weight_linear_workspace(plan, pass, batch, in, out, v.back().dtype), guard = 4096;
+    std::vector<char> scratch(bytes + guard, char(0xff));
+    const cuda::WeightContext context{scratch.data(), bytes, nullptr};
+    if (name == "weight_pool") cuda::weight_pool(plan, v[0], v[1], sizes, mean, v[2], context);
+    if (name == "weight_affine") cuda::weight_affine(plan, v[0], v[1], v[2], v[3], sizes, mean, v[4], context);
+    if (name == "weight_linear") cuda::weight_linear(plan, v[0], v[1], v[2], sizes, mean, v[3], context);
+    if (name == "weight_linear_transpose") cuda::weight_linear_transpose(plan, v[0], v[1], sizes, mean, v[2], context);
+    if (name == "weight_linear_gradient") cuda::weight_linear_gradient(plan, v[0], v[1], sizes, mean, v[2], context);
+    if (name == "weight_mix_gradient") cuda::weight_mix_gradient(plan, v[0], v[1], sizes, v[2], context);
+    if (name == "weight_basis_gradient") cuda::weight_basis_gradient(plan, v[0], v[1], sizes, mean, v[2], context);
+    if (name == "weight_select") cuda::weight_select(plan, v[0], v[1], sizes, v[2], context);
+    if (name == "weight_scatter") cuda::weight_scatter(plan, v[0], v[1], sizes, v[2], context);
+    for (int64_t i = bytes; i < bytes + guard; ++i)
+        if (scratch[i] != char(0xff)) throw std::runtime_error("emulation: a kernel wrote past its workspace");
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_weight_emulation, m) {
+    py::class_<Plan>(m, "Plan", py::module_local())
+        .def(py::init<const std::vector<int>&, const std::vector<std::array<int, 14>>&, const std::vector<std::array<int, 5>>&, const std::array<int, 7>&>());
+    m.def("call", &call, py::arg("name"), py::arg("plan"), py::arg("tensors"), py::arg("sizes"), py::arg("mean"), py::arg("reverse"));
+}
+
+}  // namespace isotypic
