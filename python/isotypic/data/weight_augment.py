@@ -4,7 +4,7 @@ Every function takes a `NeuralField` and packed networks (N, P) and returns new 
 
 | function | the function that the networks compute |
 |---|---|
-| `permute_neurons`, `flip_signs`, `wrap_phases`, `rescale_neurons` | stays as it is |
+| `permute_neurons`, `flip_signs`, `orient_neurons`, `wrap_phases`, `rescale_neurons` | stays as it is |
 | `transform_coordinates`, `rotate_coordinates` | is moved |
 | `add_noise`, `mask_weights` | is disturbed |
 """
@@ -95,6 +95,25 @@ def wrap_phases(field: NeuralField, networks: Tensor) -> Tensor:
         turns = (biases[layer] * (field.frequency / math.pi)).round()
         biases[layer].sub_(turns * (math.pi / field.frequency))
         weights[layer + 1].mul_(1 - 2 * turns.remainder(2).unsqueeze(1))
+    return networks
+
+
+def orient_neurons(field: NeuralField, networks: Tensor) -> Tensor:
+    """Chooses the sign of each hidden neuron; phi is odd, so the functions stay as they are.
+
+    In the first hidden layer the weight from the first input becomes positive, in the others the sum of the outgoing weights. The choice
+    does not depend on the order of neurons. After `wrap_phases` it leaves little of a sine network's freedom but the permutations.
+
+    Raises ValueError when the activation is not odd.
+    """
+    if field.activation not in ODD:
+        raise ValueError(f"orient_neurons: the activation must be odd ({' or '.join(ODD)}), got {field.activation!r}")
+    for layer in range(field.spec.depth - 1):
+        weights, biases = field.views(networks)
+        deciding = weights[0][:, :, 0] if layer == 0 else weights[layer + 1].sum(1)
+        factors = [torch.ones_like(bias) for bias in biases[:-1]]
+        factors[layer] = 1 - 2 * (deciding < 0).to(networks.dtype)
+        networks = scale_neurons(field, networks, factors)
     return networks
 
 
