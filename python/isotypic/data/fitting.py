@@ -5,7 +5,8 @@ The gradient is written out by hand. With z_i = W_i h_{i-1} + b_i, h_i = phi(w z
     dL/df = 2 e / (Q d_M),   dL/dW_i = delta_i h_{i-1}^T,   dL/db_i = sum over points of delta_i,
     delta_M = dL/df,         delta_i = (W_{i+1}^T delta_{i+1}) w phi'(w z_i).
 
-A SIREN [2, 32, 32, 1] costs about 10 ns for each point and hidden neuron of width 32, half of it sines and cosines.
+A SIREN [2, 32, 32, 1] costs about 0.26 ms for a step on 784 points on one core with AVX-512, half of it sines
+and cosines.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def fit_fields(
     Returns: `Fitted`, on the device of the targets.
     Raises ValueError for other shapes and values, or targets that are not finite.
 
-    V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural Representations with Periodic Activation Functions", 2020.
+    V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural
+    Representations with Periodic Activation Functions", 2020.
 
     >>> images = torch.rand(20, 5, 5)
     >>> fitted = fit_fields(NeuralField([2, 16, 16, 1]), images.reshape(20, 25, 1), image_grid(5, 5), steps=300)

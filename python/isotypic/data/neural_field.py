@@ -30,7 +30,8 @@ class NeuralField:
 
     Raises ValueError for a spec with convolutions, an unknown activation or a frequency that is not positive.
 
-    V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural Representations with Periodic Activation Functions", 2020.
+    V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural
+    Representations with Periodic Activation Functions", 2020.
 
     >>> field = NeuralField([2, 32, 32, 1])
     >>> networks = field.initial(5)
@@ -68,8 +69,8 @@ class NeuralField:
     def initial(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Random networks (count, P), float32, each drawn for itself.
 
-        Weights are uniform within 1 / d_0 in the first layer of a sine network, as SIREN prescribes, and within sqrt(6 / d_{i-1}) / frequency
-        elsewhere; biases within 1 / sqrt(d_{i-1}).
+        Weights are uniform within 1 / d_0 in the first layer of a sine network, as SIREN prescribes, and within sqrt(6 / d_{i-1})
+        / frequency elsewhere; biases within 1 / sqrt(d_{i-1}).
         """
         networks = 2 * torch.rand(count, self.spec.numel, generator=generator) - 1
         for layer, (weight, bias) in enumerate(zip(*self.views(networks), strict=True)):
@@ -93,7 +94,8 @@ class NeuralField:
         points = coordinates.unsqueeze(0) if coordinates.dim() == 2 else coordinates
         if points.dim() != 3 or points.shape[2] != inputs or points.shape[0] not in (1, count):
             raise ValueError(
-                f"NeuralField: coordinates must have shape (Q, d_0={inputs}) or (N={count}, Q, d_0={inputs}), got {tuple(coordinates.shape)}"
+                f"NeuralField: coordinates must have shape (Q, d_0={inputs}) or (N={count}, Q, d_0={inputs}), "
+                f"got {tuple(coordinates.shape)}"
             )
         # Hidden states are (N, d, Q), points contiguous: the products then have long rows.
         state = points.mT.expand(count, -1, -1)

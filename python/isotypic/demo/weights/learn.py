@@ -76,7 +76,7 @@ def train(
     augment: Callable[[Tensor, torch.Generator], Tensor] = lambda batch, generator: batch,
     progress: Callable[[], object] = lambda: None,
 ) -> nn.Module:
-    """AdamW and one cycle of the learning rate. `loss` takes the output and the indices of the batch. `progress` is called for each step."""
+    """AdamW and one cycle of the learning rate. `loss` takes the output and the indices of the batch; `progress` is called in each step."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-2)
     steps = max(1, len(networks) // BATCH)
     schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.25)

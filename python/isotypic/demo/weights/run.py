@@ -195,8 +195,8 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
     console.print(table(results))
     console.print(
         f"Fitted to {quality['digits']['mean']:.1f} dB in the mean, {quality['digits']['least']:.1f} dB at least (waves: "
-        f"{quality['waves']['mean']:.1f} dB). A fifth of the digits is for testing. Every method reads weights whose phases and signs have been "
-        f"chosen; what is left is the order of the neurons.\n{results['seconds']['all']:.0f} s in all. "
+        f"{quality['waves']['mean']:.1f} dB). A fifth of the digits is for testing. Every method reads weights whose phases and "
+        f"signs have been chosen; what is left is the order of the neurons.\n{results['seconds']['all']:.0f} s in all. "
         f"Written: {out / 'weights.png'}, {out / 'weights.json'}, {out / 'digits.npz'}"
     )
     return results

@@ -17,8 +17,8 @@ from isotypic.data.weight_augment import orient_neurons, wrap_phases
 
 DIGIT_FIELD = NeuralField([2, 32, 32, 1])
 WAVE_FIELD = NeuralField([1, 32, 32, 1], offset=0.0)
-# Half of the range that SIREN prescribes: digits of 28 x 28 pixels need no higher frequencies, and what is left of the random start is noise
-# to whoever reads the weights.
+# Half of the range that SIREN prescribes: digits of 28 x 28 pixels need no higher frequencies, and what is left of the random start is
+# noise to whoever reads the weights.
 START = 0.5
 SIDE = 28
 
