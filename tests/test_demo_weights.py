@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-for name in ("mlxtend", "matplotlib", "rich", "scipy"):
-    pytest.importorskip(name)
+pytest.importorskip("mlxtend")
+pytest.importorskip("matplotlib")
+pytest.importorskip("rich")
+pytest.importorskip("scipy")
 
 from isotypic import data
 from isotypic.demo.weights import run, sets

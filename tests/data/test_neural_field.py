@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -18,7 +19,7 @@ ACTIVATIONS = {"sine": torch.sin, "tanh": torch.tanh, "relu": torch.relu}
 def one_by_one(field: NeuralField, network: Tensor, points: Tensor) -> Tensor:
     """The formula, for one network and from its entries."""
     widths, start, state = field.spec.widths, 0, points
-    for layer, (columns, rows) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (columns, rows) in enumerate(itertools.pairwise(widths)):
         weight = network[start : start + rows * columns].reshape(rows, columns)
         bias = network[start + rows * columns : start + rows * (columns + 1)]
         start += rows * (columns + 1)

@@ -49,7 +49,6 @@ def test_a_seed_decides() -> None:
 
 def test_the_canonical_form_forgets_signs_and_periods() -> None:
     before = networks(SINE)
-    weights, biases = SINE.views(before)
     disturbed = augment.flip_signs(SINE, before)
     _, moved = SINE.views(disturbed)
     moved[0].add_(4 * math.pi / SINE.frequency)  # two periods

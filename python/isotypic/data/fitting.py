@@ -83,6 +83,7 @@ def fit_fields(
     V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural
     Representations with Periodic Activation Functions", 2020.
 
+    >>> from isotypic.data import image_grid
     >>> images = torch.rand(20, 5, 5)
     >>> fitted = fit_fields(NeuralField([2, 16, 16, 1]), images.reshape(20, 25, 1), image_grid(5, 5), steps=300)
     >>> fitted.networks.shape, bool(fitted.psnr.min() > 30)

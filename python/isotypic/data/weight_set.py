@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class WeightSet:
     """what a network computes"""
     networks: Tensor
     """(N, P)"""
-    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     """(N, ...) each: labels, PSNR and so on"""
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """what holds for the whole set, as JSON holds it"""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,8 @@ def draw(path: Path, pictures: Mapping[str, Tensor], results: Mapping[str, Any])
     """Rows of rendered digits (8, pixels) by name on the left, bars of the accuracy on the right."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 4.2), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
+        parts: Any = figure.subfigures(1, 2, width_ratios=(3, 2))
+        left, right = parts
         left.suptitle("Digits, thickened by changing the weights of their networks", fontsize=11)
         axes = left.subplots(len(pictures), 8)
         for line, (name, images) in zip(axes, pictures.items(), strict=True):

@@ -179,7 +179,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
         name: {"mean": float(one.columns["psnr"].mean()), "least": float(one.columns["psnr"].min())}
         for name, one in (("digits", made), ("waves", waves))
     }
-    results = {
+    results: dict[str, Any] = {
         "seed": seed,
         "recipe": asdict(recipe),
         "psnr": quality,
