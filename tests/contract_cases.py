@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from contract_weights import WEIGHT_CASES, registered
 from torch import Tensor
 
 import isotypic as iso
@@ -36,6 +37,10 @@ class Case:
     order: int = 1
     wrong: tuple[tuple[str, Any], ...] = ()
     """Pairs of an argument and a wrong value for it, a value or a function of the right tensor."""
+    tensors: tuple[str, ...] = ("x", "weight", "bias")
+    """Names of the tensors. The first one has the batch; a bias may be None."""
+    operators: tuple[str, ...] = ("group_conv", "group_conv_transpose", "group_conv_weight")
+    """The registered operators in a graph of the gradient."""
 
     def call(self, *tensors: Tensor) -> Tensor:
         return self.operator(*tensors, **self.settings)
@@ -196,6 +201,7 @@ CASES = (
         order=6,
         wrong=WRONG_TENSORS + WRONG_FIELDS + WRONG_GROUP,
     ),
+    *(Case(**entry) for entry in WEIGHT_CASES),
 )
 
 
@@ -219,4 +225,7 @@ def _registered(field_type: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     )
 
 
-REGISTERED = tuple((field_type, *entry) for field_type in ("regular", "scalar", "linear") for entry in _registered(field_type))
+REGISTERED = (
+    *((field_type, *entry) for field_type in ("regular", "scalar", "linear") for entry in _registered(field_type)),
+    *registered(),
+)

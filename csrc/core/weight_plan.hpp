@@ -1,5 +1,5 @@
-// Where everything lies in the flat tensors of weight-space operators (python/isotypic/ops/weight_layout.py has the formulas). A plain struct of
-// fixed size, so that it reaches a CUDA kernel as a parameter.
+// Where everything lies in the flat tensors of weight-space operators (python/isotypic/ops/weight_layout.py has the formulas). A plain
+// struct of fixed size, so that it reaches a CUDA kernel as a parameter.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ constexpr int kMaxWeightLayers = 32;
 // W_i and b_i. Slots are -1 where the axis they belong to is fixed.
 struct WeightLayer {
     int rows, columns;
-    int weight, bias;              // offsets among the entries of a network
-    int mixed;                     // index of the channel matrix, or -1
-    int row_slot, row_slots;       // rho_i among the slots of its label
-    int column_slot, column_slots; // kap_i among the slots of the label before
+    int weight, bias;               // offsets among the entries of a network
+    int mixed;                      // index of the channel matrix, or -1
+    int row_slot, row_slots;        // rho_i among the slots of its label
+    int column_slot, column_slots;  // kap_i among the slots of the label before
     int bias_slot;
-    int total_slot, total_slots;   // gam_i among the slots of g
+    int total_slot, total_slots;  // gam_i among the slots of g
     int bias_total_slot, bias_total_slots;
 };
 
@@ -41,7 +41,8 @@ struct WeightPlan {
     HOST_DEVICE int parameters() const { return global_parameter + global_slots * global_slots; }
 };
 
-// The width of a label in a network whose widths are `sizes` (layers + 1), or the plan's where that is null. Never more than there is memory for.
+// The width of a label in a network whose widths are `sizes` (layers + 1), or the plan's where that is null. Never more than there is
+// memory for.
 HOST_DEVICE ALWAYS_INLINE int width_of(const WeightPlan& plan, const int64_t* sizes, int label) {
     const int most = plan.widths[label];
     if (!sizes || plan.nodes_of[label] < 0) return most;
@@ -58,8 +59,8 @@ HOST_DEVICE ALWAYS_INLINE WeightScales weight_scales(const WeightPlan& plan, con
     return {1 / columns, 1 / rows, 1 / (rows * columns), 1 / rows};
 }
 
-// The entries that are pooled to one row of the pooled tensor: first + i outer_stride + j inner_stride for i < outer, j < inner. None, where the row
-// is that of a neuron which the network lacks. Not for slots of a basis.
+// The entries that are pooled to one row of the pooled tensor: first + i outer_stride + j inner_stride for i < outer, j < inner. None,
+// where the row is that of a neuron which the network lacks. Not for slots of a basis.
 struct PooledEntries {
     int first, outer, outer_stride, inner, inner_stride;
 };
@@ -100,8 +101,8 @@ HOST_DEVICE inline PooledEntries pooled_entries(const WeightPlan& plan, const in
     return {0, 0, 0, 0, 0};
 }
 
-// An entry and the rows of the pooled tensor that it is pooled to: that of its row r, of its column s, and of its block; -1 where there is none. With a
-// basis the row and the block of W_1 have `rank` slots, of which these are the first.
+// An entry and the rows of the pooled tensor that it is pooled to: that of its row r, of its column s, and of its block; -1 where there is
+// none. With a basis the row and the block of W_1 have `rank` slots, of which these are the first.
 struct EntryRows {
     int layer, r, s;  // s is -1 in a bias
     int row, column, total;
@@ -116,7 +117,8 @@ HOST_DEVICE inline EntryRows entry_rows(const WeightPlan& plan, const int64_t* s
     const bool rows_pooled = plan.nodes_of[i + 1] >= 0, columns_pooled = plan.nodes_of[i] >= 0;
     if (entry >= layer.bias) {
         out.r = entry - layer.bias;
-        if (rows_pooled) out.row = plan.nodes[plan.nodes_of[i + 1]].offset + out.r * plan.nodes[plan.nodes_of[i + 1]].slots + layer.bias_slot;
+        if (rows_pooled)
+            out.row = plan.nodes[plan.nodes_of[i + 1]].offset + out.r * plan.nodes[plan.nodes_of[i + 1]].slots + layer.bias_slot;
         out.total = plan.global_offset + layer.bias_total_slot + (rows_pooled ? 0 : out.r);
         out.alive = out.r < width_of(plan, sizes, i + 1);
         return out;

@@ -14,20 +14,25 @@
 namespace isotypic::cpu {
 namespace {
 
-constexpr int64_t kGroupBytes = 1024 << 10;  // weights of the networks that are worked on together, so that x stays in L2 between pool and affine
-constexpr int64_t kMaxGroup = 8;            // more rows than this make the global product no faster
-constexpr int64_t kMaxPartials = 16;        // partial sums over runs of networks, the same for every number of threads
-constexpr int64_t kRowBlock = 12;           // rows of a parameter's gradient in one item of work
+constexpr int64_t kGroupBytes =
+    1024 << 10;                       // weights of the networks that are worked on together, so that x stays in L2 between pool and affine
+constexpr int64_t kMaxGroup = 8;      // more rows than this make the global product no faster
+constexpr int64_t kMaxPartials = 16;  // partial sums over runs of networks, the same for every number of threads
+constexpr int64_t kRowBlock = 12;     // rows of a parameter's gradient in one item of work
 
 const WeightKernelSet& kernel_set() {
     switch (isa()) {
 #if defined(__x86_64__)
-        case Isa::avx512: return avx512::weight_linear_kernels();
-        case Isa::avx2: return avx2::weight_linear_kernels();
+        case Isa::avx512:
+            return avx512::weight_linear_kernels();
+        case Isa::avx2:
+            return avx2::weight_linear_kernels();
 #elif defined(__aarch64__)
-        case Isa::neon: return neon::weight_linear_kernels();
+        case Isa::neon:
+            return neon::weight_linear_kernels();
 #endif
-        default: return scalar::weight_linear_kernels();
+        default:
+            return scalar::weight_linear_kernels();
     }
 }
 
@@ -52,8 +57,12 @@ class Scratch {
 // The kernels and sizes of one call.
 struct Call {
     Call(const WeightPlan& plan_, DType dtype_, const int64_t* sizes_)
-        : plan(plan_), dtype(dtype_), sizes(sizes_), size(dtype == DType::float64 ? 8 : 4),
-          kernels(dtype == DType::float64 ? kernel_set().wide : kernel_set().single), converts(dtype == DType::bfloat16 || dtype == DType::float16) {}
+        : plan(plan_),
+          dtype(dtype_),
+          sizes(sizes_),
+          size(dtype == DType::float64 ? 8 : 4),
+          kernels(dtype == DType::float64 ? kernel_set().wide : kernel_set().single),
+          converts(dtype == DType::bfloat16 || dtype == DType::float16) {}
 
     const int64_t* sizes_of(int64_t network) const { return sizes ? sizes + network * (plan.layers + 1) : nullptr; }
     int64_t padded(int64_t n) const { return (n + kernels.panel - 1) / kernels.panel * kernels.panel; }
@@ -65,7 +74,9 @@ struct Call {
         return scratch;
     }
     // Where to write such elements, and what to do when they are written.
-    char* target(const View& view, int64_t offset, char* scratch) const { return converts ? scratch : static_cast<char*>(view.data) + offset * size; }
+    char* target(const View& view, int64_t offset, char* scratch) const {
+        return converts ? scratch : static_cast<char*>(view.data) + offset * size;
+    }
     void written(const View& view, int64_t offset, int64_t count, const char* from) const {
         if (converts) kernels.write(view.data, dtype, offset, count, from);
     }
@@ -77,7 +88,6 @@ struct Call {
     const WeightKernels& kernels;
     bool converts;
 };
-
 
 // A whole tensor in the compute type.
 class Whole {
@@ -91,8 +101,8 @@ class Whole {
     Scratch copy_;
 };
 
-// The matrices of a layer's weight, packed for products: [mixed][C, N], then those of the labels, then the global one. Transposed, N and C change places
-// and so do the slots.
+// The matrices of a layer's weight, packed for products: [mixed][C, N], then those of the labels, then the global one. Transposed, N and C
+// change places and so do the slots.
 struct Parameters {
     Parameters(const Call& call, const View& weight, bool transposed)
         : C(weight.sizes[transposed ? 2 : 1]), N(weight.sizes[transposed ? 1 : 2]), memory_(bytes(call)) {
@@ -111,7 +121,9 @@ struct Parameters {
         }
     }
 
-    static int64_t parameter(const WeightPlan& plan, int l) { return l < plan.node_count ? plan.nodes[l].parameter : plan.global_parameter; }
+    static int64_t parameter(const WeightPlan& plan, int l) {
+        return l < plan.node_count ? plan.nodes[l].parameter : plan.global_parameter;
+    }
 
     int64_t C, N;
     const char* mix;
@@ -132,7 +144,8 @@ struct Parameters {
 };
 
 // y = L x, or its adjoint: pool, the products, and the affine map, for a few networks at a time.
-void run_linear(const Call& call, const View& x, const View& weight, const View& bias, bool pool_mean, bool affine_mean, bool transposed, const View& y) {
+void run_linear(const Call& call, const View& x, const View& weight, const View& bias, bool pool_mean, bool affine_mean, bool transposed,
+                const View& y) {
     const WeightPlan& plan = call.plan;
     const int64_t batch = x.sizes[0], P = plan.entries, rows = plan.rows;
     const Parameters parameters(call, weight, transposed);
@@ -144,7 +157,7 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         std::memcpy(bias_row.part(0), values.data, static_cast<size_t>(G * N * call.size));
     }
     int64_t group = std::clamp<int64_t>(kGroupBytes / std::max<int64_t>(P * std::max(C, N) * call.size, 1), 1, kMaxGroup);
-    group = std::min(group, (batch + threads - 1) / threads);
+    group = std::min(group, std::max<int64_t>((batch + threads - 1) / threads, 1));
     const int64_t items = (batch + group - 1) / group, workers = std::min(threads, items);
     const int64_t scratch = std::max(call.kernels.pool_scratch(plan, C), call.kernels.affine_scratch(plan, N));
     const int64_t values = call.converts ? group * P * C : 0, result = call.converts ? P * N : 0;
@@ -163,16 +176,16 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
             for (int l = 0; l < plan.node_count; ++l) {
                 const WeightNodes& nodes = plan.nodes[l];
                 const int64_t width = width_of(plan, call.sizes_of(first + k), nodes.label), at = k * rows + nodes.offset;
-                call.kernels.multiply(width, nodes.slots * N, pooled + at * C * call.size, nodes.slots * C, parameters.matrices[l], nodes.slots * C, nullptr,
-                                      terms + at * N * call.size, nodes.slots * N);
+                call.kernels.multiply(width, nodes.slots * N, pooled + at * C * call.size, nodes.slots * C, parameters.matrices[l],
+                                      nodes.slots * C, nullptr, terms + at * N * call.size, nodes.slots * N);
             }
         }
-        call.kernels.multiply(count, G * N, pooled + plan.global_offset * C * call.size, rows * C, parameters.matrices[plan.node_count], G * C,
-                              bias.defined() ? bias_row.part(0) : nullptr, terms + plan.global_offset * N * call.size, rows * N);
+        call.kernels.multiply(count, G * N, pooled + plan.global_offset * C * call.size, rows * C, parameters.matrices[plan.node_count],
+                              G * C, bias.defined() ? bias_row.part(0) : nullptr, terms + plan.global_offset * N * call.size, rows * N);
         for (int64_t k = 0; k < count; ++k) {
             char* target = call.target(y, (first + k) * P * N, out);
-            call.kernels.affine(plan, call.sizes_of(first + k), networks[k], C, plan.mixed ? parameters.mix : nullptr, terms + k * rows * N * call.size, N,
-                                nullptr, affine_mean, target, space);
+            call.kernels.affine(plan, call.sizes_of(first + k), networks[k], C, plan.mixed ? parameters.mix : nullptr,
+                                terms + k * rows * N * call.size, N, nullptr, affine_mean, target, space);
             call.written(y, (first + k) * P * N, P * N, target);
         }
     });
@@ -185,7 +198,8 @@ void sum_over_networks(const Call& call, int64_t batch, int64_t elements, char* 
     const Scratch memory(elements * call.size, partials);
     parallel_for(partials, max_threads(), [&](int64_t run, int thread) {
         std::memset(memory.part(run), 0, static_cast<size_t>(elements * call.size));
-        for (int64_t network = batch * run / partials; network < batch * (run + 1) / partials; ++network) work(network, memory.part(run), thread);
+        for (int64_t network = batch * run / partials; network < batch * (run + 1) / partials; ++network)
+            work(network, memory.part(run), thread);
     });
     auto reduce = [&](auto* sum) {
         for (int64_t run = 0; run < partials; ++run) {
@@ -214,8 +228,8 @@ void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const
     });
 }
 
-void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes, bool mean,
-                   const View& y) {
+void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
+                   bool mean, const View& y) {
     const Call call(plan, y.dtype, sizes);
     const int64_t batch = y.sizes[0], N = y.sizes[2], C = x.defined() ? x.sizes[2] : 0, P = plan.entries, R = plan.rows * N;
     const int64_t scratch = call.kernels.affine_scratch(plan, N), matrix = C * call.padded(N) * call.size;
@@ -233,12 +247,14 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
         const char* values = x.defined() ? call.read(x, network * P * C, P * C, copy) : nullptr;
         const char* added = terms.defined() ? call.read(terms, network * R, R, out + P * N * call.size) : nullptr;
         char* target = call.target(y, network * P * N, out);
-        call.kernels.affine(plan, call.sizes_of(network), values, C, x.defined() ? packed.part(0) : nullptr, added, N, features.data, mean, target, space);
+        call.kernels.affine(plan, call.sizes_of(network), values, C, x.defined() ? packed.part(0) : nullptr, added, N, features.data, mean,
+                            target, space);
         call.written(y, network * P * N, P * N, target);
     });
 }
 
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean, const View& y) {
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
+                   const View& y) {
     run_linear(Call(plan, x.dtype, sizes), x, weight, bias, mean, false, false, y);
 }
 
@@ -251,7 +267,8 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
     const int64_t batch = x.sizes[0], C = x.sizes[2], N = y.sizes[2], P = plan.entries, R = plan.rows, G = plan.global_slots;
     const int64_t scratch = std::max(call.kernels.pool_scratch(plan, C), call.kernels.pool_scratch(plan, N));
     const int64_t values = call.converts ? P * (C + N) : 0, mixed = plan.mixed * C * N, elements = plan.parameters() * C * N;
-    const Scratch pooled(batch * R * C * call.size), summed(batch * R * N * call.size), result(call.converts ? gradient.numel() * call.size : 0);
+    const Scratch pooled(batch * R * C * call.size), summed(batch * R * N * call.size),
+        result(call.converts ? gradient.numel() * call.size : 0);
     char* target = call.target(gradient, 0, result.part(0));
     // One reading of x and y: their pooled rows, which are few, are kept for all networks, and the mixed layers are summed at once.
     {
@@ -277,7 +294,8 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
     parallel_for(first_item[plan.node_count + 1], max_threads(), [&](int64_t item, int thread) {
         int l = 0;
         while (item >= first_item[l + 1]) ++l;
-        const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : G, offset = l < plan.node_count ? plan.nodes[l].offset : plan.global_offset;
+        const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : G,
+                      offset = l < plan.node_count ? plan.nodes[l].offset : plan.global_offset;
         const int64_t row = (item - first_item[l]) * kRowBlock, count = std::min(kRowBlock, slots * C - row);
         char* block = blocks.part(thread);
         std::memset(block, 0, static_cast<size_t>(count * slots * N * call.size));
@@ -287,13 +305,13 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
             call.kernels.outer(left, R * C, count, right, R * N, slots * N, batch, block, slots * N);
         } else {
             for (int64_t network = 0; network < batch; ++network)
-                call.kernels.outer(left + network * R * C * call.size, slots * C, count, right + network * R * N * call.size, slots * N, slots * N,
-                                   width_of(plan, call.sizes_of(network), plan.nodes[l].label), block, slots * N);
+                call.kernels.outer(left + network * R * C * call.size, slots * C, count, right + network * R * N * call.size, slots * N,
+                                   slots * N, width_of(plan, call.sizes_of(network), plan.nodes[l].label), block, slots * N);
         }
         for (int64_t k = 0; k < count; ++k)
             for (int64_t t = 0, s = (row + k) / C, c = (row + k) % C; t < slots; ++t)
-                std::memcpy(target + ((Parameters::parameter(plan, l) + s * slots + t) * C + c) * N * call.size, block + (k * slots + t) * N * call.size,
-                            static_cast<size_t>(N * call.size));
+                std::memcpy(target + ((Parameters::parameter(plan, l) + s * slots + t) * C + c) * N * call.size,
+                            block + (k * slots + t) * N * call.size, static_cast<size_t>(N * call.size));
     });
     auto sum_bias = [&](auto* bias, const auto* sums) {
         std::memset(bias, 0, static_cast<size_t>(G * N * call.size));
@@ -321,7 +339,8 @@ void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, c
 
 void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& terms, const int64_t* sizes, bool mean, const View& basis) {
     const Call call(plan, x.dtype, sizes);
-    const int64_t C = x.sizes[2], P = plan.entries * C, R = plan.rows * C, columns = plan.layer[0].columns, rank = plan.rank, padded = call.padded(rank);
+    const int64_t C = x.sizes[2], P = plan.entries * C, R = plan.rows * C, columns = plan.layer[0].columns, rank = plan.rank,
+                  padded = call.padded(rank);
     const int64_t scratch = call.kernels.basis_scratch(plan, C);
     const Scratch memory((scratch + (call.converts ? P + R : 0)) * call.size, max_threads()), sums(columns * padded * call.size);
     const Scratch result(call.converts ? basis.numel() * call.size : 0);
@@ -334,7 +353,8 @@ void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& te
     char* target = call.target(basis, 0, result.part(0));
     for (int64_t j = 0; j < rank; ++j)
         for (int64_t s = 0; s < columns; ++s)
-            std::memcpy(target + (j * columns + s) * call.size, sums.part(0) + (s * padded + j) * call.size, static_cast<size_t>(call.size));
+            std::memcpy(target + (j * columns + s) * call.size, sums.part(0) + (s * padded + j) * call.size,
+                        static_cast<size_t>(call.size));
     call.written(basis, 0, basis.numel(), target);
 }
 

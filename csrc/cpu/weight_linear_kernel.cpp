@@ -1,11 +1,12 @@
-// CPU kernels of the weight-space operators: sums of weights, and what is added back to them. One network at a time; its channels run along the lanes.
+// CPU kernels of the weight-space operators: sums of weights, and what is added back to them. One network at a time; its channels run along
+// the lanes.
 //
-// Count for a complete layer on widths [2, 32, 32, 1] with C channels in and out, for one network: 1024 entries are mixed, 2 C^2 flops each; the products
-// of the two hidden labels have 32 rows of 4 C and 3 C slots, 32 (16 + 9) 2 C^2; the global one 49 x 2 C^2. Sum 1873 x 2 C^2 = 3.84 Mflop at C = 32, and
-// 1185 C values read and written, 303 kB: 12.7 flops a byte. For 64 networks 246 Mflop and 19.4 MB; on one core of 100 Gflop/s and 20 GB/s the floors
-// are 2.5 ms and 1.0 ms. A network and its result, 303 kB, stay in L2, so that the second reading of x (pool, then affine) is not one of memory; the
-// packed matrices, 300 kB at C = 32, are read from L2 for each network. The sums are 2 additions a value, 3 % of the multiply-adds.
-// With one channel in and 32 out it is all writing: 9.7 MB, 0.5 ms.
+// Count for a complete layer on widths [2, 32, 32, 1] with C channels in and out, for one network: 1024 entries are mixed, 2 C^2 flops
+// each; the products of the two hidden labels have 32 rows of 4 C and 3 C slots, 32 (16 + 9) 2 C^2; the global one 49 x 2 C^2. Sum 1873 x 2
+// C^2 = 3.84 Mflop at C = 32, and 1185 C values read and written, 303 kB: 12.7 flops a byte. For 64 networks 246 Mflop and 19.4 MB; on one
+// core of 100 Gflop/s and 20 GB/s the floors are 2.5 ms and 1.0 ms. A network and its result, 303 kB, stay in L2, so that the second
+// reading of x (pool, then affine) is not one of memory; the packed matrices, 300 kB at C = 32, are read from L2 for each network. The sums
+// are 2 additions a value, 3 % of the multiply-adds. With one channel in and 32 out it is all writing: 9.7 MB, 0.5 ms.
 #include "cpu/weight_linear_kernel.hpp"
 
 #include "cpu/convert.hpp"
@@ -27,7 +28,8 @@ ISOTYPIC_INLINE void scale(T* __restrict out, const T* __restrict values, double
 }
 // out = a fa + b fb
 template <class T>
-ISOTYPIC_INLINE void combine(T* __restrict out, const T* __restrict a, double factor_a, const T* __restrict b, double factor_b, int64_t count) {
+ISOTYPIC_INLINE void combine(T* __restrict out, const T* __restrict a, double factor_a, const T* __restrict b, double factor_b,
+                             int64_t count) {
     const T fa = static_cast<T>(factor_a), fb = static_cast<T>(factor_b);
     for (int64_t i = 0; i < count; ++i) out[i] = fa * a[i] + fb * b[i];
 }
@@ -109,7 +111,8 @@ int64_t pool_scratch(const WeightPlan& plan, int64_t channels) {
 }
 
 template <class T>
-void pool(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* basis_, bool mean, void* pooled_, void* scratch_) {
+void pool(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* basis_, bool mean, void* pooled_,
+          void* scratch_) {
     const T *x = static_cast<const T*>(x_), *basis = static_cast<const T*>(basis_);
     T *pooled = static_cast<T*>(pooled_), *scratch = static_cast<T*>(scratch_), *totals = pooled + plan.global_offset * C;
     if (sizes)
@@ -189,9 +192,10 @@ int64_t affine_scratch(const WeightPlan& plan, int64_t out_channels) {
 }
 
 template <class T>
-void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* mix_, const void* terms_, int64_t N, const void* basis_,
-            bool mean, void* y_, void* scratch_) {
-    const T *x = static_cast<const T*>(x_), *mix = static_cast<const T*>(mix_), *terms = static_cast<const T*>(terms_), *basis = static_cast<const T*>(basis_);
+void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* mix_, const void* terms_, int64_t N,
+            const void* basis_, bool mean, void* y_, void* scratch_) {
+    const T *x = static_cast<const T*>(x_), *mix = static_cast<const T*>(mix_), *terms = static_cast<const T*>(terms_),
+            *basis = static_cast<const T*>(basis_);
     T *y = static_cast<T*>(y_), *scratch = static_cast<T*>(scratch_);
     const int64_t padded = panels_of<T>(N) * kPanel<T>;
     if (sizes || !terms) fill_zero(y, plan.entries * N);
@@ -220,7 +224,8 @@ void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_
             for (int r = 0; r < rows; ++r) {
                 if (terms) combine(row, node(i + 1, r, layer.row_slot), scales.row, total, scales.total, N);
                 if (product.depth) product.a = x + (layer.weight + int64_t{r} * layer.columns) * C;
-                multiply<T>(columns, N, product, none, terms ? Initial<T>{row, column, padded} : Initial<T>{nullptr, nullptr, 0}, weight + r * stride, N);
+                multiply<T>(columns, N, product, none, terms ? Initial<T>{row, column, padded} : Initial<T>{nullptr, nullptr, 0},
+                            weight + r * stride, N);
             }
         } else if (layer.row_slot >= 0 && plan.rank) {  // the columns are seen through the basis
             T *packed = column, *features = column + plan.rank * padded, *turned = features + plan.rank * N;
@@ -233,10 +238,12 @@ void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_
                     pack_panels(features, plan.rank, N, N, 1, packed);
                 }
                 if (product.depth) product.a = x + (layer.weight + int64_t{r} * layer.columns) * C;
-                multiply<T>(columns, N, product, terms ? Factors<T>{turned, plan.rank, packed, plan.rank} : none, {nullptr, nullptr, 0}, weight + r * stride, N);
+                multiply<T>(columns, N, product, terms ? Factors<T>{turned, plan.rank, packed, plan.rank} : none, {nullptr, nullptr, 0},
+                            weight + r * stride, N);
             }
         } else if (terms && layer.row_slot >= 0) {
-            for (int r = 0; r < rows; ++r) combine(weight + r * stride, node(i + 1, r, layer.row_slot), scales.row, total, scales.total, columns * N);
+            for (int r = 0; r < rows; ++r)
+                combine(weight + r * stride, node(i + 1, r, layer.row_slot), scales.row, total, scales.total, columns * N);
         } else if (terms && layer.column_slot >= 0) {
             for (int r = 0; r < rows; ++r)
                 for (int s = 0; s < columns; ++s)
@@ -275,18 +282,21 @@ int64_t basis_scratch(const WeightPlan& plan, int64_t channels) {
 }
 
 template <class T>
-void basis_gradient(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* terms_, bool mean, void* gradient_, void* scratch_) {
+void basis_gradient(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* terms_, bool mean, void* gradient_,
+                    void* scratch_) {
     const WeightLayer& layer = plan.layer[0];
     const WeightNodes& nodes = plan.nodes[plan.nodes_of[1]];
-    const T *x = static_cast<const T*>(x_), *terms = static_cast<const T*>(terms_), *total = terms + (plan.global_offset + layer.total_slot) * C;
+    const T *x = static_cast<const T*>(x_), *terms = static_cast<const T*>(terms_),
+            *total = terms + (plan.global_offset + layer.total_slot) * C;
     T *gradient = static_cast<T*>(gradient_), *features = static_cast<T*>(scratch_), *packed = features + plan.rank * C;
     const int64_t padded = panels_of<T>(plan.rank) * kPanel<T>;
     const WeightScales scales = weight_scales(plan, sizes, 0, mean);
     for (int r = 0; r < width_of(plan, sizes, 1); ++r) {
-        combine(features, terms + (nodes.offset + int64_t{r} * nodes.slots + layer.row_slot) * C, scales.row, total, scales.total, plan.rank * C);
+        combine(features, terms + (nodes.offset + int64_t{r} * nodes.slots + layer.row_slot) * C, scales.row, total, scales.total,
+                plan.rank * C);
         pack_panels(features, C, plan.rank, 1, C, packed);
-        multiply<T>(layer.columns, plan.rank, {x + (layer.weight + int64_t{r} * layer.columns) * C, C, packed, C}, {}, {nullptr, gradient, padded}, gradient,
-                    padded);
+        multiply<T>(layer.columns, plan.rank, {x + (layer.weight + int64_t{r} * layer.columns) * C, C, packed, C}, {},
+                    {nullptr, gradient, padded}, gradient, padded);
     }
 }
 
@@ -344,20 +354,22 @@ void pack_matrices(const void* weight, int64_t slots, int64_t C, int64_t N, bool
 }
 
 template <class T>
-void multiply_any(int64_t rows, int64_t n, const void* a, int64_t a_stride, const void* packed, int64_t depth, const void* row, void* c, int64_t c_stride) {
+void multiply_any(int64_t rows, int64_t n, const void* a, int64_t a_stride, const void* packed, int64_t depth, const void* row, void* c,
+                  int64_t c_stride) {
     const Factors<T> factors{static_cast<const T*>(a), a_stride, static_cast<const T*>(packed), depth};
     multiply<T>(rows, n, factors, {}, {static_cast<const T*>(row), nullptr, 0}, static_cast<T*>(c), c_stride);
 }
 
 template <class T>
-void outer(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t g_stride, int64_t n, int64_t depth, void* c, int64_t c_stride) {
+void outer(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t g_stride, int64_t n, int64_t depth, void* c,
+           int64_t c_stride) {
     accumulate_outer(static_cast<const T*>(a), a_stride, rows, static_cast<const T*>(g), g_stride, n, depth, static_cast<T*>(c), c_stride);
 }
 
 template <class T>
 WeightKernels make_kernels() {
-    return {kPanel<T>, read<T>, write<T>, pack_matrices<T>, multiply_any<T>, outer<T>, pool_scratch<T>, pool<T>, affine_scratch<T>, affine<T>, mix_gradient<T>,
-            basis_scratch<T>, basis_gradient<T>, select<T>, scatter<T>};
+    return {kPanel<T>,         read<T>,   write<T>,        pack_matrices<T>, multiply_any<T>,   outer<T>,  pool_scratch<T>, pool<T>,
+            affine_scratch<T>, affine<T>, mix_gradient<T>, basis_scratch<T>, basis_gradient<T>, select<T>, scatter<T>};
 }
 
 }  // namespace

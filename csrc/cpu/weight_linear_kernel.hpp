@@ -1,5 +1,5 @@
-// What passes between the driver (weight_linear.cpp, compiled once) and the kernels (weight_linear_kernel.cpp, compiled per instruction set). Each
-// works on one network, in the compute type: float, or double for float64. `sizes` are the network's widths, or null.
+// What passes between the driver (weight_linear.cpp, compiled once) and the kernels (weight_linear_kernel.cpp, compiled per instruction
+// set). Each works on one network, in the compute type: float, or double for float64. `sizes` are the network's widths, or null.
 #pragma once
 
 #include <cstdint>
@@ -18,33 +18,39 @@ struct WeightKernels {
     // Packs b[(s, c), (t, n)] = weight[s, t][c, n], or weight[t, s][n, c] when transposed.
     void (*pack)(const void* weight, int64_t slots, int64_t C, int64_t N, bool transposed, void* packed);
     // c (rows, n) = a (rows, depth) b + row; row may be null and is padded to whole panels.
-    void (*multiply)(int64_t rows, int64_t n, const void* a, int64_t a_stride, const void* packed, int64_t depth, const void* row, void* c, int64_t c_stride);
+    void (*multiply)(int64_t rows, int64_t n, const void* a, int64_t a_stride, const void* packed, int64_t depth, const void* row, void* c,
+                     int64_t c_stride);
     // c (rows, n) += a^T g over `depth` positions.
-    void (*outer)(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t g_stride, int64_t n, int64_t depth, void* c, int64_t c_stride);
+    void (*outer)(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t g_stride, int64_t n, int64_t depth, void* c,
+                  int64_t c_stride);
 
     int64_t (*pool_scratch)(const WeightPlan& plan, int64_t channels);  // elements
-    void (*pool)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* basis, bool mean, void* pooled, void* scratch);
+    void (*pool)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* basis, bool mean, void* pooled,
+                 void* scratch);
     int64_t (*affine_scratch)(const WeightPlan& plan, int64_t out_channels);
     // x and mix (packed, one matrix after the other), terms, and basis may be null.
-    void (*affine)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* mix, const void* terms, int64_t out_channels,
-                   const void* basis, bool mean, void* y, void* scratch);
-    void (*mix_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* y, int64_t out_channels, void* mix);
+    void (*affine)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* mix, const void* terms,
+                   int64_t out_channels, const void* basis, bool mean, void* y, void* scratch);
+    void (*mix_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* y, int64_t out_channels,
+                         void* mix);
     // gradient (d_0, rank padded to whole panels) += that of one network.
     int64_t (*basis_scratch)(const WeightPlan& plan, int64_t channels);
-    void (*basis_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* terms, bool mean, void* gradient,
-                           void* scratch);
+    void (*basis_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* terms, bool mean,
+                           void* gradient, void* scratch);
     // values at the first maximum of x, or its adjoint, which adds to values. scratch: `channels` elements and as many int64.
-    void (*select)(const WeightPlan& plan, const int64_t* sizes, const void* values, const void* x, int64_t channels, void* pooled, void* scratch);
-    void (*scatter)(const WeightPlan& plan, const int64_t* sizes, const void* pooled, const void* x, int64_t channels, void* values, void* scratch);
+    void (*select)(const WeightPlan& plan, const int64_t* sizes, const void* values, const void* x, int64_t channels, void* pooled,
+                   void* scratch);
+    void (*scatter)(const WeightPlan& plan, const int64_t* sizes, const void* pooled, const void* x, int64_t channels, void* values,
+                    void* scratch);
 };
 
 struct WeightKernelSet {
     WeightKernels single, wide;
 };
 
-#define ISOTYPIC_DECLARE_VARIANT(isa)                 \
-    namespace isa {                                   \
-    const WeightKernelSet& weight_linear_kernels();   \
+#define ISOTYPIC_DECLARE_VARIANT(isa)               \
+    namespace isa {                                 \
+    const WeightKernelSet& weight_linear_kernels(); \
     }
 ISOTYPIC_DECLARE_VARIANT(scalar)
 #if defined(__x86_64__)

@@ -1,7 +1,8 @@
-// Register-blocked products with channels along the lanes: c (rows, n) = a (rows, depth) b (depth, n) + initial values, and the outer sums a^T g.
+// Register-blocked products with channels along the lanes: c (rows, n) = a (rows, depth) b (depth, n) + initial values, and the outer sums
+// a^T g.
 //
-// A tile is kTileRows rows by a panel of two vectors of columns. A step of the inner index takes two loads of b and one broadcast a row for two
-// multiply-adds a row, so that the multiply-adds are the limit: 24 of them to 14 loads for AVX-512.
+// A tile is kTileRows rows by a panel of two vectors of columns. A step of the inner index takes two loads of b and one broadcast a row for
+// two multiply-adds a row, so that the multiply-adds are the limit: 24 of them to 14 loads for AVX-512.
 #pragma once
 
 #include "cpu/vec.hpp"
@@ -20,10 +21,16 @@ constexpr int kTileRows = 4;
 template <class T>
 constexpr int kPanel = 2 * kLanes<T>;
 
-ISOTYPIC_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+ISOTYPIC_INLINE int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 template <class T>
-ISOTYPIC_INLINE int64_t panels_of(int64_t n) { return (n + kPanel<T> - 1) / kPanel<T>; }
-ISOTYPIC_INLINE uint32_t low_bits(int64_t count) { return count >= 32 ? ~0u : count <= 0 ? 0u : (1u << count) - 1; }
+ISOTYPIC_INLINE int64_t panels_of(int64_t n) {
+    return (n + kPanel<T> - 1) / kPanel<T>;
+}
+ISOTYPIC_INLINE uint32_t low_bits(int64_t count) {
+    return count >= 32 ? ~0u : count <= 0 ? 0u : (1u << count) - 1;
+}
 
 // One operand pair of a product: a (rows, depth) with rows a_stride apart, b packed in panels [panel][depth][kPanel].
 template <class T>
@@ -75,7 +82,8 @@ void multiply_tile(const Factors<T>& first, const Factors<T>& second, const Init
     for (int v = 0; v < Vectors; ++v) {
         const Vec<T> start = initial.row ? load(initial.row + v * L) : zero<T>();
 #pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) sum[r][v] = initial.column ? start + load(initial.column + r * initial.column_stride + v * L) : start;
+        for (int r = 0; r < Rows; ++r)
+            sum[r][v] = initial.column ? start + load(initial.column + r * initial.column_stride + v * L) : start;
     }
     multiply_into<T, Rows, Vectors>(sum, first.a, first.a_stride, first.b, first.depth);
     if (second.depth) multiply_into<T, Rows, Vectors>(sum, second.a, second.a_stride, second.b, second.depth);
@@ -93,8 +101,8 @@ void multiply_tile(const Factors<T>& first, const Factors<T>& second, const Init
 }
 
 template <class T, int Rows, int Vectors>
-ISOTYPIC_INLINE void multiply_rows(int rows, const Factors<T>& first, const Factors<T>& second, const Initial<T>& initial, T* c, int64_t c_stride,
-                                   int64_t columns) {
+ISOTYPIC_INLINE void multiply_rows(int rows, const Factors<T>& first, const Factors<T>& second, const Initial<T>& initial, T* c,
+                                   int64_t c_stride, int64_t columns) {
     if (rows == Rows) return multiply_tile<T, Rows, Vectors>(first, second, initial, c, c_stride, columns);
     if constexpr (Rows > 1) multiply_rows<T, Rows - 1, Vectors>(rows, first, second, initial, c, c_stride, columns);
 }
@@ -124,7 +132,8 @@ void multiply_shallow(int64_t rows, const Factors<T>& factors, const Initial<T>&
 constexpr int kShallow = 4;
 
 template <class T, int Depth, int Vectors>
-ISOTYPIC_INLINE void multiply_depth(int64_t rows, const Factors<T>& factors, const Initial<T>& initial, T* c, int64_t c_stride, int64_t columns) {
+ISOTYPIC_INLINE void multiply_depth(int64_t rows, const Factors<T>& factors, const Initial<T>& initial, T* c, int64_t c_stride,
+                                    int64_t columns) {
     if (factors.depth == Depth) return multiply_shallow<T, Depth, Vectors>(rows, factors, initial, c, c_stride, columns);
     if constexpr (Depth > 0) multiply_depth<T, Depth - 1, Vectors>(rows, factors, initial, c, c_stride, columns);
 }
@@ -137,7 +146,8 @@ void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Init
     for (int64_t column = 0; column < n; column += kPanel<T>) {
         if (first.depth <= kShallow && !second.depth) {
             const Factors<T> f{first.a, first.a_stride, first.b + column * first.depth, first.depth};
-            const Initial<T> i{initial.row ? initial.row + column : nullptr, initial.column ? initial.column + column : nullptr, initial.column_stride};
+            const Initial<T> i{initial.row ? initial.row + column : nullptr, initial.column ? initial.column + column : nullptr,
+                               initial.column_stride};
             if (n - column > kLanes<T>)
                 multiply_depth<T, kShallow, 2>(rows, f, i, c + column, c_stride, n - column);
             else
@@ -148,8 +158,8 @@ void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Init
             const int count = static_cast<int>(least(height, rows - r));
             const Factors<T> f{first.a + r * first.a_stride, first.a_stride, first.b + column * first.depth, first.depth};
             const Factors<T> s{second.a + r * second.a_stride, second.a_stride, second.b + column * second.depth, second.depth};
-            const Initial<T> i{initial.row ? initial.row + column : nullptr, initial.column ? initial.column + r * initial.column_stride + column : nullptr,
-                               initial.column_stride};
+            const Initial<T> i{initial.row ? initial.row + column : nullptr,
+                               initial.column ? initial.column + r * initial.column_stride + column : nullptr, initial.column_stride};
             T* target = c + r * c_stride + column;
             if (n - column > kLanes<T>)
                 multiply_rows<T, kTileRows, 2>(count, f, s, i, target, c_stride, n - column);
@@ -172,7 +182,8 @@ void pack_panels(const T* b, int64_t depth, int64_t n, int64_t row_stride, int64
     }
 }
 
-// The same of b[(s, c), (t, n)] = weight[s, t][c, n], slots (s, t) of slots^2 matrices (C, N); or, transposed, of weight[t, s][n, c], matrices (N, C).
+// The same of b[(s, c), (t, n)] = weight[s, t][c, n], slots (s, t) of slots^2 matrices (C, N); or, transposed, of weight[t, s][n, c],
+// matrices (N, C).
 template <class T>
 void pack_slots(const T* weight, int64_t slots, int64_t C, int64_t N, bool transposed, T* packed) {
     const int64_t columns = slots * N, source_row = transposed ? 1 : N, source_column = transposed ? C : 1;
@@ -246,7 +257,8 @@ ISOTYPIC_INLINE void outer_rows(int rows, const T* a, int64_t a_stride, const T*
 
 // c (rows, n) += a^T g over `depth` positions, in runs that stay in L1.
 template <class T>
-void accumulate_outer(const T* a, int64_t a_stride, int64_t rows, const T* g, int64_t g_stride, int64_t n, int64_t depth, T* c, int64_t c_stride) {
+void accumulate_outer(const T* a, int64_t a_stride, int64_t rows, const T* g, int64_t g_stride, int64_t n, int64_t depth, T* c,
+                      int64_t c_stride) {
     if (rows == 0) return;
     constexpr int64_t kRun = 64;
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows, height = (rows + tiles - 1) / tiles;

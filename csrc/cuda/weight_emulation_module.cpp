@@ -1,5 +1,6 @@
-// The CUDA kernels of the weight-space operators run on the host, as the Python module _weight_emulation that tests/cuda/test_weight_emulation.py compiles
-// and drives:   g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ... csrc/cuda/weight_emulation_module.cpp
+// The CUDA kernels of the weight-space operators run on the host, as the Python module _weight_emulation that
+// tests/cuda/test_weight_emulation.py compiles and drives:   g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ...
+// csrc/cuda/weight_emulation_module.cpp
 #if !defined(ISOTYPIC_EMULATE)
 #error "compile with -DISOTYPIC_EMULATE"
 #endif
@@ -48,7 +49,8 @@ struct Plan {
     }
 };
 
-// Calls the operator of this name with the tensors of its signature in order; scratch is NaN patterns, exactly as long as the operator asks for.
+// Calls the operator of this name with the tensors of its signature in order; scratch is NaN patterns, exactly as long as the operator asks
+// for.
 void call(const std::string& name, const Plan& p, const std::vector<Tensor>& tensors, uintptr_t sizes_address, bool mean, bool reverse) {
     emulation::machine().reverse = reverse;
     std::vector<View> v;
@@ -57,10 +59,10 @@ void call(const std::string& name, const Plan& p, const std::vector<Tensor>& ten
     const WeightPlan& plan = p.plan;
     const int64_t batch = v.back().ndim == 3 && name != "weight_mix_gradient" ? v.back().sizes[0] : v[0].sizes[0];
     const bool linear = name == "weight_linear" || name == "weight_linear_transpose";
-    const cuda::WeightPass pass = linear ? cuda::WeightPass::linear
-                            : name == "weight_linear_gradient" ? cuda::WeightPass::gradient
-                            : name == "weight_mix_gradient"    ? cuda::WeightPass::mix_gradient
-                                                               : cuda::WeightPass::scatter;
+    const cuda::WeightPass pass = linear                             ? cuda::WeightPass::linear
+                                  : name == "weight_linear_gradient" ? cuda::WeightPass::gradient
+                                  : name == "weight_mix_gradient"    ? cuda::WeightPass::mix_gradient
+                                                                     : cuda::WeightPass::scatter;
     const int64_t in = v[0].ndim == 3 ? v[0].sizes[2] : 0, out = linear ? v.back().sizes[2] : v[1].ndim == 3 ? v[1].sizes[2] : in;
     const int64_t bytes = cuda::weight_linear_workspace(plan, pass, batch, in, out, v.back().dtype), guard = 4096;
     std::vector<char> scratch(bytes + guard, char(0xff));
@@ -82,7 +84,8 @@ void call(const std::string& name, const Plan& p, const std::vector<Tensor>& ten
 
 PYBIND11_MODULE(_weight_emulation, m) {
     py::class_<Plan>(m, "Plan", py::module_local())
-        .def(py::init<const std::vector<int>&, const std::vector<std::array<int, 14>>&, const std::vector<std::array<int, 5>>&, const std::array<int, 7>&>());
+        .def(py::init<const std::vector<int>&, const std::vector<std::array<int, 14>>&, const std::vector<std::array<int, 5>>&,
+                      const std::array<int, 7>&>());
     m.def("call", &call, py::arg("name"), py::arg("plan"), py::arg("tensors"), py::arg("sizes"), py::arg("mean"), py::arg("reverse"));
 }
 

@@ -6,13 +6,13 @@
 //     pool, affine, basis_gradient, select     one each
 //     mix_gradient, scatter                    two each
 //
-// pool_rows: a block owns one row of the pooled tensor of one network and 32 channels, one a lane; its four warps share the entries. Rows, columns and
-// totals read x three times, the second and third time from L2, where a network of 152 kB is.
-// multiply_nodes, affine_tiles, outer_tiles: tiles of 32 x 32 outputs, 256 threads of four outputs each, 32 inner indices at a time through 2 x 4.1 KB of
-// shared memory; fused multiply-adds in float32, or float64. An output costs half a shared load a multiply-add (one broadcast and one value for four).
+// pool_rows: a block owns one row of the pooled tensor of one network and 32 channels, one a lane; its four warps share the entries. Rows,
+// columns and totals read x three times, the second and third time from L2, where a network of 152 kB is. multiply_nodes, affine_tiles,
+// outer_tiles: tiles of 32 x 32 outputs, 256 threads of four outputs each, 32 inner indices at a time through 2 x 4.1 KB of shared memory;
+// fused multiply-adds in float32, or float64. An output costs half a shared load a multiply-add (one broadcast and one value for four).
 //
-// Count for [2, 32, 32, 1], batch 64, 32 channels in and out: 246 Mflop and 19.4 MB at the least, 4.5 us on an H200 at 4.3 TB/s and 3.7 us at 67 Tflop/s
-// in float32; three launches take about that long. Nothing here uses tensor cores.
+// Count for [2, 32, 32, 1], batch 64, 32 channels in and out: 246 Mflop and 19.4 MB at the least, 4.5 us on an H200 at 4.3 TB/s and 3.7 us
+// at 67 Tflop/s in float32; three launches take about that long. Nothing here uses tensor cores.
 #include "cuda/launch.cuh"
 #include "cuda/policy.cuh"
 #include "ops/weight_linear.hpp"
@@ -76,7 +76,8 @@ __global__ void pool_rows(WeightPlan plan, const T* x, const T* basis, const int
     using A = typename Compute<T>::type;
     A* shared = reinterpret_cast<A*>(shared_memory());
     const int chunks = (channels + kLanesOfBlock - 1) / kLanesOfBlock;
-    const int row = static_cast<int>(block_index() / chunks % plan.rows), lane = thread_index() % kLanesOfBlock, group = thread_index() / kLanesOfBlock;
+    const int row = static_cast<int>(block_index() / chunks % plan.rows), lane = thread_index() % kLanesOfBlock,
+              group = thread_index() / kLanesOfBlock;
     const int64_t network = block_index() / chunks / plan.rows;
     const int c = static_cast<int>(block_index() % chunks) * kLanesOfBlock + lane;
     const int64_t* widths = sizes_of(plan, sizes, network);
@@ -90,13 +91,15 @@ __global__ void pool_rows(WeightPlan plan, const T* x, const T* basis, const int
         count = mean && r < 0 ? static_cast<A>(width) : A(1);
         for (int k = first; k < last && c < channels; ++k)
             for (int s = group; s < layer.columns; s += kGroups)
-                sum += widen(basis[feature * layer.columns + s]) * widen(values[(layer.weight + static_cast<int64_t>(k) * layer.columns + s) * channels + c]);
+                sum += widen(basis[feature * layer.columns + s]) *
+                       widen(values[(layer.weight + static_cast<int64_t>(k) * layer.columns + s) * channels + c]);
     } else {
         const PooledEntries set = pooled_entries(plan, widths, row);
         const int entries = set.outer * set.inner;
         count = mean && entries > 0 ? static_cast<A>(entries) : A(1);
         for (int e = group; e < entries && c < channels; e += kGroups) {
-            const int64_t entry = set.first + static_cast<int64_t>(e / set.inner) * set.outer_stride + static_cast<int64_t>(e % set.inner) * set.inner_stride;
+            const int64_t entry =
+                set.first + static_cast<int64_t>(e / set.inner) * set.outer_stride + static_cast<int64_t>(e % set.inner) * set.inner_stride;
             sum += widen(values[entry * channels + c]);
         }
     }
@@ -117,22 +120,23 @@ DEVICE void multiply_tile(A (&sum)[kOutputs], const A* left, const A* right) {
         for (int i = 0; i < kOutputs; ++i) sum[i] += left[(row + i * (kThreads / kSide)) * kPitch + k] * right[k * kPitch + column];
 }
 
-// terms (B, rows, N) = pooled (B, rows, C) times the matrices of the labels and the global one, plus the bias. Block: (label, 32 rows (b, r), 32 columns
-// (t, n)). Transposed, the weight's matrices and its pairs of slots are.
+// terms (B, rows, N) = pooled (B, rows, C) times the matrices of the labels and the global one, plus the bias. Block: (label, 32 rows (b,
+// r), 32 columns (t, n)). Transposed, the weight's matrices and its pairs of slots are.
 struct NodeTiles {
     int first[kMaxWeightLayers + 3];  // of a label; the global vector is the last
 };
 
 template <class T>
-__global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const typename Compute<T>::type* pooled, const T* weight, const T* bias, bool transposed,
-                               typename Compute<T>::type* terms, int64_t batch, int C, int N) {
+__global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const typename Compute<T>::type* pooled, const T* weight, const T* bias,
+                               bool transposed, typename Compute<T>::type* terms, int64_t batch, int C, int N) {
     using A = typename Compute<T>::type;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     int label = 0;
     while (static_cast<int>(block_index()) >= tiles.first[label + 1]) ++label;
     const bool global = label == plan.node_count;
     const int slots = global ? plan.global_slots : plan.nodes[label].slots, width = global ? 1 : plan.nodes[label].width;
-    const int offset = global ? plan.global_offset : plan.nodes[label].offset, parameter = global ? plan.global_parameter : plan.nodes[label].parameter;
+    const int offset = global ? plan.global_offset : plan.nodes[label].offset,
+              parameter = global ? plan.global_parameter : plan.nodes[label].parameter;
     const int column_tiles = (slots * N + kSide - 1) / kSide, tile = static_cast<int>(block_index()) - tiles.first[label];
     const int64_t first_row = static_cast<int64_t>(tile / column_tiles) * kSide, rows = batch * width;
     const int first_column = tile % column_tiles * kSide, depth = slots * C;
@@ -142,7 +146,8 @@ __global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const typename 
         for (int e = thread_index(); e < kSide * kSide; e += kThreads) {
             const int i = e / kSide, j = e % kSide;
             const int64_t row = first_row + i;
-            left[i * kPitch + j] = row < rows && k0 + j < depth ? pooled[((row / width) * plan.rows + offset + row % width * slots) * C + k0 + j] : A(0);
+            left[i * kPitch + j] =
+                row < rows && k0 + j < depth ? pooled[((row / width) * plan.rows + offset + row % width * slots) * C + k0 + j] : A(0);
             const int k = k0 + i, column = first_column + j;
             A value = 0;
             if (k < depth && column < slots * N) {
@@ -170,12 +175,13 @@ struct EntryTiles {
 };
 
 template <class T, class Terms>
-__global__ void affine_tiles(WeightPlan plan, EntryTiles tiles, const T* x, const T* mix, const Terms* terms, const T* basis, const int64_t* sizes, bool mean,
-                             bool transposed, T* y, int C, int N) {
+__global__ void affine_tiles(WeightPlan plan, EntryTiles tiles, const T* x, const T* mix, const Terms* terms, const T* basis,
+                             const int64_t* sizes, bool mean, bool transposed, T* y, int C, int N) {
     using A = typename Compute<T>::type;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     const int column_tiles = (N + kSide - 1) / kSide, entry_tiles = tiles.first[2 * plan.layers];
-    const int tile = static_cast<int>(block_index() / column_tiles % entry_tiles), first_column = static_cast<int>(block_index() % column_tiles) * kSide;
+    const int tile = static_cast<int>(block_index() / column_tiles % entry_tiles),
+              first_column = static_cast<int>(block_index() % column_tiles) * kSide;
     const int64_t network = block_index() / column_tiles / entry_tiles;
     const int64_t* widths = sizes_of(plan, sizes, network);
     int part = 0;
@@ -191,10 +197,12 @@ __global__ void affine_tiles(WeightPlan plan, EntryTiles tiles, const T* x, cons
             __syncthreads();
             for (int e = thread_index(); e < kSide * kSide; e += kThreads) {
                 const int i = e / kSide, j = e % kSide;
-                left[i * kPitch + j] = begin + i < end && k0 + j < C ? A(widen(values[static_cast<int64_t>(begin + i) * C + k0 + j])) : A(0);
+                left[i * kPitch + j] =
+                    begin + i < end && k0 + j < C ? A(widen(values[static_cast<int64_t>(begin + i) * C + k0 + j])) : A(0);
                 const int k = k0 + i, n = first_column + j;
                 right[i * kPitch + j] =
-                    k < C && n < N ? A(widen(matrix[transposed ? static_cast<int64_t>(n) * C + k : static_cast<int64_t>(k) * N + n])) : A(0);
+                    k < C && n < N ? A(widen(matrix[transposed ? static_cast<int64_t>(n) * C + k : static_cast<int64_t>(k) * N + n]))
+                                   : A(0);
             }
             __syncthreads();
             multiply_tile(sum, left, right);
@@ -229,19 +237,21 @@ __global__ void affine_tiles(WeightPlan plan, EntryTiles tiles, const T* x, cons
     }
 }
 
-// Partial sums of a parameter's gradient over a run of networks: a^T g over entries (mixed layers, from x and y) or over neurons (labels and the global
-// vector, from what was pooled of x and y). Block: (run, tile of 32 rows and 32 columns of one matrix). partial (runs, parameters C N).
+// Partial sums of a parameter's gradient over a run of networks: a^T g over entries (mixed layers, from x and y) or over neurons (labels
+// and the global vector, from what was pooled of x and y). Block: (run, tile of 32 rows and 32 columns of one matrix). partial (runs,
+// parameters C N).
 struct OuterTiles {
     int first[2 * kMaxWeightLayers + 4];  // of each mixed layer, each label, the global vector
 };
 
 template <class T>
 __global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const T* y, const typename Compute<T>::type* pooled,
-                            const typename Compute<T>::type* summed, const int64_t* sizes, typename Compute<T>::type* partial, int64_t elements,
-                            int64_t batch, int runs, int C, int N) {
+                            const typename Compute<T>::type* summed, const int64_t* sizes, typename Compute<T>::type* partial,
+                            int64_t elements, int64_t batch, int runs, int C, int N) {
     using A = typename Compute<T>::type;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
-    const int per_run = static_cast<int>(block_count()) / runs, run = static_cast<int>(block_index()) / per_run, tile = static_cast<int>(block_index()) % per_run;
+    const int per_run = static_cast<int>(block_count()) / runs, run = static_cast<int>(block_index()) / per_run,
+              tile = static_cast<int>(block_index()) % per_run;
     int part = 0;
     while (tile >= tiles.first[part + 1]) ++part;
     const bool mixed = part < plan.mixed;
@@ -256,7 +266,8 @@ __global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const
     const int parameter = mixed ? part : global ? plan.global_parameter : plan.nodes[label].parameter;
     const int positions = mixed ? layer.rows * layer.columns : global ? 1 : plan.nodes[label].width;
     const int height = slots * C, width = slots * N, column_tiles = (width + kSide - 1) / kSide;
-    const int first_row = (tile - tiles.first[part]) / column_tiles * kSide, first_column = (tile - tiles.first[part]) % column_tiles * kSide;
+    const int first_row = (tile - tiles.first[part]) / column_tiles * kSide,
+              first_column = (tile - tiles.first[part]) % column_tiles * kSide;
     A sum[kOutputs] = {};
     for (int64_t network = batch * run / runs; network < batch * (run + 1) / runs; ++network) {
         const int64_t* widths = sizes_of(plan, sizes, network);
@@ -267,7 +278,9 @@ __global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const
                 // left[row of the tile][position], right[position][column of the tile]
                 const int position = p0 + i;
                 bool alive = position < positions;
-                if (mixed && alive) alive = position / layer.columns < width_of(plan, widths, index + 1) && position % layer.columns < width_of(plan, widths, index);
+                if (mixed && alive)
+                    alive = position / layer.columns < width_of(plan, widths, index + 1) &&
+                            position % layer.columns < width_of(plan, widths, index);
                 const int row = first_row + j, column = first_column + j;
                 A a = 0, g = 0;
                 if (alive && row < height)
@@ -294,8 +307,8 @@ __global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const
 
 // out[i] = sum of the partial sums in order; behind them the bias: the global rows of `summed`, over all networks.
 template <class T>
-__global__ void sum_partials(WeightPlan plan, const typename Compute<T>::type* partial, int64_t elements, int runs, const typename Compute<T>::type* summed,
-                             int64_t batch, int N, T* out) {
+__global__ void sum_partials(WeightPlan plan, const typename Compute<T>::type* partial, int64_t elements, int runs,
+                             const typename Compute<T>::type* summed, int64_t batch, int N, T* out) {
     using A = typename Compute<T>::type;
     const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
     A sum = 0;
@@ -310,7 +323,8 @@ __global__ void sum_partials(WeightPlan plan, const typename Compute<T>::type* p
 
 // dE[j, s]. Block: one (j, s); its threads share (network, r, c), in a fixed order.
 template <class T>
-__global__ void basis_sums(WeightPlan plan, const T* x, const T* terms, const int64_t* sizes, bool mean, T* gradient, int64_t batch, int C) {
+__global__ void basis_sums(WeightPlan plan, const T* x, const T* terms, const int64_t* sizes, bool mean, T* gradient, int64_t batch,
+                           int C) {
     using A = typename Compute<T>::type;
     A* shared = reinterpret_cast<A*>(shared_memory());
     const WeightLayer& layer = plan.layer[0];
@@ -337,7 +351,8 @@ __global__ void basis_sums(WeightPlan plan, const T* x, const T* terms, const in
     if (thread_index() == 0) gradient[block_index()] = narrow<T>(shared[0]);
 }
 
-// The entry of the first maximum of x for every (network, row, channel), -1 where a network lacks the neuron; and values there, when they are asked for.
+// The entry of the first maximum of x for every (network, row, channel), -1 where a network lacks the neuron; and values there, when they
+// are asked for.
 template <class T>
 __global__ void locate(WeightPlan plan, const T* values, const T* x, const int64_t* sizes, int* index, T* pooled, int64_t count, int C) {
     const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
@@ -402,17 +417,17 @@ void with_type(DType dtype, const Visit& visit) {
 }
 
 template <class T, class Out>
-void run_pool(const char* name, const WeightPlan& plan, const T* x, const T* basis, const int64_t* sizes, bool mean, Out* pooled, int64_t batch, int C,
-              void* stream) {
+void run_pool(const char* name, const WeightPlan& plan, const T* x, const T* basis, const int64_t* sizes, bool mean, Out* pooled,
+              int64_t batch, int C, void* stream) {
     const int64_t blocks = batch * plan.rows * ((C + kLanesOfBlock - 1) / kLanesOfBlock);
     if (blocks == 0) return;
-    launch(name, pool_rows<T, Out>, static_cast<unsigned>(blocks), kLanesOfBlock * kGroups, kLanesOfBlock * kGroups * sizeof(typename Compute<T>::type), stream,
-           plan, x, basis, sizes, mean, pooled, C);
+    launch(name, pool_rows<T, Out>, static_cast<unsigned>(blocks), kLanesOfBlock * kGroups,
+           kLanesOfBlock * kGroups * sizeof(typename Compute<T>::type), stream, plan, x, basis, sizes, mean, pooled, C);
 }
 
 template <class T, class Terms>
-void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* mix, const Terms* terms, const T* basis, const int64_t* sizes, bool mean,
-                bool transposed, T* y, int64_t batch, int C, int N, void* stream) {
+void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* mix, const Terms* terms, const T* basis,
+                const int64_t* sizes, bool mean, bool transposed, T* y, int64_t batch, int C, int N, void* stream) {
     EntryTiles tiles{};
     for (int i = 0; i < plan.layers; ++i) {
         tiles.first[2 * i + 1] = tiles.first[2 * i] + tiles_of(static_cast<int64_t>(plan.layer[i].rows) * plan.layer[i].columns);
@@ -420,31 +435,34 @@ void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* m
     }
     const int64_t blocks = batch * tiles.first[2 * plan.layers] * tiles_of(N);
     if (blocks == 0) return;
-    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(typename Compute<T>::type), stream, plan, tiles, x,
-           mix, terms, basis, sizes, mean, transposed, y, C, N);
+    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(typename Compute<T>::type),
+           stream, plan, tiles, x, mix, terms, basis, sizes, mean, transposed, y, C, N);
 }
 
-void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const int64_t* sizes, bool pool_mean,
-                bool affine_mean, bool transposed, const View& out, const WeightContext& context) {
+void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const int64_t* sizes,
+                bool pool_mean, bool affine_mean, bool transposed, const View& out, const WeightContext& context) {
     with_type(in.dtype, [&](auto zero) {
         using T = decltype(zero);
         using A = typename Compute<T>::type;
         const int64_t batch = in.sizes[0];
         const int C = static_cast<int>(in.sizes[2]), N = static_cast<int>(out.sizes[2]);
         A* pooled = static_cast<A*>(context.workspace);
-        A* terms = reinterpret_cast<A*>(static_cast<char*>(context.workspace) + aligned(batch * plan.rows * C * static_cast<int64_t>(sizeof(A))));
+        A* terms =
+            reinterpret_cast<A*>(static_cast<char*>(context.workspace) + aligned(batch * plan.rows * C * static_cast<int64_t>(sizeof(A))));
         const T *x = static_cast<const T*>(in.data), *matrices = static_cast<const T*>(weight.data);
         run_pool<T, A>(name, plan, x, nullptr, sizes, pool_mean, pooled, batch, C, context.stream);
         NodeTiles tiles{};
         for (int l = 0; l <= plan.node_count; ++l) {
-            const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : plan.global_slots, width = l < plan.node_count ? plan.nodes[l].width : 1;
+            const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : plan.global_slots,
+                          width = l < plan.node_count ? plan.nodes[l].width : 1;
             tiles.first[l + 1] = tiles.first[l] + tiles_of(batch * width) * tiles_of(slots * N);
         }
         const int blocks = tiles.first[plan.node_count + 1];
         if (blocks > 0)
-            launch(name, multiply_nodes<T>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(A), context.stream, plan, tiles,
-                   static_cast<const A*>(pooled), matrices, static_cast<const T*>(bias.data), transposed, terms, batch, C, N);
-        run_affine<T, A>(name, plan, x, matrices, terms, nullptr, sizes, affine_mean, transposed, static_cast<T*>(out.data), batch, C, N, context.stream);
+            launch(name, multiply_nodes<T>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(A), context.stream, plan,
+                   tiles, static_cast<const A*>(pooled), matrices, static_cast<const T*>(bias.data), transposed, terms, batch, C, N);
+        run_affine<T, A>(name, plan, x, matrices, terms, nullptr, sizes, affine_mean, transposed, static_cast<T*>(out.data), batch, C, N,
+                         context.stream);
     });
 }
 
@@ -453,8 +471,8 @@ int runs_of(int64_t batch) {
 }
 
 // Of the mixed layers alone, or of all parameters.
-void run_outer(const char* name, const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, bool all, const View& out,
-               const WeightContext& context) {
+void run_outer(const char* name, const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, bool all,
+               const View& out, const WeightContext& context) {
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         using A = typename Compute<T>::type;
@@ -484,18 +502,20 @@ void run_outer(const char* name, const WeightPlan& plan, const View& x, const Vi
         }
         const int64_t blocks = static_cast<int64_t>(runs) * tiles.first[parts];
         if (blocks > 0)
-            launch(name, outer_tiles<T>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(A), context.stream, plan, tiles, in, gradient,
-                   static_cast<const A*>(pooled), static_cast<const A*>(summed), sizes, partial, elements, batch, runs, C, N);
+            launch(name, outer_tiles<T>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(A), context.stream, plan,
+                   tiles, in, gradient, static_cast<const A*>(pooled), static_cast<const A*>(summed), sizes, partial, elements, batch, runs,
+                   C, N);
         const unsigned sums = blocks_of(elements + (all ? static_cast<int64_t>(plan.global_slots) * N : 0));
         if (sums > 0)
-            launch(name, sum_partials<T>, sums, kThreads, 0, context.stream, plan, static_cast<const A*>(partial), elements, runs, static_cast<const A*>(summed),
-                   batch, N, static_cast<T*>(out.data));
+            launch(name, sum_partials<T>, sums, kThreads, 0, context.stream, plan, static_cast<const A*>(partial), elements, runs,
+                   static_cast<const A*>(summed), batch, N, static_cast<T*>(out.data));
     });
 }
 
 }  // namespace
 
-int64_t weight_linear_workspace(const WeightPlan& plan, WeightPass pass, int64_t batch, int64_t in_channels, int64_t out_channels, DType dtype) {
+int64_t weight_linear_workspace(const WeightPlan& plan, WeightPass pass, int64_t batch, int64_t in_channels, int64_t out_channels,
+                                DType dtype) {
     const int64_t size = dtype == DType::float64 ? 8 : 4, rows = batch * plan.rows, matrix = in_channels * out_channels * runs_of(batch);
     const int64_t pooled = aligned(rows * in_channels * size) + aligned(rows * out_channels * size);
     switch (pass) {
@@ -511,27 +531,28 @@ int64_t weight_linear_workspace(const WeightPlan& plan, WeightPass pass, int64_t
     return 0;
 }
 
-void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled, const WeightContext& context) {
+void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled,
+                 const WeightContext& context) {
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
-        run_pool<T, T>("weight_pool", plan, static_cast<const T*>(x.data), static_cast<const T*>(basis.data), sizes, mean, static_cast<T*>(pooled.data),
-                       x.sizes[0], static_cast<int>(x.sizes[2]), context.stream);
+        run_pool<T, T>("weight_pool", plan, static_cast<const T*>(x.data), static_cast<const T*>(basis.data), sizes, mean,
+                       static_cast<T*>(pooled.data), x.sizes[0], static_cast<int>(x.sizes[2]), context.stream);
     });
 }
 
-void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes, bool mean,
-                   const View& y, const WeightContext& context) {
+void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
+                   bool mean, const View& y, const WeightContext& context) {
     with_type(y.dtype, [&](auto zero) {
         using T = decltype(zero);
         const int C = x.defined() ? static_cast<int>(x.sizes[2]) : 0;
         run_affine<T, T>("weight_affine", plan, x.defined() ? static_cast<const T*>(x.data) : nullptr, static_cast<const T*>(mix.data),
-                         static_cast<const T*>(terms.data), static_cast<const T*>(basis.data), sizes, mean, false, static_cast<T*>(y.data), y.sizes[0], C,
-                         static_cast<int>(y.sizes[2]), context.stream);
+                         static_cast<const T*>(terms.data), static_cast<const T*>(basis.data), sizes, mean, false, static_cast<T*>(y.data),
+                         y.sizes[0], C, static_cast<int>(y.sizes[2]), context.stream);
     });
 }
 
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean, const View& y,
-                   const WeightContext& context) {
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
+                   const View& y, const WeightContext& context) {
     run_linear("weight_linear", plan, x, weight, bias, sizes, mean, false, false, y, context);
 }
 
@@ -545,7 +566,8 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
     run_outer("weight_linear_gradient", plan, x, y, sizes, mean, true, gradient, context);
 }
 
-void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix, const WeightContext& context) {
+void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix,
+                         const WeightContext& context) {
     run_outer("weight_mix_gradient", plan, x, y, sizes, false, false, mix, context);
 }
 
@@ -554,22 +576,25 @@ void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& te
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch("weight_basis_gradient", basis_sums<T>, static_cast<unsigned>(plan.rank * plan.layer[0].columns), kThreads,
-               kThreads * sizeof(typename Compute<T>::type), context.stream, plan, static_cast<const T*>(x.data), static_cast<const T*>(terms.data), sizes, mean,
-               static_cast<T*>(basis.data), x.sizes[0], static_cast<int>(x.sizes[2]));
+               kThreads * sizeof(typename Compute<T>::type), context.stream, plan, static_cast<const T*>(x.data),
+               static_cast<const T*>(terms.data), sizes, mean, static_cast<T*>(basis.data), x.sizes[0], static_cast<int>(x.sizes[2]));
     });
 }
 
-void weight_select(const WeightPlan& plan, const View& values, const View& x, const int64_t* sizes, const View& pooled, const WeightContext& context) {
+void weight_select(const WeightPlan& plan, const View& values, const View& x, const int64_t* sizes, const View& pooled,
+                   const WeightContext& context) {
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         const int64_t count = pooled.numel();
         if (count == 0) return;
         launch("weight_select", locate<T>, blocks_of(count), kThreads, 0, context.stream, plan, static_cast<const T*>(values.data),
-               static_cast<const T*>(x.data), sizes, static_cast<int*>(nullptr), static_cast<T*>(pooled.data), count, static_cast<int>(x.sizes[2]));
+               static_cast<const T*>(x.data), sizes, static_cast<int*>(nullptr), static_cast<T*>(pooled.data), count,
+               static_cast<int>(x.sizes[2]));
     });
 }
 
-void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, const int64_t* sizes, const View& values, const WeightContext& context) {
+void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, const int64_t* sizes, const View& values,
+                    const WeightContext& context) {
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         const int C = static_cast<int>(x.sizes[2]);
@@ -577,8 +602,8 @@ void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, c
         int* index = static_cast<int*>(context.workspace);
         launch("weight_scatter", locate<T>, blocks_of(pooled.numel()), kThreads, 0, context.stream, plan, static_cast<const T*>(nullptr),
                static_cast<const T*>(x.data), sizes, index, static_cast<T*>(nullptr), pooled.numel(), C);
-        launch("weight_scatter", gather_maxima<T>, blocks_of(values.numel()), kThreads, 0, context.stream, plan, static_cast<const T*>(pooled.data),
-               static_cast<const int*>(index), sizes, static_cast<T*>(values.data), values.numel(), C);
+        launch("weight_scatter", gather_maxima<T>, blocks_of(values.numel()), kThreads, 0, context.stream, plan,
+               static_cast<const T*>(pooled.data), static_cast<const int*>(index), sizes, static_cast<T*>(values.data), values.numel(), C);
     });
 }
 

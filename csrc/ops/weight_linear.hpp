@@ -1,12 +1,15 @@
 // Equivariant affine maps between the weights of MLPs, and their parts.
 //
 // x (B, P, C) holds the weights W_1, b_1, .., W_M, b_M of B networks, and pooled (B, N, C) for each permuted label l and neuron r the slots
-// n_l[r] = [rho_l[r], kap_{l+1}[r], b_l[r]], then those of g = [gam_1, .., gam_M, beta_1, .., beta_M] (core/weight_plan.hpp has the offsets).
+// n_l[r] = [rho_l[r], kap_{l+1}[r], b_l[r]], then those of g = [gam_1, .., gam_M, beta_1, .., beta_M] (core/weight_plan.hpp has the
+// offsets).
 //
-//     weight_pool       pooled = S x: sums over the permuted axes, or means ("mean"). With a basis E (q, d_0), rho_1[r, j] = sum_s E[j, s] W_1[r, s]
-//     weight_affine     Y_i[r, s] = W_i[r, s] A_i + rho_i[r] + kap_i[s] + gam_i,  y_i[r] = beta_i[r] + mean b_i, from terms (B, N, C_out). On terms
+//     weight_pool       pooled = S x: sums over the permuted axes, or means ("mean"). With a basis E (q, d_0), rho_1[r, j] = sum_s E[j, s]
+//     W_1[r, s] weight_affine     Y_i[r, s] = W_i[r, s] A_i + rho_i[r] + kap_i[s] + gam_i,  y_i[r] = beta_i[r] + mean b_i, from terms (B,
+//     N, C_out). On terms
 //                       alone it is the adjoint of weight_pool, of its mean where `mean` is set
-//     weight_linear     y = weight_affine(x, A, terms), terms_l = pooled_l D_l for each label and terms_g = pooled_g R + bias, pooled = weight_pool(x).
+//     weight_linear     y = weight_affine(x, A, terms), terms_l = pooled_l D_l for each label and terms_g = pooled_g R + bias, pooled =
+//     weight_pool(x).
 //                       `weight` (K, C, C_out) holds A, the D_l and R
 //     weight_linear_transpose   the adjoint of weight_linear in x
 //     weight_linear_gradient    the adjoint in (weight, bias), as one vector
@@ -15,8 +18,9 @@
 //     weight_select     pooled values at the first maximum of x over the permuted axes: weight_pool(pool="max") where values = x
 //     weight_scatter    its adjoint in values
 //
-// All tensors are contiguous and of one dtype, undefined views stand for what is absent, sizes (B, M + 1) int64 or null holds the widths of each network,
-// outputs are fully overwritten and zero at neurons that a network lacks. Every result is the same for every number of threads.
+// All tensors are contiguous and of one dtype, undefined views stand for what is absent, sizes (B, M + 1) int64 or null holds the widths of
+// each network, outputs are fully overwritten and zero at neurons that a network lacks. Every result is the same for every number of
+// threads.
 #pragma once
 
 #include "core/view.hpp"
@@ -27,9 +31,10 @@ namespace isotypic {
 namespace cpu {
 
 void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled);
-void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes, bool mean,
+void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
+                   bool mean, const View& y);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
                    const View& y);
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean, const View& y);
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x);
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient);
 void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix);
@@ -50,22 +55,27 @@ struct WeightContext {
 
 // The kernels that keep something between launches; the others need no scratch.
 enum class WeightPass { linear, gradient, mix_gradient, scatter };
-int64_t weight_linear_workspace(const WeightPlan& plan, WeightPass pass, int64_t batch, int64_t in_channels, int64_t out_channels, DType dtype);
+int64_t weight_linear_workspace(const WeightPlan& plan, WeightPass pass, int64_t batch, int64_t in_channels, int64_t out_channels,
+                                DType dtype);
 
-void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled, const WeightContext& context);
-void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes, bool mean,
+void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled,
+                 const WeightContext& context);
+void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
+                   bool mean, const View& y, const WeightContext& context);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
                    const View& y, const WeightContext& context);
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean, const View& y,
-                   const WeightContext& context);
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x,
                              const WeightContext& context);
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient,
                             const WeightContext& context);
-void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix, const WeightContext& context);
+void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix,
+                         const WeightContext& context);
 void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& terms, const int64_t* sizes, bool mean, const View& basis,
                            const WeightContext& context);
-void weight_select(const WeightPlan& plan, const View& values, const View& x, const int64_t* sizes, const View& pooled, const WeightContext& context);
-void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, const int64_t* sizes, const View& values, const WeightContext& context);
+void weight_select(const WeightPlan& plan, const View& values, const View& x, const int64_t* sizes, const View& pooled,
+                   const WeightContext& context);
+void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, const int64_t* sizes, const View& values,
+                    const WeightContext& context);
 
 }  // namespace cuda
 }  // namespace isotypic

@@ -69,3 +69,87 @@ def group_conv_weight(
     weight: Tensor,
     context: tuple[Tensor, Tensor, bool] | None = None,
 ) -> None: ...
+
+class WeightPlan:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        layers: Sequence[Sequence[int]],
+        nodes: Sequence[Sequence[int]],
+        entries: int,
+        rows: int,
+        global_offset: int,
+        global_slots: int,
+        global_parameter: int,
+        mixed: int,
+        rank: int,
+    ) -> None: ...
+
+# Weight-space operators: None stands for what is absent; on a CUDA device ``workspace`` is a uint8 vector of ``weight_linear_workspace`` bytes.
+def weight_linear_workspace(plan: WeightPlan, kernel: str, batch: int, in_channels: int, out_channels: int, dtype: str) -> int: ...
+def weight_pool(
+    plan: WeightPlan,
+    x: Tensor,
+    basis: Tensor | None,
+    sizes: Tensor | None,
+    mean: bool,
+    pooled: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def weight_affine(
+    plan: WeightPlan,
+    x: Tensor | None,
+    mix: Tensor | None,
+    terms: Tensor | None,
+    basis: Tensor | None,
+    sizes: Tensor | None,
+    mean: bool,
+    y: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def weight_linear(
+    plan: WeightPlan,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sizes: Tensor | None,
+    mean: bool,
+    y: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def weight_linear_transpose(
+    plan: WeightPlan,
+    y: Tensor,
+    weight: Tensor,
+    sizes: Tensor | None,
+    mean: bool,
+    x: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def weight_linear_gradient(
+    plan: WeightPlan,
+    x: Tensor,
+    y: Tensor,
+    sizes: Tensor | None,
+    mean: bool,
+    gradient: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def weight_mix_gradient(
+    plan: WeightPlan, x: Tensor, y: Tensor, sizes: Tensor | None, mix: Tensor, workspace: Tensor | None = None
+) -> None: ...
+def weight_basis_gradient(
+    plan: WeightPlan,
+    x: Tensor,
+    terms: Tensor,
+    sizes: Tensor | None,
+    mean: bool,
+    basis: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def weight_select(
+    plan: WeightPlan, values: Tensor, x: Tensor, sizes: Tensor | None, pooled: Tensor, workspace: Tensor | None = None
+) -> None: ...
+def weight_scatter(
+    plan: WeightPlan, pooled: Tensor, x: Tensor, sizes: Tensor | None, values: Tensor, workspace: Tensor | None = None
+) -> None: ...

@@ -21,6 +21,7 @@ SETTINGS: list[dict[str, Any]] = [
     dict(norm="layer", activation="silu", pool="sum", dropout=0.3),
     dict(norm=None, activation="tanh", pool="max"),
     dict(rank=1, residual=True),
+    dict(norm=None),
 ]
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 

@@ -192,6 +192,17 @@ def test_outputs_have_the_variance_of_the_inputs(kind: type[Any], pool: str) -> 
     torch.testing.assert_close(torch.stack(ratios).mean(0), torch.ones(6), rtol=0, atol=0.1)
 
 
+def test_sums_start_as_means_do() -> None:
+    spec = WeightSpec([3, 16, 8, 2])
+    x = torch.rand(4, spec.numel, 5)
+    heads = []
+    for pool in ("sum", "mean"):
+        torch.manual_seed(0)
+        heads.append(DWSInvariant(spec, 5, 500, pool=pool))
+    torch.testing.assert_close(heads[0](x), heads[1](x))
+    assert 0.9 < heads[1](torch.ones(1, spec.numel, 5)).std() < 1.1
+
+
 def test_variance_of_the_low_rank_layer() -> None:
     spec = WeightSpec([50, 8, 8, 2])
     torch.manual_seed(0)
@@ -284,6 +295,18 @@ def test_an_edit_moves_with_the_neurons() -> None:
     for one, other in zip(layer(ws).to_state_dicts(), layer(ws.permute(permutations)).to_state_dicts(), strict=True):
         first, second = (torch.func.functional_call(network, state_dict, (x,)) for state_dict in (one, other))
         torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [DWSLinear, NPLinear])
+def test_the_input_is_all_that_is_kept_for_the_backward(kind: type[Any]) -> None:
+    spec = WeightSpec([2, 16, 16, 1])
+    layer, x = kind(spec, 8, 8), torch.randn(4, spec.numel, 8, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):  # type: ignore[func-returns-value]
+        layer(x)
+    parameters = {parameter.data_ptr() for parameter in layer.parameters()}
+    others = [tensor for tensor in kept if tensor.data_ptr() not in parameters | {x.data_ptr()}]
+    assert any(tensor.data_ptr() == x.data_ptr() for tensor in kept) and sum(tensor.numel() for tensor in others) < x.numel() / 2
 
 
 @pytest.mark.parametrize("kind", [DWSLinear, NPLinear, DWSInvariant])

@@ -112,6 +112,10 @@ def from_dwsnets(state_dict: Mapping[str, Tensor], spec: WeightSpec, reduction: 
 
     Raises ValueError for attention layers (`set_layer="sab"`, the default there) and deeper maps between blocks, which are not linear; for
     tensors that are missing, unknown or of another shape.
+
+    >>> head = from_dwsnets({"layer.0.weight": torch.randn(10, 7 * 8), "layer.0.bias": torch.zeros(10)}, WeightSpec([2, 32, 32, 1]))
+    >>> head
+    DWSInvariant(WeightSpec([2, 32, 32, 1]), 8, 10, bias=True, pool='mean', symmetry='hidden')
     """
     owner = "from_dwsnets"
     if spec.depth < 3:
@@ -242,6 +246,11 @@ def from_nfn(state_dict: Mapping[str, Tensor], spec: WeightSpec) -> nn.Module:
         spec: the widths.
 
     Raises ValueError for other layers, and for tensors that are missing, unknown or of another shape.
+
+    >>> tensors = {"weight_maps.0.weight": torch.randn(8, 1, 1, 1), "weight_maps.0.bias": torch.zeros(8)}
+    >>> tensors |= {"bias_maps.0.weight": torch.randn(8, 1, 1), "bias_maps.0.bias": torch.zeros(8)}
+    >>> from_nfn(tensors, WeightSpec([2, 3]))
+    NPLinear(WeightSpec([2, 3]), 1, 8, bias=True, pool='mean')
     """
     source = _StateDict("from_nfn", state_dict, spec)
     if "weight_maps.0.weight" in state_dict:

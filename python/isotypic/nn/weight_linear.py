@@ -247,8 +247,13 @@ class DWSInvariant(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As for a linear layer whose inputs have variance 1: means of normalised channels after an activation do not vanish."""
+        """As for a linear layer whose inputs have variance 1: means of normalised channels after an activation do not vanish. Sums count as
+        their means do, in networks of the widths of `spec`."""
         nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+        if self.pool == "sum":
+            counts = _total_counts(weight_layout(self.spec.widths, self.symmetry, self.rank))
+            with torch.no_grad():
+                self.weight.div_(counts.to(self.weight).repeat_interleave(self.in_channels))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         if self.project is not None:
@@ -295,30 +300,34 @@ def _second_moment(pool: str, count: int) -> float:
     return float((density * z.square()).sum() / density.sum())
 
 
+def _total_counts(layout: WeightLayout) -> Tensor:
+    """(slots of g,): the number of entries that each feature of the global vector is pooled from."""
+    widths = {nodes.label: nodes.width for nodes in layout.nodes}
+    counts = torch.empty(layout.global_slots, dtype=torch.int64)
+    for i, layer in enumerate(layout.layers, 1):
+        counts[layer.total_slot : layer.total_slot + layer.total_slots] = widths.get(i, 1) * widths.get(i - 1, 1)
+        counts[layer.bias_total_slot : layer.bias_total_slot + layer.bias_total_slots] = widths.get(i, 1)
+    return counts
+
+
 def _standard_deviations(layout: WeightLayout, pool: str, channels: int) -> Tensor:
     """(K,): of each matrix of the weight, so that the terms of each entry of the output have variances that add up to one."""
     last = len(layout.widths) - 1
     permuted = {nodes.label for nodes in layout.nodes}
 
-    def moment(labels: tuple[int, ...]) -> float:
-        """Of entries pooled over those of the axes that can be."""
-        count = 1
-        for label in labels:
-            count *= layout.widths[label] if label in permuted else 1
-        return _second_moment(pool, count)
+    def moment(label: int) -> float:
+        """Of entries pooled over an axis, if it can be."""
+        return _second_moment(pool, layout.widths[label] if label in permuted else 1)
 
-    totals = torch.empty(layout.global_slots, dtype=torch.float64)
-    for i, layer in enumerate(layout.layers, 1):
-        totals[layer.total_slot : layer.total_slot + layer.total_slots] = moment((i, i - 1))
-        totals[layer.bias_total_slot : layer.bias_total_slot + layer.bias_total_slots] = moment((i,))
+    totals = torch.tensor([_second_moment(pool, count) for count in _total_counts(layout).tolist()], dtype=torch.float64)
     from_totals = totals.sum()
     from_nodes = dict.fromkeys(range(last + 1), 0.0)
     for nodes in layout.nodes:
         label = nodes.label
         if label > 0:
-            from_nodes[label] += moment((label - 1,)) * layout.layers[label - 1].row_slots + 1
+            from_nodes[label] += moment(label - 1) * layout.layers[label - 1].row_slots + 1
         if label < last:
-            from_nodes[label] += moment((label + 1,)) * layout.layers[label].column_slots
+            from_nodes[label] += moment(label + 1) * layout.layers[label].column_slots
 
     result = torch.empty(layout.linear, dtype=torch.float64)
     parameters = {nodes.label: result[nodes.parameter : nodes.parameter + nodes.slots**2].view(nodes.slots, -1) for nodes in layout.nodes}

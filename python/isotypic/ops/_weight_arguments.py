@@ -76,6 +76,6 @@ def check_sizes(operator: str, sizes: Any, x: Tensor, layout: WeightLayout) -> N
     check_shape(operator, "sizes", sizes, {"B": x.shape[0], "M+1": len(layout.widths)})
 
 
-def check_dense(operator: str, tensors: dict[str, Any]) -> None:
-    """Tensors of one dtype on one device; the first one must be there, others may be None."""
-    check_tensors(operator, {name: tensor for i, (name, tensor) in enumerate(tensors.items()) if i == 0 or tensor is not None})
+def check_dense(operator: str, tensors: dict[str, Any], **optional: Any) -> None:
+    """Tensors of one dtype on one device; the optional ones may be None."""
+    check_tensors(operator, tensors | {name: tensor for name, tensor in optional.items() if tensor is not None})

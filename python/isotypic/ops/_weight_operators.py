@@ -333,12 +333,11 @@ def offsets(bias: Tensor, batch: int, sizes: Tensor | None, *settings: Any) -> T
     return affine(None, None, rows.expand(batch, *rows.shape), None, sizes, *settings[:3], False)
 
 
-def _jvp_in(argument: int, operator: Callable[[], Callable[..., Tensor]]) -> Callable[..., Tensor | None]:
-    """The tangent of an operator that is linear in one of its tensors and constant almost everywhere in the others."""
+def _jvp_of_first(operator: Callable[[], Callable[..., Tensor]]) -> Callable[..., Tensor | None]:
+    """The tangent of an operator that is linear in its first tensor and constant almost everywhere in the second one."""
 
-    def jvp(tangents: Gradients, *args: Any) -> Tensor | None:
-        tangent = tangents[argument]
-        return None if tangent is None else operator()(*args[:argument], tangent, *args[argument + 1 :])
+    def jvp(tangents: Gradients, first: Tensor, *rest: Any) -> Tensor | None:
+        return operator()(torch.zeros_like(first) if tangents[0] is None else tangents[0], *rest)
 
     return jvp
 
@@ -425,7 +424,7 @@ select = define(
     fake=_fake_select,
     backward=_backward_select,
     vmap=_vmap(lambda: select, (0, 1, 2), 3),
-    jvp=_jvp_in(0, lambda: select),
+    jvp=_jvp_of_first(lambda: select),
 )
 scatter = define(
     f"weight_scatter(Tensor pooled, Tensor x, Tensor? sizes, {_SETTINGS}) -> Tensor",
@@ -433,5 +432,5 @@ scatter = define(
     fake=_fake_scatter,
     backward=_backward_scatter,
     vmap=_vmap(lambda: scatter, (0, 1, 2), 3),
-    jvp=_jvp_in(0, lambda: scatter),
+    jvp=_jvp_of_first(lambda: scatter),
 )

@@ -42,7 +42,7 @@ def weight_affine(
     tensor([2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 2., 1.])
     """
     name = "weight_affine"
-    arguments.check_dense(name, {"x": x, "mix": mix, "terms": terms, "basis": basis})
+    arguments.check_dense(name, {"x": x, "mix": mix}, terms=terms, basis=basis)
     layout = arguments.layout(name, widths, symmetry, basis, "basis")
     arguments.check_weights(name, x, layout)
     arguments.check_shape(name, "mix", mix, {"mixed layers": layout.mixed, "C": x.shape[2], "C_out": None})

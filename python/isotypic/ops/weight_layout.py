@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 SYMMETRIES = ("hidden", "all")
 POOLS = ("mean", "sum", "max")
@@ -117,10 +118,10 @@ def weight_layout(widths: Sequence[int], symmetry: str = "hidden", rank: int = 0
     >>> layout.entries, layout.linear, layout.affine
     (1251, 163, 11)
     """
-    return _layout(tuple(widths), symmetry, rank)
+    # A compiler traces the function itself: it warns of caches, which it does not use.
+    return (_layout if torch.compiler.is_compiling() else _cached_layout)(tuple(widths), symmetry, rank)
 
 
-@lru_cache(maxsize=1024)
 def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
     integers = all(isinstance(d, (int, np.integer)) and not isinstance(d, bool) for d in widths)
     if len(widths) < 2 or not integers or min(widths) < 1:
@@ -183,6 +184,9 @@ def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
     return WeightLayout(
         widths, symmetry, int(rank), tuple(layers), tuple(nodes), entry, offset, global_slots, parameter, offset + global_slots, mixed
     )
+
+
+_cached_layout = lru_cache(maxsize=1024)(_layout)
 
 
 def _is_mixed(i: int, permuted: Callable[[int], bool], rank: int) -> bool:

@@ -53,7 +53,7 @@ def weight_linear(
     torch.Size([4, 1251, 6])
     """
     name = "weight_linear"
-    arguments.check_dense(name, {"x": x, "weight": weight, "bias": bias, "project": project, "expand": expand})
+    arguments.check_dense(name, {"x": x, "weight": weight}, bias=bias, project=project, expand=expand)
     layout = arguments.layout(name, widths, symmetry, project, "project")
     arguments.check_pool(name, pool, project, "project")
     if (project is None) != (expand is None):
@@ -81,7 +81,9 @@ def _terms(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLa
     def product(first: int, width: int, slots: int, parameter: int) -> Tensor:
         rows = pooled[:, first : first + width * slots].unflatten(1, (width, slots)).flatten(2)
         matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2)
-        return (rows @ matrix.reshape(rows.shape[2], -1)).unflatten(2, (slots, weight.shape[2])).flatten(1, 2)
+        # One product of two matrices: of three axes, torch takes another way when a gradient is wanted, with other rounding errors.
+        out = rows.flatten(0, 1) @ matrix.reshape(rows.shape[2], -1)
+        return out.view(len(pooled), width * slots, weight.shape[2])
 
     parts = [product(n.offset, n.width, n.slots, n.parameter) for n in layout.nodes]
     total = product(layout.global_offset, 1, layout.global_slots, layout.global_parameter)

@@ -43,7 +43,7 @@ def weight_pool(
     >>> weight_pool(torch.ones(4, 17, 5), widths=[2, 4, 1]).shape  # 4 neurons of 2 + 1 + 1 slots, and g = [W_1 (2), W_2, b_1, b_2]
     torch.Size([4, 21, 5])
     """
-    arguments.check_dense("weight_pool", {"x": x, "basis": basis})
+    arguments.check_dense("weight_pool", {"x": x}, basis=basis)
     layout = arguments.layout("weight_pool", widths, symmetry, basis, "basis")
     arguments.check_pool("weight_pool", pool, basis, "basis")
     arguments.check_weights("weight_pool", x, layout)
