@@ -59,6 +59,9 @@ def test_help_texts(capsys: pytest.CaptureFixture[str], command: str) -> None:
         (("bench", "--fields", "0"), "--fields must be at least 1, got 0"),
         (("demo", "--epochs", "0"), "--epochs must be at least 1, got 0"),
         (("demo", "--epochs", "many"), "invalid int value: 'many'"),
+        (("demo", "weights", "--epochs", "3"), "--epochs belongs to the demo of convolutions"),
+        (("demo", "--full"), "--full belongs to the demo of weights"),
+        (("demo", "pictures"), "invalid choice: 'pictures'"),
     ],
 )
 def test_user_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str) -> None:
@@ -77,9 +80,8 @@ def test_out_that_is_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 
 @pytest.mark.parametrize("package", cli.demo.EXTRA)
 def test_missing_extra_names_the_remedy(tmp_path: Path, package: str) -> None:
-    script = (
-        f"import sys; sys.modules[{package!r}] = None; from isotypic.cli import main; sys.exit(main(['demo', '--out', {str(tmp_path)!r}]))"
-    )
+    command = ["demo", *(["weights", "--quick"] if package == "scipy" else []), "--out", str(tmp_path)]
+    script = f"import sys; sys.modules[{package!r}] = None; from isotypic.cli import main; sys.exit(main({command!r}))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()

@@ -55,6 +55,8 @@ def test_shell_blocks_name_commands_that_exist(page: Path) -> None:
                 assert set(arguments) <= targets, command
             elif arguments[:2] == ["-m", "isotypic"]:
                 cli.parser().parse_args(arguments[2:])
+            elif program == "python" and arguments[0].startswith("examples/"):
+                assert (ROOT / arguments[0]).exists(), command
             else:
                 assert (program, arguments[:2]) == ("python", ["-m", "pytest"]), f"{page.name}: no test knows {command!r}"
                 assert all((ROOT / path).exists() for path in arguments[2:]), command

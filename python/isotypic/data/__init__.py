@@ -1,5 +1,27 @@
-"""Data sets for examples and tests: seeded, and read from installed packages, never from a network."""
+"""Data sets for examples and tests: seeded, and read from installed packages, never from a network.
 
+Around weight spaces: `NeuralField` says what packed networks (N, P) compute, `fit_fields` fits them, `WeightSet` keeps them in one file,
+`weight_augment` changes them, `align_neurons` brings them into one order.
+"""
+
+from isotypic.data import weight_augment
 from isotypic.data.digits import Digits, mnist, rotate, rotated_mnist
+from isotypic.data.fitting import Fitted, fit_fields, psnr
+from isotypic.data.neural_field import NeuralField, image_grid
+from isotypic.data.weight_align import align_neurons
+from isotypic.data.weight_set import WeightSet
 
-__all__ = ["Digits", "mnist", "rotate", "rotated_mnist"]
+__all__ = [
+    "Digits",
+    "Fitted",
+    "NeuralField",
+    "WeightSet",
+    "align_neurons",
+    "fit_fields",
+    "image_grid",
+    "mnist",
+    "psnr",
+    "rotate",
+    "rotated_mnist",
+    "weight_augment",
+]

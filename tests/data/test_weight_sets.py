@@ -1,0 +1,163 @@
+"""Packed sets, augmentations and alignment: what they must leave alone, and what they must change."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from isotypic.data import NeuralField, WeightSet, align_neurons
+from isotypic.data import weight_augment as augment
+
+SINE, RELU, TANH = (NeuralField([2, 7, 5, 3], activation) for activation in ("sine", "relu", "tanh"))
+POINTS = torch.rand(11, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def networks(field: NeuralField, count: int = 6) -> Tensor:
+    return field.initial(count, torch.Generator().manual_seed(1)).double()
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        *itertools.product((SINE, RELU, TANH), [augment.permute_neurons]),
+        *itertools.product((SINE, TANH), [augment.flip_signs, augment.orient_neurons]),
+        (SINE, augment.wrap_phases),
+        (RELU, augment.rescale_neurons),
+    ],
+)
+def test_changes_that_leave_the_functions_alone(field: NeuralField, change) -> None:
+    before = networks(field)
+    kept = before.clone()
+    after = change(field, before)
+    assert torch.equal(before, kept), "the networks passed in stay as they are"
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(field.render(after, POINTS), field.render(before, POINTS), rtol=0, atol=1e-12)
+
+
+def test_a_seed_decides() -> None:
+    before = networks(SINE)
+    for change in (augment.permute_neurons, augment.flip_signs, augment.random_motion):
+        first, again, other = (change(SINE, before, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+        assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_the_canonical_form_forgets_signs_and_periods() -> None:
+    before = networks(SINE)
+    disturbed = augment.flip_signs(SINE, before)
+    _, moved = SINE.views(disturbed)
+    moved[0].add_(4 * math.pi / SINE.frequency)  # two periods
+    for one in (before, disturbed):
+        oriented = augment.orient_neurons(SINE, augment.wrap_phases(SINE, one))
+        assert (SINE.frequency * torch.cat(SINE.views(oriented)[1][:-1], 1)).abs().max() <= math.pi / 2 + 1e-9
+    expected, found = (augment.orient_neurons(SINE, augment.wrap_phases(SINE, one)) for one in (before, disturbed))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+def test_motions_move_the_functions() -> None:
+    before, count = networks(SINE), 6
+    degrees = torch.arange(count, dtype=torch.float64) * 50
+    angles = degrees * math.pi / 180
+    rotation = torch.stack([torch.stack([angles.cos(), -angles.sin()], -1), torch.stack([angles.sin(), angles.cos()], -1)], -2)
+    turned = augment.rotate_coordinates(SINE, before, degrees)
+    # g(R x) = f(x)
+    torch.testing.assert_close(SINE.render(turned, POINTS @ rotation.mT), SINE.render(before, POINTS), rtol=0, atol=1e-12)
+    matrix, shift = torch.randn(count, 2, 2, dtype=torch.float64), torch.randn(count, 2, dtype=torch.float64)
+    moved = augment.transform_coordinates(SINE, before, matrix, shift)
+    there = POINTS @ matrix.mT + shift.unsqueeze(1)
+    torch.testing.assert_close(SINE.render(moved, POINTS), SINE.render(before, there), rtol=0, atol=1e-11)
+    still = augment.random_motion(SINE, before, degrees=0.0, shift=0.0, zoom=0.0)
+    torch.testing.assert_close(still, before, rtol=0, atol=1e-15)
+
+
+def test_noise_and_masks_have_the_size_asked_for() -> None:
+    field = NeuralField([2, 64, 64, 1])
+    before = field.initial(8, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(2)
+    noise = augment.add_noise(field, before, 0.1, generator) - before
+    for part in (field.spec.weight_slices[1], field.spec.bias_slices[0]):
+        # 64 samples at least for each network: the ratio of the root mean squares is 0.1 to 4 / sqrt(2 * 512).
+        ratio = float(noise[:, part].square().mean().sqrt() / before[:, part].square().mean().sqrt())
+        assert 0.1 * (1 - 0.125) < ratio < 0.1 * (1 + 0.125)
+    masked = augment.mask_weights(field, before, 0.25, generator)
+    share = float((masked == 0).double().mean())
+    assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / before.numel())
+    assert torch.equal(masked[masked != 0], before[masked != 0])
+
+
+# One hidden layer is a single assignment; with two, coordinate descent can end in a local optimum, but not with these SIRENs.
+@pytest.mark.parametrize("field", [SINE, NeuralField([2, 9, 3], "relu")])
+def test_alignment_undoes_permutations(field: NeuralField) -> None:
+    pytest.importorskip("scipy")
+    reference = networks(field, 1)
+    shuffled = augment.permute_neurons(field, reference.expand(5, -1))
+    if field is SINE:
+        shuffled = augment.flip_signs(field, shuffled)
+    torch.testing.assert_close(align_neurons(field, shuffled, reference[0], chunk=2), reference.expand(5, -1), rtol=0, atol=0)
+
+
+def test_alignment_finds_the_best_permutation_of_one_layer() -> None:
+    pytest.importorskip("scipy")
+    field = NeuralField([2, 4, 2], "relu")
+    many = networks(field)
+    reference, others = many[0], many[1:]
+    aligned = align_neurons(field, others, reference)
+    torch.testing.assert_close(field.render(aligned, POINTS), field.render(others, POINTS), rtol=0, atol=1e-12)
+    for network, found in zip(others, aligned, strict=True):
+        weights, biases = field.views(network.unsqueeze(0))
+        distances = []
+        for order in itertools.permutations(range(4)):
+            rows = list(order)
+            parts = (weights[0][:, rows].flatten(), biases[0][:, rows].flatten(), weights[1][:, :, rows].flatten(), biases[1].flatten())
+            distances.append(float((torch.cat(parts) - reference).square().sum()))
+        assert float((found - reference).square().sum()) == pytest.approx(min(distances), rel=1e-12)
+
+
+def test_sets_survive_the_file(tmp_path: Path) -> None:
+    field = NeuralField([2, 3, 1], "tanh", frequency=2.5, offset=0.25)
+    made = WeightSet(field, field.initial(4), {"label": torch.arange(4), "image": torch.rand(4, 2, 2)}, {"digits": 4, "from": ["a"]})
+    made.save(tmp_path / "set.npz")
+    read = WeightSet.load(tmp_path / "set.npz")
+    assert repr(read.field) == repr(field) and read.notes == made.notes and len(read) == 4
+    assert torch.equal(read.networks, made.networks) and torch.equal(read.columns["image"], made.columns["image"])
+    part = read[torch.tensor([True, False, False, True])]
+    assert part.columns["label"].tolist() == [0, 3] and torch.equal(part.networks, made.networks[[0, 3]])
+
+
+def test_what_is_no_set(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", x=np.zeros(2))
+    with pytest.raises(ValueError, match='must hold "networks" and "about", it holds x'):
+        WeightSet.load(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match=r"must end in \.npz, got set\.pt"):
+        WeightSet.load(tmp_path / "set.pt")
+    with pytest.raises(OSError):
+        WeightSet.load(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match=r"column 'label' must have N=6 rows, got shape \(5,\)"):
+        WeightSet(SINE, networks(SINE), {"label": torch.zeros(5)})
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: augment.flip_signs(RELU, networks(RELU)), "flip_signs: the activation must be odd"),
+        (lambda: augment.orient_neurons(RELU, networks(RELU)), "orient_neurons: the activation must be odd"),
+        (lambda: augment.wrap_phases(TANH, networks(TANH)), "wrap_phases: the activation must be sine, got 'tanh'"),
+        (lambda: augment.rescale_neurons(SINE, networks(SINE)), "rescale_neurons: the activation must be relu"),
+        (lambda: augment.permute_neurons(SINE, torch.zeros(2, 3)), r"networks must have shape \(N, P=79\)"),
+        (lambda: augment.transform_coordinates(SINE, networks(SINE), torch.eye(3)), r"matrix must have shape \(d_0=2, 2\)"),
+        (lambda: augment.transform_coordinates(SINE, networks(SINE), torch.eye(2), torch.zeros(3)), r"shift must have shape \(d_0=2,\)"),
+        (lambda: augment.rotate_coordinates(SINE, networks(SINE), torch.zeros(5)), r"degrees must be a number or have shape \(N=6,\)"),
+        (lambda: augment.rotate_coordinates(NeuralField([1, 2]), torch.zeros(1, 4), 3.0), "must have d_0=2 inputs, got 1"),
+        (lambda: augment.mask_weights(SINE, networks(SINE), 1.5), r"probability must be in \[0, 1\], got 1\.5"),
+        (lambda: align_neurons(SINE, networks(SINE), torch.zeros(3)), r"reference must have shape \(P=79,\)"),
+        (lambda: align_neurons(RELU, networks(RELU), networks(RELU)[0], signs=True), "signs can be matched for an odd activation only"),
+    ],
+)
+def test_wrong_arguments(call, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        call()
