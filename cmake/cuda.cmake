@@ -1,4 +1,4 @@
-# CUDA kernels, where there is a compiler for them: isotypic_cuda_kernel(target operator) adds csrc/cuda/<operator>.cu and its tables.
+# CUDA kernels, where there is a compiler for them: isotypic_cuda_kernel(target operator) adds csrc/cuda/<operator>.cu and its tables, if any.
 #
 #   ISOTYPIC_CUDA          AUTO (with nvcc when it is found), ON (fail without), OFF
 #   ISOTYPIC_CUDA_TARGETS  architectures to compile machine code for, e.g. "90a", or "all"; the environment variable comes first
@@ -47,7 +47,10 @@ set(ISOTYPIC_CUDA_FLAGS "-gencode=arch=compute_80,code=[${_codes},compute_80]")
 message(STATUS "CUDA kernels: ${ISOTYPIC_CUDA_TARGET_NAMES} and PTX, nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
 
 function(isotypic_cuda_kernel target operator)
-  target_sources(${target} PRIVATE csrc/cuda/${operator}.cu csrc/cuda/${operator}_tables.cpp)
+  target_sources(${target} PRIVATE csrc/cuda/${operator}.cu)
+  if(EXISTS ${CMAKE_SOURCE_DIR}/csrc/cuda/${operator}_tables.cpp)
+    target_sources(${target} PRIVATE csrc/cuda/${operator}_tables.cpp)
+  endif()
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${ISOTYPIC_CUDA_FLAGS}>)
   target_compile_definitions(${target} PRIVATE ISOTYPIC_WITH_CUDA)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static)

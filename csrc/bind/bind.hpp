@@ -6,5 +6,6 @@
 namespace isotypic {
 
 void bind_group_conv(pybind11::module_& m);
+void bind_max_det(pybind11::module_& m);
 
 }  // namespace isotypic

@@ -30,4 +30,5 @@ PYBIND11_MODULE(_C, m) {
     m.def("cuda_targets", &cuda_targets, "Architectures that the CUDA kernels were compiled for; empty without CUDA.");
 
     isotypic::bind_group_conv(m);
+    isotypic::bind_max_det(m);
 }
