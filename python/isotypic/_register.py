@@ -120,15 +120,17 @@ def _node(
     compute: Callable[..., Tensor],
     backward: Callable[..., Gradients],
     jvp: Callable[..., Tensor | None],
+    saves_output: bool,
 ) -> type:
     """The autograd.Function around ``compute``."""
 
     def node_forward(ctx: Any, *args: Any) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*args[:tensors])
+        output = compute(*args)
+        ctx.save_for_backward(*((output,) if saves_output else ()), *args[:tensors])
         ctx.save_for_forward(*args[:tensors])
         ctx.settings = args[tensors:]
-        return compute(*args)
+        return output
 
     def node_backward(ctx: Any, grad: Tensor | None) -> Gradients:
         none = (None,) * len(ctx.needs_input_grad)
@@ -152,6 +154,8 @@ def define(
     backward: Callable[..., Gradients],
     vmap: Callable[..., tuple[Tensor, int | None]],
     jvp: Callable[..., Tensor | None] | None = None,
+    saves_output: bool = False,
+    sixteen_bit: bool = True,
 ) -> Callable[..., Tensor]:
     """Register ``isotypic::<schema>`` and return the function that routes its calls.
 
@@ -165,6 +169,9 @@ def define(
         vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
         jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
             tensor.
+        saves_output: the backward formula needs the output too, and gets it before the arguments: ``backward(needs, grad, output,
+            *arguments)``. It is differentiable there.
+        sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
     """
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema[: schema.index("(")]
@@ -186,8 +193,8 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp)
-    eager_node = _node(name, tensors, eager, backward, jvp)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, saves_output)
+    eager_node = _node(name, tensors, eager, backward, jvp, saves_output)
 
     def autograd_kernel(*args: Any) -> Tensor:
         if torch._C._are_functorch_transforms_active():
@@ -197,7 +204,7 @@ def define(
 
     def autocast_kernel(device: str) -> Callable[..., Tensor]:
         def kernel(*args: Any) -> Tensor:
-            dtype = torch.get_autocast_dtype(device)
+            dtype = torch.get_autocast_dtype(device) if sixteen_bit else torch.float32
             cast = [a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a for a in args]
             with torch.autocast(device, enabled=False):
                 return operator(*cast)

@@ -1,6 +1,17 @@
 """Functions on fields. Each has its module, with the plain-torch reference in :mod:`isotypic.ops.reference`."""
 
+from isotypic.ops.gram import gram_to_form, project_gram
 from isotypic.ops.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.group_linear import group_linear
+from isotypic.ops.max_det_gram import MaxDetGram, max_det_gram
 
-__all__ = ["group_conv", "group_conv_transpose", "group_linear", "lift_conv"]
+__all__ = [
+    "MaxDetGram",
+    "gram_to_form",
+    "group_conv",
+    "group_conv_transpose",
+    "group_linear",
+    "lift_conv",
+    "max_det_gram",
+    "project_gram",
+]
