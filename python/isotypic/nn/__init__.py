@@ -7,6 +7,7 @@ from isotypic.nn.from_escnn import from_escnn
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.linear import GroupLinear
 from isotypic.nn.mask import FieldMask
+from isotypic.nn.moment import MomentLayer
 from isotypic.nn.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
 from isotypic.nn.planar_group import PlanarGroup
 from isotypic.nn.restrict import Restrict
@@ -33,6 +34,7 @@ __all__ = [
     "GroupPool",
     "LiftConv2d",
     "LiftConv3d",
+    "MomentLayer",
     "PlanarGroup",
     "Restrict",
     "SteerableConv2d",

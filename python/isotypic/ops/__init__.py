@@ -4,6 +4,7 @@ from isotypic.ops.gram import gram_to_form, project_gram
 from isotypic.ops.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.group_linear import group_linear
 from isotypic.ops.max_det_gram import MaxDetGram, max_det_gram
+from isotypic.ops.moment_gram import moment_gram
 
 __all__ = [
     "MaxDetGram",
@@ -13,5 +14,6 @@ __all__ = [
     "group_linear",
     "lift_conv",
     "max_det_gram",
+    "moment_gram",
     "project_gram",
 ]

@@ -63,8 +63,6 @@ def antidiagonal_sums(matrix: Tensor, n: int) -> Tensor:
     return rows.reshape(*lead, n, 2 * n - 1).sum(-2)
 
 
-
-
 def hankel(form: Tensor, n: int) -> Tensor:
     """(..., n, n): H[i, j] = form[i + j], the adjoint of the antidiagonal sums."""
     return form.unfold(-1, n, 1)
