@@ -13,9 +13,7 @@ from typing import Any
 TIMER = time.thread_time
 
 
-def compare(
-    benchmark: Any, ours: Callable[[], Any], baselines: dict[str, Callable[[], Any]], *, seconds: float = 3.0, least: int = 7
-) -> float:
+def compare(benchmark: Any, ours: Callable[[], Any], baselines: dict[str, Callable[[], Any]], *, seconds: float = 3.0, least: int = 7) -> float:
     """Times `ours` with pytest-benchmark and the baselines in between; returns and records strongest baseline / ours."""
     times: dict[str, list[float]] = {name: [] for name in baselines}
 

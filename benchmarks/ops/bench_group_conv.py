@@ -47,9 +47,7 @@ def record(benchmark: Any, name: str, kernel: int, fields: int, direction: str) 
     benchmark.extra_info.update(group=name, kernel=kernel, fields=fields, direction=direction, bound=bound(group, kernel))
 
 
-def operands(
-    name: str, kernel: int, fields: int, batch: int = BATCH, size: int | None = None
-) -> tuple[iso.groups.Group, torch.Tensor, torch.Tensor]:
+def operands(name: str, kernel: int, fields: int, batch: int = BATCH, size: int | None = None) -> tuple[iso.groups.Group, torch.Tensor, torch.Tensor]:
     group = iso.groups.get(name)
     spatial = (size or SIZE[group.dim],) * group.dim
     x = torch.randn(batch, fields, group.order, *spatial)
@@ -57,9 +55,7 @@ def operands(
     return group, x, weight
 
 
-def layouts(
-    group: iso.groups.Group, x: torch.Tensor, weight: torch.Tensor
-) -> dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor]]:
+def layouts(group: iso.groups.Group, x: torch.Tensor, weight: torch.Tensor) -> dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor]]:
     convolution = F.conv2d if group.dim == 2 else F.conv3d
     last = torch.channels_last if group.dim == 2 else torch.channels_last_3d
     flat, bank = x.flatten(1, 2).contiguous(), filter_bank(weight, group=group.key).contiguous()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from isotypic.ops import moment_gram
+from isotypic.ops.moment_gram import moment_gram
 
 
 class MomentLayer(nn.Module):
     """Maps positive binary forms to Gram matrices close to those of largest determinant, by one contour integral; see `ops.moment_gram`.
 
-    It commutes with SL(2, R), Q(g.p) = M Q M^T, and is not polynomial in p, so that what polynomial equivariant networks cannot represent, such as
-    the Gram of x^8 + y^8, is no obstacle to it. It can end a network whose output is a positive form, or stand in for the solver.
+    It commutes with SL(2, R), Q(g.p) = M Q M^T, and is not polynomial in p, so that what polynomial equivariant networks cannot represent,
+    such as the Gram of x^8 + y^8, is no obstacle to it. It can end a network whose output is a positive form, or stand in for the solver.
 
     Args:
         degree: of the forms, even, from 0 to 40.

@@ -1,6 +1,7 @@
 """Binary forms in samples on the circle: the constants of a degree that the max-det kernels read, in float64 numpy.
 
-Nodes theta_s = pi s / (2 d + 1), s = 0 .. 2 d, determine a form of degree 2 d, since it is a trigonometric polynomial of degree d in phi = 2 theta.
+Nodes theta_s = pi s / (2 d + 1), s = 0 .. 2 d, determine a form of degree 2 d, since it is a trigonometric polynomial of degree d in phi =
+2 theta.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def basis(d: int, theta: Array) -> Array:
 
 
 def basis_coefficients(d: int) -> Array:
-    """(d + 1, d + 1): row i holds the coefficients of form i of the basis: those of (x + i y)^f (x^2 + y^2)^((d - f) / 2), real or imaginary part."""
-    rows = np.zeros((d + 1, d + 1))
+    """(d + 1, d + 1): row i holds the coefficients of form i of the basis: those of (x + i y)^f (x^2 + y^2)^((d - f) / 2), real or
+    imaginary part.""" rows = np.zeros((d + 1, d + 1))
     for row, (f, sine, scale) in zip(rows, frequencies(d), strict=True):
         for j in range(f + 1):  # (x + i y)^f has C(f, j) i^j x^(f - j) y^j
             if j % 2 == sine:
@@ -50,7 +51,8 @@ def basis_coefficients(d: int) -> Array:
 
 
 def products(d: int) -> Array:
-    """(n (n + 1) / 2, 4): the products of two basis forms as c1 t[i1] + c2 t[i2], i1, c1, i2, c2, with t = 1, cos phi, sin phi, cos 2 phi, ..."""
+    """(n (n + 1) / 2, 4): the products of two basis forms as c1 t[i1] + c2 t[i2], i1, c1, i2, c2, with t = 1, cos phi, sin phi, cos 2 phi,
+    ..."""
 
     def place(f: int, sine: bool) -> int:
         return max(f - 1 + sine, 0)  # of cos(f / 2 phi), sin(f / 2 phi)

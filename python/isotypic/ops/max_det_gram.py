@@ -47,16 +47,16 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
 
     Q(p) = argmax of log det Q over the symmetric positive semidefinite Q with p(x, y) = v^T Q v, v = (y^d, x y^(d-1), ..., x^d).
 
-    Q is a certificate that p is positive, and the only one that SL(2, R) moves along: Q(g.p) = M Q M^T. Its inverse is a Hankel matrix, and Q(c p) =
-    c Q(p) for c > 0. It is found by Newton's method on the dual, in samples on the circle, several forms in lockstep, and can be
+    Q is a certificate that p is positive, and SL(2, R) moves it along: Q(g.p) = M Q M^T. Its inverse is a Hankel matrix, and
+    Q(c p) = c Q(p) for c > 0. It is found by Newton's method on the dual, in samples on the circle, several forms in lockstep, and can be
     differentiated any number of times (by the implicit function theorem).
 
-    That a form is positive is decided in floating point: one with p > 0 by less than rounding may come out as solved, undecided or not positive.
-    Use :func:`isotypic.sl2.certify_positive` for an exact answer. What is not solved has a Gram of zeros, and gradients of zero.
+    That a form is positive is decided in floating point: one with p > 0 by less than rounding may come out as solved, undecided or not
+    positive. Use :func:`isotypic.sl2.certify_positive` for an exact answer. What is not solved has a Gram of zeros, and gradients of zero.
 
     Args:
-        p: (..., 2 d + 1), the coefficients of sum_k p_k x^k y^(2d - k), float32 or float64, of even degree up to 40. Forms are independent of each
-            other and may have any scale. float32 forms of degree above 14 are solved in float64 and rounded.
+        p: (..., 2 d + 1), the coefficients of sum_k p_k x^k y^(2d - k), float32 or float64, of even degree up to 40. Forms are independent
+            of each other and may have any scale. float32 forms of degree above 14 are solved in float64 and rounded.
 
     Returns: a :class:`MaxDetGram`, (gram, status, witness, iterations).
     Raises TypeError for other dtypes; ValueError for odd degrees and degrees above 40; RuntimeError where isotypic has no kernels.
@@ -80,7 +80,8 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
     return MaxDetGram(gram, rest[..., 0].long(), rest[..., 2:], rest[..., 1].long())
 
 
-# The operators: p (B, m), Q and G (B, n, n), r and z (B, m), m = 2 n - 1. max_det has one output, (B, n n + 4): the Gram, status, iterations, witness.
+# The operators: p (B, m), Q and G (B, n, n), r and z (B, m), m = 2 n - 1. max_det has one output, (B, n n + 4): the Gram, status,
+# iterations, witness.
 
 
 def _tables(first: Tensor, n: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""The moment Gram: a Gram matrix of a positive form by one contour integral, and the Newton steps that lead from it to the largest determinant."""
+"""The moment Gram: a Gram matrix of a positive form by one contour integral, and the Newton steps that lead from it to the largest
+determinant."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from isotypic.ops.max_det_gram import MAX_DEGREE
 
 @cache
 def _constants(d: int, nodes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """On the nodes of the quadrature: monomials of degree 2d (nodes, m) and the basis (nodes, n); on the 2d + 1 nodes that determine a form: the
-    same; the coefficients of the basis (n, n)."""
+    """On the nodes of the quadrature: monomials of degree 2d (nodes, m) and the basis (nodes, n); on the 2d + 1 nodes that determine a
+    form: the same; the coefficients of the basis (n, n)."""
     fine, coarse = np.pi * np.arange(nodes) / nodes, _circle.nodes(d)
     arrays = (
         _circle.monomials(2 * d, fine),
@@ -34,17 +35,17 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
 
     H = n / <p, rho> * integral over the circle of v v^T rho dtheta,   rho = p^(-(d + 1) / d),
 
-    n = d + 1; H^-1, projected on A(Q) = p, is the result. rho transforms as a density under SL(2, R), so that Q(g.p) = M Q M^T exactly, as far as
-    the trapezoidal rule is exact; no polynomial map of p with this property comes near the largest determinant. Newton steps on the dual of
-    :func:`max_det_gram` keep the symmetry. Plain torch, differentiable in p any number of times.
+    n = d + 1; H^-1, projected on A(Q) = p, is the result. rho transforms as a density under SL(2, R), so that Q(g.p) = M Q M^T exactly, as
+    far as the trapezoidal rule is exact; no polynomial map of p with this property comes near the largest determinant. Newton steps on the
+    dual of :func:`max_det_gram` keep the symmetry. Plain torch, differentiable in p any number of times.
 
     Args:
         p: (..., 2 d + 1), float32 or float64, of even degree up to 40. Forms that are not positive at the nodes have a Gram of zeros.
         newton_steps: steps towards the largest determinant before the projection.
         nodes: of the trapezoidal rule, at least 2 d + 1; by default 16 n.
 
-    Returns: (..., n, n), symmetric, with A(Q) = p up to rounding; positive for forms that are not close to the boundary, which is not checked.
-    Raises TypeError for other dtypes; ValueError for odd degrees and degrees above 40, negative steps and too few nodes.
+    Returns: (..., n, n), symmetric, with A(Q) = p up to rounding; positive for forms that are not close to the boundary, which is not
+    checked. Raises TypeError for other dtypes; ValueError for odd degrees and degrees above 40, negative steps and too few nodes.
 
     >>> moment_gram(torch.tensor([1.0, 0.0, 2.0, 0.0, 1.0])).round(decimals=4)  # (x^2 + y^2)^2
     tensor([[1.0000, 0.0000, 0.3333],

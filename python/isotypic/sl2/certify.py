@@ -48,11 +48,11 @@ def _gram(operator: str, gram: Any, n: int) -> list[list[Fraction]]:
 def certify_positive(p: Any, gram: Any, *, strict: bool = True) -> bool:
     """Whether a Gram matrix proves that a binary form is positive, in exact arithmetic.
 
-    True if gram is symmetric and positive definite and its antidiagonal sums are exactly the coefficients of p: then p(x, y) = v^T Q v > 0 for (x,
-    y) != 0, v = (y^d, ..., x^d). False says that this is no proof, not that p is not positive.
+    True if gram is symmetric and positive definite and its antidiagonal sums are exactly the coefficients of p: then p(x, y) = v^T Q v > 0
+    for (x, y) != 0, v = (y^d, ..., x^d). False says that this is no proof, not that p is not positive.
 
-    Floating-point numbers are taken as the rationals that they are, so that the Gram of a solver, whose antidiagonal sums are p up to rounding only,
-    must be rounded first: :func:`rational_gram`.
+    Floating-point numbers are taken as the rationals that they are, so that the Gram of a solver, whose antidiagonal sums are p up to
+    rounding only, must be rounded first: :func:`rational_gram`.
 
     Args:
         p: 2 d + 1 coefficients of x^k y^(2d - k): a vector, or a sequence of integers, fractions or floats.
@@ -61,10 +61,9 @@ def certify_positive(p: Any, gram: Any, *, strict: bool = True) -> bool:
 
     Raises ValueError for odd degree, wrong shapes and numbers that are not finite; TypeError for what is no number.
 
-    >>> certify_positive([1, 0, 0, 0, 1], [[1, 0, -1], [0, 2, 0], [-1, 0, 1]]), certify_positive([1, 0, 0, 0, 1], [[1, 0, -1], [0, 2, 0], [-1, 0, 2]])
-    (False, False)
-    >>> certify_positive([1, 0, 0, 0, 1], [[1, 0, -1], [0, 2, 0], [-1, 0, 1]], strict=False)
-    True
+    >>> gram = [[1, 0, -1], [0, 2, 0], [-1, 0, 1]]  # x^4 + y^4 = (x^2 - y^2)^2 + 2 (x y)^2
+    >>> certify_positive([1, 0, 0, 0, 1], gram), certify_positive([1, 0, 0, 0, 1], gram, strict=False)
+    (False, True)
     """
     form = _form("certify_positive", p)
     matrix = _gram("certify_positive", gram, len(form) // 2 + 1)
@@ -105,8 +104,8 @@ def _rank_if_semidefinite(matrix: list[list[Fraction]]) -> int:
 def rational_gram(p: Any, gram: Any) -> Rational:
     """A Gram matrix in rationals whose antidiagonal sums are exactly p, next to a numerical one.
 
-    The rounding errors of each antidiagonal, p_k - A(Q)_k, go to its middle, where the entries of Gram matrices are largest. If gram is positive
-    definite by more than these errors, so is the result; :func:`certify_positive` tells.
+    The rounding errors of each antidiagonal, p_k - A(Q)_k, go to its middle, where the entries of Gram matrices are largest. If gram is
+    positive definite by more than these errors, so is the result; :func:`certify_positive` tells.
 
     Args:
         p: 2 d + 1 coefficients: a vector, or a sequence of integers, fractions or floats.

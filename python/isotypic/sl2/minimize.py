@@ -23,15 +23,16 @@ class Minimum(NamedTuple):
     point: Tensor
     """(..., 2): where it is taken; where status is 1, a direction in which the polynomial falls without end."""
     status: Tensor
-    """(...), int64: 0 bounded below, since the part of highest degree is positive on the circle; 1 not bounded below; 2 neither is known."""
+    """(...), int64: 0 bounded below, since the part of highest degree is positive on the circle; 1 not bounded below; 2 neither is
+    known."""
 
 
 def minimize(parts: Sequence[Tensor]) -> Minimum:
     """The global minimum of polynomials f(x, y) = f_0 + f_1(x, y) + ... + f_D(x, y), given by their homogeneous parts.
 
-    All minimisers lie in a disc that the sizes of the parts on the circle bound (Fujiwara's bound). The best local minima of f on a polar grid of
-    3,072 points of it start Newton's method with the Hessian made positive, and the least value is taken. That is exact up to rounding
-    whenever the basin of the global minimiser holds a point of the grid that is a local minimum there; it is no proof.
+    All minimisers lie in a disc that the sizes of the parts on the circle bound (Fujiwara's bound). The best local minima of f on a polar
+    grid of 3,072 points of it start Newton's method with the Hessian made positive, and the least value is taken. That is exact up to
+    rounding whenever the basin of the global minimiser holds a point of the grid that is a local minimum there; it is no proof.
 
     Args:
         parts: D + 1 tensors, part k of shape (..., k + 1), the coefficients of x^i y^(k-i); float32 or float64, D even and at least 2.
@@ -59,7 +60,8 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
     point, status = _search([part.detach().double() for part in flat])
     point = point.to(flat[0].dtype)
     powers_x, powers_y = (_powers(point[:, i], degree)[0] for i in range(2))
-    value = sum((part * powers_x[:, : k + 1] * powers_y[:, : k + 1].flip(-1)).sum(-1) for k, part in enumerate(flat))
+    terms = [(part * powers_x[:, : k + 1] * powers_y[:, : k + 1].flip(-1)).sum(-1) for k, part in enumerate(flat)]
+    value = torch.stack(terms).sum(0)
     value = torch.where(status == 1, value.new_tensor(-torch.inf), value)
     return Minimum(value.reshape(lead), point.reshape(*lead, 2), status.reshape(lead))
 
