@@ -40,7 +40,8 @@ def basis(d: int, theta: Array) -> Array:
 
 def basis_coefficients(d: int) -> Array:
     """(d + 1, d + 1): row i holds the coefficients of form i of the basis: those of (x + i y)^f (x^2 + y^2)^((d - f) / 2), real or
-    imaginary part.""" rows = np.zeros((d + 1, d + 1))
+    imaginary part."""
+    rows = np.zeros((d + 1, d + 1))
     for row, (f, sine, scale) in zip(rows, frequencies(d), strict=True):
         for j in range(f + 1):  # (x + i y)^f has C(f, j) i^j x^(f - j) y^j
             if j % 2 == sine:
