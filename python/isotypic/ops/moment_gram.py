@@ -45,12 +45,13 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
         nodes: of the trapezoidal rule, at least 2 d + 1; by default 16 n.
 
     Returns: (..., n, n), symmetric, with A(Q) = p up to rounding; positive for forms that are not close to the boundary, which is not
-    checked. Raises TypeError for other dtypes; ValueError for odd degrees and degrees above 40, negative steps and too few nodes.
+        checked.
+    Raises TypeError for other dtypes; ValueError for odd degrees and degrees above 40, negative steps and too few nodes.
 
     >>> moment_gram(torch.tensor([1.0, 0.0, 2.0, 0.0, 1.0])).round(decimals=4)  # (x^2 + y^2)^2
-    tensor([[1.0000, 0.0000, 0.3333],
-            [0.0000, 1.3333, 0.0000],
-            [0.3333, 0.0000, 1.0000]])
+    tensor([[ 1.0000,  0.0000, -0.3333],
+            [ 0.0000,  2.6667,  0.0000],
+            [-0.3333,  0.0000,  1.0000]])
     """
     degree = check_form("moment_gram", "p", p, max_degree=MAX_DEGREE)
     d, n = degree // 2, degree // 2 + 1
