@@ -3,8 +3,8 @@ determinant."""
 
 from __future__ import annotations
 
-from functools import cache
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,24 @@ from isotypic.ops.gram import check_form, project_gram
 from isotypic.ops.max_det_gram import MAX_DEGREE
 
 
-@cache
-def _constants(d: int, nodes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """On the nodes of the quadrature: monomials of degree 2d (nodes, m) and the basis (nodes, n); on the 2d + 1 nodes that determine a
-    form: the same; the coefficients of the basis (n, n)."""
+class Constants(NamedTuple):
+    """What the moments of forms of degree 2d need, m = 2 d + 1, n = d + 1."""
+
+    samples: Tensor
+    """(nodes, m): monomials of degree 2d at the nodes of the trapezoidal rule."""
+    weights: Tensor
+    """(nodes, n): the basis there, over the root of the number of nodes."""
+    coarse_samples: Tensor
+    """(m, m): monomials of degree 2d at the m nodes that determine a form."""
+    basis: Tensor
+    """(m, n): the basis there."""
+    change: Tensor
+    """(n, n): the coefficients of the basis."""
+    unit: Tensor
+    """(m): (x^2 + y^2)^d."""
+
+
+def constants(d: int, nodes: int, dtype: torch.dtype, device: torch.device | None = None) -> Constants:
     fine, coarse = np.pi * np.arange(nodes) / nodes, _circle.nodes(d)
     arrays = (
         _circle.monomials(2 * d, fine),
@@ -26,8 +40,9 @@ def _constants(d: int, nodes: int, dtype: torch.dtype, device: torch.device) -> 
         _circle.monomials(2 * d, coarse),
         _circle.basis(d, coarse),
         _circle.basis_coefficients(d),
+        np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
     )
-    return tuple(torch.tensor(array.tolist(), dtype=dtype, device=device) for array in arrays)
+    return Constants(*(torch.tensor(array, dtype=dtype, device=device) for array in arrays))
 
 
 def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -> Tensor:
@@ -60,28 +75,27 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
         raise ValueError(f"moment_gram: newton_steps must be at least 0, got {newton_steps}")
     if count < 2 * d + 1:
         raise ValueError(f"moment_gram: nodes must be at least 2 d + 1 = {2 * d + 1}, got {nodes}")
-    if d == 0:
-        return torch.where(p > 0, p, 0)[..., None]
-    fine, fine_basis, coarse, basis, change = _constants(d, count, p.dtype, p.device)
-    samples = p @ fine.mT
+    return from_moments(p, constants(d, count, p.dtype, p.device), newton_steps)
+
+
+def from_moments(p: Tensor, c: Constants, newton_steps: int) -> Tensor:
+    n = c.change.shape[0]
+    d = n - 1
+    samples = p @ c.samples.mT
     scale = samples.detach().abs().amax(-1, keepdim=True)
     positive = ((samples > 0) & (scale < torch.inf)).all(-1, keepdim=True)
     # A form that is not positive is replaced by one that is, so that no NaN meets its gradient of zero.
-    unit = torch.where(positive, p / scale, _constant_form(d, p))
+    scale = torch.where(positive, scale, 1)
+    unit = torch.where(positive, p / scale, c.unit)
     samples = torch.where(positive, samples / scale, 1)
-    density = samples ** (-(d + 1) / d)
-    hankel = (fine_basis * density[..., None]).mT @ fine_basis
+    density = samples ** (-(d + 1) / d if d else -1.0)
+    hankel = (c.weights * density[..., None]).mT @ c.weights
     hankel = hankel * (n / (samples * density).mean(-1))[..., None, None]
     for _ in range(newton_steps):
-        hankel = _newton_step(hankel, unit @ coarse.mT, basis)
+        hankel = _newton_step(hankel, unit @ c.coarse_samples.mT, c.basis)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(hankel).L)
-    gram = project_gram(change.mT @ inverse @ change, unit) * scale[..., None]
+    gram = project_gram(c.change.mT @ inverse @ c.change, unit) * scale[..., None]
     return torch.where(positive[..., None], gram, 0)
-
-
-def _constant_form(d: int, like: Tensor) -> Tensor:
-    """(x^2 + y^2)^d."""
-    return torch.tensor([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)], dtype=like.dtype, device=like.device)
 
 
 def _newton_step(hankel: Tensor, samples: Tensor, basis: Tensor) -> Tensor:
