@@ -252,11 +252,12 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
 }
 
 // The Gram in monomials, gram (n, n) = change^T H^-1 change, corrected to A(gram) = `form` (the coefficients) along the one subspace of Grams that
-// SL(2) maps to itself. Y overwrites work[X]; the Gram is written to work[K].
+// SL(2) maps to itself. Lanes of `ok` become 0 where it is not positive after the correction, which happens next to the boundary. Y overwrites work[X];
+// the Gram is written to work[K], its factor to work[H].
 template <class Team, class Real, class T>
-HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, const Team& team) {
+HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, const Team& team, Real& ok) {
     const Layout<Team> at(t);
-    const Real* H = work + at.H;
+    Real *H = work + at.H;
     Real *Y = work + at.X, *Q = work + at.K;
     const T *change = tables + t.change, *spread = tables + t.spread;
     for (int k = team.rank(); k < t.n; k += team.size())  // row k of Y: L^-1 (column k of change)
@@ -280,6 +281,9 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
         for (int i = first; i <= last; ++i) Q[i * t.n + k - i] += spread[i * t.n + k - i] * residual;
     }
     team.sync();
+    for (int i = team.rank(); i < t.n * t.n; i += team.size()) H[i] = Q[i];
+    team.sync();
+    cholesky(H, t.n, t.n, team, ok);
     return Q;
 }
 

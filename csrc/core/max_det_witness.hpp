@@ -33,6 +33,9 @@ HOST_DEVICE bool find_witness(const T* p, int degree, double (&point)[2]) {
         point[0] = std::cos(theta), point[1] = std::sin(theta);
         return sign_value(p, degree, point[0], point[1]) <= 0;
     };
+    // On the axes p is a coefficient, exactly.
+    if (p[degree] <= 0) return point[0] = 1, point[1] = 0, true;
+    if (p[0] <= 0) return point[0] = 0, point[1] = 1, true;
     double before = circle_value(p, degree, -pi / count), here = circle_value(p, degree, 0.0);
     for (int s = 0; s < count; ++s) {
         const double theta = pi * s / count, after = circle_value(p, degree, theta + pi / count);

@@ -121,12 +121,14 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, v
     const Lanes<T> team;
     const T* tables = static_cast<const T*>(problem.tables);
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, valid);
-    const Real* gram = max_det::gram(t, tables, work, form, team);
+    Real positive = Real{} + 1;
+    const Real* gram = max_det::gram(t, tables, work, form, team, positive);
     const int64_t width = t.n * t.n + 4;
     T* out = static_cast<T*>(problem.out) + first * width;
     for (int64_t l = 0; l < count; ++l, out += width) {
-        const T status = reinterpret_cast<const T*>(&report.status)[l], factor = reinterpret_cast<const T*>(&up)[l];
-        const bool solved = status == max_det::kSolved;
+        const T found = reinterpret_cast<const T*>(&report.status)[l], factor = reinterpret_cast<const T*>(&up)[l];
+        const bool solved = found == max_det::kSolved && reinterpret_cast<const T*>(&positive)[l] > 0;
+        const T status = found == max_det::kSolved && !solved ? T(max_det::kUndecided) : found;
         const T* entry = reinterpret_cast<const T*>(gram) + l;
         for (int i = 0; i < t.n * t.n; ++i) out[i] = solved ? entry[i * L] * factor : T(0);
         T* tail = out + t.n * t.n;

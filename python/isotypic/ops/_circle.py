@@ -72,9 +72,9 @@ def products(d: int) -> Array:
     return np.array(entries, dtype=np.float64)
 
 
-def spread(d: int) -> Array:
+def spread(d: int) -> list[list[float]]:
     """(d + 1, d + 1): C(d, i) C(d, j) / C(2 d, i + j), which sums to 1 over every antidiagonal (Vandermonde)."""
-    return np.array([[comb(d, i) * comb(d, j) / comb(2 * d, i + j) for j in range(d + 1)] for i in range(d + 1)])
+    return [[comb(d, i) * comb(d, j) / comb(2 * d, i + j) for j in range(d + 1)] for i in range(d + 1)]
 
 
 @cache
@@ -84,7 +84,7 @@ def tables(d: int) -> Array:
     moments = np.stack(
         [np.ones_like(theta), *(part for j in range(1, d + 1) for part in (np.cos(2 * j * theta), np.sin(2 * j * theta)))], axis=0
     )
-    parts = monomials(2 * d, theta), monomials(d, theta), basis(d, theta), moments, products(d), basis_coefficients(d), spread(d)
+    parts = monomials(2 * d, theta), monomials(d, theta), basis(d, theta), moments, products(d), basis_coefficients(d), np.array(spread(d))
     return np.concatenate([part.ravel() for part in parts])
 
 

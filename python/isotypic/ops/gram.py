@@ -94,5 +94,5 @@ def project_gram(gram: Tensor, form: Tensor) -> Tensor:
     if form.dtype != gram.dtype or form.device != gram.device:
         raise TypeError(f"project_gram: form must be {gram.dtype} on {gram.device} as gram, got {form.dtype} on {form.device}")
     symmetric = (gram + gram.mT) / 2
-    weights = torch.tensor(_circle.spread(n - 1).tolist(), dtype=gram.dtype, device=gram.device)
+    weights = torch.tensor(_circle.spread(n - 1), dtype=gram.dtype, device=gram.device)
     return symmetric + weights * hankel(form - antidiagonal_sums(symmetric, n), n)
