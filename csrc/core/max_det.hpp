@@ -11,6 +11,12 @@
 
 #include "core/host_device.hpp"
 
+#if defined(__CUDACC__)
+#define ISOTYPIC_UNROLL _Pragma("unroll")
+#else
+#define ISOTYPIC_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 namespace isotypic::max_det {
 
 // Where each table of a degree lies in the one array that holds them (ops/_circle.py writes it). Constants of the degree, shared by all polynomials.
@@ -73,7 +79,7 @@ template <class Team, class Real, class Other>
 HOST_DEVICE ALWAYS_INLINE void dots(Real (&sum)[Team::kRows], const Real* a, int stride, const Other* b, int length) {
     for (int k = 0; k < length; ++k) {
         const Other right = b[k];
-#pragma GCC unroll 8
+ISOTYPIC_UNROLL
         for (int r = 0; r < Team::kRows; ++r) sum[r] += a[r * stride + k] * right;
     }
 }
@@ -88,7 +94,7 @@ HOST_DEVICE ALWAYS_INLINE void cholesky(Real* a, int stride, int size, const Tea
         for (int i = j + R * team.rank(); i < size; i += R * team.size()) {
             Real sum[R] = {};
             dots<Team>(sum, a + i * stride, stride, a + j * stride, j);
-#pragma GCC unroll 8
+ISOTYPIC_UNROLL
             for (int r = 0; r < R; ++r) a[(i + r) * stride + j] -= sum[r];
         }
         team.sync();
@@ -157,7 +163,7 @@ HOST_DEVICE ALWAYS_INLINE void factor(const Tables& t, const T* tables, Real* wo
         for (int i = 0; i < t.n; ++i) {
             Real sum[R] = {};
             dots<Team>(sum, X, t.n, H + i * t.n, i);
-#pragma GCC unroll 8
+ISOTYPIC_UNROLL
             for (int r = 0; r < R; ++r) {
                 const int row = s + r < t.m ? s + r : t.m - 1;
                 X[r * t.n + i] = (basis[row * t.n + i] - sum[r]) * H[i * t.n + i];
@@ -217,7 +223,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
             for (int c = 0; c < s + R && c < t.m; ++c) {
                 Real sum[R] = {};
                 dots<Team>(sum, X + s * t.n, t.n, X + c * t.n, t.n);
-#pragma GCC unroll 8
+ISOTYPIC_UNROLL
                 for (int r = 0; r < R; ++r) {
                     if (c == s + r) g[c] = p[c] - sum[r];
                     K[(s + r) * t.m + c] = sum[r] * sum[r];
@@ -320,7 +326,7 @@ HOST_DEVICE ALWAYS_INLINE void adjoint(const Tables& t, const T* tables, Real* w
         for (int c = 0; c < s + R && c < t.m; ++c) {
             Real sum[R] = {};
             dots<Team>(sum, P + s * t.n, t.n, monomials + c * t.n, t.n);
-#pragma GCC unroll 8
+ISOTYPIC_UNROLL
             for (int i = 0; i < R; ++i) K[(s + i) * t.m + c] = sum[i] * sum[i];
         }
     team.sync();

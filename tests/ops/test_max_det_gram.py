@@ -365,7 +365,7 @@ def scalar(p: Tensor) -> Tensor:
 def test_transforms() -> None:
     p = round_forms(6, 3)
     expected = torch.autograd.functional.hessian(scalar, p[0])
-    for transform in (torch.func.hessian, partial_twice(torch.func.jacrev), partial_twice(torch.func.jacfwd)):
+    for transform in (torch.func.hessian, twice(torch.func.jacrev)):
         torch.testing.assert_close(transform(scalar)(p[0]), expected, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(scalar))(p), torch.func.grad(scalar)(p), rtol=1e-12, atol=1e-13)
     assert torch.equal(torch.func.vmap(gram, in_dims=1)(p.T), gram(p))
@@ -373,7 +373,7 @@ def test_transforms() -> None:
     assert torch.equal(mapped.status, max_det_gram(p).status)
 
 
-def partial_twice(transform: Callable) -> Callable:
+def twice(transform: Callable) -> Callable:
     return lambda f: transform(transform(f))
 
 
