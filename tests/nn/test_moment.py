@@ -64,7 +64,7 @@ def test_steps_lead_to_the_largest_determinant() -> None:
 
 
 def test_sum_of_eighth_powers_is_within_reach() -> None:
-    """The part of degree 4 of the Gram of x^8 + y^8 vanishes at x^4 and y^4 for every polynomial equivariant map; not here, and not for the solver."""
+    """The part of degree 4 of the Gram of x^8 + y^8 vanishes at x^4 and y^4 for every polynomial equivariant map, but not here."""
     p = torch.zeros(9, dtype=torch.float64)
     p[0] = p[8] = 1
     for gram in (MomentLayer(8)(p), iso.ops.max_det_gram(p).gram):

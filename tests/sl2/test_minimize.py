@@ -86,7 +86,7 @@ def test_shapes_and_wrong_arguments() -> None:
         ([*parts[:-1], parts[0]], r"parts\[4\] must have shape \(..., 5\)"),
         ([parts[0] * torch.nan, *parts[1:]], "parts must be finite"),
     ):
-        with pytest.raises(ValueError, match=f"^minimize: {text}"):
+        with pytest.raises(ValueError, match=rf"^minimize: {text}"):
             iso.sl2.minimize(wrong)
 
 

@@ -93,14 +93,21 @@ def from_moments(p: Tensor, c: Constants, newton_steps: int) -> Tensor:
     hankel = hankel * (n / (samples * density).mean(-1))[..., None, None]
     for _ in range(newton_steps):
         hankel = _newton_step(hankel, unit @ c.coarse_samples.mT, c.basis)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(hankel).L)
-    gram = project_gram(c.change.mT @ inverse @ c.change, unit) * scale[..., None]
+    root = _inverse_factor(hankel) @ c.change
+    gram = project_gram(root.mT @ root, unit) * scale[..., None]
     return torch.where(positive[..., None], gram, 0)
+
+
+def _inverse_factor(matrix: Tensor) -> Tensor:
+    """R with R^T R = matrix^-1."""
+    factor = torch.linalg.cholesky_ex(matrix).L
+    return torch.linalg.solve_triangular(factor, torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device), upper=False)
 
 
 def _newton_step(hankel: Tensor, samples: Tensor, basis: Tensor) -> Tensor:
     """One step of the dual in samples (csrc/ops/max_det.hpp): H += sum over nodes of -step z u u^T, z = (K o K)^-1 (p - diag K)."""
-    kernel = basis @ torch.cholesky_inverse(torch.linalg.cholesky_ex(hankel).L) @ basis.mT
+    root = _inverse_factor(hankel) @ basis.mT
+    kernel = root.mT @ root
     gradient = samples - kernel.diagonal(dim1=-2, dim2=-1)
     direction = torch.linalg.solve(kernel.square(), gradient)
     decrement = (gradient * direction).sum(-1, keepdim=True).clamp_min(0)

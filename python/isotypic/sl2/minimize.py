@@ -12,7 +12,9 @@ from torch import Tensor
 from isotypic.ops import _circle
 from isotypic.ops.gram import check_form
 
-RADII, ANGLES, STARTS, STEPS = 48, 64, 16, 60
+RADII, ANGLES, STEPS = 64, 96, 60
+LOCAL, LOWEST = 16, 32
+"""Starts of Newton's method: local minima of the grid, and its lowest points, which may lie in basins too narrow for the grid."""
 
 
 class Minimum(NamedTuple):
@@ -30,9 +32,9 @@ class Minimum(NamedTuple):
 def minimize(parts: Sequence[Tensor]) -> Minimum:
     """The global minimum of polynomials f(x, y) = f_0 + f_1(x, y) + ... + f_D(x, y), given by their homogeneous parts.
 
-    All minimisers lie in a disc that the sizes of the parts on the circle bound (Fujiwara's bound). The best local minima of f on a polar
-    grid of 3,072 points of it start Newton's method with the Hessian made positive, and the least value is taken. That is exact up to
-    rounding whenever the basin of the global minimiser holds a point of the grid that is a local minimum there; it is no proof.
+    All minimisers lie in a disc that the sizes of the parts on the circle bound (Cauchy's bound). The lowest points of a polar grid of 6,144
+    points of it, and its local minima, start Newton's method with the Hessian made positive, and the least value is taken. That is exact up to
+    rounding whenever the basin of the global minimiser holds one of these points; it is no proof.
 
     Args:
         parts: D + 1 tensors, part k of shape (..., k + 1), the coefficients of x^i y^(k-i); float32 or float64, D even and at least 2.
@@ -85,9 +87,16 @@ def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     status = torch.where(least > 0, 0, torch.where(least < 0, 1, 2))
     sizes = on_circle.abs().amax(1)
     top = torch.where(least > 0, least, sizes[:, -1]).clamp_min(1e-300)
+    # f(z) > f(0) outside the one positive root of m r^D = sum over 0 < k < D of M_k r^k (Cauchy), which lies below Fujiwara's bound.
     orders = torch.arange(degree, 0, -1, device=device, dtype=torch.float64)  # D - k for k = 0 .. D - 1
-    radius = 2 * ((sizes[:, :-1] / top[:, None]) ** (1 / orders))[:, 1:].amax(1)
-    radius = torch.where(radius > 0, radius, torch.ones_like(radius))
+    ratios = (sizes[:, :-1] / top[:, None])[:, 1:]
+    high = 2 * (ratios ** (1 / orders[1:])).amax(1)
+    low = torch.zeros_like(high)
+    for _ in range(40):
+        middle = (low + high) / 2
+        outside = (ratios * middle[:, None] ** -orders[1:]).sum(1) < 1
+        low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
+    radius = torch.where(high > 0, high, torch.ones_like(high))
 
     # The grid: finer towards the centre, because the bound is generous.
     fractions = (torch.arange(1, RADII + 1, device=device, dtype=torch.float64) / RADII) ** 2
@@ -98,7 +107,7 @@ def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     outer = torch.cat([grid[:, 1:], grid.new_full((batch, 1, ANGLES), torch.inf)], 1)
     is_minimum = (grid <= inner) & (grid <= outer) & (grid <= grid.roll(1, 2)) & (grid <= grid.roll(-1, 2))
     ranked = torch.where(is_minimum, grid, torch.inf).flatten(1)
-    best = ranked.topk(STARTS, largest=False).indices
+    best = torch.cat([ranked.topk(LOCAL, largest=False).indices, grid.flatten(1).topk(LOWEST, largest=False).indices], 1)
     r, a = radii.gather(1, best // ANGLES), torch.from_numpy(angles).to(device)[best % ANGLES]
     starts = torch.cat([torch.stack([r * a.cos(), r * a.sin()], -1), torch.zeros(batch, 1, 2, dtype=torch.float64, device=device)], 1)
 
