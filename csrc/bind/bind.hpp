@@ -7,5 +7,6 @@ namespace isotypic {
 
 void bind_form_action(pybind11::module_& m);
 void bind_group_conv(pybind11::module_& m);
+void bind_transvectants(pybind11::module_& m);
 
 }  // namespace isotypic

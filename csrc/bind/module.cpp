@@ -31,4 +31,5 @@ PYBIND11_MODULE(_C, m) {
 
     isotypic::bind_form_action(m);
     isotypic::bind_group_conv(m);
+    isotypic::bind_transvectants(m);
 }
