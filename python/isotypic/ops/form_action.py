@@ -30,8 +30,8 @@ def form_action(p: Tensor, g: Tensor) -> Tensor:
     norm of scaled coordinates the relative error is at most about d sqrt(C(d, d/2)) units of the matrix's norm, |g|^d.
 
     Args:
-        p: (..., d+1), float32, float64, bfloat16 or float16 (the 16-bit types are computed in float32), on a CPU or CUDA device (there up to
-            degree 64), with any strides; index i belongs to x^i y^(d-i).
+        p: (..., d+1), float32, float64, bfloat16 or float16 (the 16-bit types are computed in float32), on a CPU or CUDA device (there up
+            to degree 64), with any strides; index i belongs to x^i y^(d-i).
         g: (..., 2, 2), of the dtype of p. The batch axes of p and g broadcast.
 
     Returns: (..., d+1), differentiable in p and in g, in any order.

@@ -15,22 +15,24 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
 
     (p, q)_k = (m-k)! (n-k)! / (m! n!) sum_r (-1)^r C(k, r) [d_x^(k-r) d_y^r p] [d_x^r d_y^(k-r) q]
 
-    (p, q)_k = (-1)^k (q, p)_k; the 0-th is the product, the first the Jacobian, and (p, p)_2 of a quadratic its discriminant. Under a matrix g
-    of any determinant, (g.p, g.q)_k = det(g)^k g.(p, q)_k. It is computed in scaled coordinates, where it is a multiple of an orthogonal matrix.
+    (p, q)_k = (-1)^k (q, p)_k; the 0-th is the product, the first a multiple of the Jacobian, and (p, p)_2 of a quadratic of its
+    discriminant. Under a matrix g of any determinant, (g.p, g.q)_k = det(g)^k g.(p, q)_k. It is computed in scaled coordinates, where it is
+    a multiple of an orthogonal matrix.
 
     Args:
         p: (..., m+1), float32, float64, bfloat16 or float16 (the 16-bit types are computed in float32), on a CPU or CUDA device, with any
             strides; index i belongs to x^i y^(m-i).
         q: (..., n+1), of the dtype of p. The batch axes broadcast.
         k: 0 <= k <= min(m, n).
-        normalize: divide by sqrt(lambda_k), lambda_k = k! (m+n-k+1)! (m-k)! (n-k)! / (m! n! (m+n-2k+1)!), so that in scaled coordinates it is
-            the orthogonal Clebsch-Gordan matrix.
+        normalize: divide by sqrt(lambda_k), lambda_k = k! (m+n-k+1)! (m-k)! (n-k)! / (m! n! (m+n-2k+1)!), so that in scaled coordinates
+            it is the orthogonal Clebsch-Gordan matrix.
 
     Returns: (..., m+n-2k+1).
-    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, a k out of range and tensors
-    on two devices; RuntimeError where isotypic has no kernels.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, a k out of range and
+    tensors on two devices; RuntimeError where isotypic has no kernels.
 
-    P. Olver, "Classical Invariant Theory", 1999; H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
+    P. Olver, "Classical Invariant Theory", 1999. H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance",
+    2024.
 
     >>> import torch
     >>> p = torch.tensor([1.0, 2.0, 3.0])  # 3 x^2 + 2 x y + y^2

@@ -1,8 +1,8 @@
 """Transvectants of all pairs of forms with the mix of channels: the public function, the launches, and the operators closed under
 differentiation.
 
-The map Q(f, W) is quadratic in the features f and linear in the weight W. Its polarisation P(f, h, W) = Q(f + h, W) - Q(f, W) - Q(h, W) is linear
-in each argument and symmetric in f and h, and with a cotangent z the three contractions of <z, P(f, h, W)>
+The map Q(f, W) is quadratic in the features f and linear in the weight W. Its polarisation P(f, h, W) = Q(f + h, W) - Q(f, W) - Q(h, W)
+is linear in each argument and symmetric in f and h, and with a cotangent z the three contractions of <z, P(f, h, W)>
 
     transvectants_polar         f, h, W -> P                    (transvectants: Q, where f and h are one)
     transvectants_input         f, W, z -> the adjoint in h
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ Path = tuple[int, int, int]
 
 
 def transvectant_paths(degrees: Sequence[int], max_degree: int | None = None) -> list[Path]:
-    """All (s, t, k) with s <= t whose transvectant (f_s, f_t)_k of forms of these degrees is not zero for every f, by the degree it leads to.
+    """All (s, t, k), s <= t, whose transvectant (f_s, f_t)_k of forms of these degrees is not always zero, by the degree it leads to.
 
     The transvectants (f_s, f_s)_k for odd k are zero and left out.
 
@@ -80,16 +81,21 @@ def transvectants(f: Tensor, weight: Tensor, *, degrees: Sequence[int], paths: S
     """
     check_tensors("transvectants", {"f": f, "weight": weight})
     try:
-        degree_list = [int(degree) for degree in degrees]
-        path_list = [int(number) for s, t, k in paths for number in (s, t, k)]
+        degree_list, path_list = _settings(tuple(degrees), tuple(paths))
     except (TypeError, ValueError):
         raise ValueError(
             f"transvectants: degrees must be integers and paths triples (s, t, k) of integers, got {degrees!r} and {paths!r}"
         ) from None
-    layout = _layout(tuple(degree_list), tuple(path_list))
+    layout = _layout(degree_list, path_list)
     _check_feature("f", f, layout)
     _check_weight(weight, layout, f.shape[1])
     return product(f, weight, degree_list, path_list)
+
+
+@lru_cache(maxsize=1024)
+def _settings(degrees: tuple[Any, ...], paths: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The settings of the operators: degrees, and paths one after the other."""
+    return tuple(map(index, degrees)), tuple(index(number) for s, t, k in paths for number in (s, t, k))
 
 
 class _Layout(NamedTuple):
@@ -140,8 +146,8 @@ def _tables(extension: Any, plan: Any, like: Tensor) -> Tensor | None:
     if key not in _TABLES:
         if torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
-                f"transvectants: the first call with some degrees and paths copies tables to {like.device}, which cannot be captured in a CUDA "
-                "graph; make one such call before the capture"
+                f"transvectants: the first call with some degrees and paths copies tables to {like.device}, which cannot be captured in "
+                "a CUDA graph; make one such call before the capture"
             )
         _TABLES[key] = torch.from_numpy(extension.transvectants_tables(plan)).to(like.device)
     return _TABLES[key]
@@ -292,7 +298,9 @@ def _jvp_weight(tangents: Gradients, f: Tensor, z: Tensor, *plan: Any) -> Tensor
 
 
 def _vmap(operator: Callable[..., Tensor], weight: int | None) -> Callable[..., tuple[Tensor, int]]:
-    """A batch of calls that share a weight is one call with more samples; others run one by one. ``weight``: its place, None if a result."""
+    """A batch of calls that share a weight is one call with more samples; others run one by one.
+
+    ``weight`` is its place among the tensors, None where it is the result."""
 
     def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
         tensors = sum(isinstance(a, Tensor) for a in args)

@@ -30,10 +30,9 @@ _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 def _products(degree: int) -> tuple[tuple[int, ...], ...]:
     """[i][j]: the integer coefficient of x^i y^(d-i) in (x + y)^j (x - y)^(d-j)."""
     columns = [[1]]
-    for _ in range(degree):  # multiply the j = 0 product by (x - y)
-        columns = [
-            [(before[i - 1] if i else 0) - (before[i] if i < len(before) else 0) for i in range(len(before) + 1)] for before in columns
-        ]
+    for _ in range(degree):  # the column j = 0 by (x - y)
+        padded = [0, *columns[0], 0]
+        columns[0] = [padded[i] - padded[i + 1] for i in range(len(padded) - 1)]
     for j in range(degree):
         # From (x + y)^j (x - y)^(d-j) to j + 1: divide by (x - y), multiply by (x + y).
         quotient, carry = [], 0
