@@ -1,10 +1,10 @@
 """SL2Net against the same network with dense Clebsch-Gordan products in torch, and its layer by itself.
 
-One thread, batch 32, 4 layers, 50 channels, irreps up to 10, float32 and float64. The baselines compute the same function with the same weights, in
-two ways, of which the faster one counts:
+One thread, batch 32, 4 layers, 50 channels, irreps up to 10, float32 and float64. The baselines compute the same function with the same
+weights, in two ways, of which the faster one counts:
 
-    paths   every path by itself: einsum of both forms with its dense matrix (i, j, l), concatenated by degree, one matrix product for each degree.
-            That is how such layers are written.
+    paths   every path by itself: einsum of both forms with its dense matrix (i, j, l), concatenated by degree, one matrix product for each
+            degree. That is how such layers are written.
     pairs   the outer product of every pair of forms, flattened, times the matrices of all its paths side by side; then as above.
 
 `bound` is the ratio of multiply-adds of the second to those of the kernel, which skips the zeros of the matrices.
@@ -46,15 +46,13 @@ class Dense(nn.Module):
         dtype = layer.weight.dtype
         products = [(path, index) for index, path in enumerate(layer.paths) if path[1] < len(self.degrees)]
         self.skips = {self.degrees[path[0]]: index for index, path in enumerate(layer.paths) if path[1] == len(self.degrees)}
-        self.pairs: list[tuple[int, int, list[tuple[int, int]], Tensor]] = []
+        self.pairs: list[tuple[int, int, list[tuple[int, int]], list[Tensor]]] = []
         for s, t in sorted({path[:2] for path, _ in products}):
             m, n = self.degrees[s], self.degrees[t]
             mine = [(path[2], index) for path, index in products if path[:2] == (s, t)]
             matrices = [dense_matrix(m, n, k).to(dtype) for k, _ in mine]
             places = [(m + n - 2 * k, index) for k, index in mine]
-            self.pairs.append((s, t, places, torch.cat(matrices, -1) if way == "pairs" else nn.ParameterList()))  # type: ignore[arg-type]
-            if way == "paths":
-                self.pairs[-1] = (s, t, places, matrices)  # type: ignore[assignment]
+            self.pairs.append((s, t, places, [torch.cat(matrices, -1)] if way == "pairs" else matrices))
         # The weight of each degree, (O, paths * C), as a plain linear layer has it.
         self.order = {
             degree: [index for _, _, places, _ in self.pairs for other, index in places if other == degree]
@@ -71,13 +69,13 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         forms = x.split([degree + 1 for degree in self.degrees], -1)
         found: dict[int, list[Tensor]] = {degree: [] for degree in self.layer.degrees_out}
-        for s, t, places, matrix in self.pairs:
+        for s, t, places, matrices in self.pairs:
             if self.way == "paths":
-                for (degree, _), each in zip(places, matrix, strict=True):
+                for (degree, _), each in zip(places, matrices, strict=True):
                     found[degree].append(torch.einsum("bci,bcj,ijl->bcl", forms[s], forms[t], each))
             else:
                 outer = (forms[s].unsqueeze(-1) * forms[t].unsqueeze(-2)).flatten(-2)
-                parts = (outer @ matrix.flatten(0, 1)).split([degree + 1 for degree, _ in places], -1)
+                parts = (outer @ matrices[0].flatten(0, 1)).split([degree + 1 for degree, _ in places], -1)
                 for (degree, _), part in zip(places, parts, strict=True):
                     found[degree].append(part)
         for degree, form in zip(self.degrees, forms, strict=True):

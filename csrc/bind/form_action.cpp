@@ -8,7 +8,8 @@ namespace {
 
 void form_action(py::handle p, py::handle g, py::handle y) {
     const Tensor forms = to_tensor(p), matrices = to_tensor(g), out = to_tensor(y);
-    bool fits = forms.view.ndim == 2 && out.view.ndim == 2 && matrices.view.ndim == 3 && matrices.view.sizes[1] == 2 && matrices.view.sizes[2] == 2;
+    bool fits =
+        forms.view.ndim == 2 && out.view.ndim == 2 && matrices.view.ndim == 3 && matrices.view.sizes[1] == 2 && matrices.view.sizes[2] == 2;
     fits = fits && matrices.view.sizes[0] == forms.view.sizes[0] && forms.view.sizes[1] > 0;
     for (int i = 0; fits && i < 2; ++i) fits = forms.view.sizes[i] == out.view.sizes[i];
     for (const Tensor* tensor : {&forms, &matrices, &out})
@@ -18,7 +19,8 @@ void form_action(py::handle p, py::handle g, py::handle y) {
         throw py::value_error("form_action kernel: p and y (N, d+1) and g (N, 2, 2) must be contiguous, float32 or float64, on one device");
     void* stream = nullptr;
     if (forms.on_cuda) {
-        if (!kWithCuda) throw std::runtime_error("form_action: this build of isotypic has no CUDA kernels; it is built with them where nvcc is found");
+        if (!kWithCuda)
+            throw std::runtime_error("form_action: this build of isotypic has no CUDA kernels; it is built with them where nvcc is found");
         stream = current_stream(p, forms.device);
     }
     const py::gil_scoped_release release;

@@ -23,14 +23,16 @@ struct Arguments {
 };
 
 // f (and h) are (B, C, F), weight (C, P, O), y (B, O, G).
-Arguments check(const char* name, const TransvectantsPlan& plan, py::handle f, py::handle h, py::handle weight, py::handle y, py::handle tables) {
+Arguments check(const char* name, const TransvectantsPlan& plan, py::handle f, py::handle h, py::handle weight, py::handle y,
+                py::handle tables) {
     const Tensor first = to_tensor(f), mix = to_tensor(weight), out = to_tensor(y);
     auto fits = [&](const Tensor& t, int64_t a, int64_t b, int64_t c) {
         return t.view.ndim == 3 && t.view.sizes[0] == a && t.view.sizes[1] == b && t.view.sizes[2] == c && is_contiguous(t.view) &&
                t.view.dtype == first.view.dtype && itemsize(t.view.dtype) >= 4 && t.on_cuda == first.on_cuda && t.device == first.device;
     };
     const int64_t batch = first.view.sizes[0], channels = first.view.sizes[1], out_channels = out.view.sizes[1];
-    bool right = fits(first, batch, channels, plan.in_size) && fits(mix, channels, plan.paths, out_channels) && fits(out, batch, out_channels, plan.out_size);
+    bool right = fits(first, batch, channels, plan.in_size) && fits(mix, channels, plan.paths, out_channels) &&
+                 fits(out, batch, out_channels, plan.out_size);
     Arguments a{first.view, View{}, mix.view, out.view};
     if (!h.is_none()) {
         const Tensor second = to_tensor(h);
@@ -38,8 +40,9 @@ Arguments check(const char* name, const TransvectantsPlan& plan, py::handle f, p
         a.h = second.view;
     }
     if (!right)
-        throw py::value_error(std::string(name) + " kernel: features (B, C, F), weight (C, P, O) and result (B, O, G) must fit the plan and be contiguous, "
-                                                  "float32 or float64, on one device");
+        throw py::value_error(std::string(name) +
+                              " kernel: features (B, C, F), weight (C, P, O) and result (B, O, G) must fit the plan and be contiguous, "
+                              "float32 or float64, on one device");
     a.on_cuda = first.on_cuda;
     if (a.on_cuda) {
         if (!kWithCuda) refuse_cuda(name);
@@ -81,11 +84,12 @@ py::array_t<uint8_t> tables(const TransvectantsPlan& plan) {
 }  // namespace
 
 void bind_transvectants(py::module_& m) {
-    py::class_<TransvectantsPlan, std::shared_ptr<TransvectantsPlan>>(m, "TransvectantsPlan", "The tables of the transvectants of a list of paths.")
-        .def(py::init<const std::vector<int>&, const std::vector<int>&, const std::vector<int>&, const std::vector<double>&>(), py::arg("degrees"),
-             py::arg("degrees_out"), py::arg("paths"), py::arg("tables"));
-    m.def("transvectants", &forward, py::arg("plan"), py::arg("f"), py::arg("h"), py::arg("weight"), py::arg("y"), py::arg("tables") = py::none(),
-          "y = Q(f, weight), or its polarisation P(f, h, weight)");
+    py::class_<TransvectantsPlan, std::shared_ptr<TransvectantsPlan>>(m, "TransvectantsPlan",
+                                                                      "The tables of the transvectants of a list of paths.")
+        .def(py::init<const std::vector<int>&, const std::vector<int>&, const std::vector<int>&, const std::vector<double>&>(),
+             py::arg("degrees"), py::arg("degrees_out"), py::arg("paths"), py::arg("tables"));
+    m.def("transvectants", &forward, py::arg("plan"), py::arg("f"), py::arg("h"), py::arg("weight"), py::arg("y"),
+          py::arg("tables") = py::none(), "y = Q(f, weight), or its polarisation P(f, h, weight)");
     m.def("transvectants_input", &input, py::arg("plan"), py::arg("f"), py::arg("weight"), py::arg("z"), py::arg("x"),
           py::arg("tables") = py::none(), "adjoint of h -> P(f, h, weight)");
     m.def("transvectants_weight", &weight_gradient, py::arg("plan"), py::arg("f"), py::arg("h"), py::arg("z"), py::arg("weight"),

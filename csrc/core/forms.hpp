@@ -5,8 +5,8 @@
 
 namespace isotypic::forms {
 
-// result(x, y) = p(a x + b y, c x + e y) for p = sum_i p_i x^i y^(degree-i). Horner in the first linear form with the powers of the second kept
-// beside it, two steps in one pass so that each value is loaded and stored once for ten multiply-adds:
+// result(x, y) = p(a x + b y, c x + e y) for p = sum_i p_i x^i y^(degree-i). Horner in the first linear form with the powers of the second
+// kept beside it, two steps in one pass so that each value is loaded and stored once for ten multiply-adds:
 //
 //     r <- r (a x + b y) + p_i u,     u <- u (c x + e y)          from r = p_degree, u = 1
 //

@@ -15,8 +15,8 @@ void require(bool condition, const char* what) {
 
 }  // namespace
 
-TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std::vector<int>& degrees_out, const std::vector<int>& path_list,
-                                     const std::vector<double>& tables) {
+TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std::vector<int>& degrees_out,
+                                     const std::vector<int>& path_list, const std::vector<double>& tables) {
     std::vector<int> offset;
     for (int degree : degrees) {
         require(degree >= 0, "degrees must not be negative");
@@ -39,7 +39,8 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
     size_t table = 0;
     for (int p = 0; p < paths; ++p) {
         const int s = path_list[3 * p], t = path_list[3 * p + 1], k = path_list[3 * p + 2], slots = static_cast<int>(degrees.size());
-        require(s >= 0 && s <= t && t < slots && k >= 0 && k <= std::min(degrees[s], degrees[t]), "a path must be (s, t, k), s <= t, with k at most both degrees");
+        require(s >= 0 && s <= t && t < slots && k >= 0 && k <= std::min(degrees[s], degrees[t]),
+                "a path must be (s, t, k), s <= t, with k at most both degrees");
         const auto found = std::find(degrees_out.begin(), degrees_out.end(), degrees[s] + degrees[t] - 2 * k);
         require(found != degrees_out.end(), "every path must lead to one of degrees_out");
         path_slot.push_back(static_cast<int>(found - degrees_out.begin()));
@@ -66,8 +67,14 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
             const int k = path_list[3 * p + 2], degree = m + n - 2 * k, out = path_slot[p];
             for (int l = 0; l <= degree; ++l) {
                 const int sum = l + k, low = std::max(0, sum - n), high = s == t ? sum / 2 : std::min(m, sum);
-                TransvectantRow row{offset[s] + low, offset[t] + sum - low, high - low + 1, static_cast<int>(coefficients.size()),
-                                    out_begin[out] + l, p - path_begin[out], 0, low * (n + 1) + sum - low};
+                TransvectantRow row{offset[s] + low,
+                                    offset[t] + sum - low,
+                                    high - low + 1,
+                                    static_cast<int>(coefficients.size()),
+                                    out_begin[out] + l,
+                                    p - path_begin[out],
+                                    0,
+                                    low * (n + 1) + sum - low};
                 row.place = rows_before[row.out] + row.path;
                 for (int i = low; i <= high; ++i) {
                     const int j = sum - i, c = static_cast<int>(coefficients.size());

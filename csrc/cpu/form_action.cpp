@@ -18,12 +18,16 @@ constexpr int64_t kRun = 256;  // forms to an item of work
 const FormActionKernels& kernel_set() {
     switch (isa()) {
 #if defined(__x86_64__)
-        case Isa::avx512: return avx512::form_action_kernels();
-        case Isa::avx2: return avx2::form_action_kernels();
+        case Isa::avx512:
+            return avx512::form_action_kernels();
+        case Isa::avx2:
+            return avx2::form_action_kernels();
 #elif defined(__aarch64__)
-        case Isa::neon: return neon::form_action_kernels();
+        case Isa::neon:
+            return neon::form_action_kernels();
 #endif
-        default: return scalar::form_action_kernels();
+        default:
+            return scalar::form_action_kernels();
     }
 }
 

@@ -1,8 +1,8 @@
 // form_action on the CPU: one form to a lane of a vector.
 //
 // Work: 5 d^2 / 2 multiply-adds a form (42 cycles of 8 float64 lanes' 512-bit unit at d = 8 are 20 a lane), r, u and the coefficients in
-// registers up to degree 8 and in L1 above. Memory: 2 (d + 1) + 4 numbers a form, 0.18 kB at d = 8 in float64, and their transposition into lanes:
-// that is the larger part up to degree 8, the multiply-adds above.
+// registers up to degree 8 and in L1 above. Memory: 2 (d + 1) + 4 numbers a form, 0.18 kB at d = 8 in float64, and their transposition into
+// lanes: that is the larger part up to degree 8, the multiply-adds above.
 #include "cpu/form_action_kernel.hpp"
 
 #include "core/forms.hpp"
@@ -36,15 +36,33 @@ void run(int degree, int64_t count, const T* p, const T* g, T* y, T* workspace) 
         Vec<T> m[4];
         for (int i = 0; i < 4; ++i) m[i] = load(matrices + i * L);
         switch (degree) {
-            case 0: in_registers<T, 0>(tile, m, r); break;
-            case 1: in_registers<T, 1>(tile, m, r); break;
-            case 2: in_registers<T, 2>(tile, m, r); break;
-            case 3: in_registers<T, 3>(tile, m, r); break;
-            case 4: in_registers<T, 4>(tile, m, r); break;
-            case 5: in_registers<T, 5>(tile, m, r); break;
-            case 6: in_registers<T, 6>(tile, m, r); break;
-            case 7: in_registers<T, 7>(tile, m, r); break;
-            case 8: in_registers<T, 8>(tile, m, r); break;
+            case 0:
+                in_registers<T, 0>(tile, m, r);
+                break;
+            case 1:
+                in_registers<T, 1>(tile, m, r);
+                break;
+            case 2:
+                in_registers<T, 2>(tile, m, r);
+                break;
+            case 3:
+                in_registers<T, 3>(tile, m, r);
+                break;
+            case 4:
+                in_registers<T, 4>(tile, m, r);
+                break;
+            case 5:
+                in_registers<T, 5>(tile, m, r);
+                break;
+            case 6:
+                in_registers<T, 6>(tile, m, r);
+                break;
+            case 7:
+                in_registers<T, 7>(tile, m, r);
+                break;
+            case 8:
+                in_registers<T, 8>(tile, m, r);
+                break;
             default:
                 forms::horner<Vec<T>>(degree, reinterpret_cast<const Vec<T>*>(tile), m[0], m[1], m[2], m[3], reinterpret_cast<Vec<T>*>(r),
                                       reinterpret_cast<Vec<T>*>(u));
@@ -57,6 +75,8 @@ const FormActionKernels kKernels = {{kLanes<float>, &run<float>}, {kLanes<double
 
 }  // namespace
 
-const FormActionKernels& form_action_kernels() { return kKernels; }
+const FormActionKernels& form_action_kernels() {
+    return kKernels;
+}
 
 }  // namespace isotypic::cpu::ISOTYPIC_ISA

@@ -17,12 +17,20 @@ struct FormActionKernels {
     FormActionKernel<double> float64;
 };
 
-namespace scalar { const FormActionKernels& form_action_kernels(); }
+namespace scalar {
+const FormActionKernels& form_action_kernels();
+}
 #if defined(__x86_64__)
-namespace avx2 { const FormActionKernels& form_action_kernels(); }
-namespace avx512 { const FormActionKernels& form_action_kernels(); }
+namespace avx2 {
+const FormActionKernels& form_action_kernels();
+}
+namespace avx512 {
+const FormActionKernels& form_action_kernels();
+}
 #elif defined(__aarch64__)
-namespace neon { const FormActionKernels& form_action_kernels(); }
+namespace neon {
+const FormActionKernels& form_action_kernels();
+}
 #endif
 
 }  // namespace isotypic::cpu

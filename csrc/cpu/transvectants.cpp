@@ -19,12 +19,16 @@ constexpr int64_t kPanelBytes = 384 << 10;  // products of a block of channels: 
 const TransvectantsKernels& kernel_set() {
     switch (isa()) {
 #if defined(__x86_64__)
-        case Isa::avx512: return avx512::transvectants_kernels();
-        case Isa::avx2: return avx2::transvectants_kernels();
+        case Isa::avx512:
+            return avx512::transvectants_kernels();
+        case Isa::avx2:
+            return avx2::transvectants_kernels();
 #elif defined(__aarch64__)
-        case Isa::neon: return neon::transvectants_kernels();
+        case Isa::neon:
+            return neon::transvectants_kernels();
 #endif
-        default: return scalar::transvectants_kernels();
+        default:
+            return scalar::transvectants_kernels();
     }
 }
 
@@ -45,13 +49,15 @@ struct Prepared {
     int64_t itemsize, tiles;
     int threads;
 
-    Prepared(const TransvectantsPlan& plan, const View& f, const View& h, const View& weight, const View& z, const View& result, int64_t out_channels) {
+    Prepared(const TransvectantsPlan& plan, const View& f, const View& h, const View& weight, const View& z, const View& result,
+             int64_t out_channels) {
         const bool wide = f.dtype == DType::float64;
         kernel = wide ? &kernel_set().float64 : &kernel_set().float32;
         itemsize = wide ? 8 : 4;
         TransvectantsProblem& p = problem;
         p.in_size = plan.in_size, p.out_size = plan.out_size, p.paths = plan.paths, p.out_slots = plan.out_slots;
-        p.pair_count = static_cast<int>(plan.pairs.size()), p.row_count = static_cast<int>(plan.rows.size()), p.outer_size = plan.outer_size;
+        p.pair_count = static_cast<int>(plan.pairs.size()), p.row_count = static_cast<int>(plan.rows.size()),
+        p.outer_size = plan.outer_size;
         p.path_begin = plan.path_begin.data(), p.out_begin = plan.out_begin.data(), p.slot = plan.slot.data();
         p.rows_before = plan.rows_before.data(), p.term_begin = plan.term_begin.data();
         p.pairs = plan.pairs.data(), p.rows = plan.rows.data(), p.terms = plan.terms.data();
@@ -71,7 +77,8 @@ struct Prepared {
     void for_each_tile(int64_t size, const Work& work) const {
         const int64_t bytes = (size * itemsize + 63) / 64 * 64;
         const Buffer workspace = allocate(bytes * threads);
-        parallel_for(tiles, threads, [&](int64_t tile, int thread) { work(tile, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
+        parallel_for(tiles, threads,
+                     [&](int64_t tile, int thread) { work(tile, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
     }
 };
 

@@ -1,14 +1,17 @@
 // transvectants on the CPU: two vectors of samples (a tile) along the lanes.
 //
-// Floor, for 50 channels in and out, irreps 0, 2, .., 10 and a constant, 63 paths: 433 products a channel, so 433 * 50 * 50 = 1.08 M multiply-adds of
-// the mix a sample, beside some 1,400 * 50 + 700 * 50 = 0.11 M of the transvectants: the mix is what takes the time, and it runs at the peak of the
-// machine (16 float32 multiply-adds a cycle with AVX-512 on Zen 4: 68,000 cycles a sample). The gradient in f is one mix of that size, the gradient
-// in the weight another.
+// Floor, for 50 channels in and out, irreps 0, 2, .., 10 and a constant, 63 paths: 433 products a channel, so 433 * 50 * 50 = 1.08 M
+// multiply-adds of the mix a sample, beside some 1,400 * 50 + 700 * 50 = 0.11 M of the transvectants: the mix is what takes the time, and
+// it runs at the peak of the machine (16 float32 multiply-adds a cycle with AVX-512 on Zen 4: 68,000 cycles a sample). The gradient in f is
+// one mix of that size, the gradient in the weight another.
 //
 // forward, for each block of channels:
-//   1. The channels' forms are transposed to tiles. The outer product of a pair of slots, (m+1)(n+1) tiles, is made once in L1, and each coefficient
-//      of each of its transvectants is a sum over an antidiagonal of it. They go to a panel [output coefficient][channel][path][tile] in L2.
-//   2. For each output coefficient and block of output channels: a register-blocked product of the panel's rows with the weight's rows, which lie in
+//   1. The channels' forms are transposed to tiles. The outer product of a pair of slots, (m+1)(n+1) tiles, is made once in L1, and each
+//   coefficient
+//      of each of its transvectants is a sum over an antidiagonal of it. They go to a panel [output coefficient][channel][path][tile] in
+//      L2.
+//   2. For each output coefficient and block of output channels: a register-blocked product of the panel's rows with the weight's rows,
+//   which lie in
 //      memory as they are read. Sums [output channel][output coefficient][tile] stay in L2.
 // The products never reach memory as a tensor.
 #include "cpu/transvectants_kernel.hpp"
@@ -23,9 +26,11 @@ namespace {
 using Problem = TransvectantsProblem;
 
 template <class T>
-constexpr int kOut = kGradientVectors* kLanes<T>;  // output channels side by side in the weight gradient
+constexpr int kOut = kGradientVectors * kLanes<T>;  // output channels side by side in the weight gradient
 
-ISOTYPIC_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+ISOTYPIC_INLINE int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 
 // As few blocks of at most kMaxWidth columns as possible, of nearly equal width.
 ISOTYPIC_INLINE int64_t even_width(int64_t columns) {
@@ -48,13 +53,15 @@ struct Samples {
 template <class T>
 void load_samples(const T* source, int64_t stride, int64_t column, int64_t width, const Samples<T>& samples, T* target) {
     for (int v = 0; v < 2; ++v)
-        load_tile(source + (samples.first + v * kLanes<T>)*stride + column, stride, samples.half(v), width, target + v * kLanes<T>, kTile<T>);
+        load_tile(source + (samples.first + v * kLanes<T>)*stride + column, stride, samples.half(v), width, target + v * kLanes<T>,
+                  kTile<T>);
 }
 
 template <class T>
 void store_samples(const T* source, T* target, int64_t stride, int64_t column, int64_t width, const Samples<T>& samples) {
     for (int v = 0; v < 2; ++v)
-        store_tile(source + v * kLanes<T>, kTile<T>, samples.half(v), width, target + (samples.first + v * kLanes<T>)*stride + column, stride);
+        store_tile(source + v * kLanes<T>, kTile<T>, samples.half(v), width, target + (samples.first + v * kLanes<T>)*stride + column,
+                   stride);
 }
 
 // All transvectants of one channel: x (and h) [coefficient][tile] to the panel, whose rows of an output coefficient are channels * paths.
@@ -112,10 +119,11 @@ void fill_panel(const Problem& p, const Samples<T>& samples, int64_t c0, int64_t
     }
 }
 
-// sums[n] (+)= sum over channels c and paths q of panel[c][q] weight[c * channel_stride + q * path_stride + n] for n < Width; sums are `pitch` apart.
+// sums[n] (+)= sum over channels c and paths q of panel[c][q] weight[c * channel_stride + q * path_stride + n] for n < Width; sums are
+// `pitch` apart.
 template <class T, int Width>
-void mix(const T* panel, const T* weight, int64_t channels, int64_t paths, int64_t channel_stride, int64_t path_stride, T* sums, int64_t pitch,
-         bool accumulate) {
+void mix(const T* panel, const T* weight, int64_t channels, int64_t paths, int64_t channel_stride, int64_t path_stride, T* sums,
+         int64_t pitch, bool accumulate) {
     constexpr int L = kLanes<T>;
     Vec<T> sum[Width][2];
 #pragma GCC unroll 16
@@ -211,8 +219,9 @@ void forward(const Problem& p, int64_t tile, void* memory) {
             const int64_t before = p.rows_before[l], paths = p.rows_before[l + 1] - before;
             const T* rows = weight + c0 * channel_stride + p.path_begin[p.slot[l]] * path_stride;
             for (int64_t o = 0; o < p.out_channels; o += width)
-                mix_width<T, kMaxWidth>(least(width, p.out_channels - o), w.panel + before * channels * N, rows + o, channels, paths, channel_stride,
-                                        path_stride, sums + (o * p.out_size + l) * N, static_cast<int64_t>(p.out_size) * N, c0 > 0);
+                mix_width<T, kMaxWidth>(least(width, p.out_channels - o), w.panel + before * channels * N, rows + o, channels, paths,
+                                        channel_stride, path_stride, sums + (o * p.out_size + l) * N, static_cast<int64_t>(p.out_size) * N,
+                                        c0 > 0);
         }
     }
     const int64_t size = p.out_channels * p.out_size;
@@ -244,8 +253,9 @@ void input(const Problem& p, int64_t tile, void* memory) {
                 const int64_t width = even_width(paths);
                 const T* rows = weight + ((c0 + c) * p.paths + p.path_begin[p.slot[l]]) * p.out_channels;
                 for (int64_t q = 0; q < paths; q += width)
-                    unmix_width<T, kMaxWidth>(least(width, paths - q), z + static_cast<int64_t>(l) * N, static_cast<int64_t>(p.out_size) * N,
-                                              rows + q * p.out_channels, p.out_channels, p.out_channels, w.panel + (before + q) * N);
+                    unmix_width<T, kMaxWidth>(least(width, paths - q), z + static_cast<int64_t>(l) * N,
+                                              static_cast<int64_t>(p.out_size) * N, rows + q * p.out_channels, p.out_channels,
+                                              p.out_channels, w.panel + (before + q) * N);
             }
             const T* x = w.x + c * p.in_size * N;
             T* g = gradient + c * p.in_size * N;
@@ -318,9 +328,9 @@ void weight(const Problem& p, int64_t tile, void* all_sums, void* memory) {
             const int64_t paths = p.path_begin[s + 1] - p.path_begin[s], l = p.out_begin[s];
             T* block = sums + p.path_begin[s] * p.in_channels * out;
             for (int64_t o = 0; o < out; o += kOut<T>)
-                accumulate_rows<T, kGradientVectors>(w.panel + p.rows_before[l] * channels * N, z + l * N * out + o, out, p.out_begin[s + 1] - p.out_begin[s],
-                                                     paths * channels * N, N * out, block + (o * p.in_channels + c0 * kOut<T>)*paths,
-                                                     channels * paths);
+                accumulate_rows<T, kGradientVectors>(w.panel + p.rows_before[l] * channels * N, z + l * N * out + o, out,
+                                                     p.out_begin[s + 1] - p.out_begin[s], paths * channels * N, N * out,
+                                                     block + (o * p.in_channels + c0 * kOut<T>)*paths, channels * paths);
         }
     }
 }
@@ -347,14 +357,16 @@ void finish_weight(const Problem& p, const void* sums, int64_t count, int64_t st
 
 template <class T>
 constexpr TransvectantsKernel kernel() {
-    return {kTile<T>,   &forward_workspace<T>, &forward<T>, &input_workspace<T>, &input<T>, &weight_workspace<T>,
-            &weight_sums<T>, &weight<T>,       &finish_weight<T>};
+    return {kTile<T>,   &forward_workspace<T>, &forward<T>, &input_workspace<T>, &input<T>, &weight_workspace<T>, &weight_sums<T>,
+            &weight<T>, &finish_weight<T>};
 }
 
 const TransvectantsKernels kKernels = {kernel<float>(), kernel<double>()};
 
 }  // namespace
 
-const TransvectantsKernels& transvectants_kernels() { return kKernels; }
+const TransvectantsKernels& transvectants_kernels() {
+    return kKernels;
+}
 
 }  // namespace isotypic::cpu::ISOTYPIC_ISA

@@ -1,4 +1,5 @@
-// What passes between the driver (transvectants.cpp, compiled once) and the kernels (transvectants_kernel.cpp, compiled per instruction set).
+// What passes between the driver (transvectants.cpp, compiled once) and the kernels (transvectants_kernel.cpp, compiled per instruction
+// set).
 #pragma once
 
 #include <cstdint>
@@ -38,12 +39,20 @@ struct TransvectantsKernels {
     TransvectantsKernel float32, float64;
 };
 
-namespace scalar { const TransvectantsKernels& transvectants_kernels(); }
+namespace scalar {
+const TransvectantsKernels& transvectants_kernels();
+}
 #if defined(__x86_64__)
-namespace avx2 { const TransvectantsKernels& transvectants_kernels(); }
-namespace avx512 { const TransvectantsKernels& transvectants_kernels(); }
+namespace avx2 {
+const TransvectantsKernels& transvectants_kernels();
+}
+namespace avx512 {
+const TransvectantsKernels& transvectants_kernels();
+}
 #elif defined(__aarch64__)
-namespace neon { const TransvectantsKernels& transvectants_kernels(); }
+namespace neon {
+const TransvectantsKernels& transvectants_kernels();
+}
 #endif
 
 }  // namespace isotypic::cpu

@@ -1,7 +1,7 @@
 // form_action on a device: one form to a thread, its coefficients in local memory.
 //
-// 5 d^2 / 2 multiply-adds and 2 (d + 1) + 4 numbers moved a form: bound by memory below degree 20 or so on every target. Rows of d + 1 numbers are
-// read and written through shared memory, so that a warp's accesses are to neighbouring addresses.
+// 5 d^2 / 2 multiply-adds and 2 (d + 1) + 4 numbers moved a form: bound by memory below degree 20 or so on every target. Rows of d + 1
+// numbers are read and written through shared memory, so that a warp's accesses are to neighbouring addresses.
 #include "ops/form_action.hpp"
 
 #include <string>
@@ -13,15 +13,15 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 64;
+constexpr int kFormsOfBlock = 64;
 
 template <class T, int Capacity>
-__global__ void __launch_bounds__(kThreads) act(const T* p, const T* g, T* y, int64_t count, int degree) {
+__global__ void __launch_bounds__(kFormsOfBlock) act(const T* p, const T* g, T* y, int64_t count, int degree) {
     T* rows = reinterpret_cast<T*>(shared_memory());
     const int width = degree + 1;
-    const int64_t first = static_cast<int64_t>(block_index()) * kThreads;
-    const int forms_here = static_cast<int>(count - first < kThreads ? count - first : kThreads);
-    for (int i = thread_index(); i < forms_here * width; i += kThreads) rows[i] = p[first * width + i];
+    const int64_t first = static_cast<int64_t>(block_index()) * kFormsOfBlock;
+    const int forms_here = static_cast<int>(count - first < kFormsOfBlock ? count - first : kFormsOfBlock);
+    for (int i = thread_index(); i < forms_here * width; i += kFormsOfBlock) rows[i] = p[first * width + i];
     __syncthreads();
     if (thread_index() < forms_here) {
         T* mine = rows + thread_index() * width;
@@ -32,11 +32,11 @@ __global__ void __launch_bounds__(kThreads) act(const T* p, const T* g, T* y, in
         for (int i = 0; i < width; ++i) mine[i] = r[i];
     }
     __syncthreads();
-    for (int i = thread_index(); i < forms_here * width; i += kThreads) y[first * width + i] = rows[i];
+    for (int i = thread_index(); i < forms_here * width; i += kFormsOfBlock) y[first * width + i] = rows[i];
 }
 
 template <class T>
-void run(const View& p, const View& g, const View& y, void* stream) {
+void run_action(const View& p, const View& g, const View& y, void* stream) {
     const int64_t count = p.sizes[0];
     const int degree = static_cast<int>(p.sizes[1]) - 1;
     if (count == 0) return;
@@ -44,8 +44,8 @@ void run(const View& p, const View& g, const View& y, void* stream) {
         throw std::runtime_error("form_action: the degree must be at most " + std::to_string(kMaxDegree) + " on a CUDA device, got " +
                                  std::to_string(degree));
     const auto kernel = degree <= 20 ? act<T, 20> : act<T, kMaxDegree>;
-    const unsigned grid = static_cast<unsigned>((count + kThreads - 1) / kThreads);
-    launch("form_action", kernel, grid, kThreads, sizeof(T) * kThreads * (degree + 1), stream, static_cast<const T*>(p.data),
+    const unsigned grid = static_cast<unsigned>((count + kFormsOfBlock - 1) / kFormsOfBlock);
+    launch("form_action", kernel, grid, kFormsOfBlock, sizeof(T) * kFormsOfBlock * (degree + 1), stream, static_cast<const T*>(p.data),
            static_cast<const T*>(g.data), static_cast<T*>(y.data), count, degree);
 }
 
@@ -53,9 +53,9 @@ void run(const View& p, const View& g, const View& y, void* stream) {
 
 void form_action(const View& p, const View& g, const View& y, void* stream) {
     if (p.dtype == DType::float64)
-        run<double>(p, g, y, stream);
+        run_action<double>(p, g, y, stream);
     else
-        run<float>(p, g, y, stream);
+        run_action<float>(p, g, y, stream);
 }
 
 }  // namespace cuda

@@ -55,7 +55,7 @@ class Constants(nn.Module):
 
 
 class GramHead(Constants):
-    """From the form and the other parts of its Gram matrix, in scaled coordinates, to the matrix: what is summed is exact by construction."""
+    """From the form and the other parts of its Gram matrix, in scaled coordinates, to the matrix."""
 
     basis: Tensor
 

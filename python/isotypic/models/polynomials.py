@@ -9,6 +9,7 @@ H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivaria
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def _check_forms(owner: str, p: Tensor, degree: int) -> None:
 
 def _mlp(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -41,11 +42,12 @@ class SL2Net(nn.Module):
     """A network that commutes with SL(2, R): Q(g.p) = M_d(g) Q(p) M_d(g)^T, by transvectants of all pairs of its features.
 
     Each layer takes the channel-wise transvectants of all pairs of forms and mixes them with the forms themselves over channels and paths
-    (`nn.Transvectants`); the invariants, of degree 0, then go through an MLP. The last layer gives the parts of Q of degrees 2d-4, 2d-8, ..;
-    the part of degree 2d is p itself, so that the linear constraint holds exactly, and the orthogonal Clebsch-Gordan matrices put Q together.
+    (`nn.Transvectants`); the invariants, of degree 0, then go through an MLP. The last layer gives the parts of Q of degrees 2d-4, 2d-8, ..,
+    and the part of degree 2d is p itself, so that the linear constraint holds exactly. The orthogonal Clebsch-Gordan matrices put Q
+    together.
 
-    The features are covariants of p with coefficients that depend on invariants, so that the network cannot be universal (the theorem of the
-    paper): for p = x^8 + y^8 the part of degree 4 has no x^4 and y^4 whatever the weights, but that of the solution has.
+    The features are covariants of p with coefficients that depend on invariants, so that the network cannot be universal (the theorem of
+    the paper): for p = x^8 + y^8 the part of degree 4 has no x^4 and y^4 whatever the weights, but that of the solution has.
 
     Args:
         degree: 2d of the forms, even.
@@ -92,17 +94,17 @@ class SL2Net(nn.Module):
         x = form[:, None]
         for layer, invariants in zip(self.layers, self.invariants, strict=False):
             x = layer(x)
-            if layer.degrees_out[0] == 0:
+            if not isinstance(invariants, nn.Identity):
                 x = torch.cat([invariants(x[..., 0])[..., None], x[..., 1:]], -1)
         x = self.layers[-1](x)[:, 0]
         # From increasing degrees to those of the head, 2d-4, 2d-8, ..
-        parts = x.split([degree + 1 for degree in self.layers[-1].degrees_out], -1)
+        parts = x.split([degree + 1 for degree in part_degrees(self.degree)[:0:-1]], -1)
         return self.head(form, torch.cat(parts[::-1], -1))
 
 
 class _FrequencyLayer(nn.Module):
-    """Products z_m z_n at frequency m + n and conj(z_m) z_n at n - m, for all m <= n among the even frequencies, mixed over channels with the
-    input by complex weights for each frequency."""
+    """Products z_m z_n at frequency m + n and conj(z_m) z_n at n - m, for all m <= n among the even frequencies, mixed over channels with
+    the input by complex weights for each frequency."""
 
     left: Tensor
     right: Tensor
@@ -143,8 +145,8 @@ def _frequencies(degree: int) -> np.ndarray:
 class SO2Net(Constants):
     """A network that commutes with rotations, by products of complex frequencies.
 
-    On the circle, p = sum_m z_m exp(i m t) over even m. A layer takes the products z_m z_n, of frequency m + n, and conj(z_m) z_n, of frequency
-    n - m, and mixes them with its input; frequency 0 then goes through an MLP. The head is that of `SL2Net`.
+    On the circle, p = sum_m z_m exp(i m t) over even m. A layer takes the products z_m z_n, of frequency m + n, and conj(z_m) z_n, of
+    frequency n - m, and mixes them with its input; frequency 0 then goes through an MLP. The head is that of `SL2Net`.
 
     Args:
         degree: 2d of the forms, even.

@@ -13,7 +13,7 @@ from isotypic.nn._arguments import positive
 
 
 class Transvectants(nn.Module):
-    """Channel-wise transvectants of all pairs of forms, mixed over channels and paths for each degree, without bias; equivariant under SL(2, R).
+    """Channel-wise transvectants of all pairs of forms, mixed over channels and paths for each degree; equivariant under SL(2, R).
 
     y_D[o] = sum_{c, paths to D} weight[c, path, o] (f_s[c], f_t[c])_k  (+ sum_c weight[c, s, o] f_s[c]  where m_s = D, with `skip`)
 
@@ -79,7 +79,7 @@ class Transvectants(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform with variance 1 / (channels * paths to the degree): the Clebsch-Gordan matrices keep the variance of independent forms."""
+        """Uniform, of variance 1 / (channels * paths to the degree): Clebsch-Gordan matrices keep the variance of independent forms."""
         with torch.no_grad():
             for path, fan_in in enumerate(self._fan_in):
                 bound = math.sqrt(3 / fan_in)

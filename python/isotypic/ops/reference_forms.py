@@ -56,8 +56,8 @@ def transvectants(f: Tensor, weight: Tensor, *, degrees: Sequence[int], paths: S
     for index, (s, t, k) in enumerate(paths):
         m, n = degrees[s], degrees[t]
         degree = m + n - 2 * k
-        scale = factorial(k) * factorial(m + n - k + 1) * factorial(m - k) * factorial(n - k)
-        scale /= factorial(m) * factorial(n) * factorial(degree + 1)
+        numerator = factorial(k) * factorial(m + n - k + 1) * factorial(m - k) * factorial(n - k)
+        scale = numerator / (factorial(m) * factorial(n) * factorial(degree + 1))
         form = transvectant(forms[s], forms[t], k) / roots(degree) / scale**0.5
         term = torch.einsum("bcl,co->bol", form, weight[:, index])
         sums[degree] = sums[degree] + term if degree in sums else term

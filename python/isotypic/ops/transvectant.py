@@ -36,7 +36,7 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
 
     >>> import torch
     >>> p = torch.tensor([1.0, 2.0, 3.0])  # 3 x^2 + 2 x y + y^2
-    >>> transvectant(p, p, 2)  # 2 (3 * 1 - 2^2 / 4)
+    >>> transvectant(p, p, 2).round(decimals=5)  # 2 (3 * 1 - 2^2 / 4)
     tensor([4.])
     """
     for name, form in (("p", p), ("q", q)):

@@ -319,7 +319,7 @@ def _vmap(operator: Callable[..., Tensor], weight: int | None) -> Callable[..., 
 
 _PLAN = "int[] degrees, int[] paths"
 
-product = define(
+product: Callable[..., Tensor] = define(
     f"transvectants(Tensor f, Tensor weight, {_PLAN}) -> Tensor",
     launch=_launch_product,
     fake=_fake_product,
@@ -327,21 +327,21 @@ product = define(
     vmap=_vmap(lambda *args: product(*args), 1),
     jvp=_jvp_product,
 )
-polar = define(
+polar: Callable[..., Tensor] = define(
     f"transvectants_polar(Tensor f, Tensor h, Tensor weight, {_PLAN}) -> Tensor",
     launch=_launch_polar,
     fake=_fake_polar,
     backward=_backward_polar,
     vmap=_vmap(lambda *args: polar(*args), 2),
 )
-product_input = define(
+product_input: Callable[..., Tensor] = define(
     f"transvectants_input(Tensor f, Tensor weight, Tensor z, {_PLAN}) -> Tensor",
     launch=_launch_input,
     fake=_fake_input,
     backward=_backward_input,
     vmap=_vmap(lambda *args: product_input(*args), 1),
 )
-product_weight = define(
+product_weight: Callable[..., Tensor] = define(
     f"transvectants_weight(Tensor f, Tensor z, {_PLAN}) -> Tensor",
     launch=_launch_weight,
     fake=_fake_weight,
@@ -349,7 +349,7 @@ product_weight = define(
     vmap=_vmap(lambda *args: product_weight(*args), None),
     jvp=_jvp_weight,
 )
-polar_weight = define(
+polar_weight: Callable[..., Tensor] = define(
     f"transvectants_weight_polar(Tensor f, Tensor h, Tensor z, {_PLAN}) -> Tensor",
     launch=_launch_weight_polar,
     fake=_fake_weight_polar,
