@@ -31,7 +31,7 @@ def gram_basis(degree: int) -> np.ndarray:
                 if 0 <= i + j - 2 * k <= part:
                     columns[i, j, first + i + j - 2 * k] = table[i, j]
         first += part + 1
-    roots = roots_of_binomials(half)
+    roots = np.array(roots_of_binomials(half))
     basis = columns * roots[:, None, None] * roots[:, None]
     basis.setflags(write=False)
     return basis
@@ -54,13 +54,23 @@ class Constants(nn.Module):
         return self
 
 
+def triangle(size: int) -> np.ndarray:
+    """(size, size): where the entries of a symmetric matrix lie in its upper triangle, row by row."""
+    rows, columns = np.triu_indices(size)
+    place = np.empty((size, size), dtype=np.int64)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    return place
+
+
 class GramHead(Constants):
     """From the form and the other parts of its Gram matrix, in scaled coordinates, to the matrix."""
 
     basis: Tensor
+    place: Tensor
 
     def __init__(self, degree: int) -> None:
-        super().__init__({"basis": gram_basis(degree)})
+        super().__init__({"basis": gram_basis(degree)[np.triu_indices(degree // 2 + 1)].T})
+        self.register_buffer("place", torch.from_numpy(triangle(degree // 2 + 1)), persistent=False)
 
     def forward(self, form: Tensor, parts: Tensor) -> Tensor:
-        return (self.basis @ torch.cat([form, parts], -1)[:, None, :, None])[..., 0]
+        return (torch.cat([form, parts], -1) @ self.basis)[:, self.place]

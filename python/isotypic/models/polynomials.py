@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isotypic.models._gram import Constants, GramHead, part_degrees
+from isotypic.models._gram import Constants, GramHead, part_degrees, triangle
 from isotypic.nn._arguments import positive
 from isotypic.nn.transvectants import Transvectants
 from isotypic.sl2.bases import circle_matrix, to_scaled
@@ -42,8 +42,8 @@ class SL2Net(nn.Module):
     """A network that commutes with SL(2, R): Q(g.p) = M_d(g) Q(p) M_d(g)^T, by transvectants of all pairs of its features.
 
     Each layer takes the channel-wise transvectants of all pairs of forms and mixes them with the forms themselves over channels and paths
-    (`nn.Transvectants`); the invariants, of degree 0, then go through an MLP. The last layer gives the parts of Q of degrees 2d-4, 2d-8, ..,
-    and the part of degree 2d is p itself, so that the linear constraint holds exactly. The orthogonal Clebsch-Gordan matrices put Q
+    (`nn.Transvectants`); the invariants, of degree 0, then go through an MLP. The last layer gives the parts of Q of degrees 2d-4, 2d-8,
+    and so on; that of degree 2d is p itself, so that the linear constraint holds exactly. The orthogonal Clebsch-Gordan matrices put Q
     together.
 
     The features are covariants of p with coefficients that depend on invariants, so that the network cannot be universal (the theorem of
@@ -224,11 +224,8 @@ class PolyMLP(nn.Module):
         super().__init__()
         _check_degree("PolyMLP", degree)
         self.degree, size = degree, degree // 2 + 1
-        rows, columns = torch.triu_indices(size, size)
-        place = torch.empty(size, size, dtype=torch.int64)
-        place[rows, columns] = place[columns, rows] = torch.arange(len(rows))
-        self.register_buffer("place", place, persistent=False)
-        self.mlp = _mlp(degree + 1, *hidden, len(rows))
+        self.register_buffer("place", torch.from_numpy(triangle(size)), persistent=False)
+        self.mlp = _mlp(degree + 1, *hidden, size * (size + 1) // 2)
 
     def forward(self, p: Tensor) -> Tensor:
         _check_forms("PolyMLP", p, self.degree)

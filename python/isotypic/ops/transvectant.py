@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,21 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= min(m, n):
         raise ValueError(f"transvectant: k must be an integer with 0 <= k <= min(m={m}, n={n}), got {k!r}")
 
+    dtype = p.dtype
+    if dtype != torch.float64 and p.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(p.device.type):
+        dtype = torch.get_autocast_dtype(p.device.type)
+        with torch.autocast(p.device.type, enabled=False):
+            return _transvectant(p.to(dtype), q.to(dtype), batch, k, normalize)
+    return _transvectant(p, q, batch, k, normalize)
+
+
+def _transvectant(p: Tensor, q: Tensor, batch: Sequence[int], k: int, normalize: bool) -> Tensor:
+    m, n, dtype = p.shape[-1] - 1, q.shape[-1] - 1, p.dtype
+    if dtype in _forms.HALF:
+        p, q = p.float(), q.float()
+
     def roots(degree: int, scale: float = 1.0) -> Tensor:
-        return torch.tensor(scale * roots_of_binomials(degree), dtype=p.dtype, device=p.device)
+        return torch.tensor([scale * root for root in roots_of_binomials(degree)], dtype=p.dtype, device=p.device)
 
     # One channel with two slots, of which either factor fills one.
     first = (p / roots(m)).expand(*batch, m + 1)
@@ -56,5 +71,6 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
     f = torch.cat([first, first.new_zeros(*batch, n + 1)], -1).reshape(-1, 1, m + n + 2)
     h = torch.cat([second.new_zeros(*batch, m + 1), second], -1).reshape(-1, 1, m + n + 2)
     y = polar(f, h, f.new_ones(1, 1, 1), [m, n], [0, 1, k])
-    scale = 1.0 if normalize else float(norm_squared(m, n, k)) ** 0.5
-    return y.reshape(*batch, m + n - 2 * k + 1) * roots(m + n - 2 * k, scale)
+    numerator, denominator = norm_squared(m, n, k)
+    scale = 1.0 if normalize else (numerator / denominator) ** 0.5
+    return (y.reshape(*batch, m + n - 2 * k + 1) * roots(m + n - 2 * k, scale)).to(dtype)

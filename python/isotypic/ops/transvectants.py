@@ -183,6 +183,8 @@ def _check(degrees: Sequence[int], paths: Sequence[int], **tensors: Tensor) -> _
 def _call(kernel: str, degrees: Sequence[int], paths: Sequence[int], size: Sequence[int], *tensors: Tensor | None) -> Tensor:
     """Run a kernel on the tensors and a result of this size, computed in float32 for 16-bit types."""
     given = [tensor for tensor in tensors if tensor is not None]
+    if any(tensor.numel() == 0 for tensor in given) or 0 in size:
+        return given[0].new_zeros(size)
     extension = _forms.extension_for("transvectants", given[0])
     plan = _plan(tuple(degrees), tuple(paths))
 

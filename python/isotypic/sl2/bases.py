@@ -75,7 +75,7 @@ def _check(operator: str, name: str, value: Tensor, complex_valued: bool = False
     return value.shape[-1] - 1
 
 
-def _constant(array: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _constant(array: np.ndarray | list[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.tensor(array, dtype=dtype or like.dtype, device=like.device)
 
 
@@ -116,7 +116,7 @@ def to_circle(p: Tensor) -> Tensor:
     tensor([0.+0.j, 1.+0.j, 0.+0.j])
     """
     degree = _check("to_circle", "p", p)
-    roots = roots_of_binomials(degree)
+    roots = np.array(roots_of_binomials(degree))
     matrix = roots[:, None] * circle_matrix(degree) / roots * 2.0 ** (-degree / 2)
     return p.to(_COMPLEX[p.dtype]) @ _constant(matrix.T, p, _COMPLEX[p.dtype])
 
@@ -134,6 +134,6 @@ def from_circle(c: Tensor) -> Tensor:
     tensor([1., 2., 3.])
     """
     degree = _check("from_circle", "c", c, complex_valued=True)
-    roots = roots_of_binomials(degree)
+    roots = np.array(roots_of_binomials(degree))
     matrix = roots[:, None] * circle_matrix(degree).conj().T / roots * 2.0 ** (degree / 2)
     return (c @ _constant(matrix.T, c)).real
