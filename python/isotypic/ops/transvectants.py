@@ -79,6 +79,8 @@ def transvectants(f: Tensor, weight: Tensor, *, degrees: Sequence[int], paths: S
     >>> transvectants(f, torch.ones(1, 1, 1), degrees=[2], paths=[(0, 0, 2)])  # (2 a c - b^2) / sqrt(3)
     tensor([[[1.1547]]])
     """
+    if torch.compiler.is_compiling():  # what is checked below, the operator's fake checks
+        return product(f, weight, *_flatten(degrees, paths))
     check_tensors("transvectants", {"f": f, "weight": weight})
     try:
         degree_list, path_list = _settings(tuple(degrees), tuple(paths))
@@ -92,10 +94,15 @@ def transvectants(f: Tensor, weight: Tensor, *, degrees: Sequence[int], paths: S
     return product(f, weight, degree_list, path_list)
 
 
+def _flatten(degrees: Sequence[Any], paths: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """The settings of the operators: degrees, and paths one after the other."""
+    return [index(degree) for degree in degrees], [index(number) for s, t, k in paths for number in (s, t, k)]
+
+
 @lru_cache(maxsize=1024)
 def _settings(degrees: tuple[Any, ...], paths: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The settings of the operators: degrees, and paths one after the other."""
-    return tuple(map(index, degrees)), tuple(index(number) for s, t, k in paths for number in (s, t, k))
+    degree_list, path_list = _flatten(degrees, paths)
+    return tuple(degree_list), tuple(path_list)
 
 
 class _Layout(NamedTuple):
