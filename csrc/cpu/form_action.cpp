@@ -35,7 +35,7 @@ template <class T>
 void run(const FormActionKernel<T>& kernel, const View& p, const View& g, const View& y) {
     const int64_t count = p.sizes[0], width = p.sizes[1], items = (count + kRun - 1) / kRun;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1)));
-    const int64_t scratch = (4 * width * kernel.lanes * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    const int64_t scratch = (3 * width * kernel.lanes * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
     const std::unique_ptr<void, decltype(&std::free)> workspace(std::aligned_alloc(64, static_cast<size_t>(scratch * threads)), &std::free);
     if (!workspace) throw std::bad_alloc();
     parallel_for(items, threads, [&](int64_t item, int thread) {

@@ -60,9 +60,6 @@ void run(int degree, int64_t count, const T* p, const T* g, T* y, T* workspace) 
             case 7:
                 in_registers<T, 7>(tile, m, r);
                 break;
-            case 8:
-                in_registers<T, 8>(tile, m, r);
-                break;
             default:
                 forms::horner<Vec<T>>(degree, reinterpret_cast<const Vec<T>*>(tile), m[0], m[1], m[2], m[3], reinterpret_cast<Vec<T>*>(r),
                                       reinterpret_cast<Vec<T>*>(u));

@@ -8,7 +8,7 @@ namespace isotypic::cpu {
 template <class T>
 struct FormActionKernel {
     int lanes;
-    // `count` forms p (count, degree + 1) with matrices g (count, 4) to y; workspace of 4 (degree + 1) vectors.
+    // `count` forms p (count, degree + 1) with matrices g (count, 4) to y; workspace of 3 (degree + 1) vectors.
     void (*run)(int degree, int64_t count, const T* p, const T* g, T* y, T* workspace);
 };
 
