@@ -91,15 +91,14 @@ def test_gradients_match_reference(case: Case, dtype: torch.dtype) -> None:
 
 @every_case
 def test_empty_batch_has_zero_gradients(case: Case) -> None:
-    x, weight, bias = (t.requires_grad_() for t in case.inputs({"batch": 0}))
-    y = case.call(x, weight, bias)
+    tensors = tuple(t.requires_grad_() for t in case.inputs({"batch": 0}))
+    y = case.call(*tensors)
     assert y.shape == (0, *case.call(*case.inputs({})).shape[1:])
     y.sum().backward()
-    assert x.grad is not None and weight.grad is not None and bias.grad is not None
-    assert x.grad.shape == x.shape and not weight.grad.any() and not bias.grad.any()
+    assert all(t.grad is not None and t.grad.shape == t.shape and not t.grad.any() for t in tensors)
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if "bias" in case.tensors], ids=lambda case: case.name.replace(" ", "-"))
 def test_bias_is_optional(case: Case) -> None:
     x, weight, bias = leaves(case)
     y = case.call(x, weight, None)
@@ -127,9 +126,9 @@ def test_memory_layouts(case: Case) -> None:
     for i, tensor in enumerate(tensors):
         for name, other in memory_layouts(tensor).items():
             assert torch.equal(case.call(*tensors[:i], other, *tensors[i + 1 :]), expected), (i, name)
-    x, weight, bias = tensors
+    x, *others = tensors
     expanded = x[:1].expand(3, *x.shape[1:])
-    assert_same(case.call(expanded, weight, bias), case.call(expanded.contiguous(), weight, bias))
+    assert_same(case.call(expanded, *others), case.call(expanded.contiguous(), *others))
 
 
 @every_case
@@ -202,16 +201,16 @@ def test_instruction_set_by_environment() -> None:
     assert output.stdout.strip() == "scalar"
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case.act is not None], ids=lambda case: case.name.replace(" ", "-"))
 def test_equivariant_under_every_element(case: Case) -> None:
     assert case.act is not None and case.act_output is not None
-    x, weight, bias = case.inputs({})
-    y = case.call(x, weight, bias)
+    x, *others = case.inputs({})
+    y = case.call(x, *others)
     assert y.std() > 0.1  # zeros would be equivariant as well
     for element in range(case.order):
         moved = case.act(element, x)
         assert element == 0 or not torch.equal(moved, x)
-        assert error(case.call(moved, weight, bias), case.act_output(element, y)) < 1e-10
+        assert error(case.call(moved, *others), case.act_output(element, y)) < 1e-10
 
 
 # Derivatives
@@ -258,8 +257,11 @@ def test_func_grad_and_jvp(case: Case) -> None:
         assert_same(transform(case.call), transform(case.reference))
 
 
-@pytest.mark.parametrize("dims", list(itertools.product((None, 0, -1), repeat=3))[1:], ids=str)
-@every_case
+@pytest.mark.parametrize(
+    ("case", "dims"),
+    [(case, dims) for case in CASES for dims in list(itertools.product((None, 0, -1), repeat=len(case.tensors)))[1:]],
+    ids=lambda value: value.name.replace(" ", "-") if isinstance(value, Case) else str(value),
+)
 def test_vmap(case: Case, dims: tuple[int | None, ...]) -> None:
     batches = [case.inputs({}) for _ in range(3)]
     stacked = [
@@ -272,11 +274,12 @@ def test_vmap(case: Case, dims: tuple[int | None, ...]) -> None:
 
 @every_case
 def test_per_sample_gradients(case: Case) -> None:
-    x, weight, bias = case.inputs({"batch": 3})
+    x, *others = case.inputs({"batch": 3})
     samples = x[:, None]
 
     def gradients(f: Callable[..., Tensor]) -> Any:
-        return torch.func.vmap(torch.func.grad(scalar(f), (0, 1, 2)), (0, None, None))(samples, weight, bias)
+        everything = tuple(range(1 + len(others)))
+        return torch.func.vmap(torch.func.grad(scalar(f), everything), (0, *(None for _ in others)))(samples, *others)
 
     assert_same(gradients(case.call), gradients(case.reference))
 
@@ -284,9 +287,11 @@ def test_per_sample_gradients(case: Case) -> None:
 @every_case
 def test_jacobians_and_hessian(case: Case) -> None:
     tensors = case.inputs({"batch": 1, "fields": 1, "space": max(case.at_least.get("space", 1), 3)} if "space" in case.sizes else {})
+    everything = tuple(range(len(tensors)))
     for transform in (torch.func.jacrev, torch.func.jacfwd):
-        assert_same(transform(case.call, (0, 1, 2))(*tensors), transform(case.reference, (0, 1, 2))(*tensors))
-    assert_same(torch.func.hessian(scalar(case.call), (1, 2))(*tensors), torch.func.hessian(scalar(case.reference), (1, 2))(*tensors), 10)
+        assert_same(transform(case.call, everything)(*tensors), transform(case.reference, everything)(*tensors))
+    expected = torch.func.hessian(scalar(case.reference), everything[1:])(*tensors)
+    assert_same(torch.func.hessian(scalar(case.call), everything[1:])(*tensors), expected, 10)
 
 
 # Graphs
@@ -364,7 +369,7 @@ def test_make_fx(case: Case) -> None:
     tensors = leaves(case)
     graph = make_fx(gradient)(*tensors)
     targets = {str(node.target) for node in graph.graph.nodes}
-    assert {"isotypic.group_conv.default", "isotypic.group_conv_transpose.default", "isotypic.group_conv_weight.default"} <= targets
+    assert {f"isotypic.{name}.default" for name in case.operators} <= targets
     assert_same(graph(*tensors), gradient(*tensors))
 
 
@@ -372,11 +377,10 @@ class Layer(torch.nn.Module):
     def __init__(self, case: Case) -> None:
         super().__init__()
         self.case = case
-        _, weight, bias = case.inputs({})
-        self.weight, self.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
+        self.others = torch.nn.ParameterList(case.inputs({})[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.case.call(x, self.weight, self.bias)
+        return self.case.call(x, *self.others)
 
 
 @every_case
@@ -460,7 +464,7 @@ def test_subclasses(case: Case) -> None:
     ids=[f"{case.name.replace(' ', '-')}-{argument}-{i}" for case in CASES for i, (argument, _) in enumerate(case.wrong)],
 )
 def test_wrong_arguments_are_named(case: Case, argument: str, value: Any) -> None:
-    tensors = dict(zip(("x", "weight", "bias"), case.inputs({}), strict=True))
+    tensors = dict(zip(case.tensors, case.inputs({}), strict=True))
     case.call(*tensors.values())  # a call that is remembered must not let a wrong one pass
     arguments = tensors | case.settings
     arguments[argument] = value(tensors[argument]) if callable(value) else value

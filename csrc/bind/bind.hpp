@@ -5,7 +5,9 @@
 
 namespace isotypic {
 
+void bind_form_action(pybind11::module_& m);
 void bind_group_conv(pybind11::module_& m);
 void bind_max_det(pybind11::module_& m);
+void bind_transvectants(pybind11::module_& m);
 
 }  // namespace isotypic

@@ -13,6 +13,7 @@ from isotypic.nn.planar_group import PlanarGroup
 from isotypic.nn.restrict import Restrict
 from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.transvectants import Transvectants
 
 __all__ = [
     "BlurPool2d",
@@ -39,5 +40,6 @@ __all__ = [
     "Restrict",
     "SteerableConv2d",
     "SteerableLiftConv2d",
+    "Transvectants",
     "from_escnn",
 ]

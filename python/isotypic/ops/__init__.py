@@ -1,13 +1,17 @@
-"""Functions on fields. Each has its module, with the plain-torch reference in :mod:`isotypic.ops.reference`."""
+"""Functions on fields and on binary forms. Each has its module, with the plain-torch references in ``isotypic.ops.reference*``."""
 
+from isotypic.ops.form_action import form_action
 from isotypic.ops.gram import gram_to_form, project_gram
 from isotypic.ops.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.group_linear import group_linear
 from isotypic.ops.max_det_gram import MaxDetGram, max_det_gram
 from isotypic.ops.moment_gram import moment_gram
+from isotypic.ops.transvectant import transvectant
+from isotypic.ops.transvectants import transvectant_paths, transvectants
 
 __all__ = [
     "MaxDetGram",
+    "form_action",
     "gram_to_form",
     "group_conv",
     "group_conv_transpose",
@@ -16,4 +20,7 @@ __all__ = [
     "max_det_gram",
     "moment_gram",
     "project_gram",
+    "transvectant",
+    "transvectant_paths",
+    "transvectants",
 ]

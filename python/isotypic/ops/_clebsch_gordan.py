@@ -18,12 +18,10 @@ def coefficient(m: int, n: int, k: int, i: int, j: int) -> Fraction:
     return Fraction(total, perm(m, k) * perm(n, k))
 
 
-def norm_squared(m: int, n: int, k: int) -> Fraction:
-    """lambda_k: in scaled coordinates the matrix of the k-th transvectant satisfies T_k T_k^T = lambda_k I."""
-    return Fraction(
-        factorial(k) * factorial(m + n - k + 1) * factorial(m - k) * factorial(n - k),
-        factorial(m) * factorial(n) * factorial(m + n - 2 * k + 1),
-    )
+def norm_squared(m: int, n: int, k: int) -> tuple[int, int]:
+    """lambda_k as numerator and denominator: in scaled coordinates the matrix of the k-th transvectant satisfies T_k T_k^T = lambda_k I."""
+    numerator = factorial(k) * factorial(m + n - k + 1) * factorial(m - k) * factorial(n - k)
+    return numerator, factorial(m) * factorial(n) * factorial(m + n - 2 * k + 1)
 
 
 @cache
@@ -33,7 +31,7 @@ def clebsch_gordan(m: int, n: int, k: int) -> np.ndarray:
     In scaled coordinates, the transvectant over sqrt(lambda_k). Each entry is the root of an exact rational, so that it is right to one
     rounding at every degree.
     """
-    scale = norm_squared(m, n, k)
+    scale = Fraction(*norm_squared(m, n, k))
     table = np.zeros((m + 1, n + 1))
     for i in range(m + 1):
         for j in range(max(0, k - i), min(n, m + n - k - i) + 1):
@@ -44,9 +42,6 @@ def clebsch_gordan(m: int, n: int, k: int) -> np.ndarray:
     return table
 
 
-@cache
-def roots_of_binomials(degree: int) -> np.ndarray:
+def roots_of_binomials(degree: int) -> list[float]:
     """(degree+1): sqrt(C(degree, i)), the monomial coefficients of the forms that are orthonormal in the scaled basis."""
-    roots = np.sqrt([float(comb(degree, i)) for i in range(degree + 1)])
-    roots.setflags(write=False)
-    return roots
+    return [comb(degree, i) ** 0.5 for i in range(degree + 1)]

@@ -30,10 +30,9 @@ _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 def _products(degree: int) -> tuple[tuple[int, ...], ...]:
     """[i][j]: the integer coefficient of x^i y^(d-i) in (x + y)^j (x - y)^(d-j)."""
     columns = [[1]]
-    for _ in range(degree):  # multiply the j = 0 product by (x - y)
-        columns = [
-            [(before[i - 1] if i else 0) - (before[i] if i < len(before) else 0) for i in range(len(before) + 1)] for before in columns
-        ]
+    for _ in range(degree):  # the column j = 0 by (x - y)
+        padded = [0, *columns[0], 0]
+        columns[0] = [padded[i] - padded[i + 1] for i in range(len(padded) - 1)]
     for j in range(degree):
         # From (x + y)^j (x - y)^(d-j) to j + 1: divide by (x - y), multiply by (x + y).
         quotient, carry = [], 0
@@ -76,7 +75,7 @@ def _check(operator: str, name: str, value: Tensor, complex_valued: bool = False
     return value.shape[-1] - 1
 
 
-def _constant(array: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _constant(array: np.ndarray | list[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.tensor(array, dtype=dtype or like.dtype, device=like.device)
 
 
@@ -117,7 +116,7 @@ def to_circle(p: Tensor) -> Tensor:
     tensor([0.+0.j, 1.+0.j, 0.+0.j])
     """
     degree = _check("to_circle", "p", p)
-    roots = roots_of_binomials(degree)
+    roots = np.array(roots_of_binomials(degree))
     matrix = roots[:, None] * circle_matrix(degree) / roots * 2.0 ** (-degree / 2)
     return p.to(_COMPLEX[p.dtype]) @ _constant(matrix.T, p, _COMPLEX[p.dtype])
 
@@ -135,6 +134,6 @@ def from_circle(c: Tensor) -> Tensor:
     tensor([1., 2., 3.])
     """
     degree = _check("from_circle", "c", c, complex_valued=True)
-    roots = roots_of_binomials(degree)
+    roots = np.array(roots_of_binomials(degree))
     matrix = roots[:, None] * circle_matrix(degree).conj().T / roots * 2.0 ** (degree / 2)
     return (c @ _constant(matrix.T, c)).real
