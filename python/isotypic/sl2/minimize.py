@@ -32,9 +32,9 @@ class Minimum(NamedTuple):
 def minimize(parts: Sequence[Tensor]) -> Minimum:
     """The global minimum of polynomials f(x, y) = f_0 + f_1(x, y) + ... + f_D(x, y), given by their homogeneous parts.
 
-    All minimisers lie in a disc that the sizes of the parts on the circle bound (Cauchy's bound). The lowest points of a polar grid of 6,144
-    points of it, and its local minima, start Newton's method with the Hessian made positive, and the least value is taken. That is exact up to
-    rounding whenever the basin of the global minimiser holds one of these points; it is no proof.
+    All minimisers lie in a disc that the sizes of the parts on the circle bound (Cauchy's bound). The lowest points of a polar grid of
+    6,144 points of it, and its local minima, start Newton's method with the Hessian made positive, and the least value is taken. That is
+    exact up to rounding whenever the basin of the global minimiser holds one of these points; it is no proof.
 
     Args:
         parts: D + 1 tensors, part k of shape (..., k + 1), the coefficients of x^i y^(k-i); float32 or float64, D even and at least 2.
