@@ -25,6 +25,13 @@ SparseRows sparse_rows(const std::vector<double>& matrix, int rows, int columns,
     return out;
 }
 
+Rounded rounded(const std::vector<double>& matrix) {
+    constexpr size_t kLongestVector = 16;
+    Rounded out{matrix, {matrix.begin(), matrix.end()}};
+    out.wide.resize(matrix.size() + kLongestVector), out.single.resize(matrix.size() + kLongestVector);
+    return out;
+}
+
 // Rows of a matrix, appended one by one.
 struct RowBuilder {
     const std::vector<double>& from;
@@ -134,9 +141,10 @@ void GroupConvPlan::derive(int rows) {
         for (int source : orbit.source) require(source >= 0 && source < sources, "an orbit's source is out of range");
         for (int64_t index : orbit.weight_index) require(index >= 0 && index < weight_size, "an orbit's weight_index is out of range");
         for (int64_t index : orbit.adjoint_index) require(index >= 0 && index < weight_size, "an orbit's adjoint_index is out of range");
-        orbit.weight_columns.resize(orbit.weight_matrix.size());
+        std::vector<double> columns(orbit.weight_matrix.size());
         for (int i = 0; i < orbit.weight_rows; ++i)
-            for (size_t u = 0; u < weights; ++u) orbit.weight_columns[u * orbit.weight_rows + i] = orbit.weight_matrix[i * weights + u];
+            for (size_t u = 0; u < weights; ++u) columns[u * orbit.weight_rows + i] = orbit.weight_matrix[i * weights + u];
+        orbit.weight_columns = rounded(columns), orbit.weight_rounded = rounded(orbit.weight_matrix);
         orbit.sparse_analysis = sparse_rows(orbit.analysis, orbit.analysis_rows, orbit.length, false);
         orbit.sparse_adjoint = sparse_rows(orbit.analysis, orbit.analysis_rows, orbit.length, true);
     }

@@ -57,6 +57,9 @@ ISOTYPIC_INLINE uint16_t to_float16(float value) {  // round to nearest even
 
 // Rows are short: a call of memcpy or memset would cost more than the row.
 template <class T>
+constexpr DType kDType = sizeof(T) == sizeof(double) ? DType::float64 : DType::float32;
+
+template <class T>
 ISOTYPIC_INLINE void fill_zero(T* out, int64_t count) {
     int64_t i = 0;
     for (; i + kLanes<T> <= count; i += kLanes<T>) store(out + i, zero<T>());
@@ -68,6 +71,27 @@ ISOTYPIC_INLINE void copy_row(const T* in, int64_t count, T* out) {
     int64_t i = 0;
     for (; i + kLanes<T> <= count; i += kLanes<T>) store(out + i, load(in + i));
     if (i < count) mask_store(out + i, (1u << (count - i)) - 1, merge_load(zero<T>(), (1u << (count - i)) - 1, in + i));
+}
+
+// out[k] = in[k - shift] for 0 <= k - shift < count, zero elsewhere, for k < width; what lies behind is overwritten up to a whole vector.
+template <class T>
+ISOTYPIC_INLINE void copy_shifted(const T* in, int64_t count, int64_t shift, T* out, int64_t width) {
+    constexpr int64_t L = kLanes<T>;
+    const auto lanes = [](int64_t k) ISOTYPIC_LAMBDA { return static_cast<uint32_t>((1ull << k) - 1); };  // the first k
+    const int64_t end = smaller(count + shift, width);
+    int64_t k = 0;
+    for (; k + L <= shift && k < width; k += L) store(out + k, zero<T>());
+    in -= shift;
+    if (k < shift && k < end) {
+        store(out + k, merge_load(zero<T>(), lanes(smaller(L, end - k)) & ~lanes(shift - k), in + k));
+        k += L;
+    }
+    for (; k + L <= end; k += L) store(out + k, load(in + k));
+    if (k < end) {
+        store(out + k, merge_load(zero<T>(), lanes(end - k), in + k));
+        k += L;
+    }
+    for (; k < width; k += L) store(out + k, zero<T>());
 }
 
 template <class T>

@@ -91,13 +91,14 @@ struct Prepared {
         p.orbit_count = static_cast<int>(plan.orbits.size());
         p.fourier = fourier_index(plan.fourier);
         std::vector<int> inner(plan.irreps.size(), 0);
+        const auto matrix = [&](const Rounded& m) { return itemsize == 8 ? static_cast<const void*>(m.wide.data()) : m.single.data(); };
         orbits.reserve(plan.orbits.size()), irreps.reserve(inner.size()), blocks.reserve(inner.size());
         x_base.reserve(inner.size()), y_base.reserve(inner.size()), x_inner.reserve(inner.size()), y_inner.reserve(inner.size());
         for (const TapOrbit& orbit : plan.orbits) {
             orbits.push_back({orbit.length, orbit.analysis_rows, orbit.source.data(), orbit.tap.data(), orbit.row_irrep.data(), orbit.row_r.data(),
                               orbit.row_k.data(), sparse(orbit.sparse_analysis), sparse(orbit.sparse_adjoint), orbit.weight_rows,
                               static_cast<int>(orbit.weight_index.size()), adjoint_weight ? orbit.adjoint_index.data() : orbit.weight_index.data(),
-                              orbit.weight_columns.data(), orbit.weight_irrep.data(), orbit.weight_j.data(), orbit.weight_k.data()});
+                              matrix(orbit.weight_rounded), matrix(orbit.weight_columns), orbit.weight_irrep.data(), orbit.weight_j.data(), orbit.weight_k.data()});
             for (size_t i = 0; i < inner.size(); ++i) inner[i] += orbit.inner[i];
         }
         for (size_t i = 0; i < inner.size(); ++i) irreps.push_back({plan.irreps[i].dim, plan.irreps[i].rows, inner[i]});

@@ -25,8 +25,6 @@
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
 
-ISOTYPIC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-ISOTYPIC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 ISOTYPIC_INLINE int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
 
 // Hands out pieces of the workspace, each on its own cache lines.
@@ -91,6 +89,7 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
     const int64_t rows0 = (rows - 1) * p.stride[0] + p.dilation[0] * (p.kernel[0] - 1) + 1;
     const int64_t rows1 = layout.pitch0 / layout.pitch1;
     const int64_t* strides = p.x.strides;
+    const bool plain_rows = p.x.dtype == kDType<T> && p.stride[2] == 1 && strides[5] == 1;
     for (int64_t c = 0; c < channels * p.sources; ++c) {
         const int64_t source = sample * strides[0] + (channel + c / p.sources) * strides[1] + c % p.sources * strides[2];
         for (int64_t i = 0; i < rows0; ++i) {
@@ -103,6 +102,10 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
                     continue;
                 }
                 const int64_t base = source + i0 * strides[3] + i1 * strides[4];
+                if (plain_rows) {
+                    copy_shifted(static_cast<const T*>(p.x.data) + base, p.in_size[2], p.padding[2], row, layout.pitch1);
+                    continue;
+                }
                 for (int64_t phase = 0; phase < p.stride[2]; ++phase) {
                     // element k holds coordinate k * stride + phase - padding
                     const int64_t shift = phase - p.padding[2];
@@ -146,7 +149,7 @@ void unpad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t c
 // Values of y at a tile of positions: in place where the tile is full and of the compute type, else in `staging` (out field, h, tile).
 template <class T>
 ISOTYPIC_INLINE TileValues<T> tile_values(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* staging) {
-    const bool same_type = p.y.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32);
+    const bool same_type = p.y.dtype == kDType<T>;
     if (count < kTile<T> || !same_type) return {staging, p.order * kTile<T>, kTile<T>};
     const int64_t first = (sample * p.groups + group) * p.out_fields * p.order;
     return {static_cast<T*>(p.y.data) + first * p.positions + position, p.order * p.positions, p.positions};
@@ -198,9 +201,29 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
     return map;
 }
 
-// y panel (+)= x panel times blocks, for the input channels [channel, channel + channels).
+// Asks for the cache lines that a tile of y will be written to, some at a time, while the products keep the machine busy otherwise. The planes of
+// y lie pages apart, which no hardware prefetcher follows.
 template <class T>
-void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel) {
+struct Claim {
+    T* next;
+    int64_t step, left, share;  // from plane to plane; planes not asked for yet; planes at a time
+
+    Claim(const TileValues<T>& y, int64_t planes, int64_t times)
+        : next(y.data), step(y.element_step), left(planes), share((planes + times - 1) / larger(times, 1)) {}
+    void advance() {
+        for (int64_t end = larger(0, left - share); left > end; --left, next += step) {
+            __builtin_prefetch(next, 1);
+            __builtin_prefetch(next + kLanes<T>, 1);
+        }
+    }
+};
+
+// y panel (+)= x panel times blocks, for the input channels [channel, channel + channels); beside it, what will be written is claimed.
+template <class T>
+void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel, const TileValues<T>& y) {
+    int64_t products = 0;
+    for (int rho = 0; rho < p.irrep_count; ++rho) products += p.irreps[rho].rows * ((p.blocks[rho].columns + p.blocks[rho].width - 1) / p.blocks[rho].width);
+    Claim<T> claim(y, channel + channels < p.in_fields ? 0 : p.out_fields * p.order, products);
     for (int rho = 0; rho < p.irrep_count; ++rho) {
         const KernelIrrep& irrep = p.irreps[rho];
         const PackedMatrix& matrix = p.blocks[rho];
@@ -210,6 +233,7 @@ void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64
             T* c = y_panel + p.y_panel.base[rho] + r * matrix.columns * kTile<T>;
             for (int64_t n = 0; n < matrix.columns; n += matrix.width) {
                 const int64_t width = smaller(matrix.width, matrix.columns - n);
+                claim.advance();
                 multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows + first * width, depth, c + n * kTile<T>,
                                              channel > 0);
             }
@@ -259,61 +283,80 @@ struct BlockIndex {
     }
 };
 
-// One row of an orbit's weight transform as a line through the blocks: element `start + i * step` belongs to inner index i, the channel (or
-// the out field in transposed blocks, where the channel is the outer index).
-ISOTYPIC_INLINE void block_line(const Problem& p, const KernelOrbit& orbit, int row, int64_t outer, bool transposed, int64_t* start, int64_t* step) {
-    const BlockIndex index{p, transposed};
-    const int rho = orbit.weight_irrep[row], k = orbit.weight_k[row], j = orbit.weight_j[row];
-    *start = transposed ? index(rho, outer, k, 0, j) : index(rho, 0, k, outer, j);
-    *step = (transposed ? index(rho, outer, k, 1, j) : index(rho, 1, k, outer, j)) - *start;
-}
+constexpr int kWeightRows = 64;  // rows of a weight transform handled together
 
-constexpr int kWeightRows = 64;  // rows of the weight transform handled together
+// Rows [first, first + rows) of an orbit's weight transform as lines through the blocks: element start + i * step belongs to inner index i, the
+// channel (or the out field in transposed blocks, where the channel is the outer index).
+struct BlockLines {
+    int64_t start[kWeightRows], step[kWeightRows];
 
-// Weights to blocks, for one out field (or one channel, for transposed blocks).
+    BlockLines(const Problem& p, const KernelOrbit& orbit, int first, int rows, int64_t outer, bool transposed) {
+        const BlockIndex index{p, transposed};
+        for (int i = 0; i < rows; ++i) {
+            const int rho = orbit.weight_irrep[first + i], k = orbit.weight_k[first + i], j = orbit.weight_j[first + i];
+            start[i] = transposed ? index(rho, outer, k, 0, j) : index(rho, 0, k, outer, j);
+            step[i] = (transposed ? index(rho, outer, k, 1, j) : index(rho, 1, k, outer, j)) - start[i];
+        }
+    }
+};
+
+// Weights to blocks, for one out field (or one channel, for transposed blocks). A vector runs along the rows of the transform.
 template <class T>
 void pack(const Problem& p, int64_t group, int64_t outer, bool transposed) {
+    constexpr int L = kLanes<T>;
     T* blocks = static_cast<T*>(p.packed) + group * p.blocks_size;
     const int64_t psi = group * p.weight_group_stride + outer * (transposed ? p.weight_channel_stride : p.weight_field_stride);
     const int64_t psi_step = transposed ? p.weight_field_stride : p.weight_channel_stride;
     const int64_t count = transposed ? p.out_fields : p.in_fields;
+    const bool same_type = p.weight.dtype == kDType<T>;
     for (int t = 0; t < p.orbit_count; ++t) {
         const KernelOrbit& orbit = p.orbits[t];
         for (int first = 0; first < orbit.weight_rows; first += kWeightRows) {
             const int rows = static_cast<int>(smaller(kWeightRows, orbit.weight_rows - first));
-            int64_t start[kWeightRows], step[kWeightRows];
-            for (int i = 0; i < rows; ++i) block_line(p, orbit, first + i, outer, transposed, start + i, step + i);
+            const BlockLines line(p, orbit, first, rows, outer, transposed);
+            const T* columns = static_cast<const T*>(orbit.weight_columns) + first;
             for (int64_t inner = 0; inner < count; ++inner) {
-                T sum[kWeightRows] = {};
-                for (int u = 0; u < orbit.weight_length; ++u) {
-                    const T value = read_value<T>(p.weight, psi + inner * psi_step + orbit.weight_index[u]);
-                    const double* column = orbit.weight_matrix + static_cast<int64_t>(u) * orbit.weight_rows + first;
-                    for (int i = 0; i < rows; ++i) sum[i] += static_cast<T>(column[i]) * value;
+                const int64_t origin = psi + inner * psi_step;
+                for (int v = 0; v < rows; v += L) {
+                    Vec<T> sum = zero<T>();
+                    for (int u = 0; u < orbit.weight_length; ++u) {
+                        const int64_t at = origin + orbit.weight_index[u];
+                        const T value = same_type ? static_cast<const T*>(p.weight.data)[at] : read_value<T>(p.weight, at);
+                        sum += broadcast<T>(value) * load(columns + static_cast<int64_t>(u) * orbit.weight_rows + v);
+                    }
+                    T row[L];
+                    store(row, sum);
+                    const int used = static_cast<int>(smaller(L, rows - v));
+                    for (int i = 0; i < used; ++i) blocks[line.start[v + i] + inner * line.step[v + i]] = row[i];
                 }
-                for (int i = 0; i < rows; ++i) blocks[start[i] + inner * step[i]] = sum[i];
             }
         }
     }
 }
 
-// Its adjoint: the weight gradient of one out field from the blocks' gradient. Taps outside the invariant support are left alone (zero).
+// Its adjoint: the weight gradient of one out field from the blocks' gradient. Taps outside the invariant support are left alone (zero). A
+// vector runs along the taps and group elements of an orbit.
 template <class T>
 void unpack(const Problem& p, int64_t group, int64_t field) {
+    constexpr int L = kLanes<T>;
     const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
     const int64_t psi = group * p.weight_group_stride + field * p.weight_field_stride;
     for (int t = 0; t < p.orbit_count; ++t) {
         const KernelOrbit& orbit = p.orbits[t];
         for (int first = 0; first < orbit.weight_rows; first += kWeightRows) {
             const int rows = static_cast<int>(smaller(kWeightRows, orbit.weight_rows - first));
-            int64_t start[kWeightRows], step[kWeightRows];
-            for (int i = 0; i < rows; ++i) block_line(p, orbit, first + i, field, false, start + i, step + i);
+            const BlockLines line(p, orbit, first, rows, field, false);
+            const T* matrix = static_cast<const T*>(orbit.weight_matrix) + static_cast<int64_t>(first) * orbit.weight_length;
             for (int64_t c = 0; c < p.in_fields; ++c) {
-                T value[kWeightRows];
-                for (int i = 0; i < rows; ++i) value[i] = blocks[start[i] + c * step[i]];
-                for (int u = 0; u < orbit.weight_length; ++u) {
-                    const double* column = orbit.weight_matrix + static_cast<int64_t>(u) * orbit.weight_rows + first;
-                    T* out = static_cast<T*>(p.weight_sums) + psi + c * p.weight_channel_stride + orbit.weight_index[u];
-                    for (int i = 0; i < rows; ++i) *out += static_cast<T>(column[i]) * value[i];
+                T* out = static_cast<T*>(p.weight_sums) + psi + c * p.weight_channel_stride;
+                for (int u = 0; u < orbit.weight_length; u += L) {
+                    Vec<T> sum = zero<T>();
+                    for (int i = 0; i < rows; ++i)
+                        sum += broadcast<T>(blocks[line.start[i] + c * line.step[i]]) * load(matrix + static_cast<int64_t>(i) * orbit.weight_length + u);
+                    T column[L];
+                    store(column, sum);
+                    const int used = static_cast<int>(smaller(L, orbit.weight_length - u));
+                    for (int i = 0; i < used; ++i) out[orbit.weight_index[u + i]] += column[i];
                 }
             }
         }
@@ -333,7 +376,7 @@ struct ForwardSpace {
     ForwardSpace(const Problem& p, void* workspace) {
         Arena<T> arena{static_cast<T*>(workspace)};
         tables = make_tables<T>(p, arena, workspace != nullptr);
-        padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane);
+        padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane + kLanes<T>);  // a row is written in whole vectors
         x_panel = arena.template take<T>(p.x_panel.size);
         y_panel = arena.template take<T>(p.y_panel.size);
         staging = arena.template take<T>(p.out_fields * p.order * kTile<T>);
@@ -359,12 +402,12 @@ void forward(const Problem& p, int64_t sample, int64_t group, int64_t band, void
     for (int64_t position = first * slice; position < end; position += kTile<T>) {
         const int64_t count = smaller(kTile<T>, end - position);
         const TileMap<T> map = map_tile<T>(p, position, count, first);
+        const TileValues<T> values = tile_values(p, sample, group, position, count, space.staging);
         for (int64_t c = 0; c < p.in_fields; c += p.channel_block) {
             const int64_t channels = smaller(p.channel_block, p.in_fields - c);
             transforms.analyse_channels(p, space.tables, map, space.padded + c * p.sources * p.padded.plane, channels, space.x_panel);
-            multiply_forward(p, blocks, space.x_panel, c, channels, space.y_panel);
+            multiply_forward(p, blocks, space.x_panel, c, channels, space.y_panel, values);
         }
-        const TileValues<T> values = tile_values(p, sample, group, position, count, space.staging);
         transforms.synthesise_fields(p, space.tables, space.y_panel, space.bias, values);
         if (values.data == space.staging) write_staged(p, sample, group, position, count, space.staging);
     }
@@ -428,7 +471,7 @@ struct WeightSpace {
         columns_tile = 0;
         for (int rho = 0; rho < p.irrep_count; ++rho) columns_tile += p.irreps[rho].rows * kTile<T> * p.blocks[rho].columns;
         tables = make_tables<T>(p, arena, workspace != nullptr);
-        padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane);
+        padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane + kLanes<T>);  // a row is written in whole vectors
         x_panel = arena.template take<T>(p.strip_tiles * p.x_panel.size);
         y_panel = arena.template take<T>(p.y_panel.size + kLanes<T> * kTile<T>);  // the last transposition reads past the last column
         staging = arena.template take<T>(p.out_fields * p.order * kTile<T>);

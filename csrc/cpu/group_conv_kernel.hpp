@@ -41,7 +41,8 @@ struct KernelOrbit {
 
     int weight_rows, weight_length;
     const int64_t* weight_index;  // (weight_length)
-    const double* weight_matrix;  // (weight_length, weight_rows)
+    const void* weight_matrix;    // (weight_rows, weight_length) in the compute type; a vector may be read at the last element
+    const void* weight_columns;   // its transpose
     const int* weight_irrep;      // weight rows (rho, j, k)
     const int* weight_j;
     const int* weight_k;

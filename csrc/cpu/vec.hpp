@@ -27,6 +27,9 @@
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
 
+ISOTYPIC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+ISOTYPIC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 template <class T>
 struct VecTraits;
 

@@ -41,6 +41,12 @@ struct SparseRows {
     std::vector<double> value;
 };
 
+// A matrix in both compute types, with room for a vector to be read at its last element.
+struct Rounded {
+    std::vector<double> wide;
+    std::vector<float> single;
+};
+
 struct TapOrbit {
     int length = 0;                     // values read per channel, |G/H|
     std::vector<int> source;            // (length): group channel of the input
@@ -56,7 +62,7 @@ struct TapOrbit {
     int weight_rows = 0;                                // sum over rho of dim * q
     std::vector<int> row_irrep, row_r, row_k;           // analysis rows (rho, r, k); k counts from the irrep's first column in the channel
     std::vector<int> weight_irrep, weight_j, weight_k;  // weight rows (rho, j, k), k likewise
-    std::vector<double> weight_columns;                 // weight_matrix transposed
+    Rounded weight_rounded, weight_columns;             // weight_matrix as the kernels read it, and transposed
     SparseRows sparse_analysis, sparse_adjoint;
 };
 

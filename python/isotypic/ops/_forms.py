@@ -25,6 +25,8 @@ def batch_shape(operator: str, tensors: dict[str, Any], trailing: Sequence[int])
     """The common batch of tensors whose last ``trailing`` axes are not part of it, all of one supported dtype."""
     check_tensors(operator, tensors)
     batches = [tensor.shape[: tensor.dim() - axes] for tensor, axes in zip(tensors.values(), trailing, strict=True)]
+    if batches[0] == batches[1]:
+        return batches[0]
     try:
         return torch.broadcast_shapes(*batches)
     except RuntimeError:

@@ -49,6 +49,8 @@ def form_action(p: Tensor, g: Tensor) -> Tensor:
     if isinstance(g, Tensor) and (g.dim() < 2 or g.shape[-2:] != (2, 2)):
         raise ValueError(f"form_action: g must have shape (..., 2, 2), got {tuple(g.shape)}")
     batch = _forms.batch_shape("form_action", {"p": p, "g": g}, (1, 2))
+    if len(batch) == 1 and p.dim() == 2 and g.dim() == 3 and p.shape[0] == g.shape[0]:
+        return act(p, g)
     width = p.shape[-1]
     forms = p.expand(*batch, width).reshape(-1, width)
     matrices = g.expand(*batch, 2, 2).reshape(-1, 2, 2)
