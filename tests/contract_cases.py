@@ -338,6 +338,18 @@ def _registered(field_type: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     )
 
 
+def _registered_grams() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
+    """Of the solver, whose input has to be positive; what else it guarantees is asked in ops/test_max_det_gram.py."""
+    root = torch.randn(2, 4, 4, dtype=torch.float64)
+    p = iso.ops.gram_to_form(root.mT @ root + torch.eye(4, dtype=torch.float64))
+    gram = iso.ops.max_det_gram(p).gram
+    return (
+        ("forms", "max_det", (p,)),
+        ("forms", "max_det_adjoint", (gram, torch.randn(2, 4, 4, dtype=torch.float64))),
+        ("forms", "max_det_solve", (gram, torch.randn(2, 7, dtype=torch.float64))),
+    )
+
+
 def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     p, g = action_inputs({})
     (f, weight), (h, _) = transvectants_inputs({}), transvectants_inputs({})
@@ -350,6 +362,7 @@ def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         ("forms", "transvectants_input", (f, weight, z, *settings)),
         ("forms", "transvectants_weight", (f, z, *settings)),
         ("forms", "transvectants_weight_polar", (f, h, z, *settings)),
+        *_registered_grams(),
     )
 
 

@@ -156,7 +156,8 @@ ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block,
         const T* q = static_cast<const T*>(problem.gram) + row * size;
         const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
         down[l] = power.down;
-        for (int i = 0; i < size; ++i) reinterpret_cast<T*>(gram)[i * L + l] = q[i] * power.down;
+        for (int i = 0; i < t.n; ++i)
+            for (int j = 0; j < t.n; ++j) reinterpret_cast<T*>(gram)[(i * t.n + j) * L + l] = T(0.5) * (q[i * t.n + j] * power.down + q[j * t.n + i] * power.down);
         for (int i = 0; i < length; ++i) reinterpret_cast<T*>(matrix)[i * L + l] = source[row * length + i];
     }
     max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? matrix : nullptr, matrix, result, Lanes<T>());

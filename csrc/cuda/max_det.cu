@@ -153,7 +153,7 @@ __global__ void adjoint(Problem problem) {
     const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form) + row * length;
     T *gram = work + at.size, *result = gram + size;
     const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
-    for (int i = team.rank(); i < size; i += team.size()) gram[i] = q[i] * power.down;
+    for (int i = team.rank(); i < size; i += team.size()) gram[i] = T(0.5) * (q[i] * power.down + q[i % t.n * t.n + i / t.n] * power.down);
     team.sync();
     max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
     T* out = static_cast<T*>(problem.out) + row * t.m;

@@ -30,7 +30,7 @@ namespace cpu {
 void max_det(const View& p, const View& tables, const View& solution);
 
 // gram (B, n, n), and either matrix (B, n, n) or form (B, m), the other undefined -> result (B, m):
-// Hess(gram)^-1 A(gram sym(matrix) gram), or Hess(gram)^-1 form; zeros where the Gram is zero.
+// Hess(gram)^-1 A(gram sym(matrix) gram), or Hess(gram)^-1 form, of the symmetric part of gram; zeros where the Gram is zero.
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result);
 
 }  // namespace cpu

@@ -133,6 +133,11 @@ def _transposes(matrix: Tensor) -> Tensor:
     return matrix + matrix.mT
 
 
+def _symmetric(matrix: Tensor) -> Tensor:
+    """The operators are functions of the symmetric parts of their matrices."""
+    return _transposes(matrix) / 2
+
+
 def _gram_of(solution: Tensor, p: Tensor) -> Tensor:
     n = p.shape[1] // 2 + 1
     return solution[:, : n * n].reshape(-1, n, n)
@@ -154,15 +159,15 @@ def _jvp_solve(tangents: Gradients, p: Tensor) -> Tensor | None:
 def _gram_gradient(gram: Tensor, z: Tensor, solved: Tensor, matrix: Tensor | None) -> Tensor:
     """The gradient in Q of <c, z>, with solved = Hess(Q)^-1 c, for z = Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r where G is None."""
     n = gram.shape[1]
-    inner = -hankel(z, n) if matrix is None else _transposes(matrix) / 2 - hankel(z, n)
-    return _transposes(hankel(solved, n) @ gram @ inner)
+    inner = -hankel(z, n) if matrix is None else _symmetric(matrix) - hankel(z, n)
+    return _transposes(hankel(solved, n) @ _symmetric(gram) @ inner)
 
 
 def _backward_adjoint(needs: Sequence[bool], grad: Tensor, z: Tensor, gram: Tensor, matrix: Tensor) -> Gradients:
-    solved = max_det_solve(gram, grad)
+    solved, symmetric = max_det_solve(gram, grad), _symmetric(gram)
     return (
         _gram_gradient(gram, z, solved, matrix) if needs[0] else None,
-        gram @ hankel(solved, gram.shape[1]) @ gram if needs[1] else None,
+        symmetric @ hankel(solved, gram.shape[1]) @ symmetric if needs[1] else None,
     )
 
 
@@ -170,8 +175,8 @@ def _jvp_adjoint(tangents: Gradients, gram: Tensor, matrix: Tensor) -> Tensor | 
     change, total = tangents[0], None if tangents[1] is None else max_det_adjoint(gram, tangents[1])
     if change is not None:
         n = gram.shape[1]
-        inner = _transposes(matrix) / 2 - hankel(max_det_adjoint(gram, matrix), n)
-        term = max_det_solve(gram, antidiagonal_sums(_transposes(change @ inner @ gram), n))
+        inner = _symmetric(matrix) - hankel(max_det_adjoint(gram, matrix), n)
+        term = max_det_solve(gram, antidiagonal_sums(_transposes(_symmetric(change) @ inner @ _symmetric(gram)), n))
         total = term if total is None else total + term
     return total
 
@@ -186,7 +191,7 @@ def _jvp_hessian_solve(tangents: Gradients, gram: Tensor, form: Tensor) -> Tenso
     if change is not None:
         n = gram.shape[1]
         inner = hankel(max_det_solve(gram, form), n)
-        term = -max_det_solve(gram, antidiagonal_sums(_transposes(change @ inner @ gram), n))
+        term = -max_det_solve(gram, antidiagonal_sums(_transposes(_symmetric(change) @ inner @ _symmetric(gram)), n))
         total = term if total is None else total + term
     return total
 
