@@ -1,7 +1,8 @@
 """The Gram matrix of largest determinant of 10,000 forms, one thread.
 
-Baselines in the same run: torch's forward of the MLP (100, 1000) of Lawrence & Harris (2024), which was trained to imitate the solver, on the
-same batch in float32, which is its fastest; and the same problem by cvxpy with Clarabel and SCS, one form after the other, as users call it.
+Baselines in the same run: torch's forward of the MLP (100, 1000) of Lawrence & Harris (2024), which was trained to imitate the solver, on
+the same batch in float32, which is its fastest; and the same problem by cvxpy with Clarabel and SCS, one form after the other, as users
+call it.
 """
 
 from __future__ import annotations

@@ -102,5 +102,5 @@ def test_circle_bounds(degree: int) -> None:
         assert (low <= values.amin(1) + 1e-12).all() and (high >= values.amax(1) - 1e-12).all()
         if excess:
             assert (values.amin(1) - low <= excess * span + 1e-12).all()
-    with pytest.raises(ValueError, match="^circle_bounds: samples must be more than 2 d"):
+    with pytest.raises(ValueError, match=r"^circle_bounds: samples must be more than 2 d"):
         iso.sl2.circle_bounds(p, degree)
