@@ -1,10 +1,10 @@
-// The Gram matrix of largest determinant of a positive binary form: Newton's method on the dual, in samples on the circle. See csrc/ops/max_det.hpp
-// for the formulas. One source for both backends: `Real` is a vector of lanes (one polynomial each) on a CPU and a number on a device, `Team` is who
-// works on one polynomial: a vector or a thread by itself, or the lanes of a warp with the arrays in shared memory.
-//
-// Sizes: degree 2 d, n = d + 1 (side of the Gram), m = 2 d + 1 (coefficients, nodes). Operations of one step, in multiply-adds: moments m^2,
-// Cholesky of H n^3 / 6, X m n^2 / 2, K m^2 n / 2, Cholesky of K o K m^3 / 6, two substitutions m^2; about 5.5 n^3 in all: 330 at degree 6, 1,200 at
-// degree 10, 8,100 at degree 20, 5e4 at degree 40. Moments instead of sums of v v^T make H quadratic in n.
+// The Gram matrix of largest determinant of a positive binary form: Newton's method on the dual, in samples on the circle. See
+// csrc/ops/max_det.hpp for the formulas. One source for both backends: `Real` is a vector of lanes (one polynomial each) on a CPU and a
+// number on a device, `Team` is who works on one polynomial: a vector or a thread by itself, or the lanes of a warp with the arrays in
+// shared memory.
+// Sizes: degree 2 d, n = d + 1 (side of the Gram), m = 2 d + 1 (coefficients, nodes). Operations of one step, in multiply-adds: moments
+// m^2, Cholesky of H n^3 / 6, X m n^2 / 2, K m^2 n / 2, Cholesky of K o K m^3 / 6, two substitutions m^2; about 5.5 n^3 in all: 330 at
+// degree 6, 1,200 at degree 10, 8,100 at degree 20, 5e4 at degree 40. Moments instead of sums of v v^T make H quadratic in n.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@
 
 namespace isotypic::max_det {
 
-// Where each table of a degree lies in the one array that holds them (ops/_circle.py writes it). Constants of the degree, shared by all polynomials.
+// Where each table of a degree lies in the one array that holds them (ops/_circle.py writes it). Constants of the degree, shared by all
+// polynomials.
 struct Tables {
     int d, n, m;
     int samples;    // (m, m): monomials x^k y^(2d - k) at node s
@@ -47,8 +48,8 @@ enum Status { kSolved = 0, kNotPositive = 1, kUndecided = 2, kInvalid = 3 };
 
 constexpr int kMaxIterations = 100;
 
-// Tolerances by precision: the Newton decrement at which the last step is taken, below which rounding may end the iteration, and the largest relative
-// residual p(theta_s) - A(Q)(theta_s) that counts as solved.
+// Tolerances by precision: the Newton decrement at which the last step is taken, below which rounding may end the iteration, and the
+// largest relative residual p(theta_s) - A(Q)(theta_s) that counts as solved.
 template <class T>
 struct Tolerance;
 template <>
@@ -79,13 +80,13 @@ template <class Team, class Real, class Other>
 HOST_DEVICE ALWAYS_INLINE void dots(Real (&sum)[Team::kRows], const Real* a, int stride, const Other* b, int length) {
     for (int k = 0; k < length; ++k) {
         const Other right = b[k];
-ISOTYPIC_UNROLL
+        ISOTYPIC_UNROLL
         for (int r = 0; r < Team::kRows; ++r) sum[r] += a[r * stride + k] * right;
     }
 }
 
-// Lower Cholesky factor in place of the lower triangle of a (size, size); the diagonal holds the reciprocals of the factor's. Lanes of `ok` become 0 where a
-// pivot is not positive; their factor is finite and means nothing.
+// Lower Cholesky factor in place of the lower triangle of a (size, size); the diagonal holds the reciprocals of the factor's. Lanes of `ok`
+// become 0 where a pivot is not positive; their factor is finite and means nothing.
 template <class Team, class Real>
 HOST_DEVICE ALWAYS_INLINE void cholesky(Real* a, int stride, int size, const Team& team, Real& ok) {
     constexpr int R = Team::kRows;
@@ -94,7 +95,7 @@ HOST_DEVICE ALWAYS_INLINE void cholesky(Real* a, int stride, int size, const Tea
         for (int i = j + R * team.rank(); i < size; i += R * team.size()) {
             Real sum[R] = {};
             dots<Team>(sum, a + i * stride, stride, a + j * stride, j);
-ISOTYPIC_UNROLL
+            ISOTYPIC_UNROLL
             for (int r = 0; r < R; ++r) a[(i + r) * stride + j] -= sum[r];
         }
         team.sync();
@@ -163,7 +164,7 @@ HOST_DEVICE ALWAYS_INLINE void factor(const Tables& t, const T* tables, Real* wo
         for (int i = 0; i < t.n; ++i) {
             Real sum[R] = {};
             dots<Team>(sum, X, t.n, H + i * t.n, i);
-ISOTYPIC_UNROLL
+            ISOTYPIC_UNROLL
             for (int r = 0; r < R; ++r) {
                 const int row = s + r < t.m ? s + r : t.m - 1;
                 X[r * t.n + i] = (basis[row * t.n + i] - sum[r]) * H[i * t.n + i];
@@ -186,7 +187,8 @@ struct Report {
     Real status, iterations, least, where;
 };
 
-// From the coefficients in work[p] (scaled by a power of two, finite or zero where `valid` is 0) to the optimum: X and the factor of H at the end.
+// From the coefficients in work[p] (scaled by a power of two, finite or zero where `valid` is 0) to the optimum: X and the factor of H at
+// the end.
 template <class Team, class Real, class T>
 HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, Real* work, const Team& team, Real valid) {
     constexpr int R = Team::kRows;
@@ -223,7 +225,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
             for (int c = 0; c < s + R && c < t.m; ++c) {
                 Real sum[R] = {};
                 dots<Team>(sum, X + s * t.n, t.n, X + c * t.n, t.n);
-ISOTYPIC_UNROLL
+                ISOTYPIC_UNROLL
                 for (int r = 0; r < R; ++r) {
                     if (c == s + r) g[c] = p[c] - sum[r];
                     K[(s + r) * t.m + c] = sum[r] * sum[r];
@@ -240,7 +242,9 @@ ISOTYPIC_UNROLL
         active = ok > zero && decrement < one / Tolerance<T>::decrement / Tolerance<T>::decrement ? active : zero;
         for (int s = team.rank(); s < t.m; s += team.size()) w[s] = active > zero ? w[s] - step * g[s] : w[s];
         iterations += active;
-        const Real rounding = previous > zero && decrement * 4 > previous && decrement < zero + Tolerance<T>::rounding * Tolerance<T>::rounding ? zero : active;
+        const Real rounding =
+            previous > zero && decrement * 4 > previous && decrement < zero + Tolerance<T>::rounding * Tolerance<T>::rounding ? zero
+                                                                                                                              : active;
         active = decrement < zero + Tolerance<T>::decrement * Tolerance<T>::decrement ? zero : rounding;
         previous = decrement;
         team.sync();
@@ -257,13 +261,13 @@ ISOTYPIC_UNROLL
     return {status, iterations, least, where};
 }
 
-// The Gram in monomials, gram (n, n) = change^T H^-1 change, corrected to A(gram) = `form` (the coefficients) along the one subspace of Grams that
-// SL(2) maps to itself. Lanes of `ok` become 0 where it is not positive after the correction, which happens next to the boundary. Y overwrites work[X];
-// the Gram is written to work[K], its factor to work[H].
+// The Gram in monomials, gram (n, n) = change^T H^-1 change, corrected to A(gram) = `form` (the coefficients) along the one subspace of
+// Grams that SL(2) maps to itself. Lanes of `ok` become 0 where it is not positive after the correction, which happens next to the
+// boundary. Y overwrites work[X]; the Gram is written to work[K], its factor to work[H].
 template <class Team, class Real, class T>
 HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, const Team& team, Real& ok) {
     const Layout<Team> at(t);
-    Real *H = work + at.H;
+    Real* H = work + at.H;
     Real *Y = work + at.X, *Q = work + at.K;
     const T *change = tables + t.change, *spread = tables + t.spread;
     for (int k = team.rank(); k < t.n; k += team.size())  // row k of Y: L^-1 (column k of change)
@@ -293,11 +297,11 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
     return Q;
 }
 
-// result (m) = Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r where G is null; Hess(Q) y = A(Q Hankel(y) Q), all in monomials. Q and G (n, n) in units of
-// Real; G is symmetrised. `work` has Layout's arrays; lanes whose Hessian is not positive (a Gram of zeros) get zeros.
+// result (m) = Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r where G is null; Hess(Q) y = A(Q Hankel(y) Q), all in monomials. Q and G (n, n) in
+// units of Real; G is symmetrised. `work` has Layout's arrays; lanes whose Hessian is not positive (a Gram of zeros) get zeros.
 template <class Team, class Real, class T>
-HOST_DEVICE ALWAYS_INLINE void adjoint(const Tables& t, const T* tables, Real* work, const Real* Q, const Real* G, const Real* r, Real* result,
-                                       const Team& team) {
+HOST_DEVICE ALWAYS_INLINE void adjoint(const Tables& t, const T* tables, Real* work, const Real* Q, const Real* G, const Real* r,
+                                       Real* result, const Team& team) {
     constexpr int R = Team::kRows;
     const Layout<Team> at(t);
     const T* monomials = tables + t.monomials;
@@ -326,7 +330,7 @@ HOST_DEVICE ALWAYS_INLINE void adjoint(const Tables& t, const T* tables, Real* w
         for (int c = 0; c < s + R && c < t.m; ++c) {
             Real sum[R] = {};
             dots<Team>(sum, P + s * t.n, t.n, monomials + c * t.n, t.n);
-ISOTYPIC_UNROLL
+            ISOTYPIC_UNROLL
             for (int i = 0; i < R; ++i) K[(s + i) * t.m + c] = sum[i] * sum[i];
         }
     team.sync();

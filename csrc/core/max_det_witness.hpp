@@ -1,4 +1,5 @@
-// A point of the circle where a binary form is not positive, searched for one form that the solver gave up: samples, then every local minimum of them.
+// A point of the circle where a binary form is not positive, searched for one form that the solver gave up: samples, then every local
+// minimum of them.
 #pragma once
 
 #include <cmath>
@@ -7,8 +8,8 @@
 
 namespace isotypic::max_det {
 
-// sum_k p_k x^k y^(degree - k), by Horner in the quotient of the smaller coordinate by the larger; the power of the larger one is positive for even
-// degree, so that the sign is right without it.
+// sum_k p_k x^k y^(degree - k), by Horner in the quotient of the smaller coordinate by the larger; the power of the larger one is positive
+// for even degree, so that the sign is right without it.
 template <class T>
 HOST_DEVICE double sign_value(const T* p, int degree, double x, double y) {
     const bool flip = std::abs(x) > std::abs(y);

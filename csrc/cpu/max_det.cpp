@@ -1,4 +1,5 @@
-// Driver of the CPU kernels of max_det: blocks of as many polynomials as a vector has lanes, handed to the threads; witnesses for what has no Gram.
+// Driver of the CPU kernels of max_det: blocks of as many polynomials as a vector has lanes, handed to the threads; witnesses for what has
+// no Gram.
 #include "ops/max_det.hpp"
 
 #include <algorithm>
@@ -19,12 +20,16 @@ const MaxDetKernels& kernels(DType dtype) {
     const auto& set = [] -> const MaxDetKernelSet& {
         switch (isa()) {
 #if defined(__x86_64__)
-            case Isa::avx512: return avx512::max_det_kernels();
-            case Isa::avx2: return avx2::max_det_kernels();
+            case Isa::avx512:
+                return avx512::max_det_kernels();
+            case Isa::avx2:
+                return avx2::max_det_kernels();
 #elif defined(__aarch64__)
-            case Isa::neon: return neon::max_det_kernels();
+            case Isa::neon:
+                return neon::max_det_kernels();
 #endif
-            default: return scalar::max_det_kernels();
+            default:
+                return scalar::max_det_kernels();
         }
     }();
     return dtype == DType::float64 ? set.float64 : set.float32;

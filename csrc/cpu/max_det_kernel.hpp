@@ -14,7 +14,7 @@ struct MaxDetProblem {
 
 struct MaxDetKernels {
     int lanes;
-    int64_t (*workspace)(int d);  // bytes of one block
+    int64_t (*workspace)(int d);                                            // bytes of one block
     void (*solve)(const MaxDetProblem&, int64_t block, void* workspace);    // polynomials block lanes .. block lanes + lanes - 1
     void (*adjoint)(const MaxDetProblem&, int64_t block, void* workspace);  // the same rows of the derivative
 };
@@ -24,14 +24,26 @@ struct MaxDetKernelSet {
 };
 
 #if defined(__x86_64__)
-namespace scalar { const MaxDetKernelSet& max_det_kernels(); }
-namespace avx2 { const MaxDetKernelSet& max_det_kernels(); }
-namespace avx512 { const MaxDetKernelSet& max_det_kernels(); }
+namespace scalar {
+const MaxDetKernelSet& max_det_kernels();
+}
+namespace avx2 {
+const MaxDetKernelSet& max_det_kernels();
+}
+namespace avx512 {
+const MaxDetKernelSet& max_det_kernels();
+}
 #elif defined(__aarch64__)
-namespace scalar { const MaxDetKernelSet& max_det_kernels(); }
-namespace neon { const MaxDetKernelSet& max_det_kernels(); }
+namespace scalar {
+const MaxDetKernelSet& max_det_kernels();
+}
+namespace neon {
+const MaxDetKernelSet& max_det_kernels();
+}
 #else
-namespace scalar { const MaxDetKernelSet& max_det_kernels(); }
+namespace scalar {
+const MaxDetKernelSet& max_det_kernels();
+}
 #endif
 
 }  // namespace isotypic::cpu

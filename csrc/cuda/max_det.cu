@@ -1,13 +1,15 @@
 // max_det on a device: the source of core/max_det.hpp, with a polynomial to each thread up to n = 6 and to each warp above.
 //
-//     thread   up to degree 10: all arrays in local memory, at most 3 KB in float64; threads of a warp run in lockstep as the lanes of a vector do, and
+//     thread   up to degree 10: all arrays in local memory, at most 3 KB in float64; threads of a warp run in lockstep as the lanes of a
+//     vector do, and
 //              iterate as often as the slowest of them
-//     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a factor are dealt to
+//     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a factor
+//     are dealt to
 //              the lanes, with two barriers of the warp for each column
 //
-// No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in core/max_det.hpp; a batch of
-// 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and roots decide.
-// Nothing here has been measured on a device yet; the emulation checks the arithmetic.
+// No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in core/max_det.hpp; a
+// batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
+// roots decide. Nothing here has been measured on a device yet; the emulation checks the arithmetic.
 #include "ops/max_det.hpp"
 
 #include <cmath>
@@ -22,8 +24,8 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kThreadSide = 6;          // the largest n of a thread
-constexpr int kThreadNumbers = 400;     // of its arrays
+constexpr int kThreadSide = 6;       // the largest n of a thread
+constexpr int kThreadNumbers = 400;  // of its arrays
 constexpr int kThreadsPerBlock = 64;
 
 struct Arithmetic {
@@ -177,7 +179,8 @@ void run(const char* name, bool derivative, const Problem& problem, void* stream
         launch(name, derivative ? adjoint<T, ThreadTeam> : solve<T, ThreadTeam>, grid, kThreadsPerBlock, 0, stream, problem);
     } else {
         const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, static_cast<unsigned>(problem.batch), 32, bytes, stream, problem);
+        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, static_cast<unsigned>(problem.batch), 32, bytes, stream,
+               problem);
     }
 }
 
@@ -196,7 +199,8 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
     problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
     problem.matrix = matrix.defined() ? matrix.data : nullptr;
     problem.form = form.defined() ? form.data : nullptr;
-    gram.dtype == DType::float64 ? run<double>("max_det_adjoint", true, problem, stream) : run<float>("max_det_adjoint", true, problem, stream);
+    gram.dtype == DType::float64 ? run<double>("max_det_adjoint", true, problem, stream)
+                                 : run<float>("max_det_adjoint", true, problem, stream);
 }
 
 }  // namespace cuda
