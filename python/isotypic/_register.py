@@ -120,27 +120,29 @@ def _node(
     compute: Callable[..., Tensor],
     backward: Callable[..., Gradients],
     jvp: Callable[..., Tensor | None],
+    linear: int,
     saves_output: bool,
 ) -> type:
     """The autograd.Function around ``compute``."""
+    kept = tensors - linear
 
     def node_forward(ctx: Any, *args: Any) -> Tensor:
         ctx.set_materialize_grads(False)
         output = compute(*args)
-        ctx.save_for_backward(*((output,) if saves_output else ()), *args[:tensors])
-        ctx.save_for_forward(*args[:tensors])
-        ctx.settings = args[tensors:]
+        ctx.save_for_backward(*((output,) if saves_output else ()), *args[:kept])
+        ctx.save_for_forward(*args[:kept])
+        ctx.rest = (None,) * linear + args[tensors:]
         return output
 
     def node_backward(ctx: Any, grad: Tensor | None) -> Gradients:
         none = (None,) * len(ctx.needs_input_grad)
         if grad is None:
             return none
-        grads = tuple(backward(ctx.needs_input_grad, grad, *ctx.saved_tensors, *ctx.settings))
+        grads = tuple(backward(ctx.needs_input_grad, grad, *ctx.saved_tensors, *ctx.rest))
         return grads + none[len(grads) :]
 
     def node_jvp(ctx: Any, *tangents: Any) -> Tensor | None:
-        return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.settings)
+        return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.rest)
 
     members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward), "jvp": staticmethod(node_jvp)}
     return type(name, (_Function,), members)
@@ -154,6 +156,7 @@ def define(
     backward: Callable[..., Gradients],
     vmap: Callable[..., tuple[Tensor, int | None]],
     jvp: Callable[..., Tensor | None] | None = None,
+    linear: int = 0,
     saves_output: bool = False,
     sixteen_bit: bool = True,
 ) -> Callable[..., Tensor]:
@@ -169,6 +172,8 @@ def define(
         vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
         jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
             tensor.
+        linear: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
+            find None in their places.
         saves_output: the backward formula needs the output too, and gets it before the arguments: ``backward(needs, grad, output,
             *arguments)``. It is differentiable there.
         sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
@@ -193,8 +198,8 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, saves_output)
-    eager_node = _node(name, tensors, eager, backward, jvp, saves_output)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, linear, saves_output)
+    eager_node = _node(name, tensors, eager, backward, jvp, linear, saves_output)
 
     def autograd_kernel(*args: Any) -> Tensor:
         if torch._C._are_functorch_transforms_active():
