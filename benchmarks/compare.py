@@ -1,6 +1,7 @@
 """Ours against baselines in one run: every round times each baseline once and ours once, so that a change of the machine's pace meets all.
 
-Times are CPU seconds of the one thread that works (`time.thread_time`), which other processes disturb least; the figure is the ratio of medians.
+Times are CPU seconds of the one thread that works (`time.thread_time`), which other processes disturb least; the figure is the ratio of
+medians.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 TIMER = time.thread_time
 
 
-def compare(benchmark: Any, ours: Callable[[], Any], baselines: dict[str, Callable[[], Any]], *, seconds: float = 3.0, least: int = 7) -> float:
+def compare(
+    benchmark: Any, ours: Callable[[], Any], baselines: dict[str, Callable[[], Any]], *, seconds: float = 3.0, least: int = 7
+) -> float:
     """Times `ours` with pytest-benchmark and the baselines in between; returns and records strongest baseline / ours."""
     times: dict[str, list[float]] = {name: [] for name in baselines}
 

@@ -28,7 +28,9 @@ def collect(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
         info = entry["extra_info"]
         if info.get("direction") in DIRECTIONS:
             size = "x".join([str(info["kernel"])] * (3 if info["group"] in ("O", "Oh") else 2))
-            case = cases.setdefault(f"{info['group']} {size}", {}).setdefault(info["direction"], {"fields": [], "ratio": [], "bound": info["bound"]})
+            case = cases.setdefault(f"{info['group']} {size}", {}).setdefault(
+                info["direction"], {"fields": [], "ratio": [], "bound": info["bound"]}
+            )
             case["fields"].append(info["fields"])
             case["ratio"].append(info["ratio"])
     return cases
@@ -47,7 +49,9 @@ def main() -> None:
             case = directions[direction]
             at = place + (k - 0.5) * 0.36
             axes.bar(at, geometric_mean(case["ratio"]), 0.34, color=colour, label=direction if place == 0 else None)
-            axes.scatter([at] * len(case["ratio"]), case["ratio"], color="black", s=9, zorder=3, label="each width" if place + k == 0 else None)
+            axes.scatter(
+                [at] * len(case["ratio"]), case["ratio"], color="black", s=9, zorder=3, label="each width" if place + k == 0 else None
+            )
         bound = next(iter(directions.values()))["bound"]
         axes.hlines(bound, place - 0.4, place + 0.4, color="grey", linestyle=":", label="multiply-adds saved" if place == 0 else None)
         row = "  ".join(f"{d}: {geometric_mean(c['ratio']):.2f}x {[round(r, 2) for r in c['ratio']]}" for d, c in directions.items())
@@ -56,7 +60,11 @@ def main() -> None:
     axes.set_xticks(range(len(cases)), list(cases))
     axes.set_ylabel("times faster than the dense convolution")
     cpu = results["machine_info"].get("cpu", {}).get("brand_raw", "")
-    axes.set_title(f"Group convolution against conv2d / conv3d on the expanded bank, float32, one thread ({cpu}, {results['machine_info']['cpu_isa']})", fontsize=9)
+    axes.set_title(
+        "Group convolution against conv2d / conv3d on the expanded bank, float32, one thread "
+        f"({cpu}, {results['machine_info']['cpu_isa']})",
+        fontsize=9,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(picture, dpi=150)

@@ -279,7 +279,8 @@ def program_of(circuit: Circuit) -> Program:
 
 
 def statements(program: Program) -> list[str]:
-    """C++ statements. An input is loaded before its first use; an output is stored as soon as its own place was loaded, so that both may be one array."""
+    """C++ statements. An input is loaded before its first use; an output is stored as soon as its own place was loaded, so that both may be
+    one array."""
     circuit, polarity = program.circuit, program.polarity
     places: dict[int, list[Term]] = {}
     for output, (node, sign) in enumerate(program.outputs):
@@ -356,7 +357,8 @@ def generate() -> dict[Path, str]:
         "//\n"
         "//     analysis:   out(i, sum_h F[i, h] in(h))          synthesis:   out(h, sum_i F[i, h] in(i))\n"
         "//\n"
-        "// Each in(h) is asked for just before its first use and each out(i) given once, as soon as in(i) has been asked for: loads, additions and\n"
+        "// Each in(h) is asked for just before its first use and each out(i) given once, as soon as in(i) has been asked for: loads, "
+        "additions and\n"
         "// stores run beside each other, and `in` and `out` may be one array (the overloads on V*).\n"
         "//\n"
         "// V is a floating-point or vector type with + and -, S a scalar type: S * V is a V. Statements are ordered so that few values\n"

@@ -1,7 +1,8 @@
 """Group convolution against torch's convolution on the already expanded filter bank.
 
-float32, one thread, batch 8, padding "same". The baseline is given its bank ready-made (what every other library has to build first) and is run
-in both memory layouts; the faster one counts. `bound` is the ratio of multiply-adds: what a perfect implementation of both would show.
+float32, one thread, batch 8, padding "same". The baseline is given its bank ready-made (what every other library has to build first) and
+is run in both memory layouts; the faster one counts. `bound` is the ratio of multiply-adds: what a perfect implementation of both would
+show.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def record(benchmark: Any, name: str, kernel: int, fields: int, direction: str) 
     benchmark.extra_info.update(group=name, kernel=kernel, fields=fields, direction=direction, bound=bound(group, kernel))
 
 
-def operands(name: str, kernel: int, fields: int, batch: int = BATCH, size: int | None = None) -> tuple[iso.groups.Group, torch.Tensor, torch.Tensor]:
+def operands(
+    name: str, kernel: int, fields: int, batch: int = BATCH, size: int | None = None
+) -> tuple[iso.groups.Group, torch.Tensor, torch.Tensor]:
     group = iso.groups.get(name)
     spatial = (size or SIZE[group.dim],) * group.dim
     x = torch.randn(batch, fields, group.order, *spatial)
@@ -55,7 +58,9 @@ def operands(name: str, kernel: int, fields: int, batch: int = BATCH, size: int 
     return group, x, weight
 
 
-def layouts(group: iso.groups.Group, x: torch.Tensor, weight: torch.Tensor) -> dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor]]:
+def layouts(
+    group: iso.groups.Group, x: torch.Tensor, weight: torch.Tensor
+) -> dict[str, tuple[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor]]:
     convolution = F.conv2d if group.dim == 2 else F.conv3d
     last = torch.channels_last if group.dim == 2 else torch.channels_last_3d
     flat, bank = x.flatten(1, 2).contiguous(), filter_bank(weight, group=group.key).contiguous()

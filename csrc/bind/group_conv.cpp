@@ -1,5 +1,5 @@
-// Python to kernels for group_conv: the last line of defence. What the Python side promised (ops/_arguments.py words the errors) is checked again,
-// because a wrong shape here would be a wild read.
+// Python to kernels for group_conv: the last line of defence. What the Python side promised (ops/_arguments.py words the errors) is checked
+// again, because a wrong shape here would be a wild read.
 #include "ops/group_conv.hpp"
 
 #include <pybind11/numpy.h>
@@ -57,7 +57,8 @@ GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, 
                           const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
     GroupConvShape shape;
     shape.batch = batch, shape.in_fields = in_fields, shape.out_fields = out_fields, shape.groups = groups;
-    if (groups < 1 || in_fields % groups || out_fields % groups) throw py::value_error("GroupConvShape: groups must divide in_fields and out_fields");
+    if (groups < 1 || in_fields % groups || out_fields % groups)
+        throw py::value_error("GroupConvShape: groups must divide in_fields and out_fields");
     for (int i = 0; i < 3; ++i) {
         shape.in_size[i] = in_size[i], shape.out_size[i] = out_size[i], shape.kernel[i] = kernel[i];
         shape.stride[i] = stride[i], shape.padding[i] = padding[i], shape.dilation[i] = dilation[i];
@@ -67,7 +68,9 @@ GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, 
     return shape;
 }
 
-[[noreturn]] void mismatch(const char* what) { throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and shape"); }
+[[noreturn]] void mismatch(const char* what) {
+    throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and shape");
+}
 
 [[noreturn]] void refuse_cuda(const char* name) {
     throw std::runtime_error(std::string(name) + ": this build of isotypic has no CUDA kernels; it is built with them where nvcc is found");
@@ -82,9 +85,10 @@ View field_view(const View& view, int spatial, int64_t fields, int64_t group, in
     for (int i = 2; i < 6; ++i) out.sizes[i] = 1, out.strides[i] = 0;
     if (has_group) out.sizes[2] = view.sizes[2], out.strides[2] = view.strides[2];
     const int first = view.ndim - spatial, target[3][3] = {{5, 0, 0}, {3, 5, 0}, {3, 4, 5}};
-    for (int i = 0; i < spatial; ++i) out.sizes[target[spatial - 1][i]] = view.sizes[first + i], out.strides[target[spatial - 1][i]] = view.strides[first + i];
-    const bool fits = out.sizes[0] == batch && out.sizes[1] == fields && out.sizes[2] == group && out.sizes[3] == size[0] && out.sizes[4] == size[1] &&
-                      out.sizes[5] == size[2];
+    for (int i = 0; i < spatial; ++i)
+        out.sizes[target[spatial - 1][i]] = view.sizes[first + i], out.strides[target[spatial - 1][i]] = view.strides[first + i];
+    const bool fits = out.sizes[0] == batch && out.sizes[1] == fields && out.sizes[2] == group && out.sizes[3] == size[0] &&
+                      out.sizes[4] == size[1] && out.sizes[5] == size[2];
     if (!fits) mismatch(name);
     return out;
 }
@@ -95,16 +99,20 @@ struct Arguments {
     cuda::Context context;
 };
 
-Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
-                bool writes_x, py::handle context) {
+Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias,
+                py::handle y, bool writes_x, py::handle context) {
+    join_torch_threads();
     const Tensor tensor_x = to_tensor(x), tensor_weight = to_tensor(weight), tensor_y = to_tensor(y);
     Arguments out;
+    for (int i = 0; i < 3; ++i)
+        if (plan.last_tap[i] >= shape.kernel[i]) mismatch("the kernel of the shape");
     const int spatial = tensor_y.view.ndim - 3;
     if (spatial < 1 || spatial > 3) mismatch("y");
     out.x = field_view(tensor_x.view, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
     out.y = field_view(tensor_y.view, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
     out.weight = tensor_weight.view;
-    if (out.weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(out.weight)) mismatch("weight");
+    if (out.weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(out.weight))
+        mismatch("weight");
     if (!is_contiguous(tensor_y.view)) mismatch("the memory layout of y");
     if (writes_x && !is_contiguous(tensor_x.view)) mismatch("the memory layout of x");
     auto same_place = [&](const Tensor& t) {
@@ -113,7 +121,9 @@ Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShap
     if (!same_place(tensor_weight) || !same_place(tensor_y)) mismatch("the device or dtype of a tensor");
     if (!bias.is_none()) {
         const Tensor tensor_bias = to_tensor(bias);
-        if (tensor_bias.view.ndim != 1 || tensor_bias.view.sizes[0] != shape.out_fields || !is_contiguous(tensor_bias.view) || !same_place(tensor_bias)) mismatch("bias");
+        if (tensor_bias.view.ndim != 1 || tensor_bias.view.sizes[0] != shape.out_fields || !is_contiguous(tensor_bias.view) ||
+            !same_place(tensor_bias))
+            mismatch("bias");
         out.bias = tensor_bias.view;
     }
     out.on_cuda = tensor_x.on_cuda;
@@ -126,10 +136,11 @@ Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShap
     return out;
 }
 
-void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y, py::handle context) {
+void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
+             py::handle context, cpu::GroupConvBlocks* kept) {
     const Arguments a = check("group_conv", plan, shape, x, weight, bias, y, false, context);
     const py::gil_scoped_release release;
-    if (!a.on_cuda) return cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y);
+    if (!a.on_cuda) return cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, kept);
     if constexpr (kWithCuda) cuda::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, a.context);
 }
 
@@ -140,7 +151,8 @@ void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handl
     if constexpr (kWithCuda) cuda::group_conv_transpose(plan, shape, a.y, a.weight, a.x, a.context);
 }
 
-void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight, py::handle context) {
+void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight,
+                     py::handle context) {
     const Arguments a = check("group_conv_weight", plan, shape, x, weight, py::none(), y, false, context);
     const py::gil_scoped_release release;
     if (!a.on_cuda) return cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight);
@@ -162,8 +174,10 @@ int64_t workspace(const GroupConvPlan& plan, const GroupConvShape& shape, const 
         {"group_conv", cuda::Pass::forward}, {"group_conv_transpose", cuda::Pass::transpose}, {"group_conv_weight", cuda::Pass::weight}};
     const auto found_dtype = dtypes.find(dtype);
     const auto found_pass = passes.find(kernel);
-    if (found_dtype == dtypes.end()) throw py::value_error("group_conv_workspace: dtype must be float32, float64, bfloat16 or float16, got " + dtype);
-    if (found_pass == passes.end()) throw py::value_error("group_conv_workspace: kernel must be the name of one of the three, got " + kernel);
+    if (found_dtype == dtypes.end())
+        throw py::value_error("group_conv_workspace: dtype must be float32, float64, bfloat16 or float16, got " + dtype);
+    if (found_pass == passes.end())
+        throw py::value_error("group_conv_workspace: kernel must be the name of one of the three, got " + kernel);
     if constexpr (kWithCuda) return cuda::group_conv_workspace(plan, shape, found_dtype->second, found_pass->second);
     refuse_cuda("group_conv_workspace");
 }
@@ -171,14 +185,20 @@ int64_t workspace(const GroupConvPlan& plan, const GroupConvShape& shape, const 
 }  // namespace
 
 void bind_group_conv(py::module_& m) {
-    py::class_<GroupConvPlan, std::shared_ptr<GroupConvPlan>>(m, "GroupConvPlan", "The part of a group convolution that depends on group, field and kernel box.")
+    py::class_<GroupConvPlan, std::shared_ptr<GroupConvPlan>>(
+        m, "GroupConvPlan", "The part of a group convolution that depends on group, field and kernel box.")
         .def(py::init(&make_plan), py::arg("fourier"), py::arg("order"), py::arg("sources"), py::arg("weight_size"), py::arg("irreps"),
              py::arg("synthesis"), py::arg("orbits"));
     py::class_<GroupConvShape>(m, "GroupConvShape", "Sizes of one call, with three spatial axes.")
         .def(py::init(&make_shape), py::arg("batch"), py::arg("in_fields"), py::arg("out_fields"), py::arg("groups"), py::arg("in_size"),
              py::arg("out_size"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"));
+    py::class_<cpu::GroupConvBlocks>(
+        m, "GroupConvBlocks", "What the CPU kernel makes of a weight, kept while the weight stays the same. Copied and pickled empty.")
+        .def(py::init<>())
+        .def(py::pickle([](const cpu::GroupConvBlocks&) { return py::tuple(); },
+                        [](const py::tuple&) { return std::make_unique<cpu::GroupConvBlocks>(); }));
     m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
-          py::arg("context") = py::none(), "y = x * weight + bias");
+          py::arg("context") = py::none(), py::arg("kept") = py::none(), "y = x * weight + bias; kept: a GroupConvBlocks");
     m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"),
           py::arg("context") = py::none(), "adjoint in x");
     m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"),

@@ -1,4 +1,5 @@
-// torch.Tensor -> View, through the DLPack exchange table that torch hangs on its Tensor type: no torch header, no allocation, about 0.1 us.
+// torch.Tensor -> View, through the DLPack exchange table that torch hangs on its Tensor type: no torch header, no allocation, about 0.1
+// us.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -38,7 +39,8 @@ inline const DLPackExchangeAPI* exchange_api(PyObject* object) {
         tensor_type = reinterpret_cast<PyTypeObject*>(type.ptr());
         api = found;
     }
-    if (!PyObject_TypeCheck(object, tensor_type)) throw py::type_error(std::string("isotypic: expected a torch.Tensor, got ") + Py_TYPE(object)->tp_name);
+    if (!PyObject_TypeCheck(object, tensor_type))
+        throw py::type_error(std::string("isotypic: expected a torch.Tensor, got ") + Py_TYPE(object)->tp_name);
     return api;
 }
 
@@ -52,7 +54,8 @@ inline DType to_dtype(DLDataType type) {
     throw py::type_error("isotypic: expected a tensor of dtype float32, float64, bfloat16 or float16");
 }
 
-// What the exchange table says about a tensor. One without storage (FakeTensor, a functorch wrapper) has a null pointer: no kernel may see it.
+// What the exchange table says about a tensor. One without storage (FakeTensor, a functorch wrapper) has a null pointer: no kernel may see
+// it.
 inline DLTensor borrow(py::handle object) {
     DLTensor dl;
     if (exchange_api(object.ptr())->dltensor_from_py_object_no_sync(object.ptr(), &dl) != 0) throw py::error_already_set();
@@ -60,8 +63,17 @@ inline DLTensor borrow(py::handle object) {
     int64_t numel = 1;
     for (int i = 0; i < dl.ndim; ++i) numel *= dl.shape[i];
     if (!dl.data && numel > 0) throw std::runtime_error("isotypic: a tensor without storage reached a kernel");
-    if (dl.device.device_type != kDLCUDA && dl.device.device_type != kDLCPU) throw std::runtime_error("isotypic: expected a CPU or CUDA tensor");
+    if (dl.device.device_type != kDLCUDA && dl.device.device_type != kDLCPU)
+        throw std::runtime_error("isotypic: expected a CPU or CUDA tensor");
     return dl;
+}
+
+// torch gives a thread its number of OpenMP threads (torch.set_num_threads) when it is first asked for it there.
+inline void join_torch_threads() {
+    static thread_local bool joined = false;
+    if (joined) return;
+    py::module_::import("torch").attr("get_num_threads")();
+    joined = true;
 }
 
 inline Tensor to_tensor(py::handle object) {
@@ -103,7 +115,8 @@ inline Buffer to_buffer(py::handle object, int device, const char* name) {
 inline void* current_stream(py::handle tensor, int device) {
     void* stream = nullptr;
     const DLPackExchangeAPI* api = exchange_api(tensor.ptr());
-    if (!api->current_work_stream) throw std::runtime_error("isotypic: this torch does not tell its current CUDA stream; torch >= 2.11 is needed");
+    if (!api->current_work_stream)
+        throw std::runtime_error("isotypic: this torch does not tell its current CUDA stream; torch >= 2.11 is needed");
     if (api->current_work_stream(kDLCUDA, device, &stream) != 0) throw py::error_already_set();
     return stream;
 }

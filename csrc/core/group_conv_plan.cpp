@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -65,7 +66,8 @@ GroupConvPlan with_three_products(const GroupConvPlan& plan) {
         TapOrbit other;
         other.length = orbit.length, other.source = orbit.source, other.tap = orbit.tap;
         other.weight_index = orbit.weight_index, other.adjoint_index = orbit.adjoint_index;
-        RowBuilder analysis{orbit.analysis, static_cast<size_t>(orbit.length), {}}, weight{orbit.weight_matrix, orbit.weight_index.size(), {}};
+        RowBuilder analysis{orbit.analysis, static_cast<size_t>(orbit.length), {}},
+            weight{orbit.weight_matrix, orbit.weight_index.size(), {}};
         int analysis_row = 0, weight_row = 0;
         for (size_t rho = 0; rho < plan.irreps.size(); ++rho) {
             const int inner = orbit.inner[rho];  // a stabiliser fixes all of a complex irrep of dimension 2, or nothing
@@ -109,8 +111,10 @@ void GroupConvPlan::finalize() {
 }
 
 void GroupConvPlan::derive(int rows) {
+    identity = std::make_shared<const int>(0);
     require(order > 0 && (sources == order || sources == 1), "sources must be 1 or the order of the group");
-    require(synthesis.size() == static_cast<size_t>(rows) * order, "synthesis must have one row for each (irrep, r, j) and a column for each element");
+    require(synthesis.size() == static_cast<size_t>(rows) * order,
+            "synthesis must have one row for each (irrep, r, j) and a column for each element");
     require(!orbits.empty(), "there must be at least one tap orbit");
     for (size_t rho = 0; rho < irreps.size(); ++rho)
         for (int r = 0; r < irreps[rho].rows; ++r)
@@ -128,7 +132,8 @@ void GroupConvPlan::derive(int rows) {
                     orbit.row_irrep.push_back(static_cast<int>(rho)), orbit.row_r.push_back(r), orbit.row_k.push_back(first[rho] + k);
             for (int j = 0; j < irreps[rho].dim; ++j)
                 for (int k = 0; k < orbit.inner[rho]; ++k)
-                    orbit.weight_irrep.push_back(static_cast<int>(rho)), orbit.weight_j.push_back(j), orbit.weight_k.push_back(first[rho] + k);
+                    orbit.weight_irrep.push_back(static_cast<int>(rho)), orbit.weight_j.push_back(j),
+                        orbit.weight_k.push_back(first[rho] + k);
             first[rho] += orbit.inner[rho];
         }
         orbit.analysis_rows = static_cast<int>(orbit.row_irrep.size());
@@ -136,9 +141,15 @@ void GroupConvPlan::derive(int rows) {
         const size_t length = static_cast<size_t>(orbit.length), weights = orbit.weight_index.size();
         require(orbit.source.size() == length && orbit.tap.size() == 3 * length, "an orbit's source and tap must have `length` rows");
         require(orbit.analysis.size() == orbit.analysis_rows * length, "an orbit's analysis must have shape (sum of rows * inner, length)");
-        require(orbit.weight_matrix.size() == orbit.weight_rows * weights, "an orbit's weight_matrix must have shape (sum of dim * inner, weight_length)");
-        require(orbit.adjoint_index.empty() || orbit.adjoint_index.size() == weights, "an orbit's adjoint_index must be empty or like weight_index");
+        require(orbit.weight_matrix.size() == orbit.weight_rows * weights,
+                "an orbit's weight_matrix must have shape (sum of dim * inner, weight_length)");
+        require(orbit.adjoint_index.empty() || orbit.adjoint_index.size() == weights,
+                "an orbit's adjoint_index must be empty or like weight_index");
         for (int source : orbit.source) require(source >= 0 && source < sources, "an orbit's source is out of range");
+        for (size_t i = 0; i < orbit.tap.size(); ++i) {
+            require(orbit.tap[i] >= 0, "an orbit's tap is negative");
+            last_tap[i % 3] = std::max(last_tap[i % 3], orbit.tap[i]);
+        }
         for (int64_t index : orbit.weight_index) require(index >= 0 && index < weight_size, "an orbit's weight_index is out of range");
         for (int64_t index : orbit.adjoint_index) require(index >= 0 && index < weight_size, "an orbit's adjoint_index is out of range");
         std::vector<double> columns(orbit.weight_matrix.size());

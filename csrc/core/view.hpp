@@ -9,9 +9,12 @@ enum class DType : int { float32, float64, bfloat16, float16 };
 
 inline int itemsize(DType dtype) {
     switch (dtype) {
-        case DType::float64: return 8;
-        case DType::float32: return 4;
-        default: return 2;
+        case DType::float64:
+            return 8;
+        case DType::float32:
+            return 4;
+        default:
+            return 2;
     }
 }
 

@@ -24,15 +24,16 @@ ISOTYPIC_INLINE uint16_t to_bfloat16(float value) {  // round to nearest even; N
 }
 
 ISOTYPIC_INLINE float from_float16(uint16_t half) {
-    // Shift the exponent field into place and correct its bias by a multiplication, which also normalises subnormals.
+    // Shift the exponent field into place and correct its bias. A subnormal is an integer times 2^-24; no float here is subnormal, so that
+    // the result does not depend on whether the machine flushes those.
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16, magnitude = static_cast<uint32_t>(half & 0x7fff) << 13;
-    float value;
-    std::memcpy(&value, &magnitude, 4);
-    value *= 0x1p112f;
+    const float small = static_cast<float>(static_cast<int32_t>(magnitude >> 13)) * 0x1p-24f;
     uint32_t bits;
-    std::memcpy(&bits, &value, 4);
+    std::memcpy(&bits, &small, 4);
+    if (magnitude >= 0x00800000) bits = magnitude + 0x38000000;
     if (magnitude >= 0x0f800000) bits = 0x7f800000 | (magnitude & 0x007fffff);  // infinity and NaN
     bits |= sign;
+    float value;
     std::memcpy(&value, &bits, 4);
     return value;
 }

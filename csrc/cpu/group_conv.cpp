@@ -22,12 +22,16 @@ constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over th
 const KernelSet& kernel_set() {
     switch (isa()) {
 #if defined(__x86_64__)
-        case Isa::avx512: return avx512::group_conv_kernels();
-        case Isa::avx2: return avx2::group_conv_kernels();
+        case Isa::avx512:
+            return avx512::group_conv_kernels();
+        case Isa::avx2:
+            return avx2::group_conv_kernels();
 #elif defined(__aarch64__)
-        case Isa::neon: return neon::group_conv_kernels();
+        case Isa::neon:
+            return neon::group_conv_kernels();
 #endif
-        default: return scalar::group_conv_kernels();
+        default:
+            return scalar::group_conv_kernels();
     }
 }
 
@@ -60,6 +64,7 @@ enum class Pass { forward, transpose, weight };
 struct Prepared {
     Problem problem{};
     const Kernels* kernels = nullptr;
+    const GroupConvPlan* chosen = nullptr;  // the plan given, or its three products
     int64_t itemsize = 0;
     std::vector<KernelIrrep> irreps;
     std::vector<KernelOrbit> orbits;
@@ -67,14 +72,15 @@ struct Prepared {
     std::vector<int64_t> x_base, y_base;
     std::vector<PackedMatrix> blocks;
 
-    Prepared(const GroupConvPlan& given, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y, Pass pass,
-             bool adjoint_weight = false) {
+    Prepared(const GroupConvPlan& given, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+             Pass pass, bool adjoint_weight = false) {
         // Three products for a complex one pay once their additions are shared by some out fields.
         const bool three_products = given.three_products && std::min(shape.in_fields, shape.out_fields) / shape.groups >= 8;
         const GroupConvPlan& plan = three_products ? *given.three_products : given;
         const bool wide = x.dtype == DType::float64;
         kernels = wide ? &kernel_set().float64 : &kernel_set().float32;
         itemsize = wide ? 8 : 4;
+        chosen = &plan;
         fill_plan(plan, adjoint_weight);
         fill_shape(plan, shape, adjoint_weight);
         problem.x = x, problem.y = y, problem.weight = weight, problem.bias = bias;
@@ -95,10 +101,11 @@ struct Prepared {
         orbits.reserve(plan.orbits.size()), irreps.reserve(inner.size()), blocks.reserve(inner.size());
         x_base.reserve(inner.size()), y_base.reserve(inner.size()), x_inner.reserve(inner.size()), y_inner.reserve(inner.size());
         for (const TapOrbit& orbit : plan.orbits) {
-            orbits.push_back({orbit.length, orbit.analysis_rows, orbit.source.data(), orbit.tap.data(), orbit.row_irrep.data(), orbit.row_r.data(),
-                              orbit.row_k.data(), sparse(orbit.sparse_analysis), sparse(orbit.sparse_adjoint), orbit.weight_rows,
-                              static_cast<int>(orbit.weight_index.size()), adjoint_weight ? orbit.adjoint_index.data() : orbit.weight_index.data(),
-                              matrix(orbit.weight_rounded), matrix(orbit.weight_columns), orbit.weight_irrep.data(), orbit.weight_j.data(), orbit.weight_k.data()});
+            orbits.push_back({orbit.length, orbit.analysis_rows, orbit.source.data(), orbit.tap.data(), orbit.row_irrep.data(),
+                              orbit.row_r.data(), orbit.row_k.data(), sparse(orbit.sparse_analysis), sparse(orbit.sparse_adjoint),
+                              orbit.weight_rows, static_cast<int>(orbit.weight_index.size()),
+                              adjoint_weight ? orbit.adjoint_index.data() : orbit.weight_index.data(), matrix(orbit.weight_rounded),
+                              matrix(orbit.weight_columns), orbit.weight_irrep.data(), orbit.weight_j.data(), orbit.weight_k.data()});
             for (size_t i = 0; i < inner.size(); ++i) inner[i] += orbit.inner[i];
         }
         for (size_t i = 0; i < inner.size(); ++i) irreps.push_back({plan.irreps[i].dim, plan.irreps[i].rows, inner[i]});
@@ -151,8 +158,8 @@ struct Prepared {
         p.padded.pitch0 = p.padded.pitch1 * extent[1];
         p.band_rows = p.out_size[0];
         if (pass != Pass::transpose) {
-            // A band's copy should stay in the cache while its tiles are worked on. Its halo is copied once more for each band, so that a band is no
-            // shorter than some halos; nor than a tile.
+            // A band's copy should stay in the cache while its tiles are worked on. Its halo is copied once more for each band, so that a
+            // band is no shorter than some halos; nor than a tile.
             const int64_t threads = max_threads(), items = std::max<int64_t>(p.batch * p.groups, 1), slice = p.out_size[1] * p.out_size[2];
             const int64_t least = (kernels->tile + slice - 1) / slice, halos = kBandHalos * p.dilation[0] * (p.kernel[0] - 1) / p.stride[0];
             const int64_t row_bytes = p.in_fields * p.sources * p.padded.pitch0 * p.stride[0] * itemsize;
@@ -209,7 +216,8 @@ template <class Work>
 void for_each_item(int64_t items, int64_t size, int64_t itemsize, const Work& work) {
     const int64_t bytes = (size * itemsize + 63) / 64 * 64, threads = std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1));
     const Buffer workspace = allocate(bytes * threads);
-    parallel_for(items, static_cast<int>(threads), [&](int64_t item, int thread) { work(item, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
+    parallel_for(items, static_cast<int>(threads),
+                 [&](int64_t item, int thread) { work(item, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
 }
 
 Buffer pack(Prepared& prepared, bool transposed) {
@@ -217,17 +225,18 @@ Buffer pack(Prepared& prepared, bool transposed) {
     Buffer packed = allocate(p.groups * p.blocks_size * prepared.itemsize);
     p.packed = packed.get();
     const int64_t outer = transposed ? p.in_fields : p.out_fields, work = p.groups * p.blocks_size;
-    parallel_for(p.groups * outer, work > 1 << 16 ? max_threads() : 1, [&](int64_t item, int) { prepared.kernels->pack(p, item / outer, item % outer, transposed); });
+    parallel_for(p.groups * outer, work > 1 << 16 ? max_threads() : 1,
+                 [&](int64_t item, int) { prepared.kernels->pack(p, item / outer, item % outer, transposed); });
     return packed;
 }
 
 void run_forward(Prepared& prepared) {
-    Problem& p = prepared.problem;
-    const Buffer packed = pack(prepared, false);
+    const Problem& p = prepared.problem;
     const int64_t bands = prepared.bands();
-    for_each_item(p.batch * p.groups * bands, prepared.kernels->forward_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int) {
-        prepared.kernels->forward(p, item / bands / p.groups, item / bands % p.groups, item % bands, workspace);
-    });
+    for_each_item(p.batch * p.groups * bands, prepared.kernels->forward_workspace(p), prepared.itemsize,
+                  [&](int64_t item, void* workspace, int) {
+                      prepared.kernels->forward(p, item / bands / p.groups, item / bands % p.groups, item % bands, workspace);
+                  });
 }
 
 bool nothing_to_do(const GroupConvShape& shape) {
@@ -236,9 +245,52 @@ bool nothing_to_do(const GroupConvShape& shape) {
 
 }  // namespace
 
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y) {
+struct GroupConvBlocks::Made {
+    Buffer blocks, weight;
+    int64_t weight_bytes;
+    DType dtype;
+    const Kernels* kernels;
+    int64_t groups, in_fields, out_fields;
+    std::shared_ptr<const int> plan;  // the identity of the plan, which is not looked into
+
+    bool fits(const Prepared& prepared) const {
+        const Problem& p = prepared.problem;
+        return plan == prepared.chosen->identity && kernels == prepared.kernels && dtype == p.weight.dtype && groups == p.groups &&
+               in_fields == p.in_fields && out_fields == p.out_fields &&
+               std::memcmp(weight.get(), p.weight.data, static_cast<size_t>(weight_bytes)) == 0;
+    }
+};
+
+std::shared_ptr<const GroupConvBlocks::Made> GroupConvBlocks::get() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return made_;
+}
+
+void GroupConvBlocks::set(std::shared_ptr<const Made> made) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    made_ = std::move(made);
+}
+
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+                GroupConvBlocks* kept) {
     if (nothing_to_do(shape)) return;
     Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
+    Problem& p = prepared.problem;
+    if (!kept) {
+        const Buffer packed = pack(prepared, false);
+        return run_forward(prepared);
+    }
+    std::shared_ptr<const GroupConvBlocks::Made> made = kept->get();
+    if (!made || !made->fits(prepared)) {
+        const int64_t bytes = weight.numel() * itemsize(weight.dtype);
+        Buffer copy = allocate(bytes);
+        std::memcpy(copy.get(), weight.data, static_cast<size_t>(bytes));
+        made = std::make_shared<const GroupConvBlocks::Made>(GroupConvBlocks::Made{pack(prepared, false), std::move(copy), bytes,
+                                                                                   weight.dtype, prepared.kernels, p.groups, p.in_fields,
+                                                                                   p.out_fields, prepared.chosen->identity});
+        kept->set(made);
+    }
+    p.packed = made->blocks.get();
     run_forward(prepared);
 }
 
@@ -257,6 +309,7 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
             adjoint.padding[i] = shape.dilation[i] * (shape.kernel[i] - 1) - shape.padding[i];
         }
         Prepared prepared(plan, adjoint, y, weight, View{}, x, Pass::forward, true);
+        const Buffer packed = pack(prepared, false);
         run_forward(prepared);
         return;
     }
@@ -264,9 +317,10 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
     Problem& p = prepared.problem;
     const Buffer packed = pack(prepared, true);
     const int64_t blocks = (p.in_fields + p.channel_block - 1) / p.channel_block;
-    for_each_item(p.batch * p.groups * blocks, prepared.kernels->transpose_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int) {
-        prepared.kernels->transpose(p, item / blocks / p.groups, item / blocks % p.groups, item % blocks, workspace);
-    });
+    for_each_item(p.batch * p.groups * blocks, prepared.kernels->transpose_workspace(p), prepared.itemsize,
+                  [&](int64_t item, void* workspace, int) {
+                      prepared.kernels->transpose(p, item / blocks / p.groups, item / blocks % p.groups, item % blocks, workspace);
+                  });
 }
 
 void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight) {
@@ -296,9 +350,8 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
         std::memset(wide.get(), 0, static_cast<size_t>(weight.numel() * prepared.itemsize));
         p.weight_sums = wide.get();
     }
-    parallel_for(p.groups * p.out_fields, sums > 1 << 16 ? max_threads() : 1, [&](int64_t item, int) {
-        prepared.kernels->unpack(p, item / p.out_fields, item % p.out_fields);
-    });
+    parallel_for(p.groups * p.out_fields, sums > 1 << 16 ? max_threads() : 1,
+                 [&](int64_t item, int) { prepared.kernels->unpack(p, item / p.out_fields, item % p.out_fields); });
 }
 
 }  // namespace isotypic::cpu

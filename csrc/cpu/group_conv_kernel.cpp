@@ -12,9 +12,10 @@
 //   multiply    2 * 9 * 12 C O     multiply-adds (dense: 2 * 9 * 64 C O)
 //   analyse     2 * 9 C (8 loads, 20 additions, 8 stores)
 //   synthesise  2 O (8 loads, 20 additions, 8 stores)
-// At one multiply-add, one addition and half a store a cycle the analysis costs 20 cycles against 12 O for its share of the products: the bound is
-// 5.33x dense for large O, 4.8x at O = 16. Measured on Zen 4: 4.5x at 64, 3.8x at 16, because there a transform takes the sum of its loads,
-// additions and stores (about 40 cycles), not their maximum. Products read two vectors and `width` broadcasts for 2 * width multiply-adds, so they are bound by arithmetic.
+// At one multiply-add, one addition and half a store a cycle the analysis costs 20 cycles against 12 O for its share of the products: the
+// bound is 5.33x dense for large O, 4.8x at O = 16. Measured on Zen 4: 4.5x at 64, 3.8x at 16, because there a transform takes the sum of
+// its loads, additions and stores (about 40 cycles), not their maximum. Products read two vectors and `width` broadcasts for 2 * width
+// multiply-adds, so they are bound by arithmetic.
 #include "cpu/group_conv_kernel.hpp"
 
 #include "cpu/convert.hpp"
@@ -25,7 +26,9 @@
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
 
-ISOTYPIC_INLINE int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
+ISOTYPIC_INLINE int64_t round_up(int64_t n, int64_t m) {
+    return (n + m - 1) / m * m;
+}
 
 // Hands out pieces of the workspace, each on its own cache lines.
 template <class T>
@@ -63,8 +66,8 @@ Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
         for (int h = 0; h < orbit.length; ++h) {
             const int* tap = orbit.tap + 3 * h;
             const int64_t last = p.dilation[2] * tap[2];
-            *offset++ = orbit.source[h] * p.padded.plane + p.dilation[0] * tap[0] * p.padded.pitch0 + p.dilation[1] * tap[1] * p.padded.pitch1 +
-                        last % p.stride[2] * p.padded.phase_pitch + last / p.stride[2];
+            *offset++ = orbit.source[h] * p.padded.plane + p.dilation[0] * tap[0] * p.padded.pitch0 +
+                        p.dilation[1] * tap[1] * p.padded.pitch1 + last % p.stride[2] * p.padded.phase_pitch + last / p.stride[2];
         }
         for (int i = 0; i < orbit.analysis_rows; ++i) {
             const int rho = orbit.row_irrep[i], inner = p.irreps[rho].inner;
@@ -114,7 +117,8 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
                     T* out = row + phase * layout.phase_pitch;
                     fill_zero(out, begin);
                     if (end > begin)
-                        read_row(p.x.data, p.x.dtype, base + (begin * p.stride[2] + shift) * strides[5], p.stride[2] * strides[5], end - begin, out + begin);
+                        read_row(p.x.data, p.x.dtype, base + (begin * p.stride[2] + shift) * strides[5], p.stride[2] * strides[5],
+                                 end - begin, out + begin);
                     fill_zero(out + end, layout.phase_pitch - end);
                 }
             }
@@ -169,7 +173,8 @@ void read_staged(const Problem& p, int64_t sample, int64_t group, int64_t positi
 template <class T>
 void write_staged(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, const T* staging) {
     const int64_t planes = p.out_fields * p.order, first = (sample * p.groups + group) * planes;
-    for (int64_t row = 0; row < planes; ++row) write_row(p.y.data, p.y.dtype, (first + row) * p.positions + position, count, staging + row * kTile<T>);
+    for (int64_t row = 0; row < planes; ++row)
+        write_row(p.y.data, p.y.dtype, (first + row) * p.positions + position, count, staging + row * kTile<T>);
 }
 
 // ---- tiles ----
@@ -192,7 +197,8 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
         map.count[v] = n;
     }
     map.base = map.segment[0][0].offset;
-    const bool full = map.count[0] == 1 && map.count[1] == 1 && map.segment[0][0].bits == kAllLanes<T> && map.segment[1][0].bits == kAllLanes<T>;
+    const bool full =
+        map.count[0] == 1 && map.count[1] == 1 && map.segment[0][0].bits == kAllLanes<T> && map.segment[1][0].bits == kAllLanes<T>;
     map.shape = full && map.segment[1][0].offset == map.base + kLanes<T> ? TileMap<T>::run
                 : map.count[0] <= 2 && map.count[1] <= 2                 ? TileMap<T>::pairs
                                                                          : TileMap<T>::any;
@@ -201,8 +207,8 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
     return map;
 }
 
-// Asks for the cache lines that a tile of y will be written to, some at a time, while the products keep the machine busy otherwise. The planes of
-// y lie pages apart, which no hardware prefetcher follows.
+// Asks for the cache lines that a tile of y will be written to, some at a time, while the products keep the machine busy otherwise. The
+// planes of y lie pages apart, which no hardware prefetcher follows.
 template <class T>
 struct Claim {
     T* next;
@@ -220,9 +226,11 @@ struct Claim {
 
 // y panel (+)= x panel times blocks, for the input channels [channel, channel + channels); beside it, what will be written is claimed.
 template <class T>
-void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel, const TileValues<T>& y) {
+void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel,
+                      const TileValues<T>& y) {
     int64_t products = 0;
-    for (int rho = 0; rho < p.irrep_count; ++rho) products += p.irreps[rho].rows * ((p.blocks[rho].columns + p.blocks[rho].width - 1) / p.blocks[rho].width);
+    for (int rho = 0; rho < p.irrep_count; ++rho)
+        products += p.irreps[rho].rows * ((p.blocks[rho].columns + p.blocks[rho].width - 1) / p.blocks[rho].width);
     Claim<T> claim(y, channel + channels < p.in_fields ? 0 : p.out_fields * p.order, products);
     for (int rho = 0; rho < p.irrep_count; ++rho) {
         const KernelIrrep& irrep = p.irreps[rho];
@@ -234,8 +242,8 @@ void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64
             for (int64_t n = 0; n < matrix.columns; n += matrix.width) {
                 const int64_t width = smaller(matrix.width, matrix.columns - n);
                 claim.advance();
-                multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows + first * width, depth, c + n * kTile<T>,
-                                             channel > 0);
+                multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows + first * width, depth,
+                                             c + n * kTile<T>, channel > 0);
             }
         }
     }
@@ -253,8 +261,8 @@ void multiply_transposed(const Problem& p, const T* blocks, const T* y_panel, in
             T* c = x_panel + p.x_panel.base[rho] + r * p.channel_block * irrep.inner * kTile<T>;
             for (int64_t n = begin; n < end; n += matrix.width) {
                 const int64_t width = smaller(matrix.width, end - n);
-                multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows, matrix.rows, c + (n - begin) * kTile<T>,
-                                             false);
+                multiply_width<T, kMaxWidth>(static_cast<int>(width), a, blocks + matrix.base + n * matrix.rows, matrix.rows,
+                                             c + (n - begin) * kTile<T>, false);
             }
         }
     }
@@ -285,8 +293,8 @@ struct BlockIndex {
 
 constexpr int kWeightRows = 64;  // rows of a weight transform handled together
 
-// Rows [first, first + rows) of an orbit's weight transform as lines through the blocks: element start + i * step belongs to inner index i, the
-// channel (or the out field in transposed blocks, where the channel is the outer index).
+// Rows [first, first + rows) of an orbit's weight transform as lines through the blocks: element start + i * step belongs to inner index i,
+// the channel (or the out field in transposed blocks, where the channel is the outer index).
 struct BlockLines {
     int64_t start[kWeightRows], step[kWeightRows];
 
@@ -352,7 +360,8 @@ void unpack(const Problem& p, int64_t group, int64_t field) {
                 for (int u = 0; u < orbit.weight_length; u += L) {
                     Vec<T> sum = zero<T>();
                     for (int i = 0; i < rows; ++i)
-                        sum += broadcast<T>(blocks[line.start[i] + c * line.step[i]]) * load(matrix + static_cast<int64_t>(i) * orbit.weight_length + u);
+                        sum += broadcast<T>(blocks[line.start[i] + c * line.step[i]]) *
+                               load(matrix + static_cast<int64_t>(i) * orbit.weight_length + u);
                     T column[L];
                     store(column, sum);
                     const int used = static_cast<int>(smaller(L, orbit.weight_length - u));
@@ -398,6 +407,7 @@ void forward(const Problem& p, int64_t sample, int64_t group, int64_t band, void
     const int64_t first = band * p.band_rows, rows = smaller(p.band_rows, p.out_size[0] - first);
     const int64_t slice = p.out_size[1] * p.out_size[2], end = (first + rows) * slice;
     for (int64_t o = 0; o < p.out_fields; ++o) space.bias[o] = p.bias.defined() ? read_value<T>(p.bias, group * p.out_fields + o) : T(0);
+    if (p.in_fields == 0) fill_zero(space.y_panel, p.y_panel.size);
     pad_channels(p, sample, group * p.in_fields, p.in_fields, first, rows, space.padded);
     for (int64_t position = first * slice; position < end; position += kTile<T>) {
         const int64_t count = smaller(kTile<T>, end - position);
@@ -551,8 +561,18 @@ void weight_band(const Problem& p, int64_t sample, int64_t group, int64_t band, 
 
 template <class T>
 Kernels make_kernels() {
-    return {kLanes<T>,       kTile<T>,          kMaxWidth,          kGradientVectors * kLanes<T>, pack<T>,   forward_workspace<T>,
-            forward<T>,      transpose_workspace<T>, transpose_block<T>, weight_workspace<T>,        weight_band<T>, unpack<T>};
+    return {kLanes<T>,
+            kTile<T>,
+            kMaxWidth,
+            kGradientVectors * kLanes<T>,
+            pack<T>,
+            forward_workspace<T>,
+            forward<T>,
+            transpose_workspace<T>,
+            transpose_block<T>,
+            weight_workspace<T>,
+            weight_band<T>,
+            unpack<T>};
 }
 
 }  // namespace

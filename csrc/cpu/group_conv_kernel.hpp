@@ -85,10 +85,10 @@ struct Problem {
     int64_t channel_block;  // input channels transformed before a product
     int64_t band_rows;      // output rows of axis 0 that share one padded copy
     PaddedLayout padded;
-    Panel x_panel, y_panel;           // x_panel for channel_block channels
-    const PackedMatrix* blocks;       // (irreps), matrix (channel, k) x (out field, j), or its transpose
-    int64_t blocks_size;              // elements of all irreps, one channel group
-    int64_t strip_tiles;              // tiles per step of the weight gradient
+    Panel x_panel, y_panel;      // x_panel for channel_block channels
+    const PackedMatrix* blocks;  // (irreps), matrix (channel, k) x (out field, j), or its transpose
+    int64_t blocks_size;         // elements of all irreps, one channel group
+    int64_t strip_tiles;         // tiles per step of the weight gradient
 
     View x, y, weight, bias;
     void* packed;       // (groups, blocks_size) in the compute type
@@ -114,14 +114,26 @@ struct KernelSet {
 };
 
 #if defined(__x86_64__)
-namespace scalar { const KernelSet& group_conv_kernels(); }
-namespace avx2 { const KernelSet& group_conv_kernels(); }
-namespace avx512 { const KernelSet& group_conv_kernels(); }
+namespace scalar {
+const KernelSet& group_conv_kernels();
+}
+namespace avx2 {
+const KernelSet& group_conv_kernels();
+}
+namespace avx512 {
+const KernelSet& group_conv_kernels();
+}
 #elif defined(__aarch64__)
-namespace scalar { const KernelSet& group_conv_kernels(); }
-namespace neon { const KernelSet& group_conv_kernels(); }
+namespace scalar {
+const KernelSet& group_conv_kernels();
+}
+namespace neon {
+const KernelSet& group_conv_kernels();
+}
 #else
-namespace scalar { const KernelSet& group_conv_kernels(); }
+namespace scalar {
+const KernelSet& group_conv_kernels();
+}
 #endif
 
 }  // namespace isotypic::cpu

@@ -13,16 +13,20 @@ const std::pair<const char*, Isa> kNames[] = {{"scalar", Isa::scalar}, {"neon", 
 // Every flag that a variant is compiled with is asked for here (CMakeLists.txt).
 bool supported(Isa isa) {
     switch (isa) {
-        case Isa::scalar: return true;
+        case Isa::scalar:
+            return true;
 #if defined(__x86_64__)
-        case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        case Isa::avx2:
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
         case Isa::avx512:
             return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 #elif defined(__aarch64__)
-        case Isa::neon: return true;
+        case Isa::neon:
+            return true;
 #endif
-        default: return false;
+        default:
+            return false;
     }
 }
 
@@ -63,6 +67,8 @@ std::string isa_name() {
     return "";
 }
 
-void set_isa(const std::string& name) { current().store(static_cast<int>(parse(name)), std::memory_order_relaxed); }
+void set_isa(const std::string& name) {
+    current().store(static_cast<int>(parse(name)), std::memory_order_relaxed);
+}
 
 }  // namespace isotypic::cpu

@@ -25,12 +25,12 @@ template <class T>
 struct TileMap {
     int count[2];
     Segment segment[2][kLanes<T> + 1];  // room for an empty second one
-    int64_t base;  // of the first vector, where the whole tile is one run
+    int64_t base;                       // of the first vector, where the whole tile is one run
     enum { run, pairs, any } shape;  // the whole tile is one run; each vector has one or two segments (a second one may be empty); anything
 };
 
 template <class T>
-constexpr uint32_t kAllLanes = static_cast<uint32_t>((1ull << kLanes<T>) - 1);
+constexpr uint32_t kAllLanes = static_cast<uint32_t>((1ull << kLanes<T>)-1);
 
 // Addresses, in elements, that hold for a whole call.
 template <class T>
@@ -104,14 +104,22 @@ struct Orthogonal {
     static constexpr int order = Program::order, rows = Program::order;
     // x side and y side: values -> rows
     template <class V, class S, class In, class Out>
-    static ISOTYPIC_INLINE void analyse_x(const In& in, const Out& out) { Program::template analysis<V, S>(in, out); }
+    static ISOTYPIC_INLINE void analyse_x(const In& in, const Out& out) {
+        Program::template analysis<V, S>(in, out);
+    }
     template <class V, class S, class In, class Out>
-    static ISOTYPIC_INLINE void analyse_y(const In& in, const Out& out) { Program::template analysis<V, S>(in, out); }
+    static ISOTYPIC_INLINE void analyse_y(const In& in, const Out& out) {
+        Program::template analysis<V, S>(in, out);
+    }
     // and their adjoints: rows -> values
     template <class V, class S, class In, class Out>
-    static ISOTYPIC_INLINE void synthesise_x(const In& in, const Out& out) { Program::template synthesis<V, S>(in, out); }
+    static ISOTYPIC_INLINE void synthesise_x(const In& in, const Out& out) {
+        Program::template synthesis<V, S>(in, out);
+    }
     template <class V, class S, class In, class Out>
-    static ISOTYPIC_INLINE void synthesise_y(const In& in, const Out& out) { Program::template synthesis<V, S>(in, out); }
+    static ISOTYPIC_INLINE void synthesise_y(const In& in, const Out& out) {
+        Program::template synthesis<V, S>(in, out);
+    }
 };
 
 // The same for a plan whose complex irreps, `Pairs` of them from row `First` on, are three real products (GroupConvPlan::three_products):
@@ -197,8 +205,9 @@ void analyse_gathered(const Problem& p, const Tables<T>& tables, const Gather ga
                 Vec<T> values[n];
 #pragma GCC unroll 64
                 for (int h = 0; h < Rows::order; ++h) values[h] = gather(planes, offset[h], v);
-                Rows::template analyse_x<Vec<T>, T>(fourier::InPlace<Vec<T>>{values},
-                                                    [&](int i, Vec<T> value) ISOTYPIC_LAMBDA { store(panel + row[i] + shift[i] + v * kLanes<T>, value); });
+                Rows::template analyse_x<Vec<T>, T>(fourier::InPlace<Vec<T>>{values}, [&](int i, Vec<T> value) ISOTYPIC_LAMBDA {
+                    store(panel + row[i] + shift[i] + v * kLanes<T>, value);
+                });
             });
         }
         for (int i = 0; i < n; ++i) shift[i] += tables.x_step[i];
@@ -208,9 +217,12 @@ void analyse_gathered(const Problem& p, const Tables<T>& tables, const Gather ga
 template <class T, class Rows>
 void analyse_channels(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels, T* panel) {
     switch (map.shape) {
-        case TileMap<T>::run: return analyse_gathered<T, Rows>(p, tables, GatherRun<T>(map), planes, channels, panel);
-        case TileMap<T>::pairs: return analyse_gathered<T, Rows>(p, tables, GatherPairs<T>(map), planes, channels, panel);
-        default: return analyse_gathered<T, Rows>(p, tables, GatherAny<T>(map), planes, channels, panel);
+        case TileMap<T>::run:
+            return analyse_gathered<T, Rows>(p, tables, GatherRun<T>(map), planes, channels, panel);
+        case TileMap<T>::pairs:
+            return analyse_gathered<T, Rows>(p, tables, GatherPairs<T>(map), planes, channels, panel);
+        default:
+            return analyse_gathered<T, Rows>(p, tables, GatherAny<T>(map), planes, channels, panel);
     }
 }
 
@@ -276,12 +288,14 @@ void synthesise_fields(const Problem& p, const Tables<T>& tables, const T* panel
 template <class T, class Value>
 ISOTYPIC_INLINE Vec<T> sparse_row(const SparseMatrix& matrix, int row, const Value& value) {
     Vec<T> sum = zero<T>();
-    for (int e = matrix.row_begin[row]; e < matrix.row_begin[row + 1]; ++e) sum += broadcast<T>(static_cast<T>(matrix.value[e])) * value(matrix.column[e]);
+    for (int e = matrix.row_begin[row]; e < matrix.row_begin[row + 1]; ++e)
+        sum += broadcast<T>(static_cast<T>(matrix.value[e])) * value(matrix.column[e]);
     return sum;
 }
 
 template <class T>
-void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels, T* panel) {
+void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels,
+                             T* panel) {
     for (int64_t c = 0; c < channels; ++c, planes += p.sources * p.padded.plane) {
         const int64_t *offset = tables.offset, *row = tables.x_row, *step = tables.x_step;
         for (int t = 0; t < p.orbit_count; ++t) {
@@ -289,7 +303,8 @@ void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const Ti
             for (int v = 0; v < 2; ++v) {
                 for (int h = 0; h < orbit.length; ++h) tables.values[h] = GatherAny<T>(map)(planes, offset[h], v);
                 for (int i = 0; i < orbit.analysis_rows; ++i)
-                    store(panel + row[i] + c * step[i] + v * kLanes<T>, sparse_row<T>(orbit.analysis, i, [&](int h) { return tables.values[h]; }));
+                    store(panel + row[i] + c * step[i] + v * kLanes<T>,
+                          sparse_row<T>(orbit.analysis, i, [&](int h) { return tables.values[h]; }));
             }
             offset += orbit.length, row += orbit.analysis_rows, step += orbit.analysis_rows;
         }
@@ -297,15 +312,17 @@ void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const Ti
 }
 
 template <class T>
-void scatter_channels_sparse(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* panel, int64_t channels, T* planes) {
+void scatter_channels_sparse(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* panel, int64_t channels,
+                             T* planes) {
     for (int64_t c = 0; c < channels; ++c, planes += p.sources * p.padded.plane) {
         const int64_t *offset = tables.offset, *row = tables.x_row, *step = tables.x_step;
         for (int t = 0; t < p.orbit_count; ++t) {
             const KernelOrbit& orbit = p.orbits[t];
             for (int v = 0; v < 2; ++v) {
                 for (int h = 0; h < orbit.length; ++h)
-                    scatter_add<T>(planes + offset[h], map, v,
-                                   sparse_row<T>(orbit.adjoint, h, [&](int i) { return load(panel + row[i] + c * step[i] + v * kLanes<T>); }));
+                    scatter_add<T>(planes + offset[h], map, v, sparse_row<T>(orbit.adjoint, h, [&](int i) {
+                                       return load(panel + row[i] + c * step[i] + v * kLanes<T>);
+                                   }));
             }
             offset += orbit.length, row += orbit.analysis_rows, step += orbit.analysis_rows;
         }
@@ -317,8 +334,9 @@ void analyse_fields_sparse(const Problem& p, const Tables<T>& tables, const Tile
     for (int64_t o = 0; o < p.out_fields; ++o)
         for (int i = 0; i < p.rows; ++i)
             for (int v = 0; v < 2; ++v)
-                store(panel + tables.y_row[i] + o * tables.y_step[i] + v * kLanes<T>,
-                      sparse_row<T>(p.synthesis_adjoint, i, [&](int h) { return load(y.data + o * y.field_step + h * y.element_step + v * kLanes<T>); }));
+                store(panel + tables.y_row[i] + o * tables.y_step[i] + v * kLanes<T>, sparse_row<T>(p.synthesis_adjoint, i, [&](int h) {
+                          return load(y.data + o * y.field_step + h * y.element_step + v * kLanes<T>);
+                      }));
 }
 
 template <class T>
@@ -327,8 +345,9 @@ void synthesise_fields_sparse(const Problem& p, const Tables<T>& tables, const T
         for (int h = 0; h < p.order; ++h)
             for (int v = 0; v < 2; ++v)
                 store(y.data + o * y.field_step + h * y.element_step + v * kLanes<T>,
-                      broadcast<T>(bias[o]) +
-                          sparse_row<T>(p.synthesis, h, [&](int i) { return load(panel + tables.y_row[i] + o * tables.y_step[i] + v * kLanes<T>); }));
+                      broadcast<T>(bias[o]) + sparse_row<T>(p.synthesis, h, [&](int i) {
+                          return load(panel + tables.y_row[i] + o * tables.y_step[i] + v * kLanes<T>);
+                      }));
 }
 
 template <class T>
@@ -353,19 +372,29 @@ ISOTYPIC_INLINE TileTransforms<T> tile_transforms(const Problem& p) {
     TileTransforms<T> chosen{analyse_channels_sparse<T>, scatter_channels_sparse<T>, analyse_fields_sparse<T>, synthesise_fields_sparse<T>};
     if (p.rows != p.order) {
         switch (p.fourier) {
-            case kFourierP3: use_program<T, ThreeProducts<fourier::P3, 1, 1>>(p, &chosen); break;
-            case kFourierP4: use_program<T, ThreeProducts<fourier::P4, 2, 1>>(p, &chosen); break;
-            case kFourierP6: use_program<T, ThreeProducts<fourier::P6, 2, 2>>(p, &chosen); break;
-            default: break;
+            case kFourierP3:
+                use_program<T, ThreeProducts<fourier::P3, 1, 1>>(p, &chosen);
+                break;
+            case kFourierP4:
+                use_program<T, ThreeProducts<fourier::P4, 2, 1>>(p, &chosen);
+                break;
+            case kFourierP6:
+                use_program<T, ThreeProducts<fourier::P6, 2, 2>>(p, &chosen);
+                break;
+            default:
+                break;
         }
         return chosen;
     }
     switch (p.fourier) {
-#define ISOTYPIC_CASE(Program) \
-    case kFourier##Program: use_program<T, Orthogonal<fourier::Program>>(p, &chosen); break;
+#define ISOTYPIC_CASE(Program)                                    \
+    case kFourier##Program:                                       \
+        use_program<T, Orthogonal<fourier::Program>>(p, &chosen); \
+        break;
         ISOTYPIC_FOR_EACH_FOURIER(ISOTYPIC_CASE)
 #undef ISOTYPIC_CASE
-        default: break;
+        default:
+            break;
     }
     return chosen;
 }

@@ -1,8 +1,8 @@
 // One vector register as a type, for the instruction set this file is compiled for.
 //
-// Every `cpu/*_kernel.cpp` is compiled once per instruction set with ISOTYPIC_ISA naming its namespace. Arithmetic uses the compilers' vector
-// extension (operators on `V`), so that only masked access needs an intrinsic. Nothing here may have external linkage: two variants of one
-// inline function in one binary would be merged, and the baseline machine would run the wrong one.
+// Every `cpu/*_kernel.cpp` is compiled once per instruction set with ISOTYPIC_ISA naming its namespace. Arithmetic uses the compilers'
+// vector extension (operators on `V`), so that only masked access needs an intrinsic. Nothing here may have external linkage: two variants
+// of one inline function in one binary would be merged, and the baseline machine would run the wrong one.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,12 @@
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
 
-ISOTYPIC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-ISOTYPIC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+ISOTYPIC_INLINE int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+ISOTYPIC_INLINE int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 
 template <class T>
 struct VecTraits;

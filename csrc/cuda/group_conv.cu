@@ -70,9 +70,8 @@ int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& sh
 
 void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
                 const Context& context) {
-    with_policy(x.dtype, context.allow_tf32, [&](auto policy) {
-        run_convolution<decltype(policy)>(plan, shape, false, x, weight, bias, y, context, "group_conv");
-    });
+    with_policy(x.dtype, context.allow_tf32,
+                [&](auto policy) { run_convolution<decltype(policy)>(plan, shape, false, x, weight, bias, y, context, "group_conv"); });
 }
 
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x,
@@ -84,9 +83,8 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
 
 void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
                        const Context& context) {
-    with_policy(x.dtype, context.allow_tf32, [&](auto policy) {
-        run_weight_gradient<decltype(policy)>(plan, shape, x, y, weight, context, "group_conv_weight");
-    });
+    with_policy(x.dtype, context.allow_tf32,
+                [&](auto policy) { run_weight_gradient<decltype(policy)>(plan, shape, x, y, weight, context, "group_conv_weight"); });
 }
 
 }  // namespace cuda

@@ -375,11 +375,12 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         unpacking.rows = p.rows, unpacking.columns = p.columns, unpacking.in_fields = p.in_fields, unpacking.out_fields = p.out_fields;
         if (p.splits > 1) {
             unpacking.total = values;
-            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, context.stream, unpacking);
+            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, context.stream,
+                   unpacking);
         }
         unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
-        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0,
-               context.stream, unpacking);
+        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, context.stream,
+               unpacking);
     });
 }
 

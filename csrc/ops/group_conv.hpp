@@ -23,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -48,14 +49,14 @@ struct Rounded {
 };
 
 struct TapOrbit {
-    int length = 0;                     // values read per channel, |G/H|
-    std::vector<int> source;            // (length): group channel of the input
-    std::vector<int> tap;               // (length, 3): index into the kernel box; (row, 0, column) in 2-D
-    std::vector<int> inner;             // (irreps): q, the columns k of V that are kept
-    std::vector<double> analysis;       // (analysis_rows, length), rows ordered (rho, r, k)
-    std::vector<int64_t> weight_index;  // (weight_length): flat index into psi[o, c]
-    std::vector<double> weight_matrix;  // (weight_rows, weight_length), rows ordered (rho, j, k)
-    std::vector<int64_t> adjoint_index; // (weight_length): where psi~[c, o, u](u t) = psi[o, c, u^-1](-t) lies; empty in a lift
+    int length = 0;                      // values read per channel, |G/H|
+    std::vector<int> source;             // (length): group channel of the input
+    std::vector<int> tap;                // (length, 3): index into the kernel box; (row, 0, column) in 2-D
+    std::vector<int> inner;              // (irreps): q, the columns k of V that are kept
+    std::vector<double> analysis;        // (analysis_rows, length), rows ordered (rho, r, k)
+    std::vector<int64_t> weight_index;   // (weight_length): flat index into psi[o, c]
+    std::vector<double> weight_matrix;   // (weight_rows, weight_length), rows ordered (rho, j, k)
+    std::vector<int64_t> adjoint_index;  // (weight_length): where psi~[c, o, u](u t) = psi[o, c, u^-1](-t) lies; empty in a lift
 
     // Derived by finalize().
     int analysis_rows = 0;                              // sum over rho of rows * q
@@ -68,16 +69,17 @@ struct TapOrbit {
 
 // Everything that depends on the group, the field type and the kernel box, and not on the size of the tensors.
 struct GroupConvPlan {
-    std::string fourier;            // name of the straight-line transform in core/fourier.hpp, or "" for the generic one
-    int order = 0;                  // |G|
-    int sources = 0;                // group channels of the input: |G| (regular) or 1 (lift)
-    int64_t weight_size = 0;        // elements of psi[o, c]
+    std::string fourier;      // name of the straight-line transform in core/fourier.hpp, or "" for the generic one
+    int order = 0;            // |G|
+    int sources = 0;          // group channels of the input: |G| (regular) or 1 (lift)
+    int64_t weight_size = 0;  // elements of psi[o, c]
     std::vector<IrrepBlock> irreps;
     std::vector<double> synthesis;  // (order, order), rows ordered (rho, r, j), columns h
     std::vector<TapOrbit> orbits;
 
     // Derived by finalize().
     std::vector<int> row_irrep, row_r, row_j;  // rows of synthesis (rho, r, j)
+    int last_tap[3] = {};                      // the largest index into the kernel box on each axis
     SparseRows sparse_synthesis, sparse_synthesis_adjoint;
 
     // The same convolution with every irrep of complex type and real dimension 2 as three real products (Karatsuba), where that is worth it
@@ -85,9 +87,11 @@ struct GroupConvPlan {
     // m3 = (a + b)(c - d) the y rows are (m1 + m2, m3 - m1 + m2). Five multiplications for p4 instead of six. Used by the CPU kernels.
     std::shared_ptr<const GroupConvPlan> three_products;
 
+    std::shared_ptr<const int> identity;  // of this plan, as long as anyone holds it
+
     void finalize();  // checks that the arrays fit together (std::invalid_argument) and derives the rest
 
-private:
+  private:
     void derive(int rows);  // rows of synthesis
 };
 
@@ -100,13 +104,28 @@ struct GroupConvShape {
     int64_t kernel[3] = {}, stride[3] = {}, padding[3] = {}, dilation[3] = {};
 };
 
-// Layouts: x (B, C, sources, s0, s1, s2), y (B, O, |G|, s0, s1, s2), read with any strides (the CPU kernels: x; y contiguous) and with dtype float32, float64, bfloat16 or
-// float16; weight (O, C / groups, weight_size) contiguous; bias (O) contiguous or undefined. Accumulation is in float32 (float64 for float64).
-// Outputs are contiguous and fully overwritten.
+// Layouts: x (B, C, sources, s0, s1, s2), y (B, O, |G|, s0, s1, s2), read with any strides (the CPU kernels: x; y contiguous) and with
+// dtype float32, float64, bfloat16 or float16; weight (O, C / groups, weight_size) contiguous; bias (O) contiguous or undefined.
+// Accumulation is in float32 (float64 for float64). Outputs are contiguous and fully overwritten.
 namespace cpu {
 
-// y = correlation of x with weight, plus bias.
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y);
+// The blocks W of a weight, kept from call to call by a caller whose weight seldom changes. The weight they were made of is kept beside
+// them and compared, so that they are right however it was changed; fields, dtype and instruction set are compared too. Safe to share among
+// threads.
+class GroupConvBlocks {
+  public:
+    struct Made;
+    std::shared_ptr<const Made> get() const;
+    void set(std::shared_ptr<const Made> made);
+
+  private:
+    mutable std::mutex mutex_;
+    std::shared_ptr<const Made> made_;
+};
+
+// y = correlation of x with weight, plus bias. `kept`, if not null, saves the transform of a weight that is still the same.
+void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+                GroupConvBlocks* kept = nullptr);
 
 // x = adjoint of the map x -> y above, applied to y: the data gradient, and the transposed convolution.
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x);
@@ -116,8 +135,8 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
 
 }  // namespace cpu
 
-// The same three on the current device, queued on the caller's stream and not waited for; all results are deterministic. std::runtime_error when a
-// launch fails, when the workspace is too small, or when the group is too large for the device's shared memory.
+// The same three on the current device, queued on the caller's stream and not waited for; all results are deterministic. std::runtime_error
+// when a launch fails, when the workspace is too small, or when the group is too large for the device's shared memory.
 namespace cuda {
 
 enum class Pass { forward, transpose, weight };

@@ -120,25 +120,27 @@ def _node(
     compute: Callable[..., Tensor],
     backward: Callable[..., Gradients],
     jvp: Callable[..., Tensor | None],
+    linear: int,
 ) -> type:
     """The autograd.Function around ``compute``."""
+    kept = tensors - linear
 
     def node_forward(ctx: Any, *args: Any) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*args[:tensors])
-        ctx.save_for_forward(*args[:tensors])
-        ctx.settings = args[tensors:]
+        ctx.save_for_backward(*args[:kept])
+        ctx.save_for_forward(*args[:kept])
+        ctx.rest = (None,) * linear + args[tensors:]
         return compute(*args)
 
     def node_backward(ctx: Any, grad: Tensor | None) -> Gradients:
         none = (None,) * len(ctx.needs_input_grad)
         if grad is None:
             return none
-        grads = tuple(backward(ctx.needs_input_grad, grad, *ctx.saved_tensors, *ctx.settings))
+        grads = tuple(backward(ctx.needs_input_grad, grad, *ctx.saved_tensors, *ctx.rest))
         return grads + none[len(grads) :]
 
     def node_jvp(ctx: Any, *tangents: Any) -> Tensor | None:
-        return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.settings)
+        return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.rest)
 
     members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward), "jvp": staticmethod(node_jvp)}
     return type(name, (_Function,), members)
@@ -152,6 +154,7 @@ def define(
     backward: Callable[..., Gradients],
     vmap: Callable[..., tuple[Tensor, int | None]],
     jvp: Callable[..., Tensor | None] | None = None,
+    linear: int = 0,
 ) -> Callable[..., Tensor]:
     """Register ``isotypic::<schema>`` and return the function that routes its calls.
 
@@ -165,6 +168,8 @@ def define(
         vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
         jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
             tensor.
+        linear: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
+            find None in their places.
     """
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema[: schema.index("(")]
@@ -186,8 +191,8 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp)
-    eager_node = _node(name, tensors, eager, backward, jvp)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, linear)
+    eager_node = _node(name, tensors, eager, backward, jvp, linear)
 
     def autograd_kernel(*args: Any) -> Tensor:
         if torch._C._are_functorch_transforms_active():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 import warnings
 from typing import Any
 
@@ -293,3 +295,46 @@ def test_gradients_flow_to_every_parameter() -> None:
     network = nn.Sequential(LiftConv2d(1, 2, 3), nn.ReLU(), GroupConv2d(2, 2, 3, padding_mode="reflect", padding=1), GroupPool("mean"))
     network(x).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("padding_mode", ["circular", "reflect", "zeros"])
+def test_whether_sizes_keep_the_equivariance_is_judged_before_padding(padding_mode: str) -> None:
+    """Unequal reach on axes that p4 exchanges is refused; unequal kernels whose padding makes up for it are not."""
+    unequal = GroupConv2d(1, 1, 3, group="p4", padding=(1, 0), padding_mode=padding_mode, strict=True)
+    with pytest.raises(ValueError, match="reaches unequally far"):
+        unequal(torch.zeros(1, 1, 4, 6, 6))
+    equal = GroupConv2d(2, 2, (3, 5), group="p4", padding=(1, 2), padding_mode=padding_mode, strict=True).double()
+    assert_equivariant(equal, "p4", torch.randn(1, 2, 4, 6, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_what_is_kept_of_a_weight_in_eval_follows_the_weight(dtype: torch.dtype, groups: int) -> None:
+    torch.manual_seed(0)
+    layer = GroupConv2d(4, 16, 3, group="p4", padding=1, groups=groups, dtype=dtype).eval()
+    x = torch.randn(2, 4, 4, 7, 7).to(dtype)
+
+    def expected() -> Tensor:
+        return layer.train()(x)
+
+    def change(weight: Tensor) -> None:
+        weight.mul_(2)
+
+    with torch.no_grad():
+        for step in (lambda: None, lambda: change(layer.weight), lambda: change(layer.weight.data), lambda: layer.reset_parameters()):
+            step()
+            wanted = expected()
+            layer.eval()
+            assert torch.equal(layer(x), wanted) and torch.equal(layer(x), wanted)
+        other = copy.deepcopy(layer)
+        change(other.weight)
+        assert torch.equal(layer(x), wanted) and not torch.equal(other(x), wanted)
+        restored = pickle.loads(pickle.dumps(layer))
+        assert torch.equal(restored(x), wanted)
+        assert torch.equal(layer(x[:1, ..., :5]), layer.train()(x[:1, ..., :5]))  # another size, the same blocks
+    assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+def test_sizes_may_be_numpy_integers() -> None:
+    layer = GroupConv2d(np.int64(2), np.int64(3), np.int64(3), padding=np.int64(1))
+    assert layer(torch.zeros(1, 2, 4, 5, 5)).shape == (1, 3, 4, 5, 5)

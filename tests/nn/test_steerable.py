@@ -285,6 +285,9 @@ def test_weight_is_kept_until_the_coefficients_change() -> None:
         assert torch.allclose(layer(x), 2 * before)
         layer.load_state_dict({key: value / 2 for key, value in layer.state_dict().items()})
         assert torch.allclose(layer(x), before)
+        layer.coefficients.data.mul_(2)  # leaves no trace but the values
+        layer.bias.mul_(2)
+        assert torch.allclose(layer(x), 2 * before)
         layer.float()
         assert layer.lattice_weight().dtype == torch.float32
     # Where a gradient is asked for, nothing is kept.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -294,6 +295,7 @@ def test_without_the_extension() -> None:
     """The package imports, says what is missing, and refuses to compute; nothing is computed some other way in silence."""
     code = """
 import sys
+import threading
 sys.modules["isotypic._C"] = None
 import torch, isotypic as iso
 info = iso.info()
@@ -314,3 +316,63 @@ def test_info() -> None:
     assert info["cpu_isas"][0] == "scalar"
     assert info["versions"]["torch"] == torch.__version__
     assert bool(info["cuda_targets"] and info["cuda_devices"]) == ("cuda" not in info["problems"])
+
+
+def test_a_bias_may_change_between_forward_and_backward() -> None:
+    x, weight = torch.randn(1, 2, 4, 5, 5, requires_grad=True), torch.randn(3, 2, 4, 3, 3, requires_grad=True)
+    bias = torch.randn(3, requires_grad=True)
+    y = iso.ops.group_conv(x, weight, bias, group="p4")
+    with torch.no_grad():
+        bias.add_(1)
+    y.sum().backward()
+    assert torch.equal(bias.grad, torch.full((3,), float(y[:, 0].numel())))
+
+
+def test_a_new_thread_has_the_threads_that_torch_was_given() -> None:
+    """Two threads split the batch of a weight gradient into two sums; one thread gives other last bits."""
+    x, y = torch.randn(2, 4, 8, 9, 9), torch.randn(2, 4, 8, 9, 9)
+    convolve_weight = torch.ops.isotypic.group_conv_weight
+    settings = ("p4m", "regular", [1, 1], [1, 1], [1, 1], 1, [3, 3])
+    before = torch.get_num_threads()
+    found: dict[int, Tensor] = {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            expected = convolve_weight(x, y, *settings)
+            worker = threading.Thread(target=lambda: found.update({0: convolve_weight(x, y, *settings)}))
+            worker.start()
+            worker.join()
+            assert torch.equal(found[0], expected)
+            found[threads] = expected
+    finally:
+        torch.set_num_threads(before)
+    assert not torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_float16_subnormals_are_read(flush: bool) -> None:
+    x = torch.zeros(1, 1, 4, 3, 3, dtype=torch.float16)
+    x[0, 0, 0, 1, 1] = 3 * 2.0**-24
+    weight = torch.zeros(1, 1, 4, 1, 1, dtype=torch.float16)
+    weight[0, 0, 0] = 1024
+    if not torch.set_flush_denormal(flush):
+        pytest.skip("this machine cannot flush subnormal numbers")
+    try:
+        y = iso.ops.group_conv(x, weight, group="p4")
+    finally:
+        torch.set_flush_denormal(False)
+    assert y[0, 0, 0, 1, 1].item() == 3 * 2.0**-14
+
+
+def test_settings_beyond_every_tensor_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"group_conv: padding must be at most 2147483647"):
+        iso.ops.group_conv(torch.zeros(1, 1, 4, 3, 3), torch.zeros(1, 1, 4, 1, 1), group="p4", padding=2**62)
+
+
+def test_mixed_dtypes_that_autocast_leaves_alone() -> None:
+    message = r"group_conv: weight must have the dtype of x, torch.float64, got torch.float32"
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError, match=message):
+        iso.ops.group_conv(torch.zeros(1, 1, 4, 3, 3, dtype=torch.float64), torch.zeros(1, 1, 4, 1, 1), group="p4")
+    with pytest.raises(TypeError, match=r"group_conv: weight must have the dtype of x, torch.float32, got torch.float64"):
+        meta = torch.zeros(1, 1, 4, 3, 3, device="meta")
+        iso.ops.group_conv(meta, torch.zeros(1, 1, 4, 1, 1, dtype=torch.float64, device="meta"), group="p4")

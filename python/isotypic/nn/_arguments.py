@@ -24,7 +24,7 @@ def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None)
 def positive(owner: str, **counts: int) -> None:
     """Raises unless every count is a positive integer."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"{owner}: {name} must be a positive integer, got {count!r}")
 
 
@@ -37,10 +37,11 @@ def divisible(owner: str, groups: int, **fields: int) -> None:
 
 def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimum: int) -> tuple[int, ...]:
     """One integer of at least `minimum` for each of the `dim` spatial axes."""
-    entries = (value,) * dim if isinstance(value, int) else tuple(value)
-    if len(entries) != dim or any(isinstance(entry, bool) or not isinstance(entry, int) or entry < minimum for entry in entries):
+    entries = (value,) * dim if isinstance(value, (int, np.integer)) else tuple(value)
+    valid = all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries)
+    if len(entries) != dim or not valid or any(entry < minimum for entry in entries):
         raise ValueError(f"{owner}: {name} must be an integer or {dim} integers, each at least {minimum}, got {value!r}")
-    return entries
+    return tuple(int(entry) for entry in entries)
 
 
 def check_strides(

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic import ops
+from isotypic._extension import _C
 from isotypic.nn import bank
 from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, divisible, per_axis, positive, resolve_group
-from isotypic.ops._arguments import report
+from isotypic.ops._arguments import Settings, check_equivariance, report
+from isotypic.ops.group_conv import convolution
 from isotypic.ops.reference import filter_bank
 
 Self = TypeVar("Self", bound="_Conv")
@@ -73,6 +74,7 @@ class _Conv(nn.Module):
         shape = (out_fields, in_fields // groups, *sources, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
+        self._blocks: object | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -89,42 +91,50 @@ class _Conv(nn.Module):
             if self.bias is not None:
                 self.bias.zero_()
 
-    def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
-        """The input padded as `padding_mode` says, and the padding with zeros that is left to the operator."""
+    def _pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...] | str, bool | None]:
+        """The input padded as `padding_mode` says, and the padding with zeros and the `strict` that are left to the operator.
+
+        The operator sees the padded size alone, so that whether the sizes keep the equivariance is judged here.
+        """
         if self.padding_mode == "zeros":
-            return x, self.padding
+            return x, self.padding, self.strict
         lead = 3 if self.field == "regular" else 2
         if x.dim() != lead + self.dim:
             raise ValueError(f"{type(self).__name__}: input must have {lead + self.dim} axes, got shape {tuple(x.shape)}")
+        odd = False
         if self.padding == "same":
             total = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
             sides = [(extent // 2, extent - extent // 2) for extent in total]
-            if any(extent % 2 for extent in total) and not torch.compiler.is_compiling():
+            odd = any(extent % 2 for extent in total)
+        else:
+            sides = [(0, 0)] * self.dim if isinstance(self.padding, str) else [(extent, extent) for extent in self.padding]
+        if not torch.compiler.is_compiling():
+            if odd:
                 message = (
                     f'padding="same" with kernel {self.kernel_size} pads unequally, so the layer is equivariant only approximately; '
                     "odd kernels keep it"
                 )
                 report(type(self).__name__, ("same", self.kernel_size, self.dilation), message, self.strict)
-        else:
-            sides = [(0, 0)] * self.dim if isinstance(self.padding, str) else [(extent, extent) for extent in self.padding]
+            else:
+                padding = tuple(first for first, _ in sides)
+                settings = Settings(self.group, self.field, self.stride, padding, self.dilation, self.groups)
+                check_equivariance(type(self).__name__, settings, tuple(x.shape[lead:]), self.kernel_size, False, self.strict)
         # F.pad takes (B, channels, *spatial), and the last axis first.
         padded = F.pad(x.flatten(1, lead - 1), [extent for pair in reversed(sides) for extent in pair], mode=self.padding_mode)
-        return padded.reshape(*x.shape[:lead], *padded.shape[2:]), (0,) * self.dim
+        return padded.reshape(*x.shape[:lead], *padded.shape[2:]), (0,) * self.dim, None
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = self._pad(x)
-        operator = ops.group_conv if self.field == "regular" else ops.lift_conv
-        return operator(
-            x,
-            self.weight,
-            self.bias,
-            group=self.group,
-            stride=self.stride,
-            padding=padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            strict=self.strict,
-        )
+        x, padding, strict = self._pad(x)
+        settings = (self.group, self.field, self.stride, padding, self.dilation, self.groups, strict)
+        return convolution(x, self.weight, self.bias, settings, self._kept())
+
+    def _kept(self) -> object | None:
+        """Where the kernel keeps what it makes of the weight, in eval. It compares the weight itself, so that any change of it is seen."""
+        if self.training or torch.compiler.is_dynamo_compiling():
+            return None
+        if self._blocks is None and _C is not None:
+            self._blocks = _C.GroupConvBlocks()
+        return self._blocks
 
     def to_conv(self) -> nn.Conv2d | nn.Conv3d:
         """The plain convolution with the same function on flattened fields, (B, C |G|, *spatial) -> (B, O |G|, *spatial).

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from isotypic import ops
 from isotypic._register import needs_gradient, plain
 from isotypic.nn import _steerable_basis, bank
 from isotypic.nn._arguments import divisible, positive
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, permute_bank, planar_group, to_lattice_fields
+from isotypic.ops.group_conv import convolution
 
 Self = TypeVar("Self", bound="_SteerableConv2d")
 
@@ -95,7 +95,7 @@ class _SteerableConv2d(nn.Module):
         self.register_buffer("sources", sources.to(device), persistent=False)
         self.register_buffer("cosets", cosets.to(device), persistent=False)
         self.register_buffer("places", cosets.flatten().argsort().to(device), persistent=False)
-        self._evaluated: tuple[Any, ...] | None = None
+        self._evaluated: tuple[Tensor, Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -136,18 +136,19 @@ class _SteerableConv2d(nn.Module):
     def lattice_weight(self) -> Tensor:
         """The weight of the p4 or p4m convolution that runs, (O q, C q, |H|, k, k), or (O q, C, k, k) when lifting.
 
-        It is linear in `coefficients`. In eval mode without gradients it is kept until the coefficients change.
+        It is linear in `coefficients`. In eval mode, without gradients, it is kept on a CPU until the coefficients have other values.
         """
         coefficients = self.coefficients
         traced = torch.compiler.is_compiling() or not plain(coefficients)
-        if traced or self.training or needs_gradient(coefficients) or coefficients.is_inference():
+        if traced or self.training or needs_gradient(coefficients) or not coefficients.is_cpu:
             return self._expand(coefficients)
-        state = (id(coefficients), coefficients._version, coefficients.data_ptr())
-        if self._evaluated is None or self._evaluated[0] != state:
+        # Values are compared, not versions: a change through `.data` leaves no other trace.
+        known = self._evaluated
+        if known is None or known[0].dtype != coefficients.dtype or not torch.equal(known[0], coefficients):
             with torch.inference_mode(False), torch.no_grad():
-                # The coefficients are kept too, so that no other tensor gets their id or their memory.
-                self._evaluated = state, coefficients.detach(), coefficients, self._expand(coefficients)
-        return self._evaluated[-1]
+                own = coefficients.detach().clone()
+                known = self._evaluated = own, self._expand(own)
+        return known[1]
 
     def _lattice_bias(self) -> Tensor | None:
         return None if self.bias is None else self.bias.repeat_interleave(self.cosets.shape[0])
@@ -158,18 +159,9 @@ class _SteerableConv2d(nn.Module):
             expected = f"C={self.in_fields}, |G|={self.order}" if regular else f"C={self.in_fields}"
             raise ValueError(f"{type(self).__name__}: input must have shape (B, {expected}, H, W), got {tuple(x.shape)}")
         blocks = self.blocks
-        x, padding = blocks._pad(to_lattice_fields(x, self.cosets) if regular else x)
-        y = (ops.group_conv if regular else ops.lift_conv)(
-            x,
-            self.lattice_weight(),
-            self._lattice_bias(),
-            group=blocks.group,
-            stride=blocks.stride,
-            padding=padding,
-            dilation=blocks.dilation,
-            groups=self.groups,
-            strict=blocks.strict,
-        )
+        x, padding, strict = blocks._pad(to_lattice_fields(x, self.cosets) if regular else x)
+        settings = (blocks.group, blocks.field, blocks.stride, padding, blocks.dilation, self.groups, strict)
+        y = convolution(x, self.lattice_weight(), self._lattice_bias(), settings, blocks._kept())
         return from_lattice_fields(y, self.places, self.cosets.shape[0])
 
     def to_conv(self) -> nn.Conv2d:

@@ -56,6 +56,9 @@ def resolve_group(operator: str, group: Any) -> finite_groups.Group:
         raise type(error)(f"{operator}: {error}") from None
 
 
+_LARGEST = 2**31 - 1  # of a setting on one axis; sizes of that order are beyond every tensor
+
+
 def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> tuple[int, ...]:
     """An integer or a sequence of one integer per axis, as a tuple."""
     entries = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,) * axes
@@ -63,13 +66,20 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
     if not valid or any(entry < minimum for entry in entries):
         several = f" or {axes} of them" if axes > 1 else ""
         raise ValueError(f"{operator}: {name} must be an integer >= {minimum}{several}, got {value!r}")
+    if any(entry > _LARGEST for entry in entries):
+        raise ValueError(f"{operator}: {name} must be at most {_LARGEST}, got {value!r}")
     return tuple(int(e) if isinstance(e, np.integer) else e for e in entries)
+
+
+def _autocast_enabled(device: str) -> bool:
+    """Whether autocast is on for a type of device; some types (meta) have none."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_tensors(operator: str, tensors: dict[str, Any]) -> None:
     """That all are tensors of one supported dtype on one device; the first one is x and the last one may be None (a bias).
 
-    Under autocast floating dtypes may differ, because autocast makes them equal.
+    Under autocast floating dtypes may differ, because autocast makes them equal; float64 it leaves alone.
     """
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
@@ -84,7 +94,7 @@ def check_tensors(operator: str, tensors: dict[str, Any]) -> None:
             raise TypeError(f"{operator}: {name} must be a dense (strided) tensor, got layout {tensor.layout}")
         if tensor.device != first.device:
             raise ValueError(f"{operator}: {name} must be on the device of {first_name}, {first.device}, got {tensor.device}")
-        if tensor.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
+        if tensor.dtype != first.dtype and not (_autocast_enabled(first.device.type) and torch.float64 not in (tensor.dtype, first.dtype)):
             raise TypeError(f"{operator}: {name} must have the dtype of {first_name}, {first.dtype}, got {tensor.dtype}")
 
 
@@ -212,14 +222,9 @@ def report(operator: str, configuration: tuple[Any, ...], message: str, strict: 
         _WARNED.add((operator, configuration))
 
 
-def check_equivariance(
-    operator: str, settings: Settings, size: tuple[int, ...], kernel: tuple[int, ...], output_padding: bool, strict: bool
-) -> None:
-    """That the output grid is centred on the input grid, on the axes that the group moves.
-
-    The centre of the outputs of a convolution lies (size + 2 padding - dilation (k - 1) - 1) mod stride halves of a position before that of
-    its inputs. In a transposed convolution ``size`` is that of the output, and the remainder is its output_padding.
-    """
+@lru_cache(maxsize=1024)
+def _off_centre(settings: Settings, size: tuple[int, ...], kernel: tuple[int, ...], output_padding: bool) -> str:
+    """Why the output grid is not centred on the input grid, and what would be; "" where it is."""
     key, _, stride, padding, dilation, _ = settings
     group = finite_groups.get(key)
     left = np.array([(n + 2 * p - d * (k - 1) - 1) % s for n, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)])
@@ -244,8 +249,21 @@ def check_equivariance(
         reason = f"padding {padding} with kernel {kernel} reaches unequally far on axes that {group.name} exchanges"
         remedy = "equal 2 padding - dilation (kernel - 1) on these axes keeps it"
     else:
-        return
-    report(operator, (settings, size, kernel), f"{reason}, which breaks exact equivariance; {remedy}", strict)
+        return ""
+    return f"{reason}, which breaks exact equivariance; {remedy}"
+
+
+def check_equivariance(
+    operator: str, settings: Settings, size: tuple[int, ...], kernel: tuple[int, ...], output_padding: bool, strict: bool
+) -> None:
+    """That the output grid is centred on the input grid, on the axes that the group moves.
+
+    The centre of the outputs of a convolution lies (size + 2 padding - dilation (k - 1) - 1) mod stride halves of a position before that of
+    its inputs. In a transposed convolution ``size`` is that of the output, and the remainder is its output_padding.
+    """
+    reason = _off_centre(settings, size, kernel, output_padding)
+    if reason:
+        report(operator, (settings, size, kernel), reason, strict)
 
 
 def _same_padding(operator: str, kernel: tuple[int, ...], settings: Settings, strict: bool) -> list[int]:
@@ -264,7 +282,15 @@ def _same_padding(operator: str, kernel: tuple[int, ...], settings: Settings, st
 
 
 def _normalise(
-    operator: str, field: str, kernel: tuple[int, ...], group: str, stride: Any, padding: Any, dilation: Any, groups: Any, strict: bool
+    operator: str,
+    field: str,
+    kernel: tuple[int, ...],
+    group: str,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    strict: bool | None,
 ) -> tuple[Settings, list[int]]:
     """Settings, and what ``F.pad`` must add to x first."""
     axes = len(kernel)
@@ -281,7 +307,7 @@ def _normalise(
             if any(s != 1 for s in stride):
                 raise ValueError(f'{operator}: padding="same" needs stride 1, got stride {stride}')
             padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
-            extra = _same_padding(operator, kernel, Settings(group, field, stride, padding, dilation, 1), strict)
+            extra = _same_padding(operator, kernel, Settings(group, field, stride, padding, dilation, 1), bool(strict))
     else:
         padding = per_axis(operator, "padding", padding, axes, 0)
     return Settings(group, field, stride, padding, dilation, groups), extra
@@ -324,9 +350,12 @@ def convolution(
     padding: Any,
     dilation: Any,
     groups: int,
-    strict: bool,
+    strict: bool | None,
 ) -> tuple[Settings, list[int]]:
-    """Check a call of ``group_conv`` or ``lift_conv``. Returns the settings of the operator and what ``F.pad`` must add to x first."""
+    """Check a call of ``group_conv`` or ``lift_conv``. Returns the settings of the operator and what ``F.pad`` must add to x first.
+
+    strict is None where the caller has judged itself whether the sizes keep the equivariance.
+    """
     operator = NAMES[field]
     lead = 2 if field == "scalar" else 3
     if torch.compiler.is_compiling():
@@ -343,7 +372,7 @@ def convolution(
             padded[-1 - axis] += extra[2 * axis + 1]
     sizes = problem(operator, settings, padded, weight.shape)
     check_bias(operator, bias, weight.shape[0])
-    if not extra:
+    if not extra and strict is not None:
         check_equivariance(operator, settings, sizes.in_size, sizes.kernel, False, strict)
     return settings, extra
 

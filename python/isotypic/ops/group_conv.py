@@ -69,7 +69,7 @@ def lift_conv(
     >>> lift_conv(torch.zeros(2, 3, 9, 9), torch.zeros(5, 3, 3, 3), group="p4m").shape
     torch.Size([2, 5, 8, 7, 7])
     """
-    return _convolution(x, weight, bias, (group, "scalar", stride, padding, dilation, groups, strict))
+    return convolution(x, weight, bias, (group, "scalar", stride, padding, dilation, groups, strict))
 
 
 def group_conv(
@@ -105,7 +105,7 @@ def group_conv(
     >>> group_conv(torch.zeros(2, 3, 4, 9, 9), torch.zeros(5, 3, 4, 3, 3), group="p4", padding="same").shape
     torch.Size([2, 5, 4, 9, 9])
     """
-    return _convolution(x, weight, bias, (group, "regular", stride, padding, dilation, groups, strict))
+    return convolution(x, weight, bias, (group, "regular", stride, padding, dilation, groups, strict))
 
 
 def group_conv_transpose(
@@ -221,7 +221,10 @@ def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> _Pre
     return _Prepared(settings, extra, None if call.empty else call)
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...]) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], kept: Any = None) -> Tensor:
+    """``group_conv`` and ``lift_conv``, and what a layer calls. ``rest``: (group, field, stride, padding, dilation, groups, strict), where
+    strict is None if the caller has checked the sizes. ``kept`` is the layer's ``_C.GroupConvBlocks``, used for a call on the CPU without a
+    gradient."""
     key = known = None
     if not _is_dynamo_compiling():
         # A repeated call on the CPU without a gradient, by the shortest way: the kernel checks what the key leaves open.
@@ -234,7 +237,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any
             plan, shape, output = known
             y = _empty_like(output)
             try:
-                _C.group_conv(plan, shape, x, weight, bias, y)
+                _C.group_conv(plan, shape, x, weight, bias, y, None, kept)
                 return y
             except (TypeError, ValueError, RuntimeError):
                 pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
@@ -242,7 +245,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any
     if key is not None and known is None and call is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
         # Only here: inside a transform of torch.func the output would be a tensor of that transform.
         _PREPARED[key] = _Direct(call.plan, call.shape, x.new_empty(()).expand(call.problem.y_shape))
-        return _convolution(x, weight, bias, rest)
+        return convolution(x, weight, bias, rest, kept)
     _arguments.check_tensors(NAMES[settings.field], {"x": x, "weight": weight, "bias": bias})
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
 
@@ -356,12 +359,12 @@ def _spatial(tensor: Tensor, field: str) -> Sequence[int]:
 # Backward formulas. In each the incoming gradient takes the place of the output among x, w, y.
 
 
-def _backward_forward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Gradients:
+def _backward_forward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, _: None, *settings: Any) -> Gradients:
     field = settings[1]
     return (
         convolve_transpose(grad, weight, *settings, _spatial(x, field)) if needs[0] else None,
         convolve_weight(x, grad, *settings, _spatial(weight, field)) if needs[1] else None,
-        grad.sum((0, *range(2, grad.dim()))) if bias is not None and needs[2] else None,
+        grad.sum((0, *range(2, grad.dim()))) if needs[2] else None,
     )
 
 
@@ -381,7 +384,7 @@ def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, 
     )
 
 
-def _jvp_forward(tangents: Gradients, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor | None:
+def _jvp_forward(tangents: Gradients, x: Tensor, weight: Tensor, _: None, *settings: Any) -> Tensor | None:
     tangent = product_rule(convolve, tangents[:2], (x, weight, None, *settings))
     if tangents[2] is None:
         return tangent
@@ -460,6 +463,7 @@ convolve = define(
     backward=_backward_forward,
     vmap=_vmap_forward,
     jvp=_jvp_forward,
+    linear=1,
 )
 convolve_transpose = define(
     f"group_conv_transpose(Tensor y, Tensor weight, {_SETTINGS}, SymInt[] input_size) -> Tensor",
