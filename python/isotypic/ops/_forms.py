@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,6 +43,11 @@ def in_float32(compute: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     if dtype in HALF:
         return compute(*(tensor.float().contiguous() for tensor in tensors)).to(dtype)
     return compute(*(tensor.contiguous() for tensor in tensors))
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """The tensor's device made the current one, where that matters."""
+    return torch.cuda.device(tensor.get_device()) if tensor.is_cuda else nullcontext()
 
 
 def extension_for(operator: str, tensor: Tensor) -> Any:

@@ -64,7 +64,8 @@ def _launch(p: Tensor, g: Tensor) -> Tensor:
     def compute(p: Tensor, g: Tensor) -> Tensor:
         y = torch.empty_like(p)
         if y.numel():
-            extension.form_action(p, g, y)
+            with _forms.device_of(p):
+                extension.form_action(p, g, y)
         return y
 
     return _forms.in_float32(compute, p, g)

@@ -199,7 +199,8 @@ def _call(kernel: str, degrees: Sequence[int], paths: Sequence[int], size: Seque
         rest = iter(contiguous)
         result = contiguous[0].new_empty(size)
         arguments = [None if tensor is None else next(rest) for tensor in tensors]
-        getattr(extension, kernel)(plan, *arguments, result, _tables(extension, plan, result))
+        with _forms.device_of(result):
+            getattr(extension, kernel)(plan, *arguments, result, _tables(extension, plan, result))
         return result
 
     return _forms.in_float32(compute, *given)
