@@ -1,4 +1,4 @@
-# CUDA kernels, where there is a compiler for them: isotypic_cuda_kernel(target operator) adds csrc/cuda/<operator>.cu and its tables, where it has any.
+# CUDA kernels, where there is a compiler for them: isotypic_cuda_kernel(target operator) adds csrc/cuda/<operator>.cu and its tables, if any.
 #
 #   ISOTYPIC_CUDA          AUTO (with nvcc when it is found), ON (fail without), OFF
 #   ISOTYPIC_CUDA_TARGETS  architectures to compile machine code for, e.g. "90a", or "all"; the environment variable comes first

@@ -11,7 +11,7 @@ from contract_weights import WEIGHT_CASES, registered
 from torch import Tensor
 
 import isotypic as iso
-from isotypic.ops import reference
+from isotypic.ops import reference, reference_forms
 
 Tensors = tuple[Tensor, ...]
 
@@ -156,6 +156,120 @@ def linear_inputs(override: dict[str, int]) -> Tensors:
     return x, torch.randn(3, s["fields"], 6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 
 
+# Binary forms. Elements of SL(2, R): the identity, and some of condition number 2.
+ELEMENTS = [
+    torch.eye(2, dtype=torch.float64),
+    *iso.sl2.random_sl2((3,), max_condition=2.0, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+]
+DEGREES = (0, 2, 3)
+PATHS = tuple(iso.ops.transvectant_paths(DEGREES, 4))
+DEGREES_OUT = tuple(dict.fromkeys(DEGREES[s] + DEGREES[t] - 2 * k for s, t, k in PATHS))
+
+
+def act_on_features(element: int, x: Tensor, degrees: tuple[int, ...]) -> Tensor:
+    """The element on forms in scaled coordinates."""
+    forms = x.split([degree + 1 for degree in degrees], -1)
+    moved = [iso.sl2.to_scaled(reference_forms.form_action(iso.sl2.from_scaled(form), ELEMENTS[element])) for form in forms]
+    return torch.cat(moved, -1)
+
+
+def action_inputs(override: dict[str, int]) -> Tensors:
+    s = {"batch": 2, "degree": 3} | override
+    g = torch.randn(2, 2, dtype=torch.float64)
+    return torch.randn(s["batch"], s["degree"] + 1, dtype=torch.float64), g / torch.linalg.matrix_norm(g, 2)
+
+
+def transvectants_inputs(override: dict[str, int]) -> Tensors:
+    s = {"batch": 2, "channels": 2, "out": 2} | override
+    f = torch.randn(s["batch"], s["channels"], sum(DEGREES) + len(DEGREES), dtype=torch.float64)
+    return f, torch.randn(s["channels"], len(PATHS), s["out"], dtype=torch.float64)
+
+
+def transvectant_inputs(override: dict[str, int]) -> Tensors:
+    s = {"batch": 2} | override
+    return torch.randn(s["batch"], 4, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+
+
+def wrong_tensors(first: str, second: str) -> tuple[tuple[str, Any], ...]:
+    return (
+        (first, lambda x: x.tolist()),
+        (first, lambda x: x.numpy()),
+        (first, lambda x: x.long()),
+        (first, lambda x: x.to(torch.complex64)),
+        (first, lambda x: x.to_sparse()),
+        (first, lambda x: x[..., :0]),
+        (second, lambda x: x.float()),
+        (second, lambda x: x.int()),
+        (second, lambda x: x.to("meta")),
+        (second, lambda x: x[..., :0]),
+        (second, lambda x: x[..., 0, 0] if x.dim() > 1 else x.sum()),
+        (second, None),
+    )
+
+
+FORM_CASES = (
+    Case(
+        "form action",
+        iso.ops.form_action,
+        {},
+        reference_forms.form_action,
+        action_inputs,
+        {"batch": 2, "degree": 3},
+        at_least={"degree": 1},  # a constant does not depend on g
+        wrong=(*wrong_tensors("p", "g"), ("g", lambda g: g[:1]), ("g", lambda g: g.expand(3, 2, 2)), ("p", lambda p: p.sum())),
+        tensors=("p", "g"),
+        operators=("form_action",),
+    ),
+    Case(
+        "transvectants",
+        iso.ops.transvectants,
+        {"degrees": DEGREES, "paths": PATHS},
+        lambda f, weight: reference_forms.transvectants(f, weight, degrees=DEGREES, paths=PATHS),
+        transvectants_inputs,
+        {"batch": 2, "channels": 2, "out": 2},
+        act=lambda element, x: act_on_features(element, x, DEGREES),
+        act_output=lambda element, y: act_on_features(element, y, DEGREES_OUT),
+        order=len(ELEMENTS),
+        wrong=(
+            *(wrong for i, wrong in enumerate(wrong_tensors("f", "weight")) if i != 9),  # no output channels are fine
+            ("f", lambda f: f[0]),
+            ("f", lambda f: f[..., 1:]),
+            ("weight", lambda w: w[:1]),
+            ("weight", lambda w: w[:, 1:]),
+            ("weight", lambda w: w[None]),
+            ("degrees", (0, 2)),
+            ("degrees", (0, 2, -3)),
+            ("degrees", (0, 2, 3.5)),
+            ("degrees", 3),
+            ("paths", ((0, 1),)),
+            ("paths", ((1, 0, 0),)),
+            ("paths", ((0, 3, 0),)),
+            ("paths", ((1, 2, 3),)),
+            ("paths", ((0, 0, 0), (1, 1, 0), (0, 0, 0))),
+        ),
+        tensors=("f", "weight"),
+        operators=("transvectants", "transvectants_input", "transvectants_weight"),
+    ),
+    Case(
+        "transvectant",
+        iso.ops.transvectant,
+        {"k": 2},
+        lambda p, q: reference_forms.transvectant(p, q, 2),
+        transvectant_inputs,
+        {"batch": 2},
+        wrong=(
+            *wrong_tensors("p", "q"),
+            ("q", lambda q: q.expand(3, 6)),
+            ("k", 4),
+            ("k", -1),
+            ("k", 1.0),
+            ("k", True),
+        ),
+        tensors=("p", "q"),
+        operators=("transvectants_polar", "transvectants_input"),
+    ),
+)
+
 P4, P3M1 = iso.groups.get("p4"), iso.groups.get("p3m1")
 
 CASES = (
@@ -202,6 +316,7 @@ CASES = (
         wrong=WRONG_TENSORS + WRONG_FIELDS + WRONG_GROUP,
     ),
     *(Case(**entry) for entry in WEIGHT_CASES),
+    *FORM_CASES,
 )
 
 
@@ -225,7 +340,36 @@ def _registered(field_type: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     )
 
 
+def _registered_grams() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
+    """Of the solver, whose input has to be positive; what else it guarantees is asked in ops/test_max_det_gram.py."""
+    root = torch.randn(2, 4, 4, dtype=torch.float64)
+    p = iso.ops.gram_to_form(root.mT @ root + torch.eye(4, dtype=torch.float64))
+    gram = iso.ops.max_det_gram(p).gram
+    return (
+        ("forms", "max_det", (p,)),
+        ("forms", "max_det_adjoint", (gram, torch.randn(2, 4, 4, dtype=torch.float64))),
+        ("forms", "max_det_solve", (gram, torch.randn(2, 7, dtype=torch.float64))),
+    )
+
+
+def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
+    p, g = action_inputs({})
+    (f, weight), (h, _) = transvectants_inputs({}), transvectants_inputs({})
+    z = torch.randn(2, 2, sum(DEGREES_OUT) + len(DEGREES_OUT), dtype=torch.float64)
+    settings = (list(DEGREES), [number for path in PATHS for number in path])
+    return (
+        ("forms", "form_action", (p, g.expand(2, 2, 2).contiguous())),
+        ("forms", "transvectants", (f, weight, *settings)),
+        ("forms", "transvectants_polar", (f, h, weight, *settings)),
+        ("forms", "transvectants_input", (f, weight, z, *settings)),
+        ("forms", "transvectants_weight", (f, z, *settings)),
+        ("forms", "transvectants_weight_polar", (f, h, z, *settings)),
+        *_registered_grams(),
+    )
+
+
 REGISTERED = (
     *((field_type, *entry) for field_type in ("regular", "scalar", "linear") for entry in _registered(field_type)),
+    *_registered_forms(),
     *registered(),
 )

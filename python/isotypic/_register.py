@@ -121,16 +121,18 @@ def _node(
     backward: Callable[..., Gradients],
     jvp: Callable[..., Tensor | None],
     linear: int,
+    saves_output: bool,
 ) -> type:
     """The autograd.Function around ``compute``."""
     kept = tensors - linear
 
     def node_forward(ctx: Any, *args: Any) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*args[:kept])
+        output = compute(*args)
+        ctx.save_for_backward(*((output,) if saves_output else ()), *args[:kept])
         ctx.save_for_forward(*args[:kept])
         ctx.rest = (None,) * linear + args[tensors:]
-        return compute(*args)
+        return output
 
     def node_backward(ctx: Any, grad: Tensor | None) -> Gradients:
         none = (None,) * len(ctx.needs_input_grad)
@@ -155,6 +157,8 @@ def define(
     vmap: Callable[..., tuple[Tensor, int | None]],
     jvp: Callable[..., Tensor | None] | None = None,
     linear: int = 0,
+    saves_output: bool = False,
+    sixteen_bit: bool = True,
 ) -> Callable[..., Tensor]:
     """Register ``isotypic::<schema>`` and return the function that routes its calls.
 
@@ -170,6 +174,9 @@ def define(
             tensor.
         linear: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
+        saves_output: the backward formula needs the output too, and gets it before the arguments: ``backward(needs, grad, output,
+            *arguments)``. It is differentiable there.
+        sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
     """
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema[: schema.index("(")]
@@ -191,8 +198,8 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, linear)
-    eager_node = _node(name, tensors, eager, backward, jvp, linear)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, linear, saves_output)
+    eager_node = _node(name, tensors, eager, backward, jvp, linear, saves_output)
 
     def autograd_kernel(*args: Any) -> Tensor:
         if torch._C._are_functorch_transforms_active():
@@ -202,7 +209,7 @@ def define(
 
     def autocast_kernel(device: str) -> Callable[..., Tensor]:
         def kernel(*args: Any) -> Tensor:
-            dtype = torch.get_autocast_dtype(device)
+            dtype = torch.get_autocast_dtype(device) if sixteen_bit else torch.float32
             cast = [a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a for a in args]
             with torch.autocast(device, enabled=False):
                 return operator(*cast)

@@ -15,6 +15,7 @@ import pkgutil
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from weight_spaces import random_permutation
 
 import isotypic.nn
 from isotypic.nn.planar_group import from_lattice_fields, to_lattice_fields
+from isotypic.sl2 import from_scaled, random_sl2, to_scaled
 from isotypic.testing import act, assert_equivariant
 
 
@@ -104,12 +106,18 @@ CASES: dict[str, list[Case]] = {
     "SteerableLiftConv2d": [
         Case(dict(in_channels=2, out_fields=2, kernel_size=5, group="C12", padding="same"), (2, 2, 7, 7), "p4", "scalar")
     ],
+    # Forms of degrees 0, 2 and 3 in scaled coordinates, under elements of SL(2, R).
+    "Transvectants": [
+        Case(dict(degrees_in=[0, 2, 3], max_degree=4, channels=2, out_channels=3), (4, 2, 8), "SL2"),
+        Case(dict(degrees_in=[4], max_degree=6, channels=1, out_channels=2, degrees_out=[4], skip=False), (2, 1, 5), "SL2"),
+    ],
     "Restrict": [Case(dict(group="p4m", subgroup="pmm"), (2, 3, 8, 5, 5), "p4m")],
     "WeightSpaceAttention": [Case(dict(spec=SPEC, channels=4, num_heads=2), (3, SPEC.numel, 4), "all")],
     "WeightSpaceBatchNorm": [Case(dict(num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }
+TESTED_ELSEWHERE = {"MomentLayer"}  # takes positive forms alone: test_moment.py
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
 every_case = pytest.mark.parametrize("name, case", FLAT, ids=[f"{name}-{case.group}-{index}" for index, (name, case) in enumerate(FLAT)])
 
@@ -161,6 +169,12 @@ def on_lattice(layer: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
     return OnLattice(layer), to_lattice_fields(x, layer.cosets) if layer.field == "regular" else x
 
 
+def move_forms(x: Tensor, degrees: Sequence[int], g: Tensor) -> Tensor:
+    """The action of an element of SL(2, R) on forms in scaled coordinates, one after the other on the last axis."""
+    forms = x.split([degree + 1 for degree in degrees], -1)
+    return torch.cat([to_scaled(isotypic.ops.form_action(from_scaled(form), g)) for form in forms], -1)
+
+
 def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:
     """Gradients of a smooth function of the output in the input and in every parameter."""
     x = x.detach().requires_grad_()
@@ -177,7 +191,7 @@ def assert_near(found: Tensor, expected: Tensor, units: float = 64) -> None:
 
 
 def test_every_layer_has_a_case() -> None:
-    assert layer_names() == set(CASES), "every layer of isotypic.nn needs an entry in CASES"
+    assert layer_names() == set(CASES) | TESTED_ELSEWHERE, "every layer of isotypic.nn needs an entry in CASES"
 
 
 def test_every_layer_is_exported() -> None:
@@ -201,6 +215,11 @@ def test_equivariance(name: str, case: Case) -> None:
                 moved, y = random_permutation(SPEC, case.group, seed), layer(x)
                 expected = y if case.out_field == "vector" else y[:, moved]
                 torch.testing.assert_close(layer(x[:, moved]), expected, rtol=0, atol=1e-12 * y.abs().max().item())
+        return
+    if case.group == "SL2":
+        for g in random_sl2((5,), max_condition=2.0, dtype=torch.float64):
+            expected = move_forms(layer(x), layer.degrees_out, g)
+            assert expected.norm() > 0.1 and (layer(move_forms(x, layer.degrees_in, g)) - expected).norm() <= 1e-10 * expected.norm()
         return
     if name.startswith("Steerable"):
         layer, x = on_lattice(layer, x)

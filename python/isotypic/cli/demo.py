@@ -1,55 +1,73 @@
-"""python -m isotypic demo [convolution | weights]"""
+"""python -m isotypic demo [convolution | weights | polynomials]"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-SUMMARY = "train on real digits, compare, and draw what happens: group convolutions, or networks that read the weights of networks"
+SUMMARY = "train on real data, compare, and draw what happens: group convolutions, networks that read networks, or polynomials"
 EXTRA = ("mlxtend", "matplotlib", "rich", "scipy")  # what the extra isotypic[demo] installs, and this command needs
-EPOCHS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "which",
         nargs="?",
-        choices=("convolution", "weights"),
+        choices=DEMOS,
         default="convolution",
         help="convolution: a small CNN and its p4 and p4m versions (default); weights: a network is fitted to each digit, and others "
-        "classify and edit the digits by the weights alone",
+        "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help=f"convolution only (default: {EPOCHS})")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12 for convolution, 20 for polynomials; not for weights")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the split, the angles, the weights and the order of the digits (default: 0)"
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="one epoch on few digits: shows that everything runs, its errors mean nothing")
+    size.add_argument("--quick", action="store_true", help="one epoch on little data: shows that everything runs, its errors mean nothing")
     size.add_argument(
         "--full", action="store_true", help="weights only: ten networks for each digit, wider layers, more steps; takes hours"
     )
+    parser.add_argument("--forms", type=Path, metavar="FILE", help="polynomials only: a JSON or CSV file of coefficients to certify")
+
+
+def convolution(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.run import run as run_demo
+
+    sizes = {"epochs": 1, "train_size": 500, "test_size": 200} if arguments.quick else {"epochs": arguments.epochs or 12}
+    run_demo(arguments.out, seed=arguments.seed, **sizes)
+
+
+def weights(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.weights.run import FULL, QUICK, Recipe
+    from isotypic.demo.weights.run import run as run_demo
+
+    run_demo(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
+
+
+def polynomials(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.polynomials import run as run_demo
+
+    sizes: dict[str, Any] = {"epochs": arguments.epochs or 20}
+    if arguments.quick:
+        sizes = {"epochs": 1, "degrees": (6,), "train_size": 128, "test_size": 64, "channels": 2, "layers": 2, "conic_forms": 1}
+    run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, **sizes)
+
+
+DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {"convolution": convolution, "weights": weights, "polynomials": polynomials}
+OWNERS = {"epochs": ("convolution", "polynomials"), "full": ("weights",), "forms": ("polynomials",)}
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.epochs is not None and arguments.epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {arguments.epochs}")
-    if arguments.which == "weights" and arguments.epochs is not None:
-        raise ValueError("--epochs belongs to the demo of convolutions; weights has --quick and --full")
-    if arguments.which == "convolution" and arguments.full:
-        raise ValueError("--full belongs to the demo of weights: demo weights --full")
+    for option, owners in OWNERS.items():
+        if getattr(arguments, option) and arguments.which not in owners:
+            raise ValueError(f"--{option} belongs to demo {' and demo '.join(owners)}, not to demo {arguments.which}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.which == "weights":
-        from isotypic.demo.weights.run import FULL, QUICK, Recipe
-        from isotypic.demo.weights.run import run as run_weights
-
-        run_weights(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
-        return 0
-    from isotypic.demo.run import run as run_demo
-
-    epochs = EPOCHS if arguments.epochs is None else arguments.epochs
-    sizes = {"epochs": 1, "train_size": 500, "test_size": 200} if arguments.quick else {"epochs": epochs}
-    run_demo(arguments.out, seed=arguments.seed, **sizes)
+    DEMOS[arguments.which](arguments)
     return 0

@@ -9,11 +9,13 @@ from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.io_position import IOPosition
 from isotypic.nn.linear import GroupLinear
 from isotypic.nn.mask import FieldMask
+from isotypic.nn.moment import MomentLayer
 from isotypic.nn.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
 from isotypic.nn.planar_group import PlanarGroup
 from isotypic.nn.restrict import Restrict
 from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.transvectants import Transvectants
 from isotypic.nn.weight_attention import WeightSpaceAttention
 from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear
 from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
@@ -43,11 +45,13 @@ __all__ = [
     "IOPosition",
     "LiftConv2d",
     "LiftConv3d",
+    "MomentLayer",
     "NPLinear",
     "PlanarGroup",
     "Restrict",
     "SteerableConv2d",
     "SteerableLiftConv2d",
+    "Transvectants",
     "WeightSpace",
     "WeightSpaceAttention",
     "WeightSpaceBatchNorm",

@@ -7,6 +7,7 @@ The bank has |G| times the parameters of psi, and the convolution with it costs 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -80,3 +81,30 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     bank = filter_bank(weight, group=group, field="linear")
     y = torch.einsum("oc,bc...->bo...", bank, x.flatten(1, 2)).unflatten(1, (weight.shape[0], x.shape[2]))
     return y if bias is None else y + bias.reshape(1, -1, 1, *(1,) * (x.dim() - 3))
+
+
+def max_det_gram(p: Tensor, steps: int = 200) -> Tensor:
+    """The Gram matrix of largest determinant of one positive form (2 d + 1): damped Newton on min <p, y> - log det Hankel(y), in monomials.
+
+    The Hessian is the coefficient of s^k t^l in Q(s, t)^2. It starts at the moments of a Gaussian and is good to degree 14 or so.
+    """
+    d = p.shape[0] // 2
+    n = d + 1
+    moments = [float(math.prod(range(1, k, 2)) * math.prod(range(1, 2 * d - k, 2))) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]
+    y = torch.tensor(moments, dtype=p.dtype)
+    y = y * n / (p @ y)
+    for _ in range(steps):
+        gram = torch.linalg.inv(y.unfold(0, n, 1))
+        gradient, hessian = p.clone(), p.new_zeros(2 * d + 1, 2 * d + 1)
+        for i in range(n):
+            for j in range(n):
+                gradient[i + j] -= gram[i, j]
+                for k in range(n):
+                    for m in range(n):
+                        hessian[i + j, k + m] += gram[i, k] * gram[j, m]
+        step = torch.linalg.solve(hessian, gradient)
+        decrement = float(gradient @ step) ** 0.5
+        y = y - step * (1 if decrement < 0.25 else 1 / (1 + decrement))
+        if decrement < 1e-9:
+            break
+    return torch.linalg.inv(y.unfold(0, n, 1))

@@ -1,0 +1,99 @@
+// Driver of the CPU kernels of max_det: blocks of as many polynomials as a vector has lanes, handed to the threads; witnesses for what has
+// no Gram.
+#include "ops/max_det.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "core/max_det.hpp"
+#include "core/max_det_witness.hpp"
+#include "core/parallel.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/max_det_kernel.hpp"
+
+namespace isotypic::cpu {
+namespace {
+
+const MaxDetKernels& kernels(DType dtype) {
+    const auto& set = [] -> const MaxDetKernelSet& {
+        switch (isa()) {
+#if defined(__x86_64__)
+            case Isa::avx512:
+                return avx512::max_det_kernels();
+            case Isa::avx2:
+                return avx2::max_det_kernels();
+#elif defined(__aarch64__)
+            case Isa::neon:
+                return neon::max_det_kernels();
+#endif
+            default:
+                return scalar::max_det_kernels();
+        }
+    }();
+    return dtype == DType::float64 ? set.float64 : set.float32;
+}
+
+struct FreeDeleter {
+    void operator()(void* p) const { std::free(p); }
+};
+
+template <class Work>
+void for_each_block(const MaxDetKernels& k, const MaxDetProblem& problem, const Work& work) {
+    const int64_t blocks = (problem.batch + k.lanes - 1) / k.lanes, bytes = (k.workspace(problem.d) + 63) / 64 * 64;
+    if (blocks == 0) return;
+    const int threads = static_cast<int>(std::min<int64_t>(max_threads(), blocks));
+    const std::unique_ptr<void, FreeDeleter> workspace(std::aligned_alloc(64, static_cast<size_t>(bytes * threads)));
+    if (!workspace) throw std::bad_alloc();
+    std::fill_n(static_cast<char*>(workspace.get()), bytes * threads, char{0});
+    parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, static_cast<char*>(workspace.get()) + bytes * thread); });
+}
+
+// A point for the rows that are not positive at a node, and a search for those that did not converge.
+template <class T>
+void write_witness(const T* p, int d, T* tail) {
+    double point[2] = {0, 0};
+    if (tail[0] == max_det::kNotPositive) {
+        const double theta = 3.14159265358979323846 * static_cast<double>(tail[2]) / (2 * d + 1);
+        point[0] = std::cos(theta), point[1] = std::sin(theta);
+    } else if (tail[0] == max_det::kUndecided && max_det::find_witness(p, 2 * d, point)) {
+        tail[0] = static_cast<T>(max_det::kNotPositive);
+    } else {
+        point[0] = point[1] = 0;
+    }
+    tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
+}
+
+}  // namespace
+
+void max_det(const View& p, const View& tables, const View& solution) {
+    MaxDetProblem problem{};
+    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
+    problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
+    const MaxDetKernels& k = kernels(p.dtype);
+    const int64_t m = p.sizes[1], width = solution.sizes[1];
+    auto witnesses = [&](int64_t block, const auto* forms, auto* out) {
+        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, problem.batch); ++row)
+            write_witness(forms + row * m, problem.d, out + (row + 1) * width - 4);
+    };
+    for_each_block(k, problem, [&](int64_t block, void* workspace) {
+        k.solve(problem, block, workspace);
+        if (p.dtype == DType::float64)
+            witnesses(block, static_cast<const double*>(p.data), static_cast<double*>(solution.data));
+        else
+            witnesses(block, static_cast<const float*>(p.data), static_cast<float*>(solution.data));
+    });
+}
+
+void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
+    MaxDetProblem problem{};
+    problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
+    problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
+    problem.matrix = matrix.defined() ? matrix.data : nullptr;
+    problem.form = form.defined() ? form.data : nullptr;
+    const MaxDetKernels& k = kernels(gram.dtype);
+    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.adjoint(problem, block, workspace); });
+}
+
+}  // namespace isotypic::cpu

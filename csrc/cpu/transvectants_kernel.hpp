@@ -1,0 +1,58 @@
+// What passes between the driver (transvectants.cpp, compiled once) and the kernels (transvectants_kernel.cpp, compiled per instruction
+// set).
+#pragma once
+
+#include <cstdint>
+
+#include "ops/transvectants.hpp"
+
+namespace isotypic::cpu {
+
+struct TransvectantsProblem {
+    int in_size, out_size, paths, out_slots, pair_count, row_count, outer_size;
+    const int *path_begin, *out_begin, *slot, *rows_before, *term_begin;
+    const TransvectantPair* pairs;
+    const TransvectantRow* rows;
+    const TransvectantTerm* terms;
+    const void* coefficients;  // of the compute type
+
+    int64_t batch, in_channels, out_channels;
+    int64_t channel_block;  // channels whose products are in the panel at a time
+    const void *f, *h, *weight, *z;
+    void* result;
+};
+
+// Sizes in elements of the compute type. A tile is `tile` samples.
+struct TransvectantsKernel {
+    int tile;
+    int64_t (*forward_workspace)(const TransvectantsProblem&);
+    void (*forward)(const TransvectantsProblem&, int64_t tile, void* workspace);
+    int64_t (*input_workspace)(const TransvectantsProblem&);
+    void (*input)(const TransvectantsProblem&, int64_t tile, void* workspace);
+    int64_t (*weight_workspace)(const TransvectantsProblem&);
+    int64_t (*weight_sums)(const TransvectantsProblem&);  // elements of `sums`
+    void (*weight)(const TransvectantsProblem&, int64_t tile, void* sums, void* workspace);
+    void (*finish_weight)(const TransvectantsProblem&, const void* sums, int64_t count, int64_t stride);  // adds `count` of them, in order
+};
+
+struct TransvectantsKernels {
+    TransvectantsKernel float32, float64;
+};
+
+namespace scalar {
+const TransvectantsKernels& transvectants_kernels();
+}
+#if defined(__x86_64__)
+namespace avx2 {
+const TransvectantsKernels& transvectants_kernels();
+}
+namespace avx512 {
+const TransvectantsKernels& transvectants_kernels();
+}
+#elif defined(__aarch64__)
+namespace neon {
+const TransvectantsKernels& transvectants_kernels();
+}
+#endif
+
+}  // namespace isotypic::cpu

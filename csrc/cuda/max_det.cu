@@ -1,0 +1,207 @@
+// max_det on a device: the source of core/max_det.hpp, with a polynomial to each thread up to n = 6 and to each warp above.
+//
+//     thread   up to degree 10: all arrays in local memory, at most 3 KB in float64; threads of a warp run in lockstep as the lanes of a
+//     vector do, and
+//              iterate as often as the slowest of them
+//     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a factor
+//     are dealt to
+//              the lanes, with two barriers of the warp for each column
+//
+// No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in core/max_det.hpp; a
+// batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
+// roots decide. Nothing here has been measured on a device yet; the emulation checks the arithmetic.
+#include "ops/max_det.hpp"
+
+#include <cmath>
+#include <string>
+#include <type_traits>
+
+#include "core/max_det.hpp"
+#include "core/max_det_witness.hpp"
+#include "cuda/launch.cuh"
+
+namespace isotypic {
+namespace cuda {
+namespace {
+
+constexpr int kThreadSide = 6;       // the largest n of a thread
+constexpr int kThreadNumbers = 400;  // of its arrays
+constexpr int kThreadsPerBlock = 64;
+
+struct Arithmetic {
+    static constexpr int kRows = 1;
+    template <class T>
+    static DEVICE T root(T x) {
+        return sqrt(x);
+    }
+    template <class T>
+    static DEVICE T inverse_root(T x, int d) {
+        return d > 0 ? pow(x, T(-1) / static_cast<T>(d)) : T(1);
+    }
+    template <class T>
+    DEVICE bool any(T flag) const {
+        return flag > 0;
+    }
+};
+
+struct ThreadTeam : Arithmetic {
+    DEVICE int rank() const { return 0; }
+    DEVICE int size() const { return 1; }
+    DEVICE void sync() const {}
+};
+
+struct WarpTeam : Arithmetic {
+    DEVICE int rank() const { return thread_index() % 32; }
+    DEVICE int size() const { return 32; }
+    DEVICE void sync() const {
+#if defined(ISOTYPIC_EMULATE)
+        emulation::pause(emulation::Fiber::State::at_warp_barrier);
+#else
+        __syncwarp();
+#endif
+    }
+};
+
+struct Problem {
+    int d;
+    int64_t batch;
+    const void *tables, *p, *gram, *matrix, *form;
+    void* out;
+};
+
+// 2^-e and 2^e for the largest exponent e; `finite` is false for infinities and NaN.
+template <class T>
+struct PowerOfTwo {
+    T down = 1, up = 1;
+    bool finite = true;
+};
+template <class T>
+DEVICE PowerOfTwo<T> largest_power(const T* values, int count, int stride) {
+    PowerOfTwo<T> power;
+    T largest = 0;
+    for (int i = 0; i < count; ++i) {
+        const T size = fabs(values[i * stride]);
+        power.finite = power.finite && size < T(INFINITY);
+        largest = size > largest ? size : largest;
+    }
+    if (!power.finite || largest == 0) return power;
+    int exponent = 0;
+    frexp(largest, &exponent);
+    const int limit = sizeof(T) == 8 ? 1020 : 124;
+    exponent = exponent > limit ? limit : exponent < -limit ? -limit : exponent;
+    power.down = ldexp(T(1), -exponent), power.up = ldexp(T(1), exponent);
+    return power;
+}
+
+// The polynomial of this team, or -1, and its arrays.
+template <class T, class Team>
+struct Place {
+    int64_t row;
+    T* work;
+};
+template <class T>
+DEVICE Place<T, ThreadTeam> place(T* local, ThreadTeam) {
+    return {static_cast<int64_t>(block_index()) * thread_count() + thread_index(), local};
+}
+template <class T>
+DEVICE Place<T, WarpTeam> place(T*, WarpTeam) {
+    return {static_cast<int64_t>(block_index()), reinterpret_cast<T*>(shared_memory())};
+}
+
+template <class T, class Team>
+__global__ void solve(Problem problem) {
+    T local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
+    const Team team;
+    const auto [row, work] = place(local, team);
+    if (row >= problem.batch) return;
+    const max_det::Tables t(problem.d);
+    const max_det::Layout<Team> at(t);
+    const T *tables = static_cast<const T*>(problem.tables), *p = static_cast<const T*>(problem.p) + row * t.m;
+    const PowerOfTwo<T> power = largest_power(p, t.m, 1);
+    T* form = work + at.size;
+    for (int k = team.rank(); k < t.m; k += team.size()) form[k] = work[at.p + k] = power.finite ? p[k] * power.down : T(0);
+    team.sync();
+    const max_det::Report<T> report = max_det::solve(t, tables, work, team, T(power.finite));
+    T positive = 1;
+    const T* gram = max_det::gram(t, tables, work, form, team, positive);
+    const bool solved = report.status == max_det::kSolved && positive > 0;
+    T* out = static_cast<T*>(problem.out) + row * (t.n * t.n + 4);
+    for (int i = team.rank(); i < t.n * t.n; i += team.size()) out[i] = solved ? gram[i] * power.up : T(0);
+    if (team.rank() != 0) return;
+    T status = report.status == max_det::kSolved && !solved ? T(max_det::kUndecided) : report.status;
+    double point[2] = {0, 0};
+    if (status == max_det::kNotPositive) {
+        const double theta = 3.14159265358979323846 * static_cast<double>(report.where) / t.m;
+        point[0] = cos(theta), point[1] = sin(theta);
+    } else if (status == max_det::kUndecided && max_det::find_witness(p, 2 * t.d, point)) {
+        status = T(max_det::kNotPositive);
+    } else {
+        point[0] = point[1] = 0;
+    }
+    T* tail = out + t.n * t.n;
+    tail[0] = status, tail[1] = report.iterations, tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
+}
+
+template <class T, class Team>
+__global__ void adjoint(Problem problem) {
+    T local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
+    const Team team;
+    const auto [row, work] = place(local, team);
+    if (row >= problem.batch) return;
+    const max_det::Tables t(problem.d);
+    const max_det::Layout<Team> at(t);
+    const int size = t.n * t.n, length = problem.matrix ? size : t.m;
+    const T* q = static_cast<const T*>(problem.gram) + row * size;
+    const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form) + row * length;
+    T *gram = work + at.size, *result = gram + size;
+    const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
+    for (int i = team.rank(); i < size; i += team.size()) gram[i] = T(0.5) * (q[i] * power.down + q[i % t.n * t.n + i / t.n] * power.down);
+    team.sync();
+    max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
+    T* out = static_cast<T*>(problem.out) + row * t.m;
+    for (int k = team.rank(); k < t.m; k += team.size())
+        out[k] = problem.matrix ? result[k] : result[k] * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
+}
+
+// Numbers behind those of Layout: the form, or the Gram and the result.
+template <class Team>
+int64_t numbers(int d) {
+    const max_det::Tables t(d);
+    return max_det::Layout<Team>(t).size + t.n * t.n + t.m;
+}
+
+template <class T>
+void run(const char* name, bool derivative, const Problem& problem, void* stream) {
+    if (problem.batch == 0) return;
+    if (problem.batch > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 - 1 forms in one call");
+    if (problem.d + 1 <= kThreadSide) {
+        const unsigned grid = static_cast<unsigned>((problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock);
+        launch(name, derivative ? adjoint<T, ThreadTeam> : solve<T, ThreadTeam>, grid, kThreadsPerBlock, 0, stream, problem);
+    } else {
+        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
+        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, static_cast<unsigned>(problem.batch), 32, bytes, stream,
+               problem);
+    }
+}
+
+}  // namespace
+
+void max_det(const View& p, const View& tables, const View& solution, void* stream) {
+    Problem problem{};
+    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
+    problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
+    p.dtype == DType::float64 ? run<double>("max_det", false, problem, stream) : run<float>("max_det", false, problem, stream);
+}
+
+void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream) {
+    Problem problem{};
+    problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
+    problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
+    problem.matrix = matrix.defined() ? matrix.data : nullptr;
+    problem.form = form.defined() ? form.data : nullptr;
+    gram.dtype == DType::float64 ? run<double>("max_det_adjoint", true, problem, stream)
+                                 : run<float>("max_det_adjoint", true, problem, stream);
+}
+
+}  // namespace cuda
+}  // namespace isotypic

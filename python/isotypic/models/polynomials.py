@@ -1,0 +1,232 @@
+"""Networks from a positive binary form p of even degree 2d to a Gram matrix Q of it, p = v^T Q v with v = (y^d, x y^(d-1), .., x^d).
+
+They learn the map of p to the Q of largest determinant. `SL2Net` is equivariant under SL(2, R) and `SO2Net` under rotations, both with
+sum_{i+j=l} Q_ij = p_l by construction; `PolyMLP` is what one would try first.
+
+H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isotypic.models._gram import Constants, GramHead, part_degrees, triangle
+from isotypic.nn._arguments import positive
+from isotypic.nn.transvectants import Transvectants
+from isotypic.sl2.bases import circle_matrix, to_scaled
+
+
+def _check_degree(owner: str, degree: int) -> None:
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 0 or degree % 2:
+        raise ValueError(f"{owner}: degree must be even and at least 0, got {degree!r}")
+
+
+def _check_forms(owner: str, p: Tensor, degree: int) -> None:
+    if p.dim() != 2 or p.shape[1] != degree + 1:
+        raise ValueError(f"{owner}: p must have shape (B, degree+1={degree + 1}), got {tuple(p.shape)}")
+
+
+def _mlp(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class SL2Net(nn.Module):
+    """A network that commutes with SL(2, R): Q(g.p) = M_d(g) Q(p) M_d(g)^T, by transvectants of all pairs of its features.
+
+    Each layer takes the channel-wise transvectants of all pairs of forms and mixes them with the forms themselves over channels and paths
+    (`nn.Transvectants`); the invariants, of degree 0, then go through an MLP. The last layer gives the parts of Q of degrees 2d-4, 2d-8,
+    and so on; that of degree 2d is p itself, so that the linear constraint holds exactly. The orthogonal Clebsch-Gordan matrices put Q
+    together.
+
+    The features are covariants of p with coefficients that depend on invariants, so that the network cannot be universal (the theorem of
+    the paper): for p = x^8 + y^8 the part of degree 4 has no x^4 and y^4 whatever the weights, but that of the solution has.
+
+    Args:
+        degree: 2d of the forms, even.
+        channels, layers: of the network; the last layer has one channel.
+        max_degree: of the features inside.
+
+    Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
+    Output: Q (B, d+1, d+1), symmetric
+    Raises ValueError for arguments that fit no network, and for inputs of another shape.
+
+    H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
+
+    >>> SL2Net(6, channels=4, layers=2)(torch.ones(3, 7)).shape
+    torch.Size([3, 4, 4])
+    """
+
+    def __init__(self, degree: int, channels: int = 50, layers: int = 4, max_degree: int = 10) -> None:
+        super().__init__()
+        _check_degree("SL2Net", degree)
+        positive("SL2Net", channels=channels, layers=layers)
+        self.degree = degree
+        self.layers, self.invariants = nn.ModuleList(), nn.ModuleList()
+        self.head = GramHead(degree)
+        parts = part_degrees(degree)[:0:-1]  # all but p itself, in increasing order
+        if not parts:
+            return
+        degrees: tuple[int, ...] = (degree,)
+        width = 1
+        for index in range(layers):
+            last = index == layers - 1
+            layer = Transvectants(
+                degrees, max(parts) if last else max_degree, width, 1 if last else channels, degrees_out=parts if last else None
+            )
+            self.layers.append(layer)
+            degrees, width = layer.degrees_out, layer.out_channels
+            if not last:
+                self.invariants.append(_mlp(width, width, width) if degrees[0] == 0 else nn.Identity())
+
+    def forward(self, p: Tensor) -> Tensor:
+        _check_forms("SL2Net", p, self.degree)
+        form = to_scaled(p)
+        if not len(self.layers):
+            return self.head(form, form[:, :0])
+        x = form[:, None]
+        for layer, invariants in zip(self.layers, self.invariants, strict=False):
+            x = layer(x)
+            if not isinstance(invariants, nn.Identity):
+                x = torch.cat([invariants(x[..., 0])[..., None], x[..., 1:]], -1)
+        x = self.layers[-1](x)[:, 0]
+        # From increasing degrees to those of the head, 2d-4, 2d-8, ..
+        parts = x.split([degree + 1 for degree in part_degrees(self.degree)[:0:-1]], -1)
+        return self.head(form, torch.cat(parts[::-1], -1))
+
+
+class _FrequencyLayer(nn.Module):
+    """Products z_m z_n at frequency m + n and conj(z_m) z_n at n - m, for all m <= n among the even frequencies, mixed over channels with
+    the input by complex weights for each frequency."""
+
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, max_in: int, max_out: int, channels: int, out_channels: int) -> None:
+        super().__init__()
+        count, out = max_in // 2 + 1, max_out // 2 + 1
+        # Products of z and its conjugates, of which index s + count is that of z_s; index 2 count is the constant 1.
+        pairs = [(s, t, s + t) for s in range(count) for t in range(s, count)]
+        pairs += [(s + count, t, t - s) for s in range(count) for t in range(s, count)]
+        pairs += [(2 * count, t, t) for t in range(count)]
+        kept = sorted((pair for pair in pairs if pair[2] < out), key=lambda pair: pair[2])
+        self.counts = [sum(pair[2] == frequency for pair in kept) for frequency in range(out)]
+        self.register_buffer("left", torch.tensor([pair[0] for pair in kept]), persistent=False)
+        self.register_buffer("right", torch.tensor([pair[1] for pair in kept]), persistent=False)
+        self.weight = nn.Parameter(torch.empty(channels, len(kept), out_channels, 2))
+        with torch.no_grad():
+            for part, n in zip(self.weight.split(self.counts, 1), self.counts, strict=True):
+                bound = math.sqrt(1.5 / max(channels * n, 1))
+                part.uniform_(-bound, bound)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, C, count) to (B, O, out), complex."""
+        factors = torch.cat([z, z.conj(), torch.ones_like(z[..., :1])], -1)
+        products = factors[..., self.left] * factors[..., self.right]
+        weight = torch.view_as_complex(self.weight)
+        parts = zip(products.split(self.counts, -1), weight.split(self.counts, 1), strict=True)
+        return torch.stack([torch.einsum("bcp,cpo->bo", x, w) for x, w in parts], -1)
+
+
+def _frequencies(degree: int) -> np.ndarray:
+    """(degree / 2 + 1, degree + 1, 2): the rows of `circle_matrix` at frequencies 0, 2, .., as real and imaginary parts, because modules
+    convert complex buffers to real ones."""
+    matrix = circle_matrix(degree)[degree // 2 :]
+    return np.stack([matrix.real, matrix.imag], -1)
+
+
+class SO2Net(Constants):
+    """A network that commutes with rotations, by products of complex frequencies.
+
+    On the circle, p = sum_m z_m exp(i m t) over even m. A layer takes the products z_m z_n, of frequency m + n, and conj(z_m) z_n, of
+    frequency n - m, and mixes them with its input; frequency 0 then goes through an MLP. The head is that of `SL2Net`.
+
+    Args:
+        degree: 2d of the forms, even.
+        channels, layers: of the network; the last layer has one channel for each part of Q.
+        max_frequency: of the features inside, even.
+
+    Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
+    Output: Q (B, d+1, d+1), symmetric
+    Raises ValueError for arguments that fit no network, and for inputs of another shape.
+
+    >>> SO2Net(6, channels=4, layers=2)(torch.ones(3, 7)).shape
+    torch.Size([3, 4, 4])
+    """
+
+    to_circle: Tensor
+
+    def __init__(self, degree: int, channels: int = 50, layers: int = 4, max_frequency: int = 10) -> None:
+        _check_degree("SO2Net", degree)
+        _check_degree("SO2Net", max_frequency)
+        positive("SO2Net", channels=channels, layers=layers)
+        super().__init__({"to_circle": _frequencies(degree)} | {f"part_{part}": _frequencies(part) for part in part_degrees(degree)[1:]})
+        self.degree, self.parts = degree, part_degrees(degree)[1:]
+        self.layers, self.invariants = nn.ModuleList(), nn.ModuleList()
+        self.head = GramHead(degree)
+        if not self.parts:
+            return
+        frequency, width = degree, 1
+        for index in range(layers):
+            last = index == layers - 1
+            target = self.parts[0] if last else max_frequency
+            self.layers.append(_FrequencyLayer(frequency, target, width, len(self.parts) if last else channels))
+            frequency, width = target, channels
+            if not last:
+                self.invariants.append(_mlp(2 * width, width, 2 * width))
+
+    def forward(self, p: Tensor) -> Tensor:
+        _check_forms("SO2Net", p, self.degree)
+        form = to_scaled(p)
+        if not len(self.layers):
+            return self.head(form, form[:, :0])
+        z = torch.view_as_complex(torch.einsum("mik,bi->bmk", self.to_circle, form).contiguous())[:, None]
+        for layer, invariants in zip(self.layers, self.invariants, strict=False):
+            z = layer(z)
+            real, imaginary = invariants(torch.cat([z[..., 0].real, z[..., 0].imag], -1)).chunk(2, -1)
+            z = torch.cat([torch.complex(real, imaginary)[..., None], z[..., 1:]], -1)
+        z = self.layers[-1](z)
+        parts = []
+        for index, part in enumerate(self.parts):
+            # A real form: a = U^H c, where the frequencies below 0 are conjugates; 0 is its own.
+            c = torch.view_as_real(z[:, index, : part // 2 + 1])
+            matrix = getattr(self, f"part_{part}")
+            doubled = torch.cat([matrix[:1], 2 * matrix[1:]])
+            parts.append(torch.einsum("bmk,mik->bi", c, doubled))
+        return self.head(form, torch.cat(parts, -1))
+
+
+class PolyMLP(nn.Module):
+    """A plain MLP from the coefficients of a form to the upper triangle of a symmetric matrix.
+
+    Args:
+        degree: 2d of the forms, even.
+        hidden: widths of the hidden layers.
+
+    Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
+    Output: Q (B, d+1, d+1), symmetric
+    Raises ValueError for arguments that fit no network, and for inputs of another shape.
+
+    >>> PolyMLP(6)(torch.ones(3, 7)).shape
+    torch.Size([3, 4, 4])
+    """
+
+    place: Tensor
+
+    def __init__(self, degree: int, hidden: tuple[int, ...] = (100, 1000)) -> None:
+        super().__init__()
+        _check_degree("PolyMLP", degree)
+        self.degree, size = degree, degree // 2 + 1
+        self.register_buffer("place", torch.from_numpy(triangle(size)), persistent=False)
+        self.mlp = _mlp(degree + 1, *hidden, size * (size + 1) // 2)
+
+    def forward(self, p: Tensor) -> Tensor:
+        _check_forms("PolyMLP", p, self.degree)
+        return self.mlp(p)[:, self.place]

@@ -1,0 +1,249 @@
+"""The Gram matrix of largest determinant of a positive binary form, its derivative, and the operators that they are made of.
+
+With A the antidiagonal sums, their adjoint Hankel, and Hess(Q) y = A(Q Hankel(y) Q), the map p -> Q of ``max_det`` has the derivative
+
+    dQ = Q Hankel(Hess(Q)^-1 dp) Q,        grad_p = Hess(Q)^-1 A(Q G Q),
+
+so that the two operators below, ``max_det_adjoint`` (Q, G) -> Hess(Q)^-1 A(Q G Q) and ``max_det_solve`` (Q, r) -> Hess(Q)^-1 r, are closed
+under differentiation: for z = Hess(Q)^-1 r and a cotangent c, the gradient in r is Hess(Q)^-1 c, and in Q it is
+-(Hankel(Hess(Q)^-1 c) Q Hankel(z) + its transpose).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isotypic._extension import kernels
+from isotypic._register import Gradients, define
+from isotypic.ops import _circle
+from isotypic.ops.gram import antidiagonal_sums, check_form, hankel
+
+MAX_DEGREE = 40
+FLOAT32_DEGREE = 14
+"""Above it, float32 forms are solved in float64 and rounded: there the rounding of float32 arithmetic alone is 1e-5 of the Gram."""
+
+SOLVED, NOT_POSITIVE, UNDECIDED, INVALID = range(4)
+
+
+class MaxDetGram(NamedTuple):
+    """What :func:`max_det_gram` finds for forms of shape (..., 2 d + 1)."""
+
+    gram: Tensor
+    """(..., d + 1, d + 1), zeros where status is not 0."""
+    status: Tensor
+    """(...), int64: 0 solved, 1 not positive (see witness), 2 undecided, 3 the coefficients are not finite."""
+    witness: Tensor
+    """(..., 2): where status is 1, a point (x, y) of the unit circle with p(x, y) <= 0; zeros elsewhere."""
+    iterations: Tensor
+    """(...), int64: steps of Newton's method."""
+
+
+def max_det_gram(p: Tensor) -> MaxDetGram:
+    """Of all Gram matrices of positive binary forms, those of largest determinant.
+
+    Q(p) = argmax of log det Q over the symmetric positive semidefinite Q with p(x, y) = v^T Q v, v = (y^d, x y^(d-1), ..., x^d).
+
+    Q is a certificate that p is positive, and SL(2, R) moves it along: Q(g.p) = M Q M^T. Its inverse is a Hankel matrix, and
+    Q(c p) = c Q(p) for c > 0. It is found by Newton's method on the dual, in samples on the circle, several forms in lockstep, and can be
+    differentiated any number of times (by the implicit function theorem).
+
+    That a form is positive is decided in floating point: one with p > 0 by less than rounding may come out as solved, undecided or not
+    positive. Use :func:`isotypic.sl2.certify_positive` for an exact answer. What is not solved has a Gram of zeros, and gradients of zero.
+
+    Args:
+        p: (..., 2 d + 1), the coefficients of sum_k p_k x^k y^(2d - k), float32 or float64, of even degree up to 40. Forms are independent
+            of each other and may have any scale. float32 forms of degree above 14 are solved in float64 and rounded.
+
+    Returns: a :class:`MaxDetGram`, (gram, status, witness, iterations).
+    Raises TypeError for other dtypes; ValueError for odd degrees and degrees above 40; RuntimeError where isotypic has no kernels.
+
+    H. Lawrence, M. Harris, "Learning Polynomial Problems with SL(2,R) Equivariance", 2024.
+
+    >>> result = max_det_gram(torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0], [1.0, 0.0, -3.0, 0.0, 1.0]]))  # x^4 + y^4, x^4 - 3 x^2 y^2 + y^4
+    >>> result.status
+    tensor([0, 1])
+    >>> result.gram[0]
+    tensor([[ 1.0000,  0.0000, -0.5774],
+            [ 0.0000,  1.1547,  0.0000],
+            [-0.5774,  0.0000,  1.0000]])
+    """
+    degree = check_form("max_det_gram", "p", p, max_degree=MAX_DEGREE)
+    n = degree // 2 + 1
+    wide = p.double() if p.dtype == torch.float32 and degree > FLOAT32_DEGREE else p
+    solution = max_det(wide.reshape(-1, degree + 1)).to(p.dtype)
+    gram = solution[:, : n * n].reshape(*p.shape[:-1], n, n)
+    rest = solution[:, n * n :].detach().reshape(*p.shape[:-1], 4)
+    return MaxDetGram(gram, rest[..., 0].long(), rest[..., 2:], rest[..., 1].long())
+
+
+# The operators: p (B, m), Q and G (B, n, n), r and z (B, m), m = 2 n - 1. max_det has one output, (B, n n + 4): the Gram, status,
+# iterations, witness.
+
+
+def _tables(first: Tensor, n: int) -> Tensor:
+    return _circle.table_tensor(n - 1, first.dtype, first.device)
+
+
+def _run(kernel: str, first: Tensor, *others: Tensor | None) -> None:
+    extension = kernels("max_det_gram")
+    if first.is_cuda:
+        if not extension.cuda_targets():
+            raise RuntimeError(f"max_det_gram: the tensors are on {first.device}, but this build of isotypic has no CUDA kernels")
+        with torch.cuda.device(first.get_device()):
+            getattr(extension, kernel)(first, *others)
+    else:
+        getattr(extension, kernel)(first, *others)
+
+
+def _launch_solve(p: Tensor) -> Tensor:
+    n = p.shape[1] // 2 + 1
+    solution = p.new_empty(p.shape[0], n * n + 4)
+    _run("max_det", p.contiguous(), _tables(p, n), solution)
+    return solution
+
+
+def _launch_adjoint(gram: Tensor, matrix: Tensor) -> Tensor:
+    n = gram.shape[1]
+    result = gram.new_empty(gram.shape[0], 2 * n - 1)
+    _run("max_det_adjoint", gram.contiguous(), matrix.contiguous(), None, _tables(gram, n), result)
+    return result
+
+
+def _launch_hessian_solve(gram: Tensor, form: Tensor) -> Tensor:
+    n = gram.shape[1]
+    result = gram.new_empty(gram.shape[0], 2 * n - 1)
+    _run("max_det_adjoint", gram.contiguous(), None, form.contiguous(), _tables(gram, n), result)
+    return result
+
+
+def _fake_solve(p: Tensor) -> Tensor:
+    n = p.shape[1] // 2 + 1
+    return p.new_empty(p.shape[0], n * n + 4)
+
+
+def _fake_form(gram: Tensor, other: Tensor) -> Tensor:
+    return gram.new_empty(gram.shape[0], 2 * gram.shape[1] - 1)
+
+
+def _transposes(matrix: Tensor) -> Tensor:
+    return matrix + matrix.mT
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    """The operators are functions of the symmetric parts of their matrices."""
+    return _transposes(matrix) / 2
+
+
+def _gram_of(solution: Tensor, p: Tensor) -> Tensor:
+    n = p.shape[1] // 2 + 1
+    return solution[:, : n * n].reshape(-1, n, n)
+
+
+def _backward_solve(needs: Sequence[bool], grad: Tensor, solution: Tensor, p: Tensor) -> Gradients:
+    return (max_det_adjoint(_gram_of(solution, p), _gram_of(grad, p)),) if needs[0] else (None,)
+
+
+def _jvp_solve(tangents: Gradients, p: Tensor) -> Tensor | None:
+    if tangents[0] is None:
+        return None
+    n = p.shape[1] // 2 + 1
+    gram = _gram_of(max_det(p), p)
+    tangent = gram @ hankel(max_det_solve(gram, tangents[0]), n) @ gram
+    return torch.nn.functional.pad(tangent.reshape(-1, n * n), (0, 4))
+
+
+def _gram_gradient(gram: Tensor, z: Tensor, solved: Tensor, matrix: Tensor | None) -> Tensor:
+    """The gradient in Q of <c, z>, with solved = Hess(Q)^-1 c, for z = Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r where G is None."""
+    n = gram.shape[1]
+    inner = -hankel(z, n) if matrix is None else _symmetric(matrix) - hankel(z, n)
+    return _transposes(hankel(solved, n) @ _symmetric(gram) @ inner)
+
+
+def _backward_adjoint(needs: Sequence[bool], grad: Tensor, z: Tensor, gram: Tensor, matrix: Tensor) -> Gradients:
+    solved, symmetric = max_det_solve(gram, grad), _symmetric(gram)
+    return (
+        _gram_gradient(gram, z, solved, matrix) if needs[0] else None,
+        symmetric @ hankel(solved, gram.shape[1]) @ symmetric if needs[1] else None,
+    )
+
+
+def _jvp_adjoint(tangents: Gradients, gram: Tensor, matrix: Tensor) -> Tensor | None:
+    change, total = tangents[0], None if tangents[1] is None else max_det_adjoint(gram, tangents[1])
+    if change is not None:
+        n = gram.shape[1]
+        inner = _symmetric(matrix) - hankel(max_det_adjoint(gram, matrix), n)
+        term = max_det_solve(gram, antidiagonal_sums(_transposes(_symmetric(change) @ inner @ _symmetric(gram)), n))
+        total = term if total is None else total + term
+    return total
+
+
+def _backward_hessian_solve(needs: Sequence[bool], grad: Tensor, z: Tensor, gram: Tensor, form: Tensor) -> Gradients:
+    solved = max_det_solve(gram, grad)
+    return _gram_gradient(gram, z, solved, None) if needs[0] else None, solved if needs[1] else None
+
+
+def _jvp_hessian_solve(tangents: Gradients, gram: Tensor, form: Tensor) -> Tensor | None:
+    change, total = tangents[0], None if tangents[1] is None else max_det_solve(gram, tangents[1])
+    if change is not None:
+        n = gram.shape[1]
+        inner = hankel(max_det_solve(gram, form), n)
+        term = -max_det_solve(gram, antidiagonal_sums(_transposes(_symmetric(change) @ inner @ _symmetric(gram)), n))
+        total = term if total is None else total + term
+    return total
+
+
+def _vmap_batch(operator: Any, info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> tuple[Tensor, int]:
+    """A batch of calls is one call with more forms."""
+    folded = [
+        (t.unsqueeze(0).expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(0, 1)
+        for t, dim in zip(tensors, in_dims, strict=True)
+    ]
+    return operator(*folded).unflatten(0, (info.batch_size, folded[0].shape[0] // info.batch_size)), 0
+
+
+def _vmap_solve(info: Any, in_dims: Sequence[int | None], p: Tensor) -> tuple[Tensor, int]:
+    return _vmap_batch(max_det, info, in_dims, p)
+
+
+def _vmap_adjoint(info: Any, in_dims: Sequence[int | None], gram: Tensor, matrix: Tensor) -> tuple[Tensor, int]:
+    return _vmap_batch(max_det_adjoint, info, in_dims, gram, matrix)
+
+
+def _vmap_hessian_solve(info: Any, in_dims: Sequence[int | None], gram: Tensor, form: Tensor) -> tuple[Tensor, int]:
+    return _vmap_batch(max_det_solve, info, in_dims, gram, form)
+
+
+max_det = define(
+    "max_det(Tensor p) -> Tensor",
+    launch=_launch_solve,
+    fake=_fake_solve,
+    backward=_backward_solve,
+    vmap=_vmap_solve,
+    jvp=_jvp_solve,
+    saves_output=True,
+    sixteen_bit=False,
+)
+max_det_adjoint = define(
+    "max_det_adjoint(Tensor gram, Tensor matrix) -> Tensor",
+    launch=_launch_adjoint,
+    fake=_fake_form,
+    backward=_backward_adjoint,
+    vmap=_vmap_adjoint,
+    jvp=_jvp_adjoint,
+    saves_output=True,
+    sixteen_bit=False,
+)
+max_det_solve = define(
+    "max_det_solve(Tensor gram, Tensor form) -> Tensor",
+    launch=_launch_hessian_solve,
+    fake=_fake_form,
+    backward=_backward_hessian_solve,
+    vmap=_vmap_hessian_solve,
+    jvp=_jvp_hessian_solve,
+    saves_output=True,
+    sixteen_bit=False,
+)

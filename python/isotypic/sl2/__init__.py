@@ -1,0 +1,22 @@
+"""Binary forms and SL(2, R): bases of the forms, random elements of the group, certificates of positivity, minima."""
+
+from isotypic.sl2.bases import circle_matrix, from_circle, from_scaled, to_circle, to_scaled
+from isotypic.sl2.bounds import circle_bounds
+from isotypic.sl2.certify import certify_positive, certify_witness, rational_gram
+from isotypic.sl2.minimize import Minimum, minimize
+from isotypic.sl2.random import random_sl2
+
+__all__ = [
+    "Minimum",
+    "certify_positive",
+    "certify_witness",
+    "circle_bounds",
+    "circle_matrix",
+    "from_circle",
+    "from_scaled",
+    "minimize",
+    "random_sl2",
+    "rational_gram",
+    "to_circle",
+    "to_scaled",
+]

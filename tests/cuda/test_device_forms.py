@@ -1,0 +1,70 @@
+"""The CUDA kernels on binary forms on a device, through the public functions, against those on the CPU in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import isotypic as iso
+from isotypic.ops import form_action, transvectant_paths, transvectants
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
+
+def assert_close(result: Tensor, expected: Tensor) -> None:
+    assert result.is_cuda
+    error = (result.detach().double().cpu() - expected.detach().double()).norm()
+    assert error <= 64 * torch.finfo(result.dtype).eps * expected.double().norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("degree", [0, 3, 8, 21, 40])
+def test_form_action(degree: int, dtype: torch.dtype) -> None:
+    p = torch.randn(1000, degree + 1, dtype=dtype)
+    g = iso.sl2.random_sl2((1000,), max_condition=1.2, dtype=torch.float64).to(dtype)
+    assert_close(form_action(p.cuda(), g.cuda()), form_action(p.double(), g.double()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_transvectants(dtype: torch.dtype) -> None:
+    degrees = (0, 2, 4, 6, 8, 10)
+    paths = transvectant_paths(degrees, 10)
+    f, weight = torch.randn(33, 20, 36, dtype=dtype), torch.randn(20, len(paths), 50, dtype=dtype)
+
+    def run(f: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        f, weight = f.requires_grad_(), weight.requires_grad_()
+        y = transvectants(f, weight, degrees=degrees, paths=paths)
+        return y, *torch.autograd.grad(y.square().sum(), (f, weight))
+
+    results = run(f.cuda(), weight.cuda())
+    if dtype == torch.bfloat16:
+        results = results[:1]  # the cotangent is rounded, and so differs
+    for result, expected in zip(results, run(f.double(), weight.double()), strict=False):
+        assert_close(result, expected)
+    again = run(f.detach().cuda(), weight.detach().cuda())
+    assert all(torch.equal(a, b) for a, b in zip(results, again, strict=False))
+
+
+def test_networks() -> None:
+    p = torch.randn(16, 9)
+    for network in (iso.models.SL2Net, iso.models.SO2Net, iso.models.PolyMLP):
+        net = network(8)
+        expected = net.double()(p.double())
+        result = net.float().cuda()(p.cuda())
+        assert (result.double().cpu() - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_graph_capture() -> None:
+    layer = iso.nn.Transvectants([2, 4], 6, channels=3).cuda()
+    x = torch.randn(5, 3, 8, device="cuda")
+    with torch.no_grad():
+        layer(x)  # copies the tables
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = layer(x)
+        x.copy_(torch.randn_like(x))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(y, layer(x))

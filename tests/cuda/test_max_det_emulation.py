@@ -1,0 +1,94 @@
+"""The CUDA kernels of max_det on the host emulation, beside the CPU kernels: the same arithmetic by threads and by warps."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+import isotypic as iso
+from isotypic.ops import _circle
+from isotypic.ops.max_det_gram import max_det_adjoint, max_det_solve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def emulation() -> ModuleType:
+    """The module _max_det_emulation, compiled once for each state of its sources."""
+    pybind11 = pytest.importorskip("pybind11")
+    compiler = shutil.which("g++")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("the emulation of CUDA kernels needs g++ on Linux")
+    csrc = ROOT / "csrc"
+    sources = sorted(path for folder in ("core", "cuda", "ops") for path in (csrc / folder).iterdir() if path.is_file())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()[:16]
+    library = ROOT / "build" / "emulation" / digest / "_max_det_emulation.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(".partial")
+        flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
+        includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
+        subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "max_det_emulation.cpp"), "-o", str(partial)], check=True)
+        partial.rename(library)
+    spec = importlib.util.spec_from_file_location("_max_det_emulation", library)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def view(tensor: Tensor) -> tuple[int, bool, list[int]]:
+    assert tensor.is_contiguous()
+    return tensor.data_ptr(), tensor.dtype == torch.float64, list(tensor.shape)
+
+
+def forms(degree: int, dtype: torch.dtype) -> Tensor:
+    """Sums of squares, and a zero, a negative and an infinite form among them."""
+    n = degree // 2 + 1
+    a = torch.randn(5, n, n, dtype=torch.float64)
+    p = iso.ops.gram_to_form(a.mT @ a + 0.1 * torch.eye(n, dtype=torch.float64))
+    p[1], p[2], p[3, 0] = 0, -p[2], torch.inf
+    return p.to(dtype)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("degree", [0, 2, 6, 10, 12, 16, 40])
+def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse: bool) -> None:
+    if dtype == torch.float32 and degree > 12:
+        pytest.skip("float32 forms of this degree are solved in float64")
+    emulation.configure(reverse)
+    d, n = degree // 2, degree // 2 + 1
+    p, tables = forms(degree, dtype), _circle.table_tensor(d, dtype, torch.device("cpu"))
+    solution = torch.full((5, n * n + 4), torch.nan, dtype=dtype)
+    emulation.max_det(view(p), view(tables), view(solution))
+    expected = iso.ops.max_det_gram(p)
+    assert solution[:, n * n].tolist() == expected.status.tolist() == [0, 1, 1, 3, 0]
+    gram = solution[:, : n * n].reshape(5, n, n).contiguous()
+    tolerance = (1e5 if degree < 40 else 1e6) * torch.finfo(dtype).eps  # the condition of the Hessian
+    assert ((gram - expected.gram).norm(dim=(1, 2)) <= tolerance * expected.gram.norm(dim=(1, 2))).all()
+    assert torch.equal(solution[:, n * n + 2 :], expected.witness)
+
+    gram, matrix = expected.gram.contiguous(), torch.randn(5, n, n, dtype=dtype)
+    form, result = torch.randn(5, degree + 1, dtype=dtype), torch.full((5, degree + 1), torch.nan, dtype=dtype)
+    emulation.max_det_adjoint(view(gram), view(matrix), None, view(tables), view(result))
+    right = max_det_adjoint(gram, matrix)
+    assert (result - right).norm() <= tolerance * right.norm()
+    emulation.max_det_adjoint(view(gram), None, view(form), view(tables), view(result))
+    right = max_det_solve(gram, form)
+    assert (result - right).norm() <= tolerance * right.norm()
+
+
+def test_empty_batch(emulation: ModuleType) -> None:
+    tables = _circle.table_tensor(3, torch.float64, torch.device("cpu"))
+    emulation.max_det(view(torch.empty(0, 7).double()), view(tables), view(torch.empty(0, 20).double()))

@@ -1,0 +1,106 @@
+"""Global minima and rigorous bounds, against fine grids and polynomials whose minimum is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import isotypic as iso
+
+
+def products(factors: int, batch: int) -> tuple[list[Tensor], Tensor]:
+    """The homogeneous parts of products of (x - a)^2 + (y - b)^2 + c^2 with Gaussian a, b, c, and the (a, b, c)."""
+    f = torch.zeros(batch, 2 * factors + 1, 2 * factors + 1, dtype=torch.float64)
+    f[:, 0, 0] = 1
+    abc = torch.randn(batch, factors, 3, dtype=torch.float64)
+    for a, b, c in abc.permute(1, 2, 0)[..., None, None]:
+        new = (a * a + b * b + c * c) * f
+        new[:, 2:] += f[:, :-2]
+        new[:, :, 2:] += f[:, :, :-2]
+        new[:, 1:] -= 2 * a * f[:, :-1]
+        new[:, :, 1:] -= 2 * b * f[:, :, :-1]
+        f = new
+    return [torch.stack([f[:, i, k - i] for i in range(k + 1)], -1) for k in range(2 * factors + 1)], abc
+
+
+@pytest.mark.parametrize("factors", [1, 2, 3, 5, 7])
+def test_products_of_distances(factors: int) -> None:
+    parts, abc = products(factors, 60)
+    found = iso.sl2.minimize(parts)
+    assert not found.status.any()
+    axis = torch.linspace(-4, 4, 201, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    for value, point, factor in zip(found.value, found.point, abc, strict=True):
+
+        def f(z: Tensor, factor: Tensor = factor) -> Tensor:
+            return ((z[..., None, :] - factor[:, :2]).square().sum(-1) + factor[:, 2] ** 2).prod(-1)
+
+        assert value <= f(grid).min() * (1 + 1e-6)
+        torch.testing.assert_close(value, f(point), rtol=1e-6, atol=1e-10)
+
+
+def test_a_known_minimum_and_its_gradient() -> None:
+    """(x^2 + y^2 - 1)^2 + x / 4: two wells on the axis, the lower one on the left."""
+    parts = [torch.tensor(part, dtype=torch.float64) for part in ([1.0], [0.0, 0.25], [-2.0, 0.0, -2.0], [0.0] * 4, [1.0, 0, 2, 0, 1])]
+    parts = [part.requires_grad_() for part in parts]
+    found = iso.sl2.minimize(parts)
+    x = found.point[0]
+    assert abs(float(4 * x * (x * x - 1) + 0.25)) < 1e-10 and x < -1 and abs(float(found.point[1])) < 1e-8
+    gradients = torch.autograd.grad(found.value, parts)
+    torch.testing.assert_close(gradients[2], torch.stack([0 * x, 0 * x, x * x]), rtol=0, atol=1e-8)
+    moved = iso.sl2.minimize([part + 3 if k == 0 else part for k, part in enumerate(parts)])
+    torch.testing.assert_close(moved.value, found.value + 3)
+
+
+def test_far_from_the_origin_and_other_scales() -> None:
+    for shift, scale in ((100.0, 1.0), (0.0, 1e8), (3.0, 1e-8)):
+        parts = [
+            torch.tensor([scale * 2 * shift**2 + scale]).double(),
+            torch.tensor([-2 * shift * scale] * 2).double(),
+            torch.tensor([scale, 0, scale]).double(),
+        ]
+        found = iso.sl2.minimize(parts)
+        torch.testing.assert_close(found.point, torch.full((2,), shift, dtype=torch.float64), rtol=1e-7, atol=1e-7)
+        assert abs(float(found.value) / scale - 1) < 1e-6 * max(shift**2, 1)
+
+
+def test_unbounded_and_undecided() -> None:
+    zero = [torch.zeros(2, 1), torch.zeros(2, 2)]
+    found = iso.sl2.minimize([*zero, torch.tensor([[1.0, 0.0, -1.0], [1.0, 0.0, 0.0]])])
+    assert found.status.tolist() == [1, 2]
+    assert found.value[0] == -torch.inf and found.value[1] == 0
+    x, y = found.point[0]
+    assert y**2 - x**2 < 0 and found.point.isfinite().all()
+
+
+def test_shapes_and_wrong_arguments() -> None:
+    parts, _ = products(2, 6)
+    stacked = iso.sl2.minimize([part.reshape(2, 3, -1) for part in parts])
+    assert stacked.value.shape == (2, 3) and stacked.point.shape == (2, 3, 2)
+    torch.testing.assert_close(stacked.value.flatten(), iso.sl2.minimize(parts).value)
+    single = iso.sl2.minimize([part.float() for part in parts])
+    assert single.value.dtype == torch.float32
+    for wrong, text in (
+        (parts[:4], "parts must be the homogeneous parts of degree 0 to D, D even and at least 2, got 4 of them"),
+        ([*parts[:-1], parts[0]], r"parts\[4\] must have shape \(..., 5\)"),
+        ([parts[0] * torch.nan, *parts[1:]], "parts must be finite"),
+    ):
+        with pytest.raises(ValueError, match=rf"^minimize: {text}"):
+            iso.sl2.minimize(wrong)
+
+
+@pytest.mark.parametrize("degree", [0, 2, 6, 20])
+def test_circle_bounds(degree: int) -> None:
+    p = torch.randn(50, degree + 1, dtype=torch.float64)
+    angle = torch.linspace(0, torch.pi, 20001, dtype=torch.float64)
+    k = torch.arange(degree + 1)
+    values = p @ (angle.cos()[:, None] ** k * angle.sin()[:, None] ** (degree - k)).T
+    span = values.amax(1) - values.amin(1)
+    for samples, excess in ((degree + 2, None), (None, 2e-3)):
+        low, high = iso.sl2.circle_bounds(p, samples)
+        assert (low <= values.amin(1) + 1e-12).all() and (high >= values.amax(1) - 1e-12).all()
+        if excess:
+            assert (values.amin(1) - low <= excess * span + 1e-12).all()
+    with pytest.raises(ValueError, match=r"^circle_bounds: samples must be more than 2 d"):
+        iso.sl2.circle_bounds(p, degree)

@@ -1,0 +1,75 @@
+"""The demo of polynomial problems: certificates of a file, a short comparison, the Lyapunov function."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from isotypic import sl2
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("rich")
+
+from isotypic.demo.polynomials import certify, compare, lyapunov, run
+
+
+def test_answers_of_a_file(tmp_path: Path) -> None:
+    rows = [[1, 0, 2, 0, 1], [1, 0, -3, 0, 1], [1, 0, -2, 0, 1], [1, 2], [1, 0, 1]]
+    (tmp_path / "forms.json").write_text(json.dumps(rows))
+    (tmp_path / "forms.csv").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    answers = certify.answer(certify.read(tmp_path / "forms.json"))
+    assert [entry["verdict"] for entry in answers] == ["positive", "not positive", "undecided", "refused", "positive"]
+    assert sl2.certify_positive(rows[0], [[Fraction(value) for value in row] for row in answers[0]["gram"]])
+    assert sl2.certify_witness(rows[1], answers[1]["point"])
+    assert certify.answer(certify.read(tmp_path / "forms.csv")) == answers
+    assert all(certify.describe(entry).startswith(entry["verdict"]) for entry in answers)
+    for name, text, message in (
+        ("forms.txt", "1", "must end in .json or .csv"),
+        ("a.json", "[]", "must hold a list of forms"),
+        ("b.csv", "1,x,1", "form 1: coefficients must be numbers"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            certify.read(tmp_path / name)
+
+
+def test_lyapunov_function_is_proved() -> None:
+    found = lyapunov.find()
+    assert found["verified"] and found["margins"][-1] < 0
+    falling = lyapunov.decrease([Fraction(value) for value in found["v"]], [[Fraction(value) for value in row] for row in lyapunov.SYSTEM])
+    assert [float(value) for value in falling] == pytest.approx(found["decrease"])
+    # The round form does not do, so that there was something to find.
+    assert min(sum(v * t**k for k, v in enumerate(lyapunov.decrease([1, 0, 1], lyapunov.SYSTEM))) for t in (-1, 0.5, 1, 2)) < 0
+    x, y = 0.3, -0.7
+    gradient = [
+        sum(k * v * x ** (k - 1) * y ** (4 - k) for k, v in enumerate(found["v"]) if k),
+        sum((4 - k) * v * x**k * y ** (3 - k) for k, v in enumerate(found["v"]) if k < 4),
+    ]
+    field = [-(x**3) - x * y**2 + 8 * y**3, -2 * x**3 - x**2 * y - y**3]
+    value = sum(v * x**k * y ** (6 - k) for k, v in enumerate(found["decrease"]))
+    assert value == pytest.approx(-sum(a * b for a, b in zip(gradient, field, strict=True)))
+
+
+def test_a_short_run_writes_everything(tmp_path: Path) -> None:
+    results = run(tmp_path, degrees=(6,), train_size=64, test_size=32, epochs=1, channels=2, layers=2, conic_forms=0)
+    assert (tmp_path / "polynomials.png").read_bytes().startswith(b"\x89PNG")
+    figures = json.loads((tmp_path / "polynomials.json").read_text())["comparison"]["6"]
+    assert set(figures) == {"MLP", "MLP, augmented", "SO2Net", "SL2Net", "moment layer", "moment layer, one step", "solver"}
+    assert figures["SL2Net"]["equivariance_error"] < 1e-5 < 1e-2 < figures["MLP"]["equivariance_error"]
+    assert figures["solver"]["error"] == 0 and figures["moment layer, one step"]["error"] < figures["moment layer"]["error"] < 0.1
+    assert results["lyapunov"]["verified"]
+
+
+def test_conic_solvers_agree() -> None:
+    pytest.importorskip("cvxpy", reason="cvxpy is not installed")
+    import torch
+
+    from isotypic import ops
+
+    solve = compare.conic("CLARABEL")
+    assert solve is not None
+    p = compare.forms(6, 2, torch.Generator().manual_seed(0))
+    assert float(compare.normalised_error(solve(p), ops.max_det_gram(p).gram)) < 1e-8
