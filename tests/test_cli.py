@@ -59,8 +59,8 @@ def test_help_texts(capsys: pytest.CaptureFixture[str], command: str) -> None:
         (("bench", "--fields", "0"), "--fields must be at least 1, got 0"),
         (("demo", "--epochs", "0"), "--epochs must be at least 1, got 0"),
         (("demo", "--epochs", "many"), "invalid int value: 'many'"),
-        (("demo", "weights", "--epochs", "3"), "--epochs belongs to the demo of convolutions"),
-        (("demo", "--full"), "--full belongs to the demo of weights"),
+        (("demo", "weights", "--epochs", "3"), "--epochs belongs to demo convolution and demo polynomials, not to demo weights"),
+        (("demo", "--full"), "--full belongs to demo weights, not to demo convolution"),
         (("demo", "pictures"), "invalid choice: 'pictures'"),
     ],
 )
