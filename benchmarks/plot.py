@@ -26,7 +26,7 @@ def collect(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     cases: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in results["benchmarks"]:
         info = entry["extra_info"]
-        if info.get("direction") in DIRECTIONS:
+        if info.get("direction") in DIRECTIONS and "kernel" in info:  # the group convolutions
             size = "x".join([str(info["kernel"])] * (3 if info["group"] in ("O", "Oh") else 2))
             case = cases.setdefault(f"{info['group']} {size}", {}).setdefault(
                 info["direction"], {"fields": [], "ratio": [], "bound": info["bound"]}

@@ -93,6 +93,24 @@ except ImportError:
     enable_single_level_autograd_function = contextlib.nullcontext  # type: ignore[assignment]
 
 
+try:
+    from torch._C._functorch import TransformType, get_interpreter_stack
+except ImportError:
+
+    def _refuse_nested_forward_mode(name: str) -> None:
+        """Without the names above the levels cannot be counted."""
+
+else:
+
+    def _refuse_nested_forward_mode(name: str) -> None:
+        """torch drops the outer tangents of a Function's tangents: forward mode in forward mode would give zeros without a word."""
+        if sum(level.key() == TransformType.Jvp for level in get_interpreter_stack() or ()) > 1:
+            raise NotImplementedError(
+                f"{name}: torch cannot differentiate it by forward mode inside forward mode (jacfwd of jacfwd, jvp of jvp); "
+                "torch.func.hessian and jacfwd of jacrev can"
+            )
+
+
 @contextlib.contextmanager
 def _below_autograd() -> Iterator[None]:
     """Dispatch below the Autograd key of this level. The levels further out decide themselves whether they record."""
@@ -203,6 +221,7 @@ def define(
 
     def autograd_kernel(*args: Any) -> Tensor:
         if torch._C._are_functorch_transforms_active():
+            _refuse_nested_forward_mode(name)
             with enable_single_level_autograd_function():
                 return registered_node.apply(*args)  # type: ignore[attr-defined]
         return registered_node.apply(*args)  # type: ignore[attr-defined]

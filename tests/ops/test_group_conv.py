@@ -376,3 +376,17 @@ def test_mixed_dtypes_that_autocast_leaves_alone() -> None:
     with pytest.raises(TypeError, match=r"group_conv: weight must have the dtype of x, torch.float32, got torch.float64"):
         meta = torch.zeros(1, 1, 4, 3, 3, device="meta")
         iso.ops.group_conv(meta, torch.zeros(1, 1, 4, 1, 1, dtype=torch.float64, device="meta"), group="p4")
+
+
+def test_forward_mode_in_forward_mode_is_refused_where_torch_would_give_zero() -> None:
+    x, weight = torch.randn(1, 1, 4, 3, 3, dtype=torch.float64), torch.randn(1, 1, 4, 3, 3, dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64)
+
+    def quadratic(t: Tensor) -> Tensor:
+        return iso.ops.group_conv(t * x, t * weight, group="p4").sum()
+
+    expected = 2 * quadratic(one)
+    for second in (torch.func.hessian(quadratic), torch.func.jacrev(torch.func.jacfwd(quadratic))):
+        torch.testing.assert_close(second(one), expected)
+    with pytest.raises(NotImplementedError, match="group_conv: torch cannot differentiate it by forward mode inside forward mode"):
+        torch.func.jacfwd(torch.func.jacfwd(quadratic))(one)
