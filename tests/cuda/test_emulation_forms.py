@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import shutil
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from emulate import build
 from torch import Tensor
 
 from isotypic.ops import reference_forms, transvectant_paths
 from isotypic.ops._clebsch_gordan import clebsch_gordan
 
-ROOT = Path(__file__).resolve().parents[2]
 # Degrees of the forms, largest degree of the results, batch, channels, output channels: no multiples of a block's 256 threads.
 CASES = [([2], 4, 3, 1, 1), ([0, 2, 3], 5, 2, 5, 7), ([1, 1, 4], 3, 1, 3, 300), ([6, 8], 14, 2, 40, 3)]
 
@@ -28,26 +21,7 @@ CASES = [([2], 4, 3, 1, 1), ([0, 2, 3], 5, 2, 5, 7), ([1, 1, 4], 3, 1, 3, 300), 
 @pytest.fixture(scope="session")
 def module() -> ModuleType:
     """The module _cuda_emulation_forms, compiled once for each state of its sources."""
-    pybind11 = pytest.importorskip("pybind11")
-    compiler = shutil.which("g++")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("the emulation of CUDA kernels needs g++ on Linux")
-    csrc = ROOT / "csrc"
-    sources = sorted(path for folder in ("core", "cuda", "ops") for path in (csrc / folder).iterdir() if path.is_file())
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()[:16]
-    library = ROOT / "build" / "emulation" / digest / "_cuda_emulation_forms.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        partial = library.with_suffix(".partial")
-        flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
-        includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
-        subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "emulation_forms.cpp"), "-o", str(partial)], check=True)
-        partial.rename(library)
-    spec = importlib.util.spec_from_file_location("_cuda_emulation_forms", library)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return build("_cuda_emulation_forms", "emulation_forms.cpp")
 
 
 @pytest.fixture(params=[False, True], ids=["forwards", "reverse"])

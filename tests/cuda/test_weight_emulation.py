@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import shutil
-import subprocess
-import sys
-import sysconfig
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from emulate import build
 from torch import Tensor
 
 from isotypic.ops import _weight_operators as operators
 from isotypic.ops import reference_weights as reference
 from isotypic.ops import weight_layout
 
-ROOT = Path(__file__).resolve().parents[2]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CASES = [  # widths, symmetry, rank, channels in and out, ragged
     ([2, 9, 5, 1], "hidden", 0, 3, 5, False),
@@ -35,26 +28,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{'-'.join
 @pytest.fixture(scope="session")
 def emulation() -> ModuleType:
     """The module _weight_emulation, compiled once for each state of its sources."""
-    pybind11 = pytest.importorskip("pybind11")
-    compiler = shutil.which("g++")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("the emulation of CUDA kernels needs g++ on Linux")
-    csrc = ROOT / "csrc"
-    sources = sorted(path for folder in ("core", "cuda", "ops") for path in (csrc / folder).iterdir() if path.is_file())
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()[:16]
-    library = ROOT / "build" / "emulation" / digest / "_weight_emulation.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        partial = library.with_suffix(".partial")
-        flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
-        includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
-        subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "weight_emulation_module.cpp"), "-o", str(partial)], check=True)
-        partial.rename(library)
-    spec = importlib.util.spec_from_file_location("_weight_emulation", library)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return build("_weight_emulation", "weight_emulation_module.cpp")
 
 
 class Problem:
