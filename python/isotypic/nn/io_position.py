@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn.weight_linear import _WeightSpaceModule, check_spec
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
 
@@ -51,9 +51,10 @@ class IOPosition(_WeightSpaceModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_spec("IOPosition", spec)
         positive("IOPosition", in_channels=in_channels, num_frequencies=num_frequencies)
-        if not max_frequency >= 1:
-            raise ValueError(f"IOPosition: max_frequency must be at least 1, got {max_frequency}")
+        if not isinstance(max_frequency, (int, float)) or not 1 <= max_frequency < math.inf:
+            raise ValueError(f"IOPosition: max_frequency must be at least 1 and finite, got {max_frequency!r}")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, in_channels + 2 * num_frequencies
         self.num_frequencies, self.max_frequency, self.learned = num_frequencies, max_frequency, learned
         for name, width in (("input_features", spec.in_features), ("output_features", spec.out_features)):
