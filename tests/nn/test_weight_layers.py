@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from weight_spaces import random_permutation
 
+import isotypic as iso
 from isotypic.nn import (
     DWSLinear,
     WeightSpace,
@@ -227,6 +228,6 @@ def test_inputs_of_another_kind_are_named() -> None:
         with pytest.raises(TypeError, match="must have the dtype of"):
             layer(torch.zeros(2, spec.numel, 1, dtype=torch.float64))
     norm = iso.nn.WeightSpaceBlockNorm(spec, 1)
-    with pytest.raises(ValueError, match="^WeightSpaceBlockNorm: in training the input must have at least one network"):
+    with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: in training the input must have at least one network"):
         norm(torch.zeros(0, spec.numel, 1))
     assert norm.running_mean.isfinite().all()
