@@ -1,4 +1,4 @@
-"""What ``python -m isotypic check`` tests: for every family small inputs, the operator, an independent way to the same values, and its symmetry."""
+"""What ``python -m isotypic check`` tests: for every family the operator, an independent way to the same values, and its symmetry."""
 
 from __future__ import annotations
 
