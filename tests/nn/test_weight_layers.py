@@ -231,3 +231,18 @@ def test_inputs_of_another_kind_are_named() -> None:
     with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: in training the input must have at least one network"):
         norm(torch.zeros(0, spec.numel, 1))
     assert norm.running_mean.isfinite().all()
+
+
+def test_export_with_a_dynamic_batch() -> None:
+    spec = WeightSpec([2, 4, 3, 1])
+    x = torch.randn(3, spec.numel, 4)
+    layers = (
+        iso.nn.DWSLinear(spec, 4, 2, pool="max"),
+        iso.nn.DWSLinear(spec, 4, 2, rank=1),
+        iso.nn.WeightSpaceAttention(spec, 4),
+        iso.nn.IOPosition(spec, 4),
+    )
+    for layer in layers:
+        exported = torch.export.export(layer.eval(), (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=100)},)).module()
+        both = torch.cat([x, 2 * x])
+        torch.testing.assert_close(exported(both), layer(both))

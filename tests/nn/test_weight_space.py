@@ -262,11 +262,11 @@ def test_shapes_that_are_refused() -> None:
     for widths in ([], [3], [2, 0, 1], [-1, 2]):
         with pytest.raises(ValueError, match="widths must be two or more integers >= 1"):
             WeightSpec(widths)
-    with pytest.raises(ValueError, match=r"filters must be M=2 shapes of sizes >= 1"):
+    with pytest.raises(ValueError, match=r"filters must be M=2 shapes of integers >= 1"):
         WeightSpec([1, 2, 3], filters=[(3, 3)])
     with pytest.raises(ValueError, match=r"flattened must be a layer 1 <= i < M=2 with a filter of shape \(positions,\), got 0"):
         WeightSpec([1, 2, 3], flattened=0)
-    with pytest.raises(ValueError, match=r"keys must be M=2 pairs of names, got 1"):
+    with pytest.raises(ValueError, match=r"keys must be M=2 pairs of names, all different"):
         WeightSpec([1, 2, 3], keys=[("a", "b")])
 
 

@@ -45,6 +45,10 @@ def align_neurons(
     if tuple(reference.shape) != (field.spec.numel,):
         raise ValueError(f"align_neurons: reference must have shape (P={field.spec.numel},), got {tuple(reference.shape)}")
     field.views(networks)
+    if sweeps < 0 or chunk < 1:
+        raise ValueError(f"align_neurons: sweeps must be at least 0 and chunk at least 1, got {sweeps} and {chunk}")
+    if not bool(networks.isfinite().all() and reference.isfinite().all()):
+        raise ValueError("align_neurons: networks and reference must be finite")
     target = reference.detach().to(networks).unsqueeze(0)
     return torch.cat([_align(field, part.detach().clone(), target, signs, sweeps) for part in networks.split(chunk)] or [networks])
 

@@ -77,7 +77,7 @@ class IOPosition(_WeightSpaceModule):
             if layer == spec.depth - 1:
                 weight, bias = weight + self.output_features.unsqueeze(1), bias + self.output_features
             parts += [weight.flatten(0, 1), bias]
-        return torch.cat([ws.flat, torch.cat(parts).to(ws.flat.dtype).expand(len(ws), -1, -1)], -1)
+        return torch.cat([ws.flat, torch.cat(parts).to(ws.flat.dtype).expand(ws.flat.shape[0], -1, -1)], -1)
 
     def extra_repr(self) -> str:
         frequencies = f"num_frequencies={self.num_frequencies}, max_frequency={self.max_frequency}"

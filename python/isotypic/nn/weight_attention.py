@@ -96,7 +96,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
             if counts is not None:
                 present = torch.cat(
                     [
-                        counts.new_ones(len(ws), 1, dtype=torch.bool)
+                        counts.new_ones(ws.flat.shape[0], 1, dtype=torch.bool)
                         if other is None
                         else torch.arange(length, device=flat.device) < counts[:, other, None]
                         for other, length in zip(alive, lengths, strict=True)

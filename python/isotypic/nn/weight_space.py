@@ -201,7 +201,7 @@ class WeightSpace:
 
     def with_flat(self, flat: Tensor) -> WeightSpace:
         """Other values for the same networks; the number of channels may change."""
-        if not isinstance(flat, Tensor) or flat.dim() != 3 or flat.shape[1] != self.spec.numel or flat.shape[0] != len(self):
+        if not isinstance(flat, Tensor) or flat.dim() != 3 or flat.shape[1] != self.spec.numel or flat.shape[0] != self.flat.shape[0]:
             got = tuple(flat.shape) if isinstance(flat, Tensor) else type(flat).__name__
             raise ValueError(f"WeightSpace: flat must have shape (B={len(self)}, P={self.spec.numel}, C) for {self.spec}, got {got}")
         return _unflatten([flat] if self.sizes is None else [flat, self.sizes], self.spec)

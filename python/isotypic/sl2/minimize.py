@@ -57,7 +57,10 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
                 f"minimize: parts[{k}] must have shape (..., {k + 1}) and the dtype of parts[0], {parts[0].dtype}, got "
                 f"{tuple(part.shape)}, {part.dtype}"
             )
-    lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    try:
+        lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    except RuntimeError:
+        raise ValueError(f"minimize: the batches of the parts must broadcast, got {[tuple(part.shape[:-1]) for part in parts]}") from None
     flat = [part.expand(*lead, k + 1).reshape(-1, k + 1) for k, part in enumerate(parts)]
     if not all(bool(part.isfinite().all()) for part in flat):
         raise ValueError("minimize: parts must be finite")
