@@ -176,5 +176,17 @@ def test_values_that_would_spoil_the_networks() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{text}"):
             call()
-    with pytest.raises(TypeError, match="^NeuralField: coordinates must have the dtype of networks"):
+    with pytest.raises(TypeError, match=r"^NeuralField: coordinates must have the dtype of networks"):
         SINE.render(nets, POINTS.float())
+
+
+@pytest.mark.parametrize("activation", ["sine", "relu", "tanh"])
+@pytest.mark.parametrize("widths", [[2, 8, 8, 8, 1], [2, 32, 32, 1]])
+def test_alignment_finds_the_order_of_every_copy(activation: str, widths: list[int]) -> None:
+    field = NeuralField(widths, activation)
+    network = field.initial(1, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    copies = augment.permute_neurons(field, network.expand(40, -1), generator)
+    if activation != "relu":
+        copies = augment.flip_signs(field, copies, generator)
+    assert torch.equal(align_neurons(field, copies, network[0]), network.expand(40, -1))

@@ -137,11 +137,10 @@ class WeightSpace:
             for index, value in enumerate(given):
                 if name == "weights" or value is not None:
                     check_tensor("WeightSpace.from_tensors", f"{name}[{index}]", value)
-                    if value.dtype != weights[0].dtype:
-                        raise TypeError(
-                            f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, "
-                            f"got {value.dtype}"
-                        )
+                if value is not None and value.dtype != weights[0].dtype:
+                    raise TypeError(
+                        f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, got {value.dtype}"
+                    )
         weights = [weight.unsqueeze(-1) if weight.dim() == 3 else weight for weight in weights]
         if weights[0].dim() != 4:
             raise ValueError(
