@@ -139,7 +139,8 @@ class WeightSpace:
                     check_tensor("WeightSpace.from_tensors", f"{name}[{index}]", value)
                 if value is not None and value.dtype != weights[0].dtype:
                     raise TypeError(
-                        f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, got {value.dtype}"
+                        f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, "
+                        f"got {value.dtype}"
                     )
         weights = [weight.unsqueeze(-1) if weight.dim() == 3 else weight for weight in weights]
         if weights[0].dim() != 4:
