@@ -143,8 +143,8 @@ struct Parameters {
 };
 
 // y = L x, or its adjoint: pool, the products, and the affine map, for a few networks at a time.
-void run_linear(const Call& call, const View& x, const View& weight, const View& bias, bool pool_mean, bool affine_mean, bool transposed,
-                const View& y) {
+void run_linear(const Call& call, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                bool pool_mean, bool affine_mean, bool transposed, const View& y) {
     const WeightPlan& plan = call.plan;
     const int64_t batch = x.sizes[0], P = plan.entries, rows = plan.rows;
     const Parameters parameters(call, weight, transposed);
@@ -155,6 +155,7 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         const Whole values(call, bias);
         std::memcpy(bias_row.part(0), values.data, static_cast<size_t>(G * N * call.size));
     }
+    const Whole reads(call, project), writes(call, expand);
     int64_t group = std::clamp<int64_t>(kGroupBytes / std::max<int64_t>(P * std::max(C, N) * call.size, 1), 1, kMaxGroup);
     group = std::min(group, std::max<int64_t>((batch + threads - 1) / threads, 1));
     const int64_t items = (batch + group - 1) / group, workers = std::min(threads, items);
@@ -171,7 +172,7 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         const char* networks[kMaxGroup];
         for (int64_t k = 0; k < count; ++k) {
             networks[k] = call.read(x, (first + k) * P * C, P * C, copy + k * P * C * call.size);
-            call.kernels.pool(plan, call.sizes_of(first + k), networks[k], C, nullptr, pool_mean, pooled + k * rows * C * call.size, space);
+            call.kernels.pool(plan, call.sizes_of(first + k), networks[k], C, reads.data, pool_mean, pooled + k * rows * C * call.size, space);
             for (int l = 0; l < plan.node_count; ++l) {
                 const WeightNodes& nodes = plan.nodes[l];
                 const int64_t width = width_of(plan, call.sizes_of(first + k), nodes.label), at = k * rows + nodes.offset;
@@ -184,7 +185,7 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         for (int64_t k = 0; k < count; ++k) {
             char* target = call.target(y, (first + k) * P * N, out);
             call.kernels.affine(plan, call.sizes_of(first + k), networks[k], C, plan.mixed ? parameters.mix : nullptr,
-                                terms + k * rows * N * call.size, N, nullptr, affine_mean, target, space);
+                                terms + k * rows * N * call.size, N, writes.data, affine_mean, target, space);
             call.written(y, (first + k) * P * N, P * N, target);
         }
     });
@@ -252,13 +253,13 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
     });
 }
 
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
-                   const View& y) {
-    run_linear(Call(plan, x.dtype, sizes), x, weight, bias, mean, false, false, y);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                   const int64_t* sizes, bool mean, const View& y) {
+    run_linear(Call(plan, x.dtype, sizes), x, weight, bias, project, expand, mean, false, false, y);
 }
 
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x) {
-    run_linear(Call(plan, y.dtype, sizes), y, weight, View{}, false, mean, true, x);
+    run_linear(Call(plan, y.dtype, sizes), y, weight, View{}, View{}, View{}, false, mean, true, x);
 }
 
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient) {
