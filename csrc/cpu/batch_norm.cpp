@@ -72,10 +72,7 @@ class Run {
             whole_ = (rows_ + rows_of_piece_ - 1) / rows_of_piece_;
             pieces_ = whole_ + (numbers % width_ != 0);
         } else {
-            width_ = std::min(inner_, kPiece);
-            rows_of_piece_ = kPiece / width_;
-            across_ = (inner_ + width_ - 1) / width_;
-            pieces_ = across_ * ((outer_ + rows_of_piece_ - 1) / rows_of_piece_);
+            cut_channel(kPiece);
         }
         ranges_ = by_column_ ? 1 : channels_;
         threads_ = static_cast<int>(std::clamp<int64_t>(numbers / kWorkOfThread, 1, max_threads()));
@@ -88,7 +85,7 @@ class Run {
         allocate();
         two_passes(
             [&](int64_t range, int64_t index, int thread) {
-                kernel_.statistics(piece(range, index), at(x, range, index), first(range, index), second(range, index), scratch(thread));
+                kernel_.statistics(piece(index), at(x, range, index), first(range, index), second(range, index), scratch(thread));
             },
             [&](int64_t range) {
                 put_together(range, out);
@@ -99,7 +96,8 @@ class Run {
 
     void apply(const View& x, const View& statistics, const View& y) {
         for (int64_t range = 0; range < ranges_; ++range) set_forward(range, static_cast<const T*>(statistics.data));
-        parallel_for(ranges_ * pieces_, threads_, [&](int64_t item, int thread) { apply(x, y, item / pieces_, item % pieces_, thread); });
+        if (!by_column_) cut_channel(std::max(kPiece / channels_, inner_));  // parts of all channels, in the order of memory
+        parallel_for(ranges_ * pieces_, threads_, [&](int64_t item, int thread) { apply(x, y, item % ranges_, item / ranges_, thread); });
     }
 
     void backward(const View& g, const View& x, const View& statistics, bool batch, const View& dx, const View& sums) {
@@ -108,17 +106,25 @@ class Run {
         allocate();
         two_passes(
             [&](int64_t range, int64_t index, int thread) {
-                kernel_.sums(piece(range, index), parameters(range), at(g, range, index), at(x, range, index), first(range, index),
+                kernel_.sums(piece(index), parameters(range), at(g, range, index), at(x, range, index), first(range, index),
                              second(range, index), scratch(thread));
             },
             [&](int64_t range) { set_backward(range, given, batch, static_cast<T*>(sums.data)); },
             [&](int64_t range, int64_t index, int thread) {
-                kernel_.gradient(piece(range, index), parameters(range), at(g, range, index), at(x, range, index), at(dx, range, index),
+                kernel_.gradient(piece(index), parameters(range), at(g, range, index), at(x, range, index), at(dx, range, index),
                                  scratch(thread));
             });
     }
 
   private:
+    // Pieces of about so many numbers.
+    void cut_channel(int64_t numbers) {
+        width_ = std::min(inner_, kPiece);
+        rows_of_piece_ = std::max<int64_t>(1, numbers / width_);
+        across_ = (inner_ + width_ - 1) / width_;
+        pieces_ = across_ * ((outer_ + rows_of_piece_ - 1) / rows_of_piece_);
+    }
+
     // Partial results: two numbers for each column of each piece.
     void allocate() { partial_.resize(static_cast<size_t>(2 * ranges_ * pieces_ * (by_column_ ? width_ : 1))); }
     double* first(int64_t range, int64_t index) { return partial_.data() + (range * pieces_ + index) * (by_column_ ? width_ : 1); }
@@ -146,7 +152,7 @@ class Run {
         return (index / across_ * rows_of_piece_ * channels_ + range) * inner_ + index % across_ * width_;
     }
 
-    BatchNormPiece piece(int64_t, int64_t index) const {
+    BatchNormPiece piece(int64_t index) const {
         BatchNormPiece piece{1, width_, width_, dtype_, by_column_, settings_.relu};
         if (by_column_) {
             if (index == whole_)
@@ -166,14 +172,14 @@ class Run {
     }
 
     void apply(const View& x, const View& y, int64_t range, int64_t index, int thread) {
-        kernel_.apply(piece(range, index), parameters(range), at(x, range, index), at(y, range, index), scratch(thread));
+        kernel_.apply(piece(index), parameters(range), at(x, range, index), at(y, range, index), scratch(thread));
     }
 
     // visit(channel, numbers, first, second) for each partial result of a range, in a fixed order.
     template <class Visit>
     void for_partials(int64_t range, const Visit& visit) {
         for (int64_t index = 0; index < pieces_; ++index) {
-            const BatchNormPiece p = piece(range, index);
+            const BatchNormPiece p = piece(index);
             const double *a = first(range, index), *b = second(range, index);
             if (!by_column_) {
                 visit(range, static_cast<double>(p.rows * p.width), *a, *b);

@@ -72,10 +72,9 @@ def batch_norm(
     if activation not in ACTIVATIONS:
         raise ValueError(f"batch_norm: activation must be None or 'relu', got {activation!r}")
     axis %= x.dim()
-    if axis == 1 and x.dim() in (4, 5) and not x.is_contiguous():
-        if x.is_contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d):
-            settings: dict[str, Any] = dict(training=training, momentum=momentum, eps=eps, activation=activation, axis=-1)
-            return batch_norm(x.movedim(1, -1), weight, bias, running_mean, running_var, **settings).movedim(-1, 1)
+    if axis == 1 and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
+        settings: dict[str, Any] = dict(training=training, momentum=momentum, eps=eps, activation=activation, axis=-1)
+        return batch_norm(x.movedim(1, -1), weight, bias, running_mean, running_var, **settings).movedim(-1, 1)
     shape = x.shape
     outer, channels, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
     values = x.reshape(outer, channels, inner)
@@ -89,7 +88,7 @@ def batch_norm(
     if count == 1:
         raise ValueError(f"batch_norm: x must have more than 1 value per channel in training, got shape {tuple(shape)}")
     y, statistics = normalise(values, weight, bias, float(eps), relu)
-    if running_mean is not None and running_var is not None:
+    if running_mean is not None and running_var is not None and count:
         with torch.no_grad():
             mean, var = statistics.detach().unbind()
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -343,8 +342,8 @@ def _backward_backward(
     by_factor = _sum(z * h) - share * (z0 * s0 + z1 * s1)
     by_inverse = terms.weight * by_factor + (u1 * s1 - mixed * z1) / terms.inverse
     by_mean = -terms.inverse * (u1 * s0 - mixed * z0)
-    by_statistics = torch.stack([by_mean, -0.5 * terms.inverse**3 * by_inverse]).flatten(1)
-    by_weight = None if weight is None else (terms.inverse * by_factor).flatten().to(weight.dtype)
+    by_statistics = torch.stack([by_mean, -0.5 * terms.inverse**3 * by_inverse]).reshape(2, -1)
+    by_weight = None if weight is None else (terms.inverse * by_factor).reshape(-1).to(weight.dtype)
     return by_g.to(g.dtype), by_x.to(x.dtype), by_statistics.to(statistics.dtype), by_weight
 
 
@@ -368,7 +367,7 @@ def _jvp_backward(
     moved0, moved1 = _sum(moved), _sum(moved * terms.normal + h * normal)
     dx = factor * (h - share * (s0 + terms.normal * s1))
     dx = dx + terms.factor * (moved - share * (moved0 + normal * s1 + terms.normal * moved1))
-    return dx.to(x.dtype), torch.stack([moved0, moved1]).flatten(1).to(statistics.dtype)
+    return dx.to(x.dtype), torch.stack([moved0, moved1]).reshape(2, -1).to(statistics.dtype)
 
 
 # A batch of calls is one call with more channels.
