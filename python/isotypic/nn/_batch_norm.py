@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isotypic.ops.batch_norm import ACTIVATIONS, batch_norm
 
 
-class BatchNorm(_BatchNorm):
+class _ActivatedBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d`, its arguments and its state-dict names, with an activation and channels on any axis."""
 
     activation: str | None

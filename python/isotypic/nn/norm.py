@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn._batch_norm import BatchNorm
+from isotypic.nn._batch_norm import _ActivatedBatchNorm
 
 
 def _check_field(owner: str, x: Tensor, fields: int) -> None:
@@ -15,7 +15,7 @@ def _check_field(owner: str, x: Tensor, fields: int) -> None:
         raise ValueError(f"{owner}: input must have shape (B, C={fields}, |G|, *spatial), got {tuple(x.shape)}")
 
 
-class GroupBatchNorm(BatchNorm):
+class GroupBatchNorm(_ActivatedBatchNorm):
     """Batch normalisation of regular fields: mean and variance of a field are taken over the batch, the group and space.
 
     Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all. A ReLU that

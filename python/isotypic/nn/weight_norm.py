@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn._batch_norm import BatchNorm
+from isotypic.nn._batch_norm import _ActivatedBatchNorm
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
 
@@ -41,7 +41,7 @@ class WeightSpacePointwise(nn.Module):
         return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module)
 
 
-class WeightSpaceBatchNorm(BatchNorm):
+class WeightSpaceBatchNorm(_ActivatedBatchNorm):
     """Batch normalisation of each channel over all entries of all networks: `nn.BatchNorm1d` on (B P, C), with its state-dict names.
 
     Where hidden widths differ, entries outside of a network do not count. A ReLU that follows costs nothing more when it is computed with
