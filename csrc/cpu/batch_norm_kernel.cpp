@@ -8,6 +8,10 @@
 // and a line that is written is read before. The statistics have to be known before the first number is written, so that x passes
 // twice; what the driver can keep in L2 between the passes (a channel, where channels come first) is read from memory once: 2 s and 3 s.
 //
+// On one Zen 4 core with AVX-512, float32 and 9.7 MB channels last: forward 0.74 ms and backward 2.0 ms, where torch copies x in 0.9 ms and
+// adds two such tensors in 1.4 ms: 39 and 58 MB at 50 and 30 GB/s, partly from L3, so that the kernels stand at the floor. From L2, at 64
+// numbers a row, 14 and 23 us for 0.26 MB, two to four times the copy: there the additions show.
+//
 // Sums are taken over columns: four vectors side by side, each lane a column of its own, over at most kRows rows in the type of x, then in
 // float64. In a piece with one channel the columns are put together at the end of each block. Squares are those of distances from the first
 // number of the column in the block: with p such a number, sum (x - p)^2 is at most n + 1 times the sum of squared distances from the mean
