@@ -435,7 +435,7 @@ def _registered_grams() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     p = iso.ops.gram_to_form(root.mT @ root + torch.eye(4, dtype=torch.float64))
     gram = iso.ops.max_det_gram(p).gram
     return (
-        ("forms", "max_det", (p,)),
+        ("forms", "max_det", (p, False)),
         ("forms", "max_det_adjoint", (gram, torch.randn(2, 4, 4, dtype=torch.float64))),
         ("forms", "max_det_solve", (gram, torch.randn(2, 7, dtype=torch.float64))),
     )

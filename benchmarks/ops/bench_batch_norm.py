@@ -1,7 +1,7 @@
 """Batch normalisation with its ReLU against torch's `batch_norm` and `relu_`, in training, and what it gives whole networks.
 
-float32, one thread. Torch works on the same values in the same memory: (B P, C) for weight spaces, (B, C, |G| positions) for fields, and its
-ReLU is in place. The networks of group convolutions are timed beside the same function computed the dense way: banks that are already
+float32, one thread. Torch works on the same values in the same memory: (B P, C) for weight spaces, (B, C, |G| positions) for fields, and
+its ReLU is in place. The networks of group convolutions are timed beside the same function computed the dense way: banks that are already
 expanded, torch's normalisation and ReLU, images in the better of its two memory formats.
 """
 

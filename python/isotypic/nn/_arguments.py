@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isotypic import groups
 from isotypic.ops._arguments import report
@@ -26,6 +28,24 @@ def positive(owner: str, **counts: int) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"{owner}: {name} must be a positive integer, got {count!r}")
+
+
+def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> None:
+    """Raises unless the value is a tensor, where asked of a floating-point dtype."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(value).__name__}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{owner}: {name} must be of a floating-point dtype, got {value.dtype}")
+
+
+def same_dtype(owner: str, name: str, value: Tensor, parameter: Tensor | None) -> None:
+    """Raises unless the value has the dtype and device of a parameter; autocast sees to the dtype itself."""
+    if parameter is None:
+        return
+    if value.device != parameter.device:
+        raise ValueError(f"{owner}: {name} must be on the device of the parameters, {parameter.device}, got {value.device}")
+    if value.dtype != parameter.dtype and not torch.is_autocast_enabled(value.device.type):
+        raise TypeError(f"{owner}: {name} must have the dtype of the parameters, {parameter.dtype}, got {value.dtype}")
 
 
 def divisible(owner: str, groups: int, **fields: int) -> None:

@@ -8,7 +8,7 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import check_tensor, positive
 from isotypic.nn._batch_norm import _ActivatedBatchNorm
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
@@ -29,6 +29,8 @@ class WeightSpacePointwise(nn.Module):
 
     def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        if not callable(module):
+            raise TypeError(f"WeightSpacePointwise: module must be a module or a function, got {type(module).__name__}")
         self.module = module
 
     @overload
@@ -38,6 +40,8 @@ class WeightSpacePointwise(nn.Module):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        if not isinstance(ws, WeightSpace):
+            check_tensor("WeightSpacePointwise", "input", ws)
         return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module)
 
 
@@ -81,6 +85,8 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        if not isinstance(ws, WeightSpace):
+            check_tensor("WeightSpaceBatchNorm", "input", ws)
         flat = ws if isinstance(ws, Tensor) else ws.flat
         if flat.dim() != 3 or flat.shape[2] != self.num_features:
             raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
@@ -141,6 +147,8 @@ class WeightSpaceBlockNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(spec, WeightSpec):
+            raise TypeError(f"WeightSpaceBlockNorm: spec must be a WeightSpec, got {type(spec).__name__}")
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
         self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
         shape = (2 * spec.depth, num_channels)
@@ -157,7 +165,10 @@ class WeightSpaceBlockNorm(nn.Module):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        if not isinstance(ws, WeightSpace):
+            check_tensor("WeightSpaceBlockNorm", "input", ws)
         space = WeightSpace(ws, self.spec) if isinstance(ws, Tensor) else ws
+        check_tensor("WeightSpaceBlockNorm", "input", space.flat, floating=True)
         if space.channels != self.num_channels or space.spec.depth != self.spec.depth:
             raise ValueError(
                 f"WeightSpaceBlockNorm: input must have {self.num_channels} channels for networks of {self.spec.depth} layers, "
@@ -165,6 +176,8 @@ class WeightSpaceBlockNorm(nn.Module):
             )
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
         flat = space.flat
+        if self.training and not len(flat):
+            raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
         if self.training:
             mean, var, count = self._statistics(_at_least_float32(flat), space.mask, lengths)
             with torch.no_grad():

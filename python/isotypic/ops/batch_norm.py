@@ -56,8 +56,8 @@ def batch_norm(
 
     Returns: a tensor of the shape and dtype of x, differentiable in x, weight and bias, in any order. It is contiguous, or channels last in
     memory where x is. Autocast lowers x alone.
-    Raises TypeError for arguments that are no dense tensors of supported dtypes; ValueError for wrong shapes, an unknown activation, tensors
-    on two devices, and one value for each channel in training; RuntimeError where isotypic has no kernels.
+    Raises TypeError for arguments that are no dense tensors of supported dtypes; ValueError for wrong shapes, an unknown activation,
+    tensors on two devices, and one value for each channel in training; RuntimeError where isotypic has no kernels.
 
     S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
 

@@ -83,7 +83,7 @@ def _terms(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLa
         matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2)
         # One product of two matrices: of three axes, torch takes another way when a gradient is wanted, with other rounding errors.
         out = rows.flatten(0, 1) @ matrix.reshape(rows.shape[2], -1)
-        return out.view(len(pooled), width * slots, weight.shape[2])
+        return out.view(pooled.shape[0], width * slots, weight.shape[2])
 
     parts = [product(n.offset, n.width, n.slots, n.parameter) for n in layout.nodes]
     total = product(layout.global_offset, 1, layout.global_slots, layout.global_parameter)
