@@ -150,7 +150,8 @@ def test_batch_norm_is_that_of_torch_on_the_entries(training: bool) -> None:
     norm.load_state_dict(layer.state_dict())
     x = 3 * torch.randn(4, spec.numel, 3, dtype=torch.float64) + 1
     torch.testing.assert_close(layer(WeightSpace(x, spec)).flat, norm(x.flatten(0, 1)).view_as(x), rtol=0, atol=1e-13)
-    assert all(torch.equal(value, norm.state_dict()[key]) for key, value in layer.state_dict().items())
+    for key, value in norm.state_dict().items():
+        torch.testing.assert_close(layer.state_dict()[key], value, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["batch", "block"])

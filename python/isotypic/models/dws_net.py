@@ -86,8 +86,11 @@ class DWSNet(nn.Module):
         self.layers = nn.ModuleList(
             DWSLinear(spec, before, after, pool=pool, rank=rank) for before, after in itertools.pairwise([spec.channels, *channels])
         )
-        self.norms = nn.ModuleList(_norm(norm, spec, count) for count in channels)
-        self.activation = WeightSpacePointwise(_ACTIVATIONS[activation]())
+        fused = norm == "batch" and activation == "relu"  # one pass over memory for both
+        self.norms = nn.ModuleList(
+            WeightSpaceBatchNorm(count, activation="relu") if fused else _norm(norm, spec, count) for count in channels
+        )
+        self.activation = WeightSpacePointwise(nn.Identity() if fused else _ACTIVATIONS[activation]())
         self.dropout = WeightSpacePointwise(nn.Dropout(dropout))
         self.head: nn.Module
         if out_features is None:

@@ -225,7 +225,7 @@ max_det = define(
     backward=_backward_solve,
     vmap=_vmap_solve,
     jvp=_jvp_solve,
-    saves_output=True,
+    saved_outputs=(0,),
     sixteen_bit=False,
 )
 max_det_adjoint = define(
@@ -235,7 +235,7 @@ max_det_adjoint = define(
     backward=_backward_adjoint,
     vmap=_vmap_adjoint,
     jvp=_jvp_adjoint,
-    saves_output=True,
+    saved_outputs=(0,),
     sixteen_bit=False,
 )
 max_det_solve = define(
@@ -245,6 +245,6 @@ max_det_solve = define(
     backward=_backward_hessian_solve,
     vmap=_vmap_hessian_solve,
     jvp=_jvp_hessian_solve,
-    saves_output=True,
+    saved_outputs=(0,),
     sixteen_bit=False,
 )
