@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12 for convolution, 20 for polynomials; not for weights")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12; not for weights")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the split, the angles, the weights and the order of the digits (default: 0)"
     )
@@ -52,7 +52,7 @@ def weights(arguments: argparse.Namespace) -> None:
 def polynomials(arguments: argparse.Namespace) -> None:
     from isotypic.demo.polynomials import run as run_demo
 
-    sizes: dict[str, Any] = {"epochs": arguments.epochs or 20}
+    sizes: dict[str, Any] = {"epochs": arguments.epochs or 12}
     if arguments.quick:
         sizes = {"epochs": 1, "degrees": (6,), "train_size": 128, "test_size": 64, "channels": 2, "layers": 2, "conic_forms": 1}
     run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, **sizes)
