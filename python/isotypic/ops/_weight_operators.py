@@ -114,7 +114,7 @@ def terms_of(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: Weight
     for offset, width, slots, parameter in _sections(layout):
         matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2).flatten(2).flatten(0, 1)
         out = _neurons(pooled, offset, width, slots) @ (matrix.mT if transposed else matrix)
-        parts.append(out.view(len(pooled), width * slots, weight.shape[1 if transposed else 2]))
+        parts.append(out.view(pooled.shape[0], width * slots, weight.shape[1 if transposed else 2]))
     if bias is not None:
         parts[-1] = parts[-1] + bias
     return torch.cat(parts, 1)
