@@ -147,6 +147,8 @@ def weight_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    project: Tensor | None,
+    expand: Tensor | None,
     sizes: Tensor | None,
     mean: bool,
     y: Tensor,

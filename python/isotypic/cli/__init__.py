@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from isotypic import _extension
 from isotypic.cli import bench, check, demo, info
@@ -27,10 +27,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; what a user can get wrong ends in one line on standard error."""
     arguments = parser().parse_args(argv)
-    try:
+
+    def command() -> int:
         if arguments.command != "info" and _extension.problem:
             raise ValueError(f"{_extension.problem}; install isotypic from a wheel, or with a C++17 compiler")
         return COMMANDS[arguments.command].run(arguments)
+
+    return guarded(f"python -m isotypic {arguments.command}", command)
+
+
+def guarded(name: str, command: Callable[[], int]) -> int:
+    """The exit code of a command, or 2 after one line about what a user can get wrong."""
+    try:
+        return command()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in demo.EXTRA:
             raise
@@ -40,5 +49,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    print(f"python -m isotypic {arguments.command}: {message}", file=sys.stderr)
+    print(f"{name}: {message}", file=sys.stderr)
     return 2

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import importlib
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12 for convolution, 20 for polynomials; not for weights")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12; not for weights")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the split, the angles, the weights and the order of the digits (default: 0)"
     )
@@ -43,8 +47,8 @@ def convolution(arguments: argparse.Namespace) -> None:
 
 
 def weights(arguments: argparse.Namespace) -> None:
-    from isotypic.demo.weights.run import FULL, QUICK, Recipe
     from isotypic.demo.weights.run import run as run_demo
+    from isotypic.demo.weights.tasks import FULL, QUICK, Recipe
 
     run_demo(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
 
@@ -52,7 +56,7 @@ def weights(arguments: argparse.Namespace) -> None:
 def polynomials(arguments: argparse.Namespace) -> None:
     from isotypic.demo.polynomials import run as run_demo
 
-    sizes: dict[str, Any] = {"epochs": arguments.epochs or 20}
+    sizes: dict[str, Any] = {"epochs": arguments.epochs or 12}
     if arguments.quick:
         sizes = {"epochs": 1, "degrees": (6,), "train_size": 128, "test_size": 64, "channels": 2, "layers": 2, "conic_forms": 1}
     run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, **sizes)
@@ -62,12 +66,35 @@ DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {"convolution": convolu
 OWNERS = {"epochs": ("convolution", "polynomials"), "full": ("weights",), "forms": ("polynomials",)}
 
 
+def prepare(out: Path) -> None:
+    """Raises what would otherwise come to light at the end of a long run: a missing package, or a folder that cannot be written to."""
+    for package in EXTRA:
+        importlib.import_module(package)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=out):
+        pass
+    keep_pages()
+
+
+def keep_pages() -> None:
+    """Tells glibc to keep the memory of freed tensors in this process.
+
+    By default a tensor of some megabytes comes from the kernel and goes back to it, and in every training step its pages are zeroed anew:
+    a third of the time of a step on some machines.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max = -1, -2, -4
+        for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
+            mallopt(parameter, value)
+
+
 def run(arguments: argparse.Namespace) -> int:
     if arguments.epochs is not None and arguments.epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {arguments.epochs}")
     for option, owners in OWNERS.items():
         if getattr(arguments, option) and arguments.which not in owners:
             raise ValueError(f"--{option} belongs to demo {' and demo '.join(owners)}, not to demo {arguments.which}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    prepare(arguments.out)
     DEMOS[arguments.which](arguments)
     return 0

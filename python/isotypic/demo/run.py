@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
 import isotypic
 from isotypic import data
-from isotypic.demo import picture, train
+from isotypic.demo import picture, terminal, train
 from isotypic.demo.dense import dense
 from isotypic.demo.network import SmallCNN
 from isotypic.demo.swap import swap
@@ -45,7 +45,7 @@ def run(
 
     Returns what the JSON holds. On one machine everything but the times depends on the arguments alone.
     """
-    console = console or Console()
+    console = console or terminal.console()
     start = time.perf_counter()
     facts = isotypic.info()
     console.print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, CPU {facts['cpu_isa']}, {torch.get_num_threads()} threads")
@@ -66,15 +66,7 @@ def run(
             name: {"parameters": parameters(model), "error_by_epoch": {}, "test_error": {}} for name, model in networks(seed).items()
         },
     }
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("steps,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=console) as progress:
+    with terminal.bar(console) as progress:
         trained: dict[str, dict[str, nn.Module]] = {}
         steps = len(SETTINGS) * len(results["networks"]) * epochs * (train_size // train.BATCH)
         task = progress.add_task("training", total=steps)

@@ -14,6 +14,11 @@ from isotypic import models, ops, sl2
 from isotypic.nn import MomentLayer
 
 Map = Callable[[Tensor], Tensor]
+Bar = Callable[[str, int], Callable[[], object]]  # name and length of a stage to the function that advances it
+BATCH = 64
+LEARNING_RATE = 1e-2
+# A step of an MLP takes a tenth of the time of a step of the equivariant networks.
+MLP_EPOCHS = 4
 
 
 def forms(degree: int, count: int, generator: torch.Generator) -> Tensor:
@@ -28,15 +33,24 @@ def normalised_error(found: Tensor, exact: Tensor) -> Tensor:
     return ((found - exact).square().sum((1, 2)) / (exact.square().sum((1, 2)) + 1)).mean()
 
 
-def train(network: nn.Module, p: Tensor, exact: Tensor, *, epochs: int, augment: bool, generator: torch.Generator) -> nn.Module:
-    """Adam on the normalised error, in float32.
+def train(
+    network: nn.Module,
+    p: Tensor,
+    exact: Tensor,
+    *,
+    epochs: int,
+    augment: bool,
+    generator: torch.Generator,
+    progress: Callable[[], object] = lambda: None,
+) -> nn.Module:
+    """Adam on the normalised error in float32, batches of 64, one cycle of the learning rate, gradients of norm 1 at most.
 
-    Augmented batches are moved by elements of condition at most 2 and labelled by the solver."""
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    steps = epochs * -(-len(p) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    Augmented batches are moved by elements of condition at most 2 and labelled by the solver. `progress` is called in each step.
+    """
+    optimiser = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps(len(p), epochs))
     for _ in range(epochs):
-        for batch in torch.randperm(len(p), generator=generator).split(64):
+        for batch in torch.randperm(len(p), generator=generator).split(BATCH):
             inputs, targets = p[batch], exact[batch]
             if augment:
                 g = sl2.random_sl2((len(batch),), max_condition=2.0, generator=generator, dtype=torch.float64)
@@ -46,9 +60,16 @@ def train(network: nn.Module, p: Tensor, exact: Tensor, *, epochs: int, augment:
             loss = normalised_error(network(inputs.float()), targets.float())
             optimiser.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             schedule.step()
+            progress()
     return network.eval()
+
+
+def steps(size: int, epochs: int) -> int:
+    """The number of steps of `train`."""
+    return epochs * -(-size // BATCH)
 
 
 def equivariance_error(function: Map, p: Tensor, generator: torch.Generator) -> float:
@@ -60,13 +81,13 @@ def equivariance_error(function: Map, p: Tensor, generator: torch.Generator) -> 
     return float(((function(ops.form_action(p, g)) - expected).norm(dim=(1, 2)) / expected.norm(dim=(1, 2))).mean())
 
 
-def seconds_per_form(function: Map, p: Tensor) -> float:
-    """The least of five calls on one thread."""
+def seconds_per_form(function: Map, p: Tensor, repeats: int) -> float:
+    """The least of some calls on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         times = []
-        for _ in range(5):
+        for _ in range(repeats):
             start = time.thread_time()
             function(p)
             times.append(time.thread_time() - start)
@@ -75,76 +96,94 @@ def seconds_per_form(function: Map, p: Tensor) -> float:
     return min(times) / len(p)
 
 
-def in_float32(network: nn.Module) -> Map:
-    return lambda p: network(p.float()).double()
+def in_float32(network: nn.Module, scaled: bool) -> Map:
+    """The trained network as a map of forms; `scaled`: of any norm, by Q(c p) = c Q(p), where they were trained on norm 1.
+
+    Scaling would cost SL2Net its symmetry: the norm of p is not an invariant.
+    """
+
+    def function(p: Tensor) -> Tensor:
+        norm = p.norm(dim=1, keepdim=True) if scaled else p.new_ones(len(p), 1)
+        return network((p / norm).float()).double() * norm[..., None]
+
+    return function
 
 
-def conic(solver: str) -> Callable[[Tensor], Tensor] | None:
-    """The same problem, one form after the other, by a solver of cvxpy; None where it is not installed."""
+def conic(degree: int, solver: str) -> Map | None:
+    """The same problem, one form after the other, by a solver of cvxpy; None where it is not installed.
+
+    The problem is compiled once, with the form as its parameter, so that a call does not pay for that.
+    """
     try:
         import cvxpy
     except ImportError:
         return None
     if solver not in cvxpy.installed_solvers():
         return None
+    n = degree // 2 + 1
+    gram, form = cvxpy.Variable((n, n), PSD=True), cvxpy.Parameter(degree + 1)
+    sums = [sum(gram[i, k - i] for i in range(max(0, k - n + 1), min(k, n - 1) + 1)) == form[k] for k in range(degree + 1)]
+    problem = cvxpy.Problem(cvxpy.Maximize(cvxpy.log_det(gram)), sums)
 
     def solve(p: Tensor) -> Tensor:
-        n = p.shape[1] // 2 + 1
         grams = []
-        for form in p.tolist():
-            q = cvxpy.Variable((n, n), PSD=True)
-            sums = [sum(q[i, k - i] for i in range(max(0, k - n + 1), min(k, n - 1) + 1)) == value for k, value in enumerate(form)]
+        for values in p.numpy():
+            form.value = values
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                cvxpy.Problem(cvxpy.Maximize(cvxpy.log_det(q)), sums).solve(solver=solver)
-            grams.append(torch.zeros(n, n, dtype=torch.float64) if q.value is None else torch.from_numpy(q.value))
+                problem.solve(solver=solver)
+            grams.append(torch.zeros(n, n, dtype=torch.float64) if gram.value is None else torch.from_numpy(gram.value))
         return torch.stack(grams)
 
+    solve(ops.gram_to_form(torch.eye(n, dtype=torch.float64))[None])
     return solve
 
 
 @torch.no_grad()
-def measure(function: Map, p: Tensor, exact: Tensor, generator: torch.Generator) -> dict[str, float]:
+def measure(function: Map, p: Tensor, exact: Tensor, generator: torch.Generator, repeats: int = 5) -> dict[str, float]:
     found = function(p)
     return {
         "error": float(normalised_error(found, exact)),
         "positive_definite": float((torch.linalg.eigvalsh(found)[:, 0] > 0).double().mean()),
         "equivariance_error": equivariance_error(function, p, generator),
-        "microseconds": 1e6 * seconds_per_form(function, p),
+        "microseconds": 1e6 * seconds_per_form(function, p, repeats),
     }
 
 
 def compare(
-    degree: int, *, train_size: int, test_size: int, epochs: int, channels: int, layers: int, conic_forms: int, seed: int
+    degree: int,
+    *,
+    train_size: int,
+    test_size: int,
+    epochs: int,
+    channels: int,
+    layers: int,
+    conic_forms: int,
+    seed: int,
+    bar: Bar = lambda name, total: lambda: None,
 ) -> dict[str, Any]:
-    """The figures of every method at one degree. Networks of `channels` and `layers`; the labels are the solver's."""
+    """The figures of every method at one degree. The equivariant networks have `channels` and `layers`; the labels are the solver's."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     p, test = forms(degree, train_size, generator), forms(degree, test_size, generator)
     labels, exact = ops.max_det_gram(p).gram, ops.max_det_gram(test).gram
-    networks: dict[str, tuple[nn.Module, bool]] = {
-        "MLP": (models.PolyMLP(degree), False),
-        "MLP, augmented": (models.PolyMLP(degree), True),
-        "SO2Net": (models.SO2Net(degree, channels, layers), False),
-        "SL2Net": (models.SL2Net(degree, channels, layers), False),
+    mean = labels.mean(0)
+    results: dict[str, Any] = {"mean of the labels": measure(lambda p: mean.expand(len(p), -1, -1), test, exact, generator)}
+    networks: dict[str, tuple[nn.Module, int, bool]] = {
+        "MLP": (models.PolyMLP(degree), MLP_EPOCHS * epochs, False),
+        "MLP, augmented": (models.PolyMLP(degree), MLP_EPOCHS * epochs, True),
+        "SO2Net": (models.SO2Net(degree, channels, layers), epochs, False),
+        "SL2Net": (models.SL2Net(degree, channels, layers), epochs, False),
     }
-    results: dict[str, Any] = {}
-    for name, (network, augment) in networks.items():
-        train(network, p, labels, epochs=epochs, augment=augment, generator=generator)
-        results[name] = measure(in_float32(network), test, exact, generator)
+    for name, (network, count, augment) in networks.items():
+        advance = bar(name, steps(len(p), count))
+        train(network, p, labels, epochs=count, augment=augment, generator=generator, progress=advance)
+        results[name] = measure(in_float32(network, name != "SL2Net"), test, exact, generator)
     results["moment layer"] = measure(MomentLayer(degree), test, exact, generator)
     results["moment layer, one step"] = measure(MomentLayer(degree, newton_steps=1), test, exact, generator)
     results["solver"] = measure(lambda p: ops.max_det_gram(p).gram, test, exact, generator)
-    for solver in ("CLARABEL", "SCS"):
-        function = conic(solver)
-        if function is not None and conic_forms:
-            start = time.thread_time()
-            found = function(test[:conic_forms])
-            seconds = (time.thread_time() - start) / conic_forms
-            results[f"cvxpy, {solver}"] = {
-                "error": float(normalised_error(found, exact[:conic_forms])),
-                "positive_definite": float((torch.linalg.eigvalsh(found)[:, 0] > 0).double().mean()),
-                "equivariance_error": None,
-                "microseconds": 1e6 * seconds,
-            }
+    for solver in ("CLARABEL", "SCS") if conic_forms else ():
+        function = conic(degree, solver)
+        if function is not None:
+            results[f"cvxpy, {solver}"] = measure(function, test[:conic_forms], exact[:conic_forms], generator, repeats=1)
     return results

@@ -1,4 +1,4 @@
-"""One form on the circle with its witness, the errors and times of all methods, a flow and level sets of its Lyapunov function."""
+"""Forms on the circle with their witnesses, errors and times of all methods by degree, a flow and level sets of its Lyapunov function."""
 
 from __future__ import annotations
 
@@ -7,45 +7,85 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from isotypic.demo.picture import GREY, STYLE
 from isotypic.demo.polynomials.lyapunov import SYSTEM
+
+# Colours that the colour-blind can tell apart (M. Okabe and K. Ito, "Color Universal Design", 2008), each with a marker of its own.
+LOOKS: dict[str, dict[str, Any]] = {
+    "mean of the labels": {"color": GREY, "marker": "", "linestyle": ":"},
+    "MLP": {"color": "#e69f00", "marker": "s"},
+    "MLP, augmented": {"color": "#e69f00", "marker": "s", "markerfacecolor": "white", "linestyle": "--"},
+    "SO2Net": {"color": "#cc79a7", "marker": "^"},
+    "SL2Net": {"color": "#d55e00", "marker": "v"},
+    "moment layer": {"color": "#0072b2", "marker": "o"},
+    "moment layer, one step": {"color": "#0072b2", "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
+    "solver": {"color": "black", "marker": "D"},
+    "cvxpy, CLARABEL": {"color": "#009e73", "marker": "P"},
+    "cvxpy, SCS": {"color": "#56b4e9", "marker": "X"},
+}
+VERDICTS = {"positive": "#0072b2", "undecided": GREY, "not positive": "#d55e00"}
 
 
 def evaluate(form: list[float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(sum(value * x**k * y ** (len(form) - 1 - k) for k, value in enumerate(form)))
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6))
-    angle = np.linspace(0, np.pi, 721)
-    for entry in results["certificates"]:
+def _draw_forms(axis: Any, answers: list[dict[str, Any]]) -> None:
+    angle = np.linspace(0, np.pi, 1441)
+    for entry in answers:
         if entry["verdict"] == "refused":
             continue
         values = evaluate(entry["form"], np.cos(angle), np.sin(angle))
-        axes[0].plot(angle, np.sign(values) * np.sqrt(np.abs(values)), lw=1.5, label=f"degree {len(entry['form']) - 1}: {entry['verdict']}")
+        axis.plot(np.degrees(angle), np.sign(values) * np.sqrt(np.abs(values)), color=VERDICTS[entry["verdict"]], linewidth=1.5)
         if entry["verdict"] == "not positive":
-            axes[0].plot(np.arctan2(entry["point"][1], entry["point"][0]) % np.pi, 0, "kx")
-    axes[0].axhline(0, color="black", lw=0.7)
-    axes[0].set(xlabel="angle", title="forms on the circle (signed root), with witnesses")
-    axes[0].legend(fontsize=8)
+            at = np.degrees(np.arctan2(entry["point"][1], entry["point"][0])) % 180
+            axis.plot(at, 0, "X", color="black", markersize=8, zorder=3)
+    axis.axhline(0, color="black", linewidth=0.7)
+    verdicts = [entry["verdict"] for entry in answers]
+    for verdict, colour in VERDICTS.items():
+        if verdict in verdicts:
+            axis.plot([], [], color=colour, label=f"{verdict} ({verdicts.count(verdict)})")
+    if "not positive" in verdicts:
+        axis.plot([], [], "X", color="black", label="a point that shows it")
+    axis.set(xlabel="angle (degrees)", ylabel=r"sign(p) $\sqrt{|p|}$", xticks=range(0, 181, 45), title="The forms on the half circle")
+    # Above the curves, which fill the axes.
+    axis.set_ylim(top=axis.get_ylim()[1] * 1.3)
+    axis.legend(frameon=False, fontsize=9, ncol=2, loc="upper center")
 
-    names = dict.fromkeys(name for figures in results["comparison"].values() for name in figures)
-    for name in names:
-        lines = [figures[name] for figures in results["comparison"].values() if name in figures]
-        # The solver agrees with the labels, which are its own: it is drawn at rounding.
-        axes[1].loglog([line["microseconds"] for line in lines], [max(line["error"], 1e-17) for line in lines], "o-", label=name)
-    axes[1].set(xlabel="microseconds per form, one thread", ylabel="normalised error", title="each point is a degree")
-    if names:
-        axes[1].legend(fontsize=8)
 
-    grid = np.linspace(-1.5, 1.5, 41)
-    x, y = np.meshgrid(grid, grid)
-    axes[2].streamplot(grid, grid, *(evaluate(list(row), x, y) for row in SYSTEM), color="#2f6f9f", linewidth=0.7, density=1.1)
-    axes[2].contour(x, y, evaluate(results["lyapunov"]["v"], x, y), levels=[0.05, 0.3, 1, 3], colors="#d98032")
-    axes[2].set(title="a flow and level sets of its certified Lyapunov function", aspect="equal")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _draw_methods(axis: Any, comparison: dict[str, dict[str, Any]], key: str, left_out: tuple[str, ...]) -> None:
+    degrees = [int(degree) for degree in comparison]
+    for name, look in LOOKS.items():
+        if name not in left_out and all(name in figures for figures in comparison.values()):
+            values = [figures[name][key] for figures in comparison.values()]
+            axis.plot(degrees, values, **{"linewidth": 1.6, "markersize": 6, "label": name, **look})
+    axis.set(yscale="log", xlabel="degree", xticks=degrees)
+    axis.grid(axis="y", color="#e8e8e8", linewidth=0.7)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Writes the picture; `results` is what the demo writes as JSON."""
+    comparison = results["comparison"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(13, 9), dpi=120, facecolor="white", layout="constrained")
+        axes: Any = figure.subplots(2, 2)
+        _draw_forms(axes[0, 0], results["certificates"])
+        if comparison:
+            # The solver's labels are what errors are measured by.
+            _draw_methods(axes[0, 1], comparison, "error", ("solver",))
+            axes[0, 1].set_title("Normalised error against the exact solver")
+            _draw_methods(axes[1, 1], comparison, "microseconds", ("mean of the labels",))
+            axes[1, 1].set_title("Microseconds per form, one thread")
+            lines = {text: line for axis in (axes[0, 1], axes[1, 1]) for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+            names = [name for name in LOOKS if name in lines]
+            figure.legend([lines[name] for name in names], names, loc="outside lower center", ncol=5, frameon=False)
+        grid = np.linspace(-1.5, 1.5, 61)
+        x, y = np.meshgrid(grid, grid)
+        axis = axes[1, 0]
+        axis.streamplot(grid, grid, *(evaluate(list(row), x, y) for row in SYSTEM), color=GREY, linewidth=0.8, density=1.2, arrowsize=0.9)
+        levels = axis.contour(x, y, evaluate(results["lyapunov"]["v"], x, y), levels=[0.05, 0.5, 2, 6], colors="#d55e00", linewidths=1.8)
+        axis.clabel(levels, fmt="V = %g", fontsize=8)
+        axis.set(title="A flow, and level sets of its certified Lyapunov function", aspect="equal", xlabel="x", ylabel="y")
+        figure.savefig(path)

@@ -12,6 +12,11 @@ from isotypic.data import NeuralField
 from isotypic.models import DWSNet
 
 BATCH = 64
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def unchanged(batch: Tensor, generator: torch.Generator) -> Tensor:
+    return batch
 
 
 class FlatMLP(nn.Module):
@@ -41,7 +46,8 @@ class Reader(nn.Module):
 
     def __init__(self, field: NeuralField, channels: list[int], out_features: int | None) -> None:
         super().__init__()
-        self.net = DWSNet(field.spec, channels, out_features)
+        # Normalised block by block: the matrices of a SIREN differ in scale, and so do their features in every layer.
+        self.net = DWSNet(field.spec, channels, out_features, norm="block")
 
     def forward(self, networks: Tensor) -> Tensor:
         output = self.net(networks.unsqueeze(-1))
@@ -73,17 +79,17 @@ def train(
     epochs: int,
     seed: int,
     learning_rate: float,
-    augment: Callable[[Tensor, torch.Generator], Tensor] = lambda batch, generator: batch,
+    augment: Augment = unchanged,
     progress: Callable[[], object] = lambda: None,
 ) -> nn.Module:
     """AdamW and one cycle of the learning rate. `loss` takes the output and the indices of the batch; `progress` is called in each step."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-2)
-    steps = max(1, len(networks) // BATCH)
-    schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.25)
+    count = steps(len(networks), 1)
+    schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * count, pct_start=0.25)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     for _ in range(epochs):
-        for batch in torch.randperm(len(networks), generator=generator)[: steps * BATCH].split(BATCH):
+        for batch in torch.randperm(len(networks), generator=generator)[: count * BATCH].split(BATCH):
             optimizer.zero_grad()
             loss(model(augment(networks[batch], generator)), batch).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -91,6 +97,11 @@ def train(
             schedule.step()
             progress()
     return model.eval()
+
+
+def steps(size: int, epochs: int) -> int:
+    """The number of steps of `train`: whole batches alone."""
+    return epochs * max(1, size // BATCH)
 
 
 def predict(model: nn.Module, networks: Tensor) -> Tensor:

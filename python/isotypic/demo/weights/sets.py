@@ -20,6 +20,7 @@ WAVE_FIELD = NeuralField([1, 32, 32, 1], offset=0.0)
 # Half of the range that SIREN prescribes: digits of 28 x 28 pixels need no higher frequencies, and what is left of the random start is
 # noise to whoever reads the weights.
 START = 0.5
+LOWEST, HIGHEST = 0.5, 10.0  # frequencies of waves
 SIDE = 28
 
 
@@ -57,11 +58,17 @@ def digits(path: Path, *, count: int, views: int, steps: int, seed: int, progres
 
 
 def waves(*, count: int, steps: int, seed: int, progress: Callable[[int], object]) -> WeightSet:
-    """Networks fitted to sin(a x) on [-pi, pi], a uniform from 0.5 to 10; columns "frequency" and "psnr"."""
-    frequency = 0.5 + 9.5 * torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    """Networks fitted to sin(a x) on [-pi, pi], a uniform from `LOWEST` to `HIGHEST`; columns "frequency" and "psnr"."""
+    frequency = LOWEST + (HIGHEST - LOWEST) * torch.rand(count, generator=torch.Generator().manual_seed(seed))
     points = torch.linspace(-1, 1, 128).unsqueeze(1)
     fitted = _fit(WAVE_FIELD, (frequency[:, None, None] * math.pi * points).sin(), points, seed, steps, progress)
     return WeightSet(WAVE_FIELD, canonical(WAVE_FIELD, fitted.networks), {"frequency": frequency, "psnr": fitted.psnr})
+
+
+def middle_error(made: WeightSet, seed: int) -> float:
+    """The mean squared error on the test waves of whoever answers the middle of the range."""
+    frequency = made.columns["frequency"][split(made, seed)[1]]
+    return float((frequency - (LOWEST + HIGHEST) / 2).square().mean())
 
 
 def dilated(images: Tensor) -> Tensor:
