@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from isotypic.ops import _arguments
+from isotypic.ops import _arguments, _equivariance
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     torch.manual_seed(0)
     _arguments._PREPARED.clear()
-    _arguments._WARNED.clear()
+    _equivariance._WARNED.clear()

@@ -209,16 +209,19 @@ def registered() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     pooled = torch.randn(2, layout.rows, 2, dtype=torch.float64)
     low_rank_pooled = torch.randn(2, low_rank.rows, 2, dtype=torch.float64)
     mix = torch.randn(low_rank.mixed, 2, 2, dtype=torch.float64)
+    low_rank_weight = torch.randn(low_rank.linear, 2, 2, dtype=torch.float64)
+    low_rank_bias, expand = torch.randn(low_rank.affine, 2, dtype=torch.float64), torch.randn(2, 2, dtype=torch.float64)
     plain, with_basis = (WIDTHS, "hidden", 0, True), (WIDTHS, "hidden", 2, True)
     return (
-        ("weights", "weight_linear", (x, weight, bias, None, *plain)),
-        ("ragged", "weight_linear", (x, weight, bias, sizes, *plain)),
+        ("weights", "weight_linear", (x, weight, bias, None, None, None, *plain)),
+        ("ragged", "weight_linear", (x, weight, bias, None, None, sizes, *plain)),
+        ("low rank", "weight_linear", (x, low_rank_weight, low_rank_bias, basis, expand, sizes, *with_basis)),
         ("weights", "weight_linear_transpose", (x, weight, None, *plain)),
         ("ragged", "weight_linear_gradient", (x, y, sizes, *plain)),
         ("ragged", "weight_pool", (x, basis, sizes, *with_basis)),
         ("ragged", "weight_affine", (x, mix, low_rank_pooled, basis, sizes, *with_basis)),
-        ("ragged", "weight_mix_gradient", (x, y, sizes, *plain)),
+        ("ragged", "weight_mix_gradient", (x, y, sizes, *plain[:3])),
         ("ragged", "weight_basis_gradient", (x, low_rank_pooled, sizes, *with_basis)),
-        ("ragged", "weight_select", (y[..., :2].contiguous(), x.detach(), sizes, *plain)),
-        ("ragged", "weight_scatter", (pooled, x.detach(), sizes, *plain)),
+        ("ragged", "weight_select", (y[..., :2].contiguous(), x.detach(), sizes, *plain[:3])),
+        ("ragged", "weight_scatter", (pooled, x.detach(), sizes, *plain[:3])),
     )

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import isotypic
 from isotypic import _extension, cli
+from isotypic.cli import check, check_cases
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -101,15 +103,23 @@ def test_check_tests_every_cpu_variant(capsys: pytest.CaptureFixture[str]) -> No
     assert code == 0
     for variant in isotypic.info()["cpu_isas"]:
         for group in ("p4", "p6m"):
-            assert any(line.startswith(f"{variant} {group} float32") and line.endswith("ok") for line in out.splitlines())
+            assert any(line.startswith(f"{variant} group_conv {group} float32") and line.endswith("ok") for line in out.splitlines())
     assert isotypic.cpu_isa() == before
 
 
-def test_check_finds_a_wrong_kernel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    right = isotypic.ops.group_conv
-    monkeypatch.setattr(isotypic.ops, "group_conv", lambda *args, **kwargs: right(*args, **kwargs) * 1.001)
-    code, out, _ = run(capsys, "check", "--group", "p4")
-    assert code == 1 and "FAILED" in out
+@pytest.mark.parametrize("operator", ["group_conv", "weight_linear", "form_action", "transvectants", "max_det_gram"])
+def test_check_finds_a_wrong_kernel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, operator: str) -> None:
+    right = getattr(isotypic.ops, operator)
+
+    def wrong(*args: Any, **kwargs: Any) -> Any:
+        result = right(*args, **kwargs)
+        return result * 1.001 if isinstance(result, torch.Tensor) else result._replace(gram=result.gram * 1.001)
+
+    monkeypatch.setattr(isotypic.ops, operator, wrong)
+    (case,) = (case for case in [*check_cases.cases(["p4"]), *check_cases.cases(None)[len(check_cases.GROUPS) :]] if operator in case.name)
+    monkeypatch.setattr(check, "cases", lambda _: [case])
+    code, out, _ = run(capsys, "check")
+    assert code == 1 and "FAILED" in out and " ok" not in out
 
 
 def test_bench_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ bool is_table(const Tensor& tensor, int64_t d) {
     return tensor.view.ndim == 1 && tensor.view.sizes[0] == max_det::Tables(static_cast<int>(d)).size;
 }
 
-void solve(py::handle p, py::handle tables, py::handle solution) {
+void solve(py::handle p, py::handle tables, bool single, py::handle solution) {
     const char* message =
         "max_det kernel: p (B, 2 d + 1) with 2 d <= 40, tables and solution (B, (d + 1)^2 + 4) must be contiguous tensors of one dtype, "
         "float32 or float64, on one device";
@@ -45,8 +45,8 @@ void solve(py::handle p, py::handle tables, py::handle solution) {
     check_tensors(in, {&in, &constants, &out}, message);
     void* stream = in.on_cuda ? current_stream(p, in.device) : nullptr;
     const py::gil_scoped_release release;
-    if (!in.on_cuda) return cpu::max_det(in.view, constants.view, out.view);
-    if constexpr (kWithCuda) cuda::max_det(in.view, constants.view, out.view, stream);
+    if (!in.on_cuda) return cpu::max_det(in.view, constants.view, single, out.view);
+    if constexpr (kWithCuda) cuda::max_det(in.view, constants.view, single, out.view, stream);
 }
 
 void adjoint(py::handle gram, py::handle matrix, py::handle form, py::handle tables, py::handle result) {
@@ -72,7 +72,7 @@ void adjoint(py::handle gram, py::handle matrix, py::handle form, py::handle tab
 }  // namespace
 
 void bind_max_det(py::module_& m) {
-    m.def("max_det", &solve, py::arg("p"), py::arg("tables"), py::arg("solution"),
+    m.def("max_det", &solve, py::arg("p"), py::arg("tables"), py::arg("single"), py::arg("solution"),
           "The Gram matrices of largest determinant, with status and witness.");
     m.def("max_det_adjoint", &adjoint, py::arg("gram"), py::arg("matrix"), py::arg("form"), py::arg("tables"), py::arg("result"),
           "The derivative of max_det, transposed: Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r.");

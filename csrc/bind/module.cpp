@@ -29,6 +29,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("set_cpu_isa", &isotypic::cpu::set_isa, py::arg("name"), "Use this variant.");
     m.def("cuda_targets", &cuda_targets, "Architectures that the CUDA kernels were compiled for; empty without CUDA.");
 
+    isotypic::bind_batch_norm(m);
     isotypic::bind_form_action(m);
     isotypic::bind_group_conv(m);
     isotypic::bind_weight_linear(m);

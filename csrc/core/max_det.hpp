@@ -49,16 +49,16 @@ enum Status { kSolved = 0, kNotPositive = 1, kUndecided = 2, kInvalid = 3 };
 constexpr int kMaxIterations = 100;
 
 // Tolerances by precision: the Newton decrement at which the last step is taken, below which rounding may end the iteration, and the
-// largest relative residual p(theta_s) - A(Q)(theta_s) that counts as solved.
+// largest relative residual p(theta_s) - A(Q)(theta_s) that counts as solved; `epsilon` is the spacing of numbers at 1.
 template <class T>
 struct Tolerance;
 template <>
 struct Tolerance<double> {
-    static constexpr double decrement = 1e-7, rounding = 1e-3, residual = 1e-8;
+    static constexpr double decrement = 1e-7, rounding = 1e-3, residual = 1e-8, epsilon = 2.2e-16;
 };
 template <>
 struct Tolerance<float> {
-    static constexpr float decrement = 1e-3f, rounding = 1e-2f, residual = 1e-3f;
+    static constexpr float decrement = 1e-3f, rounding = 1e-2f, residual = 1e-3f, epsilon = 1.2e-7f;
 };
 
 // The arrays of one solve, in units of Real. Rows of X and K are padded, so that blocks of rows may run past the end.
@@ -267,6 +267,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
 template <class Team, class Real, class T>
 HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, const Team& team, Real& ok) {
     const Layout<Team> at(t);
+    const Real zero{}, one = zero + 1;
     Real* H = work + at.H;
     Real *Y = work + at.X, *Q = work + at.K;
     const T *change = tables + t.change, *spread = tables + t.spread;
@@ -294,6 +295,11 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
     for (int i = team.rank(); i < t.n * t.n; i += team.size()) H[i] = Q[i];
     team.sync();
     cholesky(H, t.n, t.n, team, ok);
+    // Pivots that are rounding errors are no proof.
+    for (int j = 0; j < t.n; ++j) {
+        const Real inverse = H[j * t.n + j];
+        ok = Q[j * t.n + j] * inverse * inverse * (T(t.n) * Tolerance<T>::epsilon) < one ? ok : zero;
+    }
     return Q;
 }
 

@@ -60,8 +60,8 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
     for (const auto& [key, list] : by_pair) {
         const auto [s, t] = key;
         const int m = degrees[s], n = degrees[t];
-        TransvectantPair pair{offset[s], offset[t], m, n, s == t, static_cast<int>(rows.size()), 0, static_cast<int>(term_begin.size())};
-        outer_size = std::max(outer_size, (m + 1) * (n + 1));
+        const size_t first_row = rows.size();
+        pairs.push_back({offset[s], offset[t], m, n, s == t, static_cast<int>(term_begin.size())});
         std::vector<std::vector<TransvectantTerm>> entries((m + 1) * (n + 1));
         for (int p : list) {
             const int k = path_list[3 * p + 2], degree = m + n - 2 * k, out = path_slot[p];
@@ -73,8 +73,7 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
                                     static_cast<int>(coefficients.size()),
                                     out_begin[out] + l,
                                     p - path_begin[out],
-                                    0,
-                                    low * (n + 1) + sum - low};
+                                    0};
                 row.place = rows_before[row.out] + row.path;
                 for (int i = low; i <= high; ++i) {
                     const int j = sum - i, c = static_cast<int>(coefficients.size());
@@ -90,8 +89,15 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
                 placed[row.place] = row;
             }
         }
-        pair.row_end = static_cast<int>(rows.size());
-        pairs.push_back(pair);
+        const auto diagonal = [&](const TransvectantRow& row) { return row.first - offset[s] + row.second - offset[t]; };
+        std::stable_sort(rows.begin() + first_row, rows.end(), [&](const auto& a, const auto& b) { return diagonal(a) < diagonal(b); });
+        for (size_t begin = first_row, end; begin < rows.size(); begin = end) {
+            for (end = begin; end < rows.size() && diagonal(rows[end]) == diagonal(rows[begin]);) ++end;
+            const TransvectantRow& row = rows[begin];
+            for (int skip = 0; skip < row.count; skip += kTransvectantEntries)
+                antidiagonals.push_back({row.first + skip, row.second - skip, std::min(row.count - skip, kTransvectantEntries), skip,
+                                         static_cast<int>(begin), static_cast<int>(end)});
+        }
         for (const auto& entry : entries) {
             term_begin.push_back(static_cast<int>(terms.size()));
             terms.insert(terms.end(), entry.begin(), entry.end());

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kPanelBytes = 256 << 10;  // x panel of a channel block: stays in L2 beside the blocks that stream through it
 constexpr int64_t kBandBytes = 4096 << 10;  // padded copy of a band: read a few rows at a time, so that L3 will do
+constexpr double kLargestCopy = 1e15;       // bytes; more than any machine holds
 constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over those of its halo
 
 const KernelSet& kernel_set() {
@@ -48,9 +49,16 @@ struct FreeDeleter {
 };
 using Buffer = std::unique_ptr<void, FreeDeleter>;
 
+// Python sees a MemoryError that says what for.
+struct NoMemory : std::bad_alloc {
+    const char* what() const noexcept override {
+        return "group_conv: no memory for the working copy of x, whose size is that of one padded sample; reduce padding, dilation or stride";
+    }
+};
+
 Buffer allocate(int64_t bytes) {
     void* p = std::aligned_alloc(64, static_cast<size_t>(std::max<int64_t>((bytes + 63) / 64 * 64, 64)));
-    if (!p) throw std::bad_alloc();
+    if (!p) throw NoMemory();
     return Buffer(p);
 }
 
@@ -59,6 +67,13 @@ SparseMatrix sparse(const SparseRows& rows) {
 }
 
 enum class Pass { forward, transpose, weight };
+
+// A linear layer on positions that are given as one row.
+bool row_of_points(const Problem& p) {
+    for (int i = 0; i < 3; ++i)
+        if (p.kernel[i] != 1 || p.stride[i] != 1 || p.padding[i] != 0 || (i < 2 && p.in_size[i] != 1)) return false;
+    return true;
+}
 
 // A Problem and the arrays it points to.
 struct Prepared {
@@ -82,8 +97,8 @@ struct Prepared {
         itemsize = wide ? 8 : 4;
         chosen = &plan;
         fill_plan(plan, adjoint_weight);
-        fill_shape(plan, shape, adjoint_weight);
         problem.x = x, problem.y = y, problem.weight = weight, problem.bias = bias;
+        fill_shape(plan, shape, adjoint_weight, pass);
         choose_blocking(pass);
         fill_blocks(pass);
     }
@@ -118,7 +133,7 @@ struct Prepared {
         p.synthesis_j = plan.row_j.data();
     }
 
-    void fill_shape(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint_weight) {
+    void fill_shape(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint_weight, Pass pass) {
         Problem& p = problem;
         p.batch = shape.batch;
         p.groups = shape.groups;
@@ -130,6 +145,11 @@ struct Prepared {
             p.padding[i] = shape.padding[i], p.dilation[i] = shape.dilation[i];
         }
         p.positions = p.out_size[0] * p.out_size[1] * p.out_size[2];
+        p.column = pass != Pass::transpose && row_of_points(p);
+        if (p.column) {  // bands divide a column among the threads
+            std::swap(p.in_size[0], p.in_size[2]), std::swap(p.out_size[0], p.out_size[2]);
+            std::swap(p.x.strides[3], p.x.strides[5]);
+        }
         // weight (group, out field, channel, weight_size); in the adjoint the fields of the problem are the weight's channels
         const int64_t fields = adjoint_weight ? p.in_fields : p.out_fields, channels = adjoint_weight ? p.out_fields : p.in_fields;
         p.weight_group_stride = fields * channels * plan.weight_size;
@@ -153,6 +173,9 @@ struct Prepared {
 
         int64_t extent[3];
         for (int i = 0; i < 3; ++i) extent[i] = (p.out_size[i] - 1) * p.stride[i] + p.dilation[i] * (p.kernel[i] - 1) + 1;
+        // In floating point, because with settings near 2^31 the products of integers below would overflow.
+        const double copy = 8.0 * p.in_fields * p.sources * (extent[2] + p.stride[2]) * extent[1] * extent[0];
+        if (copy > kLargestCopy) throw NoMemory();
         p.padded.phase_pitch = (extent[2] + p.stride[2] - 1) / p.stride[2];
         p.padded.pitch1 = p.padded.phase_pitch * p.stride[2];
         p.padded.pitch0 = p.padded.pitch1 * extent[1];

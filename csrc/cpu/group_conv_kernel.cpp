@@ -95,6 +95,10 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
     const bool plain_rows = p.x.dtype == kDType<T> && p.stride[2] == 1 && strides[5] == 1;
     for (int64_t c = 0; c < channels * p.sources; ++c) {
         const int64_t source = sample * strides[0] + (channel + c / p.sources) * strides[1] + c % p.sources * strides[2];
+        if (p.column) {
+            read_row(p.x.data, p.x.dtype, source + first * strides[3], strides[3], rows, dst + c * layout.plane);
+            continue;
+        }
         for (int64_t i = 0; i < rows0; ++i) {
             const int64_t i0 = first * p.stride[0] + i - p.padding[0];
             for (int64_t j = 0; j < rows1; ++j) {
@@ -188,7 +192,8 @@ TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t f
         for (int64_t lane = 0; lane < kLanes<T> && v * kLanes<T> + lane < count;) {
             const int64_t at = position + v * kLanes<T> + lane;
             const int64_t x2 = at % p.out_size[2], x1 = at / p.out_size[2] % p.out_size[1], x0 = at / p.out_size[2] / p.out_size[1] - first;
-            const int64_t run = smaller(smaller(p.out_size[2] - x2, kLanes<T> - lane), count - v * kLanes<T> - lane);
+            const int64_t row = p.column ? count : p.out_size[2] - x2;  // positions from here on that lie together
+            const int64_t run = smaller(smaller(row, kLanes<T> - lane), count - v * kLanes<T> - lane);
             map.segment[v][n].offset = x0 * p.stride[0] * p.padded.pitch0 + x1 * p.stride[1] * p.padded.pitch1 + x2 - lane;
             map.segment[v][n].bits = static_cast<uint32_t>(((1ull << run) - 1) << lane);
             ++n;

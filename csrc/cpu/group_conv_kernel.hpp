@@ -80,6 +80,7 @@ struct Problem {
     int64_t batch, groups, in_fields, out_fields;  // fields per channel group
     int64_t in_size[3], out_size[3], kernel[3], stride[3], padding[3], dilation[3];
     int64_t positions;
+    bool column;  // kernel 1, stride 1 and no padding on (positions, 1, 1)
     int64_t weight_group_stride, weight_field_stride, weight_channel_stride;
 
     int64_t channel_block;  // input channels transformed before a product

@@ -52,22 +52,19 @@ void for_each_block(const MaxDetKernels& k, const MaxDetProblem& problem, const 
 
 // A point for the rows that are not positive at a node, and a search for those that did not converge.
 template <class T>
-void write_witness(const T* p, int d, T* tail) {
+void write_witness(const T* p, int d, bool single, T* tail) {
     double point[2] = {0, 0};
-    if (tail[0] == max_det::kNotPositive) {
+    if (tail[0] == max_det::kNotPositive || tail[0] == max_det::kUndecided) {
         const double theta = 3.14159265358979323846 * static_cast<double>(tail[2]) / (2 * d + 1);
-        point[0] = std::cos(theta), point[1] = std::sin(theta);
-    } else if (tail[0] == max_det::kUndecided && max_det::find_witness(p, 2 * d, point)) {
-        tail[0] = static_cast<T>(max_det::kNotPositive);
-    } else {
-        point[0] = point[1] = 0;
+        const bool found = max_det::witness(p, 2 * d, tail[0] == max_det::kNotPositive, theta, single, point);
+        tail[0] = static_cast<T>(found ? max_det::kNotPositive : max_det::kUndecided);
     }
     tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
 }
 
 }  // namespace
 
-void max_det(const View& p, const View& tables, const View& solution) {
+void max_det(const View& p, const View& tables, bool single, const View& solution) {
     MaxDetProblem problem{};
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
@@ -75,7 +72,7 @@ void max_det(const View& p, const View& tables, const View& solution) {
     const int64_t m = p.sizes[1], width = solution.sizes[1];
     auto witnesses = [&](int64_t block, const auto* forms, auto* out) {
         for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, problem.batch); ++row)
-            write_witness(forms + row * m, problem.d, out + (row + 1) * width - 4);
+            write_witness(forms + row * m, problem.d, single || p.dtype == DType::float32, out + (row + 1) * width - 4);
     };
     for_each_block(k, problem, [&](int64_t block, void* workspace) {
         k.solve(problem, block, workspace);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "core/parallel.hpp"
 #include "cpu/isa.hpp"
@@ -46,18 +47,20 @@ Buffer allocate(int64_t bytes) {
 struct Prepared {
     TransvectantsProblem problem{};
     const TransvectantsKernel* kernel;
-    int64_t itemsize, tiles;
+    int64_t itemsize, tiles, singles = 0;
     int threads;
 
+    // Samples behind the last whole tile come one by one, unless they are so many that a tile with empty lanes takes less: by itself a
+    // sample costs `shares` times its share of a tile (50 channels, AVX-512).
     Prepared(const TransvectantsPlan& plan, const View& f, const View& h, const View& weight, const View& z, const View& result,
-             int64_t out_channels) {
+             int64_t out_channels, double shares) {
         const bool wide = f.dtype == DType::float64;
         kernel = wide ? &kernel_set().float64 : &kernel_set().float32;
         itemsize = wide ? 8 : 4;
         TransvectantsProblem& p = problem;
         p.in_size = plan.in_size, p.out_size = plan.out_size, p.paths = plan.paths, p.out_slots = plan.out_slots;
-        p.pair_count = static_cast<int>(plan.pairs.size()), p.row_count = static_cast<int>(plan.rows.size()),
-        p.outer_size = plan.outer_size;
+        p.pair_count = static_cast<int>(plan.pairs.size()), p.row_count = static_cast<int>(plan.rows.size());
+        p.antidiagonal_count = static_cast<int>(plan.antidiagonals.size()), p.antidiagonals = plan.antidiagonals.data();
         p.path_begin = plan.path_begin.data(), p.out_begin = plan.out_begin.data(), p.slot = plan.slot.data();
         p.rows_before = plan.rows_before.data(), p.term_begin = plan.term_begin.data();
         p.pairs = plan.pairs.data(), p.rows = plan.rows.data(), p.terms = plan.terms.data();
@@ -68,17 +71,26 @@ struct Prepared {
         p.channel_block = std::clamp<int64_t>(kPanelBytes / channel_bytes, 1, std::max<int64_t>(p.in_channels, 1));
         const int64_t blocks = (p.in_channels + p.channel_block - 1) / p.channel_block;
         p.channel_block = blocks ? (p.in_channels + blocks - 1) / blocks : 1;
-        tiles = (p.batch + kernel->tile - 1) / kernel->tile;
-        threads = static_cast<int>(std::clamp<int64_t>(tiles, 1, max_threads()));
+        tiles = p.batch / kernel->tile;
+        const int64_t rest = p.batch % kernel->tile;
+        if (static_cast<double>(rest) * shares > static_cast<double>(kernel->tile))
+            ++tiles;
+        else
+            singles = rest;
+        threads = static_cast<int>(std::clamp<int64_t>(tiles + singles, 1, max_threads()));
     }
 
-    // work(tile, workspace, thread) for all tiles.
-    template <class Work>
-    void for_each_tile(int64_t size, const Work& work) const {
-        const int64_t bytes = (size * itemsize + 63) / 64 * 64;
-        const Buffer workspace = allocate(bytes * threads);
-        parallel_for(tiles, threads,
-                     [&](int64_t tile, int thread) { work(tile, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
+    // tile(first, count, workspace, thread) and sample(index, workspace, thread) for all samples.
+    template <class Tile, class Sample>
+    void run(const Tile& tile, const Sample& sample) const {
+        const int64_t bytes = (kernel->workspace(problem) * itemsize + 63) / 64 * 64;
+        const Buffer memory = allocate(bytes * threads);
+        parallel_for(tiles + singles, threads, [&](int64_t item, int thread) {
+            void* workspace = static_cast<char*>(memory.get()) + bytes * thread;
+            if (item >= tiles) return sample(tiles * kernel->tile + item - tiles, workspace, thread);
+            const int64_t first = item * kernel->tile;
+            tile(first, std::min<int64_t>(kernel->tile, problem.batch - first), workspace, thread);
+        });
     }
 };
 
@@ -91,28 +103,38 @@ bool fill_zero(const View& view) {
 
 void transvectants(const TransvectantsPlan& plan, const View& f, const View& h, const View& weight, const View& y) {
     if (y.numel() == 0 || f.sizes[1] == 0) return static_cast<void>(y.numel() && fill_zero(y));
-    const Prepared prepared(plan, f, h, weight, View{}, y, y.sizes[1]);
-    prepared.for_each_tile(prepared.kernel->forward_workspace(prepared.problem),
-                           [&](int64_t tile, void* workspace, int) { prepared.kernel->forward(prepared.problem, tile, workspace); });
+    const Prepared prepared(plan, f, h, weight, View{}, y, y.sizes[1], 1.4);
+    const TransvectantsKernel& kernel = *prepared.kernel;
+    prepared.run(
+        [&](int64_t first, int64_t count, void* workspace, int) { kernel.forward(prepared.problem, first, count, workspace); },
+        [&](int64_t sample, void* workspace, int) { kernel.forward_sample(prepared.problem, sample, workspace); });
 }
 
 void transvectants_input(const TransvectantsPlan& plan, const View& f, const View& weight, const View& z, const View& x) {
     if (x.numel() == 0 || z.sizes[1] == 0) return static_cast<void>(x.numel() && fill_zero(x));
-    const Prepared prepared(plan, f, View{}, weight, z, x, z.sizes[1]);
-    prepared.for_each_tile(prepared.kernel->input_workspace(prepared.problem),
-                           [&](int64_t tile, void* workspace, int) { prepared.kernel->input(prepared.problem, tile, workspace); });
+    const Prepared prepared(plan, f, View{}, weight, z, x, z.sizes[1], 2.6);
+    const TransvectantsKernel& kernel = *prepared.kernel;
+    prepared.run([&](int64_t first, int64_t count, void* workspace, int) { kernel.input(prepared.problem, first, count, workspace); },
+                 [&](int64_t sample, void* workspace, int) { kernel.input_sample(prepared.problem, sample, workspace); });
 }
 
 void transvectants_weight(const TransvectantsPlan& plan, const View& f, const View& h, const View& z, const View& weight) {
     if (weight.numel() == 0 || f.sizes[0] == 0) return static_cast<void>(weight.numel() && fill_zero(weight));
-    const Prepared prepared(plan, f, h, View{}, z, weight, z.sizes[1]);
-    const int64_t sums = (prepared.kernel->weight_sums(prepared.problem) * prepared.itemsize + 63) / 64 * 64;
-    const Buffer partial = allocate(sums * prepared.threads);
-    std::memset(partial.get(), 0, static_cast<size_t>(sums * prepared.threads));
-    prepared.for_each_tile(prepared.kernel->weight_workspace(prepared.problem), [&](int64_t tile, void* workspace, int thread) {
-        prepared.kernel->weight(prepared.problem, tile, static_cast<char*>(partial.get()) + sums * thread, workspace);
-    });
-    prepared.kernel->finish_weight(prepared.problem, partial.get(), prepared.threads, sums / prepared.itemsize);
+    const Prepared prepared(plan, f, h, View{}, z, weight, z.sizes[1], 2.2);
+    const TransvectantsKernel& kernel = *prepared.kernel;
+    const int64_t bytes = (weight.numel() * prepared.itemsize + 63) / 64 * 64;
+    const Buffer partial = allocate(bytes * prepared.threads);
+    const std::unique_ptr<bool[]> begun(new bool[prepared.threads]());
+    const auto sums = [&](int thread) { return static_cast<char*>(partial.get()) + bytes * thread; };
+    prepared.run(
+        [&](int64_t first, int64_t count, void* workspace, int thread) {
+            kernel.weight(prepared.problem, first, count, std::exchange(begun[thread], true), sums(thread), workspace);
+        },
+        [&](int64_t sample, void* workspace, int thread) {
+            kernel.weight_sample(prepared.problem, sample, std::exchange(begun[thread], true), sums(thread), workspace);
+        });
+    const int used = static_cast<int>(std::count(begun.get(), begun.get() + prepared.threads, true));  // the first ones
+    kernel.finish_weight(prepared.problem, partial.get(), used, bytes / prepared.itemsize);
 }
 
 }  // namespace isotypic::cpu

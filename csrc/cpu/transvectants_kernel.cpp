@@ -18,6 +18,8 @@
 
 #include "cpu/products.hpp"
 #include "cpu/tile_copy.hpp"
+#include "cpu/transvectants_products.hpp"
+#include "cpu/transvectants_sample.hpp"
 #include "cpu/vec.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
@@ -25,12 +27,7 @@ namespace {
 
 using Problem = TransvectantsProblem;
 
-template <class T>
-constexpr int kOut = kGradientVectors * kLanes<T>;  // output channels side by side in the weight gradient
-
-ISOTYPIC_INLINE int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
+constexpr int kDotRows = kGradientRows;
 
 // As few blocks of at most kMaxWidth columns as possible, of nearly equal width.
 ISOTYPIC_INLINE int64_t even_width(int64_t columns) {
@@ -42,10 +39,9 @@ ISOTYPIC_INLINE int64_t even_width(int64_t columns) {
 template <class T>
 struct Samples {
     int64_t first, count;
-    Samples(const Problem& p, int64_t tile) : first(tile * kTile<T>), count(least(kTile<T>, p.batch - tile * kTile<T>)) {}
-    int64_t half(int v) const {
+        int64_t half(int v) const {
         const int64_t left = count - v * kLanes<T>;
-        return left < 0 ? 0 : least(left, kLanes<T>);
+        return left < 0 ? 0 : smaller(left, kLanes<T>);
     }
 };
 
@@ -64,58 +60,27 @@ void store_samples(const T* source, T* target, int64_t stride, int64_t column, i
                    stride);
 }
 
-// All transvectants of one channel: x (and h) [coefficient][tile] to the panel, whose rows of an output coefficient are channels * paths.
+// Rows of the panel lie as [output coefficient][channel][path].
 template <class T>
-void products(const Problem& p, const T* x, const T* h, int64_t channel, int64_t channels, T* outer, T* panel) {
-    constexpr int L = kLanes<T>, N = kTile<T>;
-    const T* coefficients = static_cast<const T*>(p.coefficients);
-    for (int q = 0; q < p.pair_count; ++q) {
-        const TransvectantPair& pair = p.pairs[q];
-        const T *first = x + pair.first * N, *second = x + pair.second * N;
-        for (int i = 0; i <= pair.m; ++i) {
-            const Vec<T> a0 = load(first + i * N), a1 = load(first + i * N + L);
-            T* row = outer + i * (pair.n + 1) * N;
-            if (h) {
-                const T *other = h + pair.second * N, *left = h + pair.first * N + i * N;
-                const Vec<T> b0 = load(left), b1 = load(left + L);
-                for (int j = pair.same ? i : 0; j <= pair.n; ++j) {
-                    store(row + j * N, a0 * load(other + j * N) + b0 * load(second + j * N));
-                    store(row + j * N + L, a1 * load(other + j * N + L) + b1 * load(second + j * N + L));
-                }
-            } else {
-                for (int j = pair.same ? i : 0; j <= pair.n; ++j) {
-                    store(row + j * N, a0 * load(second + j * N));
-                    store(row + j * N + L, a1 * load(second + j * N + L));
-                }
-            }
-        }
-        const int64_t step = static_cast<int64_t>(pair.n) * N;
-        for (int r = pair.row_begin; r < pair.row_end; ++r) {
-            const TransvectantRow& row = p.rows[r];
-            const T *c = coefficients + row.coefficient, *from = outer + static_cast<int64_t>(row.start) * N;
-            Vec<T> s0 = broadcast<T>(c[0]) * load(from), s1 = broadcast<T>(c[0]) * load(from + L);
-            for (int t = 1; t < row.count; ++t) {
-                from += step;
-                s0 += broadcast<T>(c[t]) * load(from);
-                s1 += broadcast<T>(c[t]) * load(from + L);
-            }
-            const int64_t before = p.rows_before[row.out], paths = p.rows_before[row.out + 1] - before;
-            T* to = panel + (before * channels + channel * paths + row.path) * N;
-            store(to, s0);
-            store(to + L, s1);
-        }
+struct PanelPlace {
+    const Problem& p;
+    int64_t channel, channels;
+    T* panel;
+    T* operator()(const TransvectantRow& row) const {
+        const int64_t before = p.rows_before[row.out], paths = p.rows_before[row.out + 1] - before;
+        return panel + (before * channels + channel * paths + row.path) * kTile<T>;
     }
-}
+};
 
-// The products of a block of channels [c0, c0 + channels), from memory to the panel; x, h and outer are scratch.
+// The products of a block of channels [c0, c0 + channels), from memory to the panel; x and h are scratch.
 template <class T>
-void fill_panel(const Problem& p, const Samples<T>& samples, int64_t c0, int64_t channels, T* x, T* h, T* outer, T* panel) {
+void fill_panel(const Problem& p, const Samples<T>& samples, int64_t c0, int64_t channels, T* x, T* h, T* panel) {
     const int64_t stride = p.in_channels * p.in_size;
     load_samples(static_cast<const T*>(p.f), stride, c0 * p.in_size, channels * p.in_size, samples, x);
     if (p.h) load_samples(static_cast<const T*>(p.h), stride, c0 * p.in_size, channels * p.in_size, samples, h);
     for (int64_t c = 0; c < channels; ++c) {
         const int64_t at = c * p.in_size * kTile<T>;
-        products<T>(p, x + at, p.h ? h + at : nullptr, c, channels, outer, panel);
+        products<T>(p, x + at, p.h ? h + at : nullptr, PanelPlace<T>{p, c, channels, panel});
     }
 }
 
@@ -187,39 +152,38 @@ ISOTYPIC_INLINE void unmix_width(int64_t width, const T* source, int64_t pitch, 
 
 template <class T>
 struct Workspace {
-    T *x, *h, *outer, *panel, *rest;
+    T *x, *h, *panel, *rest;  // rest: sums or cotangents [output channel][output coefficient][tile], or [coefficient][tile][channel]
     Workspace(const Problem& p, void* memory) {
         x = static_cast<T*>(memory);
         h = x + block(p);
-        outer = h + block(p);
-        panel = outer + static_cast<int64_t>(p.outer_size) * kTile<T>;
+        panel = h + block(p);
         rest = panel + p.row_count * p.channel_block * kTile<T>;
     }
     static int64_t block(const Problem& p) { return p.channel_block * p.in_size * kTile<T>; }
-    static int64_t size(const Problem& p) { return 2 * block(p) + (p.outer_size + p.row_count * p.channel_block) * kTile<T>; }
 };
 
 template <class T>
-int64_t forward_workspace(const Problem& p) {
-    return Workspace<T>::size(p) + p.out_channels * p.out_size * kTile<T>;
+int64_t workspace(const Problem& p) {
+    const int64_t tiles = 2 * Workspace<T>::block(p) + (p.row_count * p.channel_block + 2 * p.out_channels * p.out_size) * kTile<T>;
+    return larger(tiles, SampleWorkspace<T>::size(p));
 }
 
 template <class T>
-void forward(const Problem& p, int64_t tile, void* memory) {
+void forward(const Problem& p, int64_t first, int64_t count, void* memory) {
     constexpr int N = kTile<T>;
-    const Samples<T> samples(p, tile);
+    const Samples<T> samples{first, count};
     const Workspace<T> w(p, memory);
     T* sums = w.rest;  // (O, G, tile)
     const T* weight = static_cast<const T*>(p.weight);
     const int64_t width = even_width(p.out_channels), path_stride = p.out_channels, channel_stride = p.paths * p.out_channels;
     for (int64_t c0 = 0; c0 < p.in_channels; c0 += p.channel_block) {
-        const int64_t channels = least(p.channel_block, p.in_channels - c0);
-        fill_panel<T>(p, samples, c0, channels, w.x, w.h, w.outer, w.panel);
+        const int64_t channels = smaller(p.channel_block, p.in_channels - c0);
+        fill_panel<T>(p, samples, c0, channels, w.x, w.h, w.panel);
         for (int l = 0; l < p.out_size; ++l) {
             const int64_t before = p.rows_before[l], paths = p.rows_before[l + 1] - before;
             const T* rows = weight + c0 * channel_stride + p.path_begin[p.slot[l]] * path_stride;
             for (int64_t o = 0; o < p.out_channels; o += width)
-                mix_width<T, kMaxWidth>(least(width, p.out_channels - o), w.panel + before * channels * N, rows + o, channels, paths,
+                mix_width<T, kMaxWidth>(smaller(width, p.out_channels - o), w.panel + before * channels * N, rows + o, channels, paths,
                                         channel_stride, path_stride, sums + (o * p.out_size + l) * N, static_cast<int64_t>(p.out_size) * N,
                                         c0 > 0);
         }
@@ -229,21 +193,16 @@ void forward(const Problem& p, int64_t tile, void* memory) {
 }
 
 template <class T>
-int64_t input_workspace(const Problem& p) {
-    return Workspace<T>::size(p) + p.out_channels * p.out_size * kTile<T>;
-}
-
-template <class T>
-void input(const Problem& p, int64_t tile, void* memory) {
-    constexpr int L = kLanes<T>, N = kTile<T>;
-    const Samples<T> samples(p, tile);
+void input(const Problem& p, int64_t first, int64_t count, void* memory) {
+    constexpr int N = kTile<T>;
+    const Samples<T> samples{first, count};
     const Workspace<T> w(p, memory);
     T *z = w.rest, *gradient = w.h;
-    const T *weight = static_cast<const T*>(p.weight), *coefficients = static_cast<const T*>(p.coefficients);
+    const T* weight = static_cast<const T*>(p.weight);
     const int64_t out = p.out_channels * p.out_size, in = p.in_channels * p.in_size;
     load_samples(static_cast<const T*>(p.z), out, 0, out, samples, z);
     for (int64_t c0 = 0; c0 < p.in_channels; c0 += p.channel_block) {
-        const int64_t channels = least(p.channel_block, p.in_channels - c0);
+        const int64_t channels = smaller(p.channel_block, p.in_channels - c0);
         load_samples(static_cast<const T*>(p.f), in, c0 * p.in_size, channels * p.in_size, samples, w.x);
         for (int64_t c = 0; c < channels; ++c) {
             // The gradient of this channel's products, [output coefficient][path][tile].
@@ -253,72 +212,54 @@ void input(const Problem& p, int64_t tile, void* memory) {
                 const int64_t width = even_width(paths);
                 const T* rows = weight + ((c0 + c) * p.paths + p.path_begin[p.slot[l]]) * p.out_channels;
                 for (int64_t q = 0; q < paths; q += width)
-                    unmix_width<T, kMaxWidth>(least(width, paths - q), z + static_cast<int64_t>(l) * N,
+                    unmix_width<T, kMaxWidth>(smaller(width, paths - q), z + static_cast<int64_t>(l) * N,
                                               static_cast<int64_t>(p.out_size) * N, rows + q * p.out_channels, p.out_channels,
                                               p.out_channels, w.panel + (before + q) * N);
             }
-            const T* x = w.x + c * p.in_size * N;
-            T* g = gradient + c * p.in_size * N;
-            for (int i = 0; i < 2 * p.in_size; ++i) store(g + i * L, zero<T>());
-            for (int q = 0; q < p.pair_count; ++q) {
-                const TransvectantPair& pair = p.pairs[q];
-                const int* begin = p.term_begin + pair.entry;
-                for (int i = 0; i <= pair.m; ++i) {
-                    T* gi = g + (pair.first + i) * N;
-                    const T* xi = x + (pair.first + i) * N;
-                    Vec<T> s0 = zero<T>(), s1 = zero<T>();
-                    for (int j = pair.same ? i : 0; j <= pair.n; ++j) {
-                        const int entry = i * (pair.n + 1) + j;
-                        Vec<T> v0 = zero<T>(), v1 = zero<T>();
-                        for (int t = begin[entry]; t < begin[entry + 1]; ++t) {
-                            const Vec<T> c = broadcast<T>(coefficients[p.terms[t].coefficient]);
-                            const T* from = w.panel + static_cast<int64_t>(p.terms[t].place) * N;
-                            v0 += c * load(from);
-                            v1 += c * load(from + L);
-                        }
-                        const T* xj = x + (pair.second + j) * N;
-                        T* gj = g + (pair.second + j) * N;
-                        s0 += v0 * load(xj);
-                        s1 += v1 * load(xj + L);
-                        store(gj, load(gj) + v0 * load(xi));
-                        store(gj + L, load(gj + L) + v1 * load(xi + L));
-                    }
-                    store(gi, load(gi) + s0);
-                    store(gi + L, load(gi + L) + s1);
-                }
-            }
+            const int64_t at = c * p.in_size * N;
+            products_adjoint<T>(p, w.x + at, w.panel, gradient + at);
         }
         store_samples(gradient, static_cast<T*>(p.result), in, c0 * p.in_size, channels * p.in_size, samples);
     }
 }
 
-template <class T>
-int64_t padded_out(const Problem& p) {
-    return (p.out_channels + kOut<T> - 1) / kOut<T> * kOut<T>;
+// sums[row][o] (+)= sum_{l, m} panel[l][row][m] z[o][l][m] for the output channels o behind the last whole vector, which are few: the lanes
+// are samples, and are added up at the end.
+template <class T, int Rows>
+void accumulate_dot(const T* panel, const T* z, int64_t z_step, int steps, int64_t panel_step, T* sums, int64_t pitch, bool add) {
+    constexpr int L = kLanes<T>;
+    Vec<T> sum[Rows];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) sum[r] = zero<T>();
+    for (int l = 0; l < steps; ++l) {
+        for (int m = 0; m < 2 * L; m += L) {
+            const Vec<T> right = load(z + m);
+#pragma GCC unroll 16
+            for (int r = 0; r < Rows; ++r) sum[r] += load(panel + r * 2 * L + m) * right;
+        }
+        panel += panel_step;
+        z += z_step;
+    }
+    for (int r = 0; r < Rows; ++r) {
+        T lanes[L], total = add ? sums[r * pitch] : 0;
+        store(lanes, sum[r]);
+        for (int half = L / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+        sums[r * pitch] = total + lanes[0];
+    }
 }
 
+// Sums lie in [slot][channel][path][output channel].
 template <class T>
-int64_t weight_workspace(const Problem& p) {
-    return Workspace<T>::size(p) + p.out_size * kTile<T> * padded_out<T>(p);
-}
-
-// Sums of the weight gradient lie in [slot][block of output channels][channel][path][kOut].
-template <class T>
-int64_t weight_sums(const Problem& p) {
-    return p.in_channels * p.paths * padded_out<T>(p);
-}
-
-template <class T>
-void weight(const Problem& p, int64_t tile, void* all_sums, void* memory) {
-    constexpr int N = kTile<T>;
-    const Samples<T> samples(p, tile);
+void weight(const Problem& p, int64_t first, int64_t count, bool add, void* all_sums, void* memory) {
+    constexpr int L = kLanes<T>, N = kTile<T>;
+    const Samples<T> samples{first, count};
     const Workspace<T> w(p, memory);
-    T *z = w.rest, *sums = static_cast<T*>(all_sums);  // z (G, tile, O), zero behind the samples and behind the channels
-    const int64_t out = padded_out<T>(p), size = p.out_channels * p.out_size;
-    for (int64_t i = 0; i < p.out_size * N * out; ++i) z[i] = 0;
+    const int64_t out = p.out_channels, size = out * p.out_size, tail = out % L && out % L <= L / 4 ? out % L : 0, whole = out - tail;
+    T *z = w.rest, *lanes = z + size * N;  // z (G, tile, O), zero behind the samples; (O, G, tile)
     for (int64_t m = 0; m < samples.count; ++m) {
         const T* from = static_cast<const T*>(p.z) + (samples.first + m) * size;
-        const int64_t rows = p.out_channels, columns = p.out_size;
+        const int64_t rows = out, columns = p.out_size;
         if (rows >= 4 && columns >= 4) {
             for (int64_t o = 0; o < rows; o += 4)
                 for (int64_t l = 0; l < columns; l += 4) {
@@ -330,44 +271,48 @@ void weight(const Problem& p, int64_t tile, void* all_sums, void* memory) {
                 for (int64_t l = 0; l < columns; ++l) z[(l * N + m) * out + o] = from[o * columns + l];
         }
     }
+    for (int64_t l = 0; l < p.out_size; ++l)
+        for (int64_t i = samples.count * out; i < N * out; ++i) z[l * N * out + i] = 0;
+    if (tail) load_samples(static_cast<const T*>(p.z), size, whole * p.out_size, tail * p.out_size, samples, lanes);
     for (int64_t c0 = 0; c0 < p.in_channels; c0 += p.channel_block) {
-        const int64_t channels = least(p.channel_block, p.in_channels - c0);
-        fill_panel<T>(p, samples, c0, channels, w.x, w.h, w.outer, w.panel);
+        const int64_t channels = smaller(p.channel_block, p.in_channels - c0);
+        fill_panel<T>(p, samples, c0, channels, w.x, w.h, w.panel);
         for (int s = 0; s < p.out_slots; ++s) {
-            const int64_t paths = p.path_begin[s + 1] - p.path_begin[s], l = p.out_begin[s];
-            T* block = sums + p.path_begin[s] * p.in_channels * out;
-            for (int64_t o = 0; o < out; o += kOut<T>)
-                accumulate_rows<T, kGradientVectors>(w.panel + p.rows_before[l] * channels * N, z + l * N * out + o, out,
-                                                     p.out_begin[s + 1] - p.out_begin[s], paths * channels * N, N * out,
-                                                     block + (o * p.in_channels + c0 * kOut<T>)*paths, channels * paths);
-        }
-    }
-}
-
-template <class T>
-void finish_weight(const Problem& p, const void* sums, int64_t count, int64_t stride) {
-    const int64_t out = padded_out<T>(p);
-    T* result = static_cast<T*>(p.result);
-    for (int s = 0; s < p.out_slots; ++s) {
-        const int64_t paths = p.path_begin[s + 1] - p.path_begin[s];
-        const T* block = static_cast<const T*>(sums) + p.path_begin[s] * p.in_channels * out;
-        for (int64_t first = 0; first < p.out_channels; first += kOut<T>) {
-            const int64_t width = least(kOut<T>, p.out_channels - first);
-            for (int64_t row = 0; row < p.in_channels * paths; ++row) {  // (channel, path)
-                const T* from = block + (first * p.in_channels * paths + row * kOut<T>);
-                T* to = result + (row / paths * p.paths + p.path_begin[s] + row % paths) * p.out_channels + first;
-                for (int64_t o = 0; o < width; ++o) to[o] = from[o];
-                for (int64_t i = 1; i < count; ++i)
-                    for (int64_t o = 0; o < width; ++o) to[o] += from[o + i * stride];
+            const int64_t paths = p.path_begin[s + 1] - p.path_begin[s], l = p.out_begin[s], rows = channels * paths;
+            const int steps = p.out_begin[s + 1] - p.out_begin[s];
+            const T* panel = w.panel + p.rows_before[l] * channels * N;
+            T* sums = static_cast<T*>(all_sums) + (p.path_begin[s] * p.in_channels + c0 * paths) * out;
+            multiply_rows<T, N>({panel, rows * N, 1, z + l * N * out, N * out, out, steps, N, sums, out, add}, rows, whole);
+            for (int64_t o = 0; o < tail; ++o) {
+                const T* right = lanes + (o * p.out_size + l) * N;
+                T* target = sums + whole + o;
+                int64_t row = 0;
+                for (; row + kDotRows <= rows; row += kDotRows)
+                    accumulate_dot<T, kDotRows>(panel + row * N, right, N, steps, rows * N, target + row * out, out, add);
+                for (; row < rows; ++row) accumulate_dot<T, 1>(panel + row * N, right, N, steps, rows * N, target + row * out, out, add);
             }
         }
     }
 }
 
 template <class T>
+void finish_weight(const Problem& p, const void* all_sums, int64_t count, int64_t stride) {
+    T* to = static_cast<T*>(p.result);
+    for (int64_t c = 0; c < p.in_channels; ++c)
+        for (int s = 0; s < p.out_slots; ++s) {
+            const int64_t paths = p.path_begin[s + 1] - p.path_begin[s], size = paths * p.out_channels;
+            const T* from = static_cast<const T*>(all_sums) + (p.path_begin[s] * p.in_channels + c * paths) * p.out_channels;
+            for (int64_t i = 0; i < size; ++i) to[i] = from[i];
+            for (int64_t k = 1; k < count; ++k)
+                for (int64_t i = 0; i < size; ++i) to[i] += from[i + k * stride];
+            to += size;
+        }
+}
+
+template <class T>
 constexpr TransvectantsKernel kernel() {
-    return {kTile<T>,   &forward_workspace<T>, &forward<T>, &input_workspace<T>, &input<T>, &weight_workspace<T>, &weight_sums<T>,
-            &weight<T>, &finish_weight<T>};
+    return {kTile<T>,           &workspace<T>,       &forward<T>,       &input<T>, &weight<T>, &forward_sample<T>, &input_sample<T>,
+            &weight_sample<T>, &finish_weight<T>};
 }
 
 const TransvectantsKernels kKernels = {kernel<float>(), kernel<double>()};

@@ -9,9 +9,10 @@
 namespace isotypic::cpu {
 
 struct TransvectantsProblem {
-    int in_size, out_size, paths, out_slots, pair_count, row_count, outer_size;
+    int in_size, out_size, paths, out_slots, pair_count, row_count, antidiagonal_count;
     const int *path_begin, *out_begin, *slot, *rows_before, *term_begin;
     const TransvectantPair* pairs;
+    const TransvectantAntidiagonal* antidiagonals;
     const TransvectantRow* rows;
     const TransvectantTerm* terms;
     const void* coefficients;  // of the compute type
@@ -22,16 +23,17 @@ struct TransvectantsProblem {
     void* result;
 };
 
-// Sizes in elements of the compute type. A tile is `tile` samples.
+// Sizes in elements of the compute type. `forward`, `input` and `weight` take a tile of samples, the others a single sample.
 struct TransvectantsKernel {
     int tile;
-    int64_t (*forward_workspace)(const TransvectantsProblem&);
-    void (*forward)(const TransvectantsProblem&, int64_t tile, void* workspace);
-    int64_t (*input_workspace)(const TransvectantsProblem&);
-    void (*input)(const TransvectantsProblem&, int64_t tile, void* workspace);
-    int64_t (*weight_workspace)(const TransvectantsProblem&);
-    int64_t (*weight_sums)(const TransvectantsProblem&);  // elements of `sums`
-    void (*weight)(const TransvectantsProblem&, int64_t tile, void* sums, void* workspace);
+    int64_t (*workspace)(const TransvectantsProblem&);
+    void (*forward)(const TransvectantsProblem&, int64_t first, int64_t count, void* workspace);
+    void (*input)(const TransvectantsProblem&, int64_t first, int64_t count, void* workspace);
+    // sums [slot][channel][path][output channel], to which is added, or which are begun
+    void (*weight)(const TransvectantsProblem&, int64_t first, int64_t count, bool add, void* sums, void* workspace);
+    void (*forward_sample)(const TransvectantsProblem&, int64_t sample, void* workspace);
+    void (*input_sample)(const TransvectantsProblem&, int64_t sample, void* workspace);
+    void (*weight_sample)(const TransvectantsProblem&, int64_t sample, bool add, void* sums, void* workspace);
     void (*finish_weight)(const TransvectantsProblem&, const void* sums, int64_t count, int64_t stride);  // adds `count` of them, in order
 };
 

@@ -15,6 +15,7 @@ namespace isotypic::cpu {
 namespace {
 
 constexpr int64_t kGroupBytes = 1024 << 10;  // of networks worked on together: x is in L2 or L3 when it is read again
+constexpr int64_t kAheadEntries = 32;        // of a large network: as far ahead x is asked for
 constexpr int64_t kMaxGroup = 8;             // more rows than this make the global product no faster
 constexpr int64_t kMaxPartials = 16;         // partial sums over runs of networks, the same for every number of threads
 constexpr int64_t kRowBlock = 12;            // rows of a parameter's gradient in one item of work
@@ -71,6 +72,10 @@ struct Call {
         if (!converts) return static_cast<const char*>(view.data) + offset * size;
         kernels.read(view.data, dtype, offset, count, scratch);
         return scratch;
+    }
+    // How far behind a network of `elements` the next one lies, to ask for it ahead of its time; 0 where that makes no sense.
+    int64_t ahead(int64_t network, int64_t batch, int64_t elements) const {
+        return converts || network + 1 == batch || elements * size > kGroupBytes ? 0 : elements;
     }
     // Where to write such elements, and what to do when they are written.
     char* target(const View& view, int64_t offset, char* scratch) const {
@@ -143,8 +148,8 @@ struct Parameters {
 };
 
 // y = L x, or its adjoint: pool, the products, and the affine map, for a few networks at a time.
-void run_linear(const Call& call, const View& x, const View& weight, const View& bias, bool pool_mean, bool affine_mean, bool transposed,
-                const View& y) {
+void run_linear(const Call& call, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                bool pool_mean, bool affine_mean, bool transposed, const View& y) {
     const WeightPlan& plan = call.plan;
     const int64_t batch = x.sizes[0], P = plan.entries, rows = plan.rows;
     const Parameters parameters(call, weight, transposed);
@@ -155,11 +160,13 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         const Whole values(call, bias);
         std::memcpy(bias_row.part(0), values.data, static_cast<size_t>(G * N * call.size));
     }
+    const Whole reads(call, project), writes(call, expand);
     int64_t group = std::clamp<int64_t>(kGroupBytes / std::max<int64_t>(P * std::max(C, N) * call.size, 1), 1, kMaxGroup);
     group = std::min(group, std::max<int64_t>((batch + threads - 1) / threads, 1));
     const int64_t items = (batch + group - 1) / group, workers = std::min(threads, items);
     const int64_t scratch = std::max(call.kernels.pool_scratch(plan, C), call.kernels.affine_scratch(plan, N));
     const int64_t values = call.converts ? group * P * C : 0, result = call.converts ? P * N : 0;
+    const int64_t ahead_of = P * C * call.size > kGroupBytes ? kAheadEntries * C : group * P * C;
     const Scratch memory((group * rows * (C + N) + scratch + values + result) * call.size, workers);
     parallel_for(items, static_cast<int>(workers), [&](int64_t item, int thread) {
         char* pooled = memory.part(thread);
@@ -171,7 +178,7 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         const char* networks[kMaxGroup];
         for (int64_t k = 0; k < count; ++k) {
             networks[k] = call.read(x, (first + k) * P * C, P * C, copy + k * P * C * call.size);
-            call.kernels.pool(plan, call.sizes_of(first + k), networks[k], C, nullptr, pool_mean, pooled + k * rows * C * call.size, space);
+            call.kernels.pool(plan, call.sizes_of(first + k), networks[k], C, reads.data, pool_mean, pooled + k * rows * C * call.size, space);
             for (int l = 0; l < plan.node_count; ++l) {
                 const WeightNodes& nodes = plan.nodes[l];
                 const int64_t width = width_of(plan, call.sizes_of(first + k), nodes.label), at = k * rows + nodes.offset;
@@ -183,8 +190,9 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
                               G * C, bias.defined() ? bias_row.part(0) : nullptr, terms + plan.global_offset * N * call.size, rows * N);
         for (int64_t k = 0; k < count; ++k) {
             char* target = call.target(y, (first + k) * P * N, out);
-            call.kernels.affine(plan, call.sizes_of(first + k), networks[k], C, plan.mixed ? parameters.mix : nullptr,
-                                terms + k * rows * N * call.size, N, nullptr, affine_mean, target, space);
+            const int64_t ahead = !call.converts && first + k + group < batch ? ahead_of : 0;
+            call.kernels.affine(plan, call.sizes_of(first + k), networks[k], C, ahead, plan.mixed ? parameters.mix : nullptr,
+                                terms + k * rows * N * call.size, N, writes.data, affine_mean, target, space);
             call.written(y, (first + k) * P * N, P * N, target);
         }
     });
@@ -243,22 +251,23 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
     const Scratch memory((scratch + (call.converts ? P * C + P * N + R : 0)) * call.size, threads);
     parallel_for(batch, static_cast<int>(threads), [&](int64_t network, int thread) {
         char *space = memory.part(thread), *copy = space + scratch * call.size, *out = copy + P * C * call.size;
+        const int64_t ahead = call.converts ? 0 : std::min((batch - 1 - network) * P, kAheadEntries) * C;
         const char* values = x.defined() ? call.read(x, network * P * C, P * C, copy) : nullptr;
         const char* added = terms.defined() ? call.read(terms, network * R, R, out + P * N * call.size) : nullptr;
         char* target = call.target(y, network * P * N, out);
-        call.kernels.affine(plan, call.sizes_of(network), values, C, x.defined() ? packed.part(0) : nullptr, added, N, features.data, mean,
+        call.kernels.affine(plan, call.sizes_of(network), values, C, ahead, x.defined() ? packed.part(0) : nullptr, added, N, features.data, mean,
                             target, space);
         call.written(y, network * P * N, P * N, target);
     });
 }
 
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
-                   const View& y) {
-    run_linear(Call(plan, x.dtype, sizes), x, weight, bias, mean, false, false, y);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                   const int64_t* sizes, bool mean, const View& y) {
+    run_linear(Call(plan, x.dtype, sizes), x, weight, bias, project, expand, mean, false, false, y);
 }
 
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x) {
-    run_linear(Call(plan, y.dtype, sizes), y, weight, View{}, false, mean, true, x);
+    run_linear(Call(plan, y.dtype, sizes), y, weight, View{}, View{}, View{}, false, mean, true, x);
 }
 
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient) {
@@ -279,7 +288,7 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
             const int64_t* widths = call.sizes_of(network);
             call.kernels.pool(plan, widths, in, C, nullptr, mean, pooled.part(0) + network * R * C * call.size, space);
             call.kernels.pool(plan, widths, out, N, nullptr, false, summed.part(0) + network * R * N * call.size, space);
-            call.kernels.mix_gradient(plan, widths, in, C, out, N, sum);
+            call.kernels.mix_gradient(plan, widths, in, C, call.ahead(network, batch, P * C), out, N, call.ahead(network, batch, P * N), sum);
         });
     }
     // An item is a block of rows (s, c) of one label's matrix or of the global one, summed over all networks in order.
@@ -331,7 +340,8 @@ void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, c
     sum_over_networks(call, x.sizes[0], mix.numel(), target, [&](int64_t network, char* sum, int thread) {
         const char* in = call.read(x, network * P * C, P * C, memory.part(thread));
         const char* out = call.read(y, network * P * N, P * N, memory.part(thread) + P * C * call.size);
-        call.kernels.mix_gradient(plan, call.sizes_of(network), in, C, out, N, sum);
+        call.kernels.mix_gradient(plan, call.sizes_of(network), in, C, call.ahead(network, x.sizes[0], P * C), out, N,
+                                  call.ahead(network, x.sizes[0], P * N), sum);
     });
     call.written(mix, 0, mix.numel(), target);
 }

@@ -154,7 +154,7 @@ void pool(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t 
                     const T* row = weight + r * stride;
                     const T* packed = C == kPanel<T> ? row : scratch;
                     if (packed == scratch) pack_panels(row, columns, C, C, 1, scratch);
-                    multiply<T>(plan.rank, C, {basis, layer.columns, packed, columns}, {}, {}, target, C);
+                    multiply<T>(plan.rank, C, {basis, layer.columns, packed, columns, 0}, {}, {}, target, C);
                 } else {
                     copy_row(weight + r * stride, columns * C, target);
                 }
@@ -194,7 +194,7 @@ int64_t affine_scratch(const WeightPlan& plan, int64_t out_channels) {
 }
 
 template <class T>
-void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* mix_, const void* terms_, int64_t N,
+void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, int64_t ahead, const void* mix_, const void* terms_, int64_t N,
             const void* basis_, bool mean, void* y_, void* scratch_) {
     const T *x = static_cast<const T*>(x_), *mix = static_cast<const T*>(mix_), *terms = static_cast<const T*>(terms_),
             *basis = static_cast<const T*>(basis_);
@@ -213,9 +213,9 @@ void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_
         const T* total = terms ? terms + (plan.global_offset + layer.total_slot) * N : nullptr;
         const WeightScales scales = weight_scales(plan, sizes, i, mean);
         T *row = scratch, *column = scratch + padded;
-        const Factors<T> none{nullptr, 0, nullptr, 0};
+        const Factors<T> none{nullptr, 0, nullptr, 0, 0};
         Factors<T> product = none;
-        if (layer.mixed >= 0 && mix) product = {nullptr, C, mix + layer.mixed * C * padded, C};
+        if (layer.mixed >= 0 && mix) product = {nullptr, C, mix + layer.mixed * C * padded, C, ahead};
         if (layer.row_slot >= 0 && layer.column_slot >= 0) {
             if (terms)
                 for (int s = 0; s < columns; ++s) {
@@ -240,7 +240,7 @@ void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_
                     pack_panels(features, plan.rank, N, N, 1, packed);
                 }
                 if (product.depth) product.a = x + (layer.weight + int64_t{r} * layer.columns) * C;
-                multiply<T>(columns, N, product, terms ? Factors<T>{turned, plan.rank, packed, plan.rank} : none, {nullptr, nullptr, 0},
+                multiply<T>(columns, N, product, terms ? Factors<T>{turned, plan.rank, packed, plan.rank, 0} : none, {nullptr, nullptr, 0},
                             weight + r * stride, N);
             }
         } else if (terms && layer.row_slot >= 0) {
@@ -263,7 +263,8 @@ void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_
 }
 
 template <class T>
-void mix_gradient(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, const void* y_, int64_t N, void* mix_) {
+void mix_gradient(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, int64_t x_ahead, const void* y_, int64_t N,
+                  int64_t y_ahead, void* mix_) {
     const T *x = static_cast<const T*>(x_), *y = static_cast<const T*>(y_);
     for (int i = 0; i < plan.layers; ++i) {
         const WeightLayer& layer = plan.layer[i];
@@ -273,7 +274,7 @@ void mix_gradient(const WeightPlan& plan, const int64_t* sizes, const void* x_, 
         const int64_t runs = columns == layer.columns ? 1 : rows, run = columns == layer.columns ? rows * columns : columns;
         for (int64_t r = 0; r < runs; ++r) {
             const int64_t first = layer.weight + r * layer.columns;
-            accumulate_outer(x + first * C, C, C, y + first * N, N, N, run, target, N);
+            accumulate_outer(x + first * C, C, C, y + first * N, N, N, run, target, N, x_ahead, y_ahead);
         }
     }
 }
@@ -297,7 +298,7 @@ void basis_gradient(const WeightPlan& plan, const int64_t* sizes, const void* x_
         combine(features, terms + (nodes.offset + int64_t{r} * nodes.slots + layer.row_slot) * C, scales.row, total, scales.total,
                 plan.rank * C);
         pack_panels(features, C, plan.rank, 1, C, packed);
-        multiply<T>(layer.columns, plan.rank, {x + (layer.weight + int64_t{r} * layer.columns) * C, C, packed, C}, {},
+        multiply<T>(layer.columns, plan.rank, {x + (layer.weight + int64_t{r} * layer.columns) * C, C, packed, C, 0}, {},
                     {nullptr, gradient, padded}, gradient, padded);
     }
 }
@@ -358,14 +359,15 @@ void pack_matrices(const void* weight, int64_t slots, int64_t C, int64_t N, bool
 template <class T>
 void multiply_any(int64_t rows, int64_t n, const void* a, int64_t a_stride, const void* packed, int64_t depth, const void* row, void* c,
                   int64_t c_stride) {
-    const Factors<T> factors{static_cast<const T*>(a), a_stride, static_cast<const T*>(packed), depth};
+    const Factors<T> factors{static_cast<const T*>(a), a_stride, static_cast<const T*>(packed), depth, 0};
     multiply<T>(rows, n, factors, {}, {static_cast<const T*>(row), nullptr, 0}, static_cast<T*>(c), c_stride);
 }
 
 template <class T>
 void outer(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t g_stride, int64_t n, int64_t depth, void* c,
            int64_t c_stride) {
-    accumulate_outer(static_cast<const T*>(a), a_stride, rows, static_cast<const T*>(g), g_stride, n, depth, static_cast<T*>(c), c_stride);
+    accumulate_outer(static_cast<const T*>(a), a_stride, rows, static_cast<const T*>(g), g_stride, n, depth, static_cast<T*>(c), c_stride, 0,
+                     0);
 }
 
 template <class T>

@@ -28,11 +28,11 @@ struct WeightKernels {
     void (*pool)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* basis, bool mean, void* pooled,
                  void* scratch);
     int64_t (*affine_scratch)(const WeightPlan& plan, int64_t out_channels);
-    // x and mix (packed, one matrix after the other), terms, and basis may be null.
-    void (*affine)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* mix, const void* terms,
-                   int64_t out_channels, const void* basis, bool mean, void* y, void* scratch);
-    void (*mix_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* y, int64_t out_channels,
-                         void* mix);
+    // x and mix (packed, one matrix after the other), terms, and basis may be null. What lies `ahead` elements behind x is asked for.
+    void (*affine)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, int64_t ahead, const void* mix,
+                   const void* terms, int64_t out_channels, const void* basis, bool mean, void* y, void* scratch);
+    void (*mix_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, int64_t x_ahead, const void* y,
+                         int64_t out_channels, int64_t y_ahead, void* mix);
     // gradient (d_0, rank padded to whole panels) += that of one network.
     int64_t (*basis_scratch)(const WeightPlan& plan, int64_t channels);
     void (*basis_gradient)(const WeightPlan& plan, const int64_t* sizes, const void* x, int64_t channels, const void* terms, bool mean,

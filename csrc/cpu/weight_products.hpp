@@ -32,14 +32,19 @@ ISOTYPIC_INLINE uint32_t low_bits(int64_t count) {
     return count >= 32 ? ~0u : count <= 0 ? 0u : (1u << count) - 1;
 }
 
-// One operand pair of a product: a (rows, depth) with rows a_stride apart, b packed in panels [panel][depth][kPanel].
+// One operand pair of a product: a (rows, depth) with rows a_stride apart, b packed in panels [panel][depth][kPanel]. What lies `ahead`
+// elements behind a is asked for while the product runs.
 template <class T>
 struct Factors {
     const T* a;
     int64_t a_stride;
     const T* b;
     int64_t depth;
+    int64_t ahead;
 };
+
+template <class T>
+constexpr int kLine = 64 / sizeof(T);
 
 // Initial values: row[n], the same for all rows, plus column[row][n]; either may be null. Both are padded to whole panels.
 template <class T>
@@ -50,8 +55,11 @@ struct Initial {
 };
 
 template <class T, int Rows, int Vectors>
-ISOTYPIC_INLINE void multiply_into(Vec<T> (&sum)[Rows][Vectors], const T* a, int64_t a_stride, const T* b, int64_t depth) {
-    for (int64_t k = 0; k < depth; ++k) {
+ISOTYPIC_INLINE void multiply_into(Vec<T> (&sum)[Rows][Vectors], const Factors<T>& factors) {
+    const T *a = factors.a, *b = factors.b, *ahead = factors.a + factors.ahead;
+    const int64_t a_stride = factors.a_stride;
+    for (int64_t k = 0; k < factors.depth; ++k) {
+        __builtin_prefetch(ahead + k * kLine<T>, 0, 2);
         Vec<T> right[Vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v) right[v] = load(b + v * kLanes<T>);
@@ -71,13 +79,9 @@ void multiply_tile(const Factors<T>& first, const Factors<T>& second, const Init
     constexpr int L = kLanes<T>;
     Vec<T> sum[Rows][Vectors];
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {  // what the next tile reads and writes is on its way from L3 while this one is computed
+    for (int r = 0; r < Rows; ++r)  // what the next tile writes is on its way while this one is computed
 #pragma GCC unroll 2
-        for (int v = 0; v < Vectors; ++v) {
-            __builtin_prefetch(c + (Rows + r) * c_stride + v * L, 1);
-            __builtin_prefetch(first.a + (Rows + r) * first.a_stride + v * L);
-        }
-    }
+        for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + (Rows + r) * c_stride + v * L, 1);
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) {
         const Vec<T> start = initial.row ? load(initial.row + v * L) : zero<T>();
@@ -85,8 +89,8 @@ void multiply_tile(const Factors<T>& first, const Factors<T>& second, const Init
         for (int r = 0; r < Rows; ++r)
             sum[r][v] = initial.column ? start + load(initial.column + r * initial.column_stride + v * L) : start;
     }
-    multiply_into<T, Rows, Vectors>(sum, first.a, first.a_stride, first.b, first.depth);
-    if (second.depth) multiply_into<T, Rows, Vectors>(sum, second.a, second.a_stride, second.b, second.depth);
+    multiply_into<T, Rows, Vectors>(sum, first);
+    if (second.depth) multiply_into<T, Rows, Vectors>(sum, second);
     if (columns >= Vectors * L) {
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r)
@@ -145,7 +149,7 @@ void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Init
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows, height = (rows + tiles - 1) / tiles;
     for (int64_t column = 0; column < n; column += kPanel<T>) {
         if (first.depth <= kShallow && !second.depth) {
-            const Factors<T> f{first.a, first.a_stride, first.b + column * first.depth, first.depth};
+            const Factors<T> f{first.a, first.a_stride, first.b + column * first.depth, first.depth, 0};
             const Initial<T> i{initial.row ? initial.row + column : nullptr, initial.column ? initial.column + column : nullptr,
                                initial.column_stride};
             if (n - column > kLanes<T>)
@@ -156,8 +160,8 @@ void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Init
         }
         for (int64_t r = 0; r < rows; r += height) {
             const int count = static_cast<int>(least(height, rows - r));
-            const Factors<T> f{first.a + r * first.a_stride, first.a_stride, first.b + column * first.depth, first.depth};
-            const Factors<T> s{second.a + r * second.a_stride, second.a_stride, second.b + column * second.depth, second.depth};
+            const Factors<T> f{first.a + r * first.a_stride, first.a_stride, first.b + column * first.depth, first.depth, first.ahead};
+            const Factors<T> s{second.a + r * second.a_stride, second.a_stride, second.b + column * second.depth, second.depth, second.ahead};
             const Initial<T> i{initial.row ? initial.row + column : nullptr,
                                initial.column ? initial.column + r * initial.column_stride + column : nullptr, initial.column_stride};
             T* target = c + r * c_stride + column;
@@ -216,9 +220,16 @@ ISOTYPIC_INLINE Vec<T> load_columns(const T* p, int64_t count) {
     return merge_load(zero<T>(), low_bits(least(count, kLanes<T>)), p);
 }
 
+// Where to ask for what comes after a and g, in the steps of both.
+template <class T>
+struct Ahead {
+    const T *a, *g;
+};
+
 // c (Rows, columns) += sum_e a[e][r] g[e][j].
 template <class T, int Rows, int Vectors, bool Full>
-void outer_tile(const T* a, int64_t a_stride, const T* g, int64_t g_stride, int64_t depth, T* c, int64_t c_stride, int64_t columns) {
+void outer_tile(const T* a, int64_t a_stride, const T* g, int64_t g_stride, int64_t depth, T* c, int64_t c_stride, int64_t columns,
+                Ahead<T> ahead) {
     constexpr int L = kLanes<T>;
     Vec<T> sum[Rows][Vectors];
 #pragma GCC unroll 16
@@ -226,6 +237,8 @@ void outer_tile(const T* a, int64_t a_stride, const T* g, int64_t g_stride, int6
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v) sum[r][v] = load_columns<T, Full>(c + r * c_stride + v * L, columns - v * L);
     for (int64_t e = 0; e < depth; ++e) {
+        __builtin_prefetch(ahead.a + e * a_stride, 0, 2);
+        __builtin_prefetch(ahead.g + e * g_stride, 0, 2);
         Vec<T> right[Vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v) right[v] = load_columns<T, Full>(g + v * L, columns - v * L);
@@ -250,32 +263,34 @@ void outer_tile(const T* a, int64_t a_stride, const T* g, int64_t g_stride, int6
 
 template <class T, int Rows, int Vectors, bool Full>
 ISOTYPIC_INLINE void outer_rows(int rows, const T* a, int64_t a_stride, const T* g, int64_t g_stride, int64_t depth, T* c, int64_t c_stride,
-                                int64_t columns) {
-    if (rows == Rows) return outer_tile<T, Rows, Vectors, Full>(a, a_stride, g, g_stride, depth, c, c_stride, columns);
-    if constexpr (Rows > 1) outer_rows<T, Rows - 1, Vectors, Full>(rows, a, a_stride, g, g_stride, depth, c, c_stride, columns);
+                                int64_t columns, Ahead<T> ahead) {
+    if (rows == Rows) return outer_tile<T, Rows, Vectors, Full>(a, a_stride, g, g_stride, depth, c, c_stride, columns, ahead);
+    if constexpr (Rows > 1) outer_rows<T, Rows - 1, Vectors, Full>(rows, a, a_stride, g, g_stride, depth, c, c_stride, columns, ahead);
 }
 
-// c (rows, n) += a^T g over `depth` positions, in runs that stay in L1.
+// c (rows, n) += a^T g over `depth` positions, in runs that stay in L1. What lies a_ahead and g_ahead elements behind them is asked for
+// meanwhile, one line of each position for each tile.
 template <class T>
 void accumulate_outer(const T* a, int64_t a_stride, int64_t rows, const T* g, int64_t g_stride, int64_t n, int64_t depth, T* c,
-                      int64_t c_stride) {
+                      int64_t c_stride, int64_t a_ahead, int64_t g_ahead) {
     if (rows == 0) return;
     constexpr int64_t kRun = 64;
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows, height = (rows + tiles - 1) / tiles;
     for (int64_t e = 0; e < depth; e += kRun) {
         const int64_t run = least(kRun, depth - e);
+        Ahead<T> ahead{a + e * a_stride + a_ahead, g + e * g_stride + g_ahead};
         for (int64_t column = 0; column < n; column += kPanel<T>) {
             const int64_t columns = n - column;
-            for (int64_t r = 0; r < rows; r += height) {
+            for (int64_t r = 0; r < rows; r += height, ahead.a += kLine<T>, ahead.g += kLine<T>) {
                 const int count = static_cast<int>(least(height, rows - r));
                 const T *left = a + e * a_stride + r, *right = g + e * g_stride + column;
                 T* target = c + r * c_stride + column;
                 if (columns >= kPanel<T>)
-                    outer_rows<T, kTileRows, 2, true>(count, left, a_stride, right, g_stride, run, target, c_stride, columns);
+                    outer_rows<T, kTileRows, 2, true>(count, left, a_stride, right, g_stride, run, target, c_stride, columns, ahead);
                 else if (columns > kLanes<T>)
-                    outer_rows<T, kTileRows, 2, false>(count, left, a_stride, right, g_stride, run, target, c_stride, columns);
+                    outer_rows<T, kTileRows, 2, false>(count, left, a_stride, right, g_stride, run, target, c_stride, columns, ahead);
                 else
-                    outer_rows<T, kTileRows, 1, false>(count, left, a_stride, right, g_stride, run, target, c_stride, columns);
+                    outer_rows<T, kTileRows, 1, false>(count, left, a_stride, right, g_stride, run, target, c_stride, columns, ahead);
             }
         }
     }

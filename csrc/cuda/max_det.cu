@@ -67,6 +67,7 @@ struct Problem {
     int64_t batch;
     const void *tables, *p, *gram, *matrix, *form;
     void* out;
+    bool single;
 };
 
 // 2^-e and 2^e for the largest exponent e; `finite` is false for infinities and NaN.
@@ -130,13 +131,10 @@ __global__ void solve(Problem problem) {
     if (team.rank() != 0) return;
     T status = report.status == max_det::kSolved && !solved ? T(max_det::kUndecided) : report.status;
     double point[2] = {0, 0};
-    if (status == max_det::kNotPositive) {
+    if (status == max_det::kNotPositive || status == max_det::kUndecided) {
         const double theta = 3.14159265358979323846 * static_cast<double>(report.where) / t.m;
-        point[0] = cos(theta), point[1] = sin(theta);
-    } else if (status == max_det::kUndecided && max_det::find_witness(p, 2 * t.d, point)) {
-        status = T(max_det::kNotPositive);
-    } else {
-        point[0] = point[1] = 0;
+        status = T(max_det::witness(p, 2 * t.d, status == max_det::kNotPositive, theta, problem.single, point) ? max_det::kNotPositive
+                                                                                                               : max_det::kUndecided);
     }
     T* tail = out + t.n * t.n;
     tail[0] = status, tail[1] = report.iterations, tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
@@ -186,10 +184,11 @@ void run(const char* name, bool derivative, const Problem& problem, void* stream
 
 }  // namespace
 
-void max_det(const View& p, const View& tables, const View& solution, void* stream) {
+void max_det(const View& p, const View& tables, bool single, const View& solution, void* stream) {
     Problem problem{};
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
+    problem.single = single || p.dtype == DType::float32;
     p.dtype == DType::float64 ? run<double>("max_det", false, problem, stream) : run<float>("max_det", false, problem, stream);
 }
 

@@ -31,8 +31,8 @@ View to_view(const Tensor& tensor) {
 }  // namespace
 
 PYBIND11_MODULE(_max_det_emulation, m) {
-    m.def("max_det", [](const Tensor& p, const Tensor& tables, const Tensor& solution) {
-        cuda::max_det(to_view(p), to_view(tables), to_view(solution), nullptr);
+    m.def("max_det", [](const Tensor& p, const Tensor& tables, bool single, const Tensor& solution) {
+        cuda::max_det(to_view(p), to_view(tables), single, to_view(solution), nullptr);
     });
     m.def("max_det_adjoint", [](const Tensor& gram, const Tensor& matrix, const Tensor& form, const Tensor& tables, const Tensor& result) {
         cuda::max_det_adjoint(to_view(gram), to_view(matrix), to_view(form), to_view(tables), to_view(result), nullptr);

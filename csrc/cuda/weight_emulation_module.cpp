@@ -69,7 +69,7 @@ void call(const std::string& name, const Plan& p, const std::vector<Tensor>& ten
     const cuda::WeightContext context{scratch.data(), bytes, nullptr};
     if (name == "weight_pool") cuda::weight_pool(plan, v[0], v[1], sizes, mean, v[2], context);
     if (name == "weight_affine") cuda::weight_affine(plan, v[0], v[1], v[2], v[3], sizes, mean, v[4], context);
-    if (name == "weight_linear") cuda::weight_linear(plan, v[0], v[1], v[2], sizes, mean, v[3], context);
+    if (name == "weight_linear") cuda::weight_linear(plan, v[0], v[1], v[2], v[3], v[4], sizes, mean, v[5], context);
     if (name == "weight_linear_transpose") cuda::weight_linear_transpose(plan, v[0], v[1], sizes, mean, v[2], context);
     if (name == "weight_linear_gradient") cuda::weight_linear_gradient(plan, v[0], v[1], sizes, mean, v[2], context);
     if (name == "weight_mix_gradient") cuda::weight_mix_gradient(plan, v[0], v[1], sizes, v[2], context);

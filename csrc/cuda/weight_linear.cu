@@ -67,8 +67,8 @@ void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* m
            stream, plan, tiles, x, mix, terms, basis, sizes, mean, transposed, y, C, N);
 }
 
-void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const int64_t* sizes,
-                bool pool_mean, bool affine_mean, bool transposed, const View& out, const WeightContext& context) {
+void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const View& project,
+                const View& expand, const int64_t* sizes, bool pool_mean, bool affine_mean, bool transposed, const View& out, const WeightContext& context) {
     with_type(in.dtype, [&](auto zero) {
         using T = decltype(zero);
         using A = typename Compute<T>::type;
@@ -78,7 +78,7 @@ void run_linear(const char* name, const WeightPlan& plan, const View& in, const 
         A* terms =
             reinterpret_cast<A*>(static_cast<char*>(context.workspace) + aligned(batch * plan.rows * C * static_cast<int64_t>(sizeof(A))));
         const T *x = static_cast<const T*>(in.data), *matrices = static_cast<const T*>(weight.data);
-        run_pool<T, A>(name, plan, x, nullptr, sizes, pool_mean, pooled, batch, C, context.stream);
+        run_pool<T, A>(name, plan, x, static_cast<const T*>(project.data), sizes, pool_mean, pooled, batch, C, context.stream);
         NodeTiles tiles{};
         for (int l = 0; l <= plan.node_count; ++l) {
             const int64_t slots = l < plan.node_count ? plan.nodes[l].slots : plan.global_slots,
@@ -89,7 +89,7 @@ void run_linear(const char* name, const WeightPlan& plan, const View& in, const 
         if (blocks > 0)
             launch(name, multiply_nodes<T>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(A), context.stream, plan,
                    tiles, static_cast<const A*>(pooled), matrices, static_cast<const T*>(bias.data), transposed, terms, batch, C, N);
-        run_affine<T, A>(name, plan, x, matrices, terms, nullptr, sizes, affine_mean, transposed, static_cast<T*>(out.data), batch, C, N,
+        run_affine<T, A>(name, plan, x, matrices, terms, static_cast<const T*>(expand.data), sizes, affine_mean, transposed, static_cast<T*>(out.data), batch, C, N,
                          context.stream);
     });
 }
@@ -179,14 +179,14 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
     });
 }
 
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
-                   const View& y, const WeightContext& context) {
-    run_linear("weight_linear", plan, x, weight, bias, sizes, mean, false, false, y, context);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                   const int64_t* sizes, bool mean, const View& y, const WeightContext& context) {
+    run_linear("weight_linear", plan, x, weight, bias, project, expand, sizes, mean, false, false, y, context);
 }
 
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x,
                              const WeightContext& context) {
-    run_linear("weight_linear_transpose", plan, y, weight, View{}, sizes, false, mean, true, x, context);
+    run_linear("weight_linear_transpose", plan, y, weight, View{}, View{}, View{}, sizes, false, mean, true, x, context);
 }
 
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient,

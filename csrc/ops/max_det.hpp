@@ -27,7 +27,8 @@ namespace cpu {
 
 // tables: those of core/max_det.hpp for this degree, (size), of the dtype of p, float32 or float64. All contiguous, and overwritten.
 // p (B, m) -> solution (B, n n + 4): the Gram, status, iterations, x and y of a witness; the Gram is zero where status is not 0.
-void max_det(const View& p, const View& tables, const View& solution);
+// `single`: the result will be rounded to float32, and the witness must stay one.
+void max_det(const View& p, const View& tables, bool single, const View& solution);
 
 // gram (B, n, n), and either matrix (B, n, n) or form (B, m), the other undefined -> result (B, m):
 // Hess(gram)^-1 A(gram sym(matrix) gram), or Hess(gram)^-1 form, of the symmetric part of gram; zeros where the Gram is zero.
@@ -37,7 +38,7 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
 
 namespace cuda {
 
-void max_det(const View& p, const View& tables, const View& solution, void* stream);
+void max_det(const View& p, const View& tables, bool single, const View& solution, void* stream);
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream);
 
 }  // namespace cuda

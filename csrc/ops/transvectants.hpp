@@ -30,16 +30,21 @@ struct TransvectantRow {
     int out;    // index into G
     int path;   // index among the paths to its degree
     int place;  // rows_before[out] + path: its place among all rows, in the order (out, path)
-    int start;  // in the outer product of its pair: i (n + 1) + j of the first term; the next term is n further on
 };
 
-// Paths that share their two slots share the outer product of these.
+// Rows of one pair of slots and one i + j = l + k share the products f[first + t] f[second - t], t < count. Antidiagonals of more than
+// kTransvectantEntries are cut: a part adds to its rows from their coefficient `skip` on.
+constexpr int kTransvectantEntries = 11;
+struct TransvectantAntidiagonal {
+    int first, second, count, skip;
+    int row_begin, row_end;
+};
+
 struct TransvectantPair {
-    int first, second;       // offsets of the slots in F
-    int m, n;                // their degrees
-    int same;                // one slot twice: only i <= j is used
-    int row_begin, row_end;  // rows
-    int entry;               // term_begin[entry + i (n + 1) + j]: the terms that take part in entry (i, j)
+    int first, second;  // offsets of the slots in F
+    int m, n;           // their degrees
+    int same;           // one slot twice: only i <= j is used
+    int entry;          // term_begin[entry + i (n + 1) + j]: the terms that take part in entry (i, j)
 };
 
 struct TransvectantTerm {
@@ -54,13 +59,14 @@ struct TransvectantGradientTerm {
 // Everything that depends on the degrees and paths alone.
 struct TransvectantsPlan {
     int in_size = 0, out_size = 0;  // F, G
-    int paths = 0, out_slots = 0, outer_size = 0;
+    int paths = 0, out_slots = 0;
     std::vector<int> path_begin;   // (out_slots + 1)
     std::vector<int> out_begin;    // (out_slots + 1): first index into G
     std::vector<int> slot;         // (G)
     std::vector<int> rows_before;  // (G + 1): place of the first row of an output coefficient
     std::vector<TransvectantPair> pairs;
-    std::vector<TransvectantRow> rows;    // by pair
+    std::vector<TransvectantAntidiagonal> antidiagonals;
+    std::vector<TransvectantRow> rows;    // by antidiagonal
     std::vector<TransvectantRow> placed;  // by place
     std::vector<double> coefficients;
     std::vector<float> coefficients32;

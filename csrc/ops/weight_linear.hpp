@@ -33,8 +33,8 @@ namespace cpu {
 void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled);
 void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
                    bool mean, const View& y);
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
-                   const View& y);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                   const int64_t* sizes, bool mean, const View& y);
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x);
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient);
 void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix);
@@ -62,8 +62,8 @@ void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const
                  const WeightContext& context);
 void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
                    bool mean, const View& y, const WeightContext& context);
-void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const int64_t* sizes, bool mean,
-                   const View& y, const WeightContext& context);
+void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
+                   const int64_t* sizes, bool mean, const View& y, const WeightContext& context);
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x,
                              const WeightContext& context);
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient,

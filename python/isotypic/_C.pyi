@@ -48,6 +48,33 @@ def cpu_isa() -> str: ...
 def cpu_isas() -> list[str]: ...
 def set_cpu_isa(name: str) -> None: ...
 def cuda_targets() -> list[str]: ...
+def batch_norm_workspace(x: Tensor) -> int: ...
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    y: Tensor,
+    statistics: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
+def batch_norm_apply(
+    x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool, y: Tensor
+) -> None: ...
+def batch_norm_backward(
+    g: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    batch: bool,
+    dx: Tensor,
+    sums: Tensor,
+    workspace: Tensor | None = None,
+) -> None: ...
 def form_action(p: Tensor, g: Tensor, y: Tensor) -> None: ...
 def group_conv_tables(plan: GroupConvPlan) -> numpy.typing.NDArray[numpy.uint8]: ...
 def group_conv_workspace(plan: GroupConvPlan, shape: GroupConvShape, dtype: str, kernel: str) -> int: ...
@@ -120,6 +147,8 @@ def weight_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    project: Tensor | None,
+    expand: Tensor | None,
     sizes: Tensor | None,
     mean: bool,
     y: Tensor,
@@ -161,7 +190,7 @@ def weight_select(
 def weight_scatter(
     plan: WeightPlan, pooled: Tensor, x: Tensor, sizes: Tensor | None, values: Tensor, workspace: Tensor | None = None
 ) -> None: ...
-def max_det(p: Tensor, tables: Tensor, solution: Tensor) -> None: ...
+def max_det(p: Tensor, tables: Tensor, single: bool, solution: Tensor) -> None: ...
 def max_det_adjoint(gram: Tensor, matrix: Tensor | None, form: Tensor | None, tables: Tensor, result: Tensor) -> None: ...
 def transvectants(
     plan: TransvectantsPlan, f: Tensor, h: Tensor | None, weight: Tensor, y: Tensor, tables: Tensor | None = None

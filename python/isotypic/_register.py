@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 Gradients = Sequence[Tensor | None]
+Outputs = Tensor | tuple[Tensor, ...]
 
 _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
 
@@ -135,31 +136,33 @@ def product_rule(operator: Callable[..., Tensor], tangents: Gradients, args: Seq
 def _node(
     name: str,
     tensors: int,
-    compute: Callable[..., Tensor],
+    compute: Callable[..., Outputs],
     backward: Callable[..., Gradients],
-    jvp: Callable[..., Tensor | None],
+    jvp: Callable[..., Any],
     linear: int,
-    saves_output: bool,
+    saved_outputs: Sequence[int],
 ) -> type:
     """The autograd.Function around ``compute``."""
     kept = tensors - linear
 
-    def node_forward(ctx: Any, *args: Any) -> Tensor:
+    def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
         output = compute(*args)
-        ctx.save_for_backward(*((output,) if saves_output else ()), *args[:kept])
+        outputs = (output,) if isinstance(output, Tensor) else output
+        ctx.save_for_backward(*(outputs[i] for i in saved_outputs), *args[:kept])
         ctx.save_for_forward(*args[:kept])
         ctx.rest = (None,) * linear + args[tensors:]
         return output
 
-    def node_backward(ctx: Any, grad: Tensor | None) -> Gradients:
+    def node_backward(ctx: Any, *grads: Tensor | None) -> Gradients:
         none = (None,) * len(ctx.needs_input_grad)
-        if grad is None:
+        if all(grad is None for grad in grads):
             return none
-        grads = tuple(backward(ctx.needs_input_grad, grad, *ctx.saved_tensors, *ctx.rest))
-        return grads + none[len(grads) :]
+        incoming = grads[0] if len(grads) == 1 else grads
+        results = tuple(backward(ctx.needs_input_grad, incoming, *ctx.saved_tensors, *ctx.rest))
+        return results + none[len(results) :]
 
-    def node_jvp(ctx: Any, *tangents: Any) -> Tensor | None:
+    def node_jvp(ctx: Any, *tangents: Any) -> Any:
         return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.rest)
 
     members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward), "jvp": staticmethod(node_jvp)}
@@ -169,32 +172,34 @@ def _node(
 def define(
     schema: str,
     *,
-    launch: Callable[..., Tensor],
-    fake: Callable[..., Tensor],
+    launch: Callable[..., Outputs],
+    fake: Callable[..., Outputs],
     backward: Callable[..., Gradients],
-    vmap: Callable[..., tuple[Tensor, int | None]],
-    jvp: Callable[..., Tensor | None] | None = None,
+    vmap: Callable[..., tuple[Any, Any]],
+    jvp: Callable[..., Any] | None = None,
     linear: int = 0,
-    saves_output: bool = False,
+    saved_outputs: Sequence[int] = (),
     sixteen_bit: bool = True,
-) -> Callable[..., Tensor]:
+    wide: Sequence[int] = (),
+) -> Callable[..., Any]:
     """Register ``isotypic::<schema>`` and return the function that routes its calls.
 
     Args:
         schema: name, arguments and return type as in ``torch.library.define``. The tensors come first, then the settings: numbers and
-            strings only, so that graphs can be stored. There is one output, a new tensor.
+            strings only, so that graphs can be stored. The outputs are new tensors.
         launch: the eager kernel, called with all arguments; the tensors hold memory and need not be contiguous.
         fake: a tensor of the output's shape and dtype, with sizes that may be symbolic.
         backward: ``backward(needs, grad, *arguments)``, the gradients of the tensors (None where ``needs`` is false), in calls of routed
-            operators and differentiable torch functions.
+            operators and differentiable torch functions. With several outputs ``grad`` is a tuple, with None for what has no gradient.
         vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
         jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
-            tensor.
+            tensor, and to have one output.
         linear: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
-        saves_output: the backward formula needs the output too, and gets it before the arguments: ``backward(needs, grad, output,
-            *arguments)``. It is differentiable there.
+        saved_outputs: the outputs that the backward formula needs too. It gets them before the arguments, ``backward(needs, grad,
+            *outputs, *arguments)``, and they are differentiable there.
         sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
+        wide: places of the tensors that autocast leaves as they are.
     """
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema[: schema.index("(")]
@@ -205,31 +210,34 @@ def define(
         def jvp(tangents: Gradients, *args: Any) -> Tensor | None:
             return product_rule(routed, tangents, args)
 
-    def eager(*args: Any) -> Tensor:
+    def eager(*args: Any) -> Outputs:
         try:
             return launch(*args)
         except RuntimeError:
             pass  # A tensor without memory: a meta tensor, or a batch inside torch.autograd.grad(..., is_grads_batched=True).
         return operator(*args)
 
-    def redispatch(*args: Any) -> Tensor:
+    def redispatch(*args: Any) -> Outputs:
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, linear, saves_output)
-    eager_node = _node(name, tensors, eager, backward, jvp, linear, saves_output)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, linear, saved_outputs)
+    eager_node = _node(name, tensors, eager, backward, jvp, linear, saved_outputs)
 
-    def autograd_kernel(*args: Any) -> Tensor:
+    def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
             _refuse_nested_forward_mode(name)
             with enable_single_level_autograd_function():
                 return registered_node.apply(*args)  # type: ignore[attr-defined]
         return registered_node.apply(*args)  # type: ignore[attr-defined]
 
-    def autocast_kernel(device: str) -> Callable[..., Tensor]:
-        def kernel(*args: Any) -> Tensor:
+    def autocast_kernel(device: str) -> Callable[..., Outputs]:
+        def kernel(*args: Any) -> Outputs:
             dtype = torch.get_autocast_dtype(device) if sixteen_bit else torch.float32
-            cast = [a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a for a in args]
+            cast = [
+                a.to(dtype) if isinstance(a, Tensor) and i not in wide and a.is_floating_point() and a.dtype != torch.float64 else a
+                for i, a in enumerate(args)
+            ]
             with torch.autocast(device, enabled=False):
                 return operator(*cast)
 
@@ -244,7 +252,7 @@ def define(
 
     apply = eager_node.apply  # type: ignore[attr-defined]
 
-    def routed(*args: Any) -> Tensor:
+    def routed(*args: Any) -> Outputs:
         taken = REGISTERED if torch.compiler.is_dynamo_compiling() else route(*args[:tensors])
         if taken == REGISTERED:
             return operator(*args)

@@ -92,7 +92,7 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
         field: "regular" or "scalar".
 
     Returns: a tensor of that dtype; axes of unequal sizes are exchanged along with the positions.
-    Raises ValueError for shapes that are no such field, and for hexagonal groups on even or unequal sizes.
+    Raises ValueError for shapes that are no such field, an element that is none, and for hexagonal groups on even or unequal sizes.
 
     >>> turned = act("p4", 2, torch.arange(9.0).reshape(1, 1, 3, 3), "scalar")
     >>> turned[0, 0, 1, 1]
@@ -100,6 +100,8 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
     """
     resolved = groups.get(group)
     spatial = _check_field(resolved, tensor, field)
+    if not 0 <= element < resolved.order:
+        raise ValueError(f"act: element must be an index below |G|={resolved.order} of {resolved.name}, got {element}")
     inverse = int(resolved.inverse[element])
     if field == "regular":
         # out[s] = f[g^-1 s]

@@ -44,7 +44,7 @@ def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse
     d, n = degree // 2, degree // 2 + 1
     p, tables = forms(degree, dtype), _circle.table_tensor(d, dtype, torch.device("cpu"))
     solution = torch.full((5, n * n + 4), torch.nan, dtype=dtype)
-    emulation.max_det(view(p), view(tables), view(solution))
+    emulation.max_det(view(p), view(tables), False, view(solution))
     expected = iso.ops.max_det_gram(p)
     assert solution[:, n * n].tolist() == expected.status.tolist() == [0, 1, 1, 3, 0]
     gram = solution[:, : n * n].reshape(5, n, n).contiguous()
@@ -64,4 +64,4 @@ def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse
 
 def test_empty_batch(emulation: ModuleType) -> None:
     tables = _circle.table_tensor(3, torch.float64, torch.device("cpu"))
-    emulation.max_det(view(torch.empty(0, 7).double()), view(tables), view(torch.empty(0, 20).double()))
+    emulation.max_det(view(torch.empty(0, 7).double()), view(tables), False, view(torch.empty(0, 20).double()))

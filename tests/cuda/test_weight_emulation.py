@@ -57,7 +57,7 @@ class Problem:
         self.pooled, self.terms = random(batch, layout.rows, channels), random(batch, layout.rows, out_channels)
         self.weight, self.bias = random(layout.linear, channels, out_channels), random(layout.affine, out_channels)
         self.mix = random(layout.mixed, channels, out_channels)
-        self.basis = random(rank, widths[0]) if rank else None
+        self.basis, self.expand = (random(rank, widths[0]), random(rank, widths[0])) if rank else (None, None)
 
     def call(self, name: str, *tensors: Tensor | None, out: Tensor, mean: bool = False) -> Tensor:
         result = torch.full(out.shape, float("nan"), dtype=self.dtype)
@@ -107,13 +107,16 @@ def test_adjoints_of_pool_and_affine(emulation: ModuleType, case: Any, dtype: to
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", [case for case in CASES if not case[2]], ids=lambda case: "-".join(map(str, case[0])))
+@every_case
 def test_linear(emulation: ModuleType, case: Any, dtype: torch.dtype, reverse: bool) -> None:
     p = Problem(emulation, case, dtype, reverse)
     x, weight, bias, y = (t.requires_grad_() for t in wide(p.x, p.weight, p.bias, p.y))
     for mean in (False, True):
-        expected = reference.weight_linear(x, weight, bias, p.sizes, p.layout, "mean" if mean else "sum")
-        assert close(p.call("weight_linear", p.x, p.weight, p.bias, out=p.y, mean=mean), expected)
+        bases = wide(p.basis, p.expand)
+        expected = reference.weight_linear(x, weight, bias, p.sizes, p.layout, "mean" if mean else "sum", *bases)
+        assert close(p.call("weight_linear", p.x, p.weight, p.bias, p.basis, p.expand, out=p.y, mean=mean), expected)
+        if p.layout.rank:
+            continue
         x_grad, weight_grad, bias_grad = torch.autograd.grad(expected, (x, weight, bias), y)
         assert close(p.call("weight_linear_transpose", p.y, p.weight, out=p.x, mean=mean), x_grad)
         both = torch.cat([weight_grad.flatten(), bias_grad.flatten()])

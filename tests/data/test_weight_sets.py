@@ -161,3 +161,32 @@ def test_what_is_no_set(tmp_path: Path) -> None:
 def test_wrong_arguments(call, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_values_that_would_spoil_the_networks() -> None:
+    nets = networks(SINE)
+    for call, text in (
+        (lambda: augment.scale_neurons(SINE, nets, [torch.ones(6, 7).double()]), "scale_neurons: factors must have shapes"),
+        (lambda: augment.random_motion(SINE, nets, zoom=1.5), "random_motion: zoom must be in"),
+        (lambda: augment.add_noise(SINE, nets, -1.0), "add_noise: scale must be at least 0"),
+        (lambda: augment.rescale_neurons(RELU, nets, math.nan), "rescale_neurons: spread must be at least 0"),
+        (lambda: align_neurons(SINE, nets * math.nan, nets[0]), "align_neurons: networks and reference must be finite"),
+        (lambda: align_neurons(SINE, nets, nets[0], chunk=0), "align_neurons: sweeps must be at least 0 and chunk at least 1"),
+        (lambda: NeuralField([2, 3, 1], offset=math.nan), "NeuralField: offset must be finite"),
+    ):
+        with pytest.raises(ValueError, match=f"^{text}"):
+            call()
+    with pytest.raises(TypeError, match=r"^NeuralField: coordinates must have the dtype of networks"):
+        SINE.render(nets, POINTS.float())
+
+
+@pytest.mark.parametrize("activation", ["sine", "relu", "tanh"])
+@pytest.mark.parametrize("widths", [[2, 8, 8, 8, 1], [2, 32, 32, 1]])
+def test_alignment_finds_the_order_of_every_copy(activation: str, widths: list[int]) -> None:
+    field = NeuralField(widths, activation)
+    network = field.initial(1, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    copies = augment.permute_neurons(field, network.expand(40, -1), generator)
+    if activation != "relu":
+        copies = augment.flip_signs(field, copies, generator)
+    assert torch.equal(align_neurons(field, copies, network[0]), network.expand(40, -1))

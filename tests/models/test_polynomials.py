@@ -128,3 +128,10 @@ def test_polymlp_is_symmetric() -> None:
     gram = PolyMLP(8)(torch.randn(3, 9))
     assert gram.shape == (3, 5, 5) and torch.equal(gram, gram.mT)
     assert len(np.unique(gram[0].detach().numpy())) == 15
+
+
+@pytest.mark.parametrize("kind", [SL2Net, SO2Net])
+def test_compiles_with_symbolic_sizes(kind: type) -> None:
+    network, p = kind(6, channels=3, layers=2), torch.randn(4, 7)
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager", dynamic=True)
+    torch.testing.assert_close(compiled(p), network(p))

@@ -223,12 +223,13 @@ def test_output_padding_breaks_equivariance() -> None:
 
 
 BAD: list[tuple[Any, dict[str, Any], str]] = [
-    (GroupConv2d, dict(group="p5"), "unknown group 'p5'; known groups: p1"),
+    (GroupConv2d, dict(group="p5"), "GroupConv2d: unknown group 'p5'; known groups: p1"),
+    (GroupConv2d, dict(padding=1.0), "GroupConv2d: padding must be an integer or 2 integers, each at least 0, got 1.0"),
     (GroupConv2d, dict(group="O"), "GroupConv2d: group must act on 2 spatial axes, but O acts on 3"),
     (LiftConv3d, dict(group="p4"), "LiftConv3d: group must act on 3 spatial axes, but p4 acts on 2"),
     (GroupConv2d, dict(kernel_size=0), "GroupConv2d: kernel_size must be an integer or 2 integers, each at least 1, got 0"),
     (GroupConv2d, dict(kernel_size=(3, 3, 3)), "GroupConv2d: kernel_size must be an integer or 2 integers, each at least 1, got (3, 3, 3)"),
-    (GroupConv2d, dict(kernel_size=2, group="p6"), "kernel_size (2, 2) holds no tap"),
+    (GroupConv2d, dict(kernel_size=2, group="p6"), "GroupConv2d: kernel_size (2, 2) holds no tap"),
     (GroupConv2d, dict(stride=0), "GroupConv2d: stride must be an integer or 2 integers, each at least 1, got 0"),
     (GroupConv2d, dict(dilation=(1, 0)), "GroupConv2d: dilation must be an integer or 2 integers, each at least 1, got (1, 0)"),
     (GroupConv2d, dict(stride=(1, 2)), "GroupConv2d: stride must be equal on the axes that p4 exchanges, got (1, 2)"),

@@ -63,7 +63,10 @@ CASES: dict[str, list[Case]] = {
     "FieldMask": [Case(dict(size=5, group="p6m"), (2, 2, 12, 5, 5), "p6m")],
     "GroupAvgPool2d": [Case(dict(kernel_size=2), (2, 3, 4, 6, 6), "p4")],
     "GroupAvgPool3d": [Case(dict(kernel_size=2), (1, 2, 24, 4, 4, 4), "O")],
-    "GroupBatchNorm": [Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"), Case(dict(num_fields=2), (2, 2, 24, 3, 3, 3), "O")],
+    "GroupBatchNorm": [
+        Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"),
+        Case(dict(num_fields=2, activation="relu"), (2, 2, 24, 3, 3, 3), "O"),
+    ],
     "GroupConv2d": [
         Case(dict(in_fields=2, out_fields=3, kernel_size=3, group="p4m", padding="same"), (2, 2, 8, 5, 5), "p4m"),
         Case(dict(in_fields=4, out_fields=4, kernel_size=2, group="p4", stride=2, groups=2, bias=False), (2, 4, 4, 6, 6), "p4"),
@@ -113,7 +116,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "Restrict": [Case(dict(group="p4m", subgroup="pmm"), (2, 3, 8, 5, 5), "p4m")],
     "WeightSpaceAttention": [Case(dict(spec=SPEC, channels=4, num_heads=2), (3, SPEC.numel, 4), "all")],
-    "WeightSpaceBatchNorm": [Case(dict(num_channels=2), (3, SPEC.numel, 2), "all")],
+    "WeightSpaceBatchNorm": [
+        Case(dict(num_channels=2), (3, SPEC.numel, 2), "all"),
+        Case(dict(num_channels=3, activation="relu"), (3, SPEC.numel, 3), "all"),
+    ],
     "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,7 +108,7 @@ def test_blur_takes_generated_groups_or_says_why_not() -> None:
     ],
 )
 def test_sizes_off_the_centre_warn_or_raise(layer: Any, good: tuple[int, ...], bad: tuple[int, ...]) -> None:
-    message = rf"{type(layer).__name__}: size .* is equivariant only approximately.*the stride divides size \+ 2 \* padding - window"
+    message = rf"{type(layer).__name__}: spatial axis .* has outputs that are not centred on the inputs, .* keep it"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(torch.zeros(1, 1, *good))
@@ -124,6 +125,18 @@ def test_the_warned_sizes_do_break_equivariance() -> None:
     for layer in (BlurPool2d(), GroupMaxPool2d(3, 2)):
         with pytest.warns(EquivarianceWarning), pytest.raises(AssertionError, match="does not commute"):
             assert_equivariant(layer, "p4", x)
+
+
+def test_sizes_are_judged_by_what_the_group_does() -> None:
+    """An axis that no element reverses needs no centre; in axial coordinates the centre of the inputs has to be an output itself."""
+    diagonal = groups.generate([[[0, 1], [1, 0]]])
+    for group in ("p1", diagonal):
+        pool = GroupMaxPool2d(2, group=group, strict=True)
+        assert_equivariant(pool, group, torch.randn(1, 2, groups.get(group).order, 5, 5))
+    blur = BlurPool2d("p6", strict=True)
+    assert_equivariant(blur, "p6", torch.randn(1, 2, 6, 9, 9))
+    with pytest.raises(ValueError, match="BlurPool2d: spatial axis 0 of size 7 .* sizes 5 and 9 keep it"):
+        blur(torch.zeros(1, 2, 6, 7, 7))
 
 
 def test_exchanged_axes_need_equal_arguments() -> None:
@@ -158,3 +171,12 @@ def test_spatial_errors() -> None:
         GroupAvgPool2d(2, stride=0)
     with pytest.raises(ValueError, match=r"BlurPool2d: input must have shape .* with 2 spatial axes, got \(5, 5, 5\)"):
         BlurPool2d()(torch.zeros(5, 5, 5))
+    with pytest.raises(ValueError, match=r"GroupMaxPool2d: padding must be at most half of kernel_size \(2, 2\), got \(2, 2\)"):
+        GroupMaxPool2d(2, padding=2)
+    with pytest.raises(ValueError, match=r"GroupAvgPool2d: window \(7, 7\) is larger than the input \(6, 6\) with padding \(0, 0\)"):
+        GroupAvgPool2d(7)(torch.zeros(1, 1, 6, 6))
+    with pytest.raises(ValueError, match=r"BlurPool2d: padding_mode 'reflect' needs a padding smaller than the input \(1, 1\), got \(1, 1\)"):
+        BlurPool2d(padding_mode="reflect")(torch.zeros(1, 1, 1, 1))
+    with pytest.raises(TypeError, match="BlurPool2d: input must be a torch.Tensor, got NoneType"):
+        BlurPool2d()(None)
+    assert BlurPool2d(kernel_size=np.int64(5)).kernel_size == 5

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from weight_spaces import random_permutation
 
+import isotypic as iso
 from isotypic.nn import (
     DWSLinear,
     WeightSpace,
@@ -149,7 +150,8 @@ def test_batch_norm_is_that_of_torch_on_the_entries(training: bool) -> None:
     norm.load_state_dict(layer.state_dict())
     x = 3 * torch.randn(4, spec.numel, 3, dtype=torch.float64) + 1
     torch.testing.assert_close(layer(WeightSpace(x, spec)).flat, norm(x.flatten(0, 1)).view_as(x), rtol=0, atol=1e-13)
-    assert all(torch.equal(value, norm.state_dict()[key]) for key, value in layer.state_dict().items())
+    for key, value in norm.state_dict().items():
+        torch.testing.assert_close(layer.state_dict()[key], value, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["batch", "block"])
@@ -207,3 +209,41 @@ def test_wrong_arguments_are_named() -> None:
         WeightSpaceBatchNorm(4)(torch.zeros(1, 17, 3))
     with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: input must have 4 channels for networks of 2 layers, got 3 channels"):
         WeightSpaceBlockNorm(spec, 4)(torch.zeros(1, 17, 3))
+
+
+def test_inputs_of_another_kind_are_named() -> None:
+    spec = WeightSpec([2, 4, 1])
+    layers = [
+        iso.nn.DWSLinear(spec, 1, 2),
+        iso.nn.DWSInvariant(spec, 1, 2),
+        iso.nn.WeightSpaceAttention(spec, 1, num_heads=1),
+        iso.nn.WeightSpaceBatchNorm(1),
+        iso.nn.WeightSpaceBlockNorm(spec, 1),
+        iso.nn.WeightSpacePointwise(torch.nn.ReLU()),
+        iso.models.DWSNet(spec, channels=[2], out_features=1),
+    ]
+    for layer in layers:
+        with pytest.raises(TypeError, match=f"^{type(layer).__name__}: input must be a .*torch.Tensor, got list"):
+            layer([1])
+    for layer in layers[:3]:
+        with pytest.raises(TypeError, match="must have the dtype of"):
+            layer(torch.zeros(2, spec.numel, 1, dtype=torch.float64))
+    norm = iso.nn.WeightSpaceBlockNorm(spec, 1)
+    with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: in training the input must have at least one network"):
+        norm(torch.zeros(0, spec.numel, 1))
+    assert norm.running_mean.isfinite().all()
+
+
+def test_export_with_a_dynamic_batch() -> None:
+    spec = WeightSpec([2, 4, 3, 1])
+    x = torch.randn(3, spec.numel, 4)
+    layers = (
+        iso.nn.DWSLinear(spec, 4, 2, pool="max"),
+        iso.nn.DWSLinear(spec, 4, 2, rank=1),
+        iso.nn.WeightSpaceAttention(spec, 4),
+        iso.nn.IOPosition(spec, 4),
+    )
+    for layer in layers:
+        exported = torch.export.export(layer.eval(), (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=100)},)).module()
+        both = torch.cat([x, 2 * x])
+        torch.testing.assert_close(exported(both), layer(both))

@@ -335,5 +335,5 @@ def test_wrong_arguments_are_named() -> None:
             DWSInvariant(spec, 1, 1, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="DWSInvariant: symmetry must be 'hidden' or 'all', got 'none'"):
         DWSInvariant(spec, 1, 1, symmetry="none")
-    with pytest.raises(ValueError, match=r"IOPosition: max_frequency must be at least 1, got 0\.5"):
+    with pytest.raises(ValueError, match=r"IOPosition: max_frequency must be at least 1 and finite, got 0\.5"):
         IOPosition(spec, 1, max_frequency=0.5)

@@ -260,13 +260,13 @@ def test_shapes_that_are_refused() -> None:
     with pytest.raises(ValueError, match=r"channels must agree, got \[2, 1\]"):
         WeightSpace.cat([ws, WeightSpace(torch.zeros(4, 13, 1), spec)])
     for widths in ([], [3], [2, 0, 1], [-1, 2]):
-        with pytest.raises(ValueError, match="widths must be two or more numbers >= 1"):
+        with pytest.raises(ValueError, match="widths must be two or more integers >= 1"):
             WeightSpec(widths)
-    with pytest.raises(ValueError, match=r"filters must be M=2 shapes of sizes >= 1"):
+    with pytest.raises(ValueError, match=r"filters must be M=2 shapes of integers >= 1"):
         WeightSpec([1, 2, 3], filters=[(3, 3)])
     with pytest.raises(ValueError, match=r"flattened must be a layer 1 <= i < M=2 with a filter of shape \(positions,\), got 0"):
         WeightSpec([1, 2, 3], flattened=0)
-    with pytest.raises(ValueError, match=r"keys must be M=2 pairs of names, got 1"):
+    with pytest.raises(ValueError, match=r"keys must be M=2 pairs of names, all different"):
         WeightSpec([1, 2, 3], keys=[("a", "b")])
 
 
@@ -278,3 +278,29 @@ def test_passes_through_torch_func() -> None:
     doubled = torch.func.vmap(lambda flat: WeightSpace(flat, ws.spec).map(lambda values: 2 * values))(torch.stack([ws.flat, ws.flat]))
     assert torch.equal(doubled.flat[1], 2 * ws.flat)
     assert torch.equal(pickle.loads(pickle.dumps(ws)).flat, ws.flat) and torch.equal(copy.deepcopy(ws).flat, ws.flat)
+
+
+def test_what_would_be_taken_for_something_else() -> None:
+    """Values of a wrong kind that torch or int() would take without a word."""
+    for widths in ([2.5, 3], [True, 3], "23", 3, None):
+        with pytest.raises(ValueError, match=r"^WeightSpec: widths must be two or more integers >= 1, got "):
+            WeightSpec(widths)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^WeightSpec: filters must be M=1 shapes of integers >= 1"):
+        WeightSpec([2, 3], filters=[(2.5,)])  # type: ignore[list-item]
+    for keys in ([("a", "b"), ("a", "b")], ["ab", "cd"], [(None, "b"), ("c", "d")]):
+        with pytest.raises(ValueError, match=r"^WeightSpec: keys must be M=2 pairs of names, all different"):
+            WeightSpec([2, 3, 4], keys=keys)  # type: ignore[arg-type]
+    spec = WeightSpec([2, 3, 1])
+    ws = WeightSpace(torch.randn(4, 13, 1), spec)
+    for values in ([0, 1, 4], [0, 1, 1], [0, 1, -1]):
+        with pytest.raises(ValueError, match=r"^WeightSpace.permute: permutation 0 must hold each of 0, ..., 2 once"):
+            ws.permute([torch.tensor(values)])
+    with pytest.raises(TypeError, match=r"^WeightSpace.permute: permutation 0 must have an integer dtype"):
+        ws.permute([torch.zeros(3)])
+    for width in (0, 4):
+        with pytest.raises(ValueError, match=f"^WeightSpace: sizes must be from 1 to 3 at label 1, got {width} for network 2"):
+            WeightSpace(ws.flat, spec, torch.tensor([[2, 3, 1], [2, 1, 1], [2, width, 1], [2, 3, 1]]))
+    with pytest.raises(ValueError, match=r"^WeightSpace.cat: batches must have one dtype and device"):
+        WeightSpace.cat([ws, ws.to(torch.float64)])
+    with pytest.raises(TypeError, match=r"^WeightSpace.from_state_dicts: state dict 0 must have one dtype"):
+        WeightSpace.from_state_dicts([{"0.weight": torch.zeros(2, 2), "0.bias": torch.zeros(2, dtype=torch.float64)}])

@@ -119,7 +119,7 @@ def test_same_and_valid_padding(kernel: int, dilation: int) -> None:
 @pytest.mark.parametrize("name", ["p4", "p6m", "D4"])
 def test_transpose_is_the_adjoint(name: str, settings: dict[str, int]) -> None:
     group = groups.get(name)
-    z, weight = tensors(group, True, 7, 3, 2, 4, settings.get("groups", 1))
+    z, weight = tensors(group, True, 13 if name == "p6m" else 7, 3, 2, 4, settings.get("groups", 1))
     y = iso.ops.group_conv(z, weight, group=group, strict=True, **settings)
     x = torch.randn_like(y)
     back = iso.ops.group_conv_transpose(x, weight, group=group, strict=True, **settings)
@@ -243,6 +243,35 @@ def test_even_kernels_with_same_padding_warn() -> None:
         iso.ops.lift_conv(x, weight, group="p4", padding="same", strict=True)
 
 
+def test_same_padding_of_even_kernels_is_exact_where_nothing_is_reversed() -> None:
+    for group in (groups.get("p1"), EVERY_GROUP["exchange of the axes"]):
+        x, weight = tensors(group, True, 6, 2)
+        iso.ops.group_conv(x, weight, group=group, padding="same", strict=True)
+
+
+@pytest.mark.parametrize("name", ["p3", "p6m"])
+def test_on_the_hexagonal_lattice_the_centre_has_to_be_an_output(name: str) -> None:
+    """It is one of the positions 0, stride, 2 stride, ... only where these are as far from both ends: (size - 1) / 2 divides by the stride."""
+    group, conv = groups.get(name), iso.ops.group_conv
+    weight = tensors(group, True, 3, 3)[1]
+    for size in (5, 7, 9, 11):
+        x = torch.randn(1, 2, group.order, size, size, dtype=torch.float64)
+        if (size - 1) % 4 == 0:
+            module = iso.nn.GroupConv2d(2, 2, 3, group=group, stride=2, padding=1, strict=True, dtype=torch.float64)
+            iso.testing.assert_equivariant(module, group, x)
+        else:
+            with pytest.raises(ValueError, match=f"sizes {size - 2} and {size + 2} keep it"):
+                conv(x, weight, group=group, stride=2, padding=1, strict=True)
+
+
+def test_output_padding_of_exchanged_axes_must_be_equal() -> None:
+    exchange = EVERY_GROUP["exchange of the axes"]
+    x, weight = tensors(exchange, True, 4, 3)
+    iso.ops.group_conv_transpose(x, weight, group=exchange, stride=2, output_padding=1, strict=True)
+    with pytest.raises(ValueError, match="output_padding moves the centre"):
+        iso.ops.group_conv_transpose(x, weight, group=exchange, stride=2, output_padding=(1, 0), strict=True)
+
+
 def test_unequal_padding_of_exchanged_axes_warns() -> None:
     x, weight = tensors(groups.get("p4"), True, 6, 3)
     with pytest.raises(ValueError, match="reaches unequally far"):
@@ -362,6 +391,30 @@ def test_float16_subnormals_are_read(flush: bool) -> None:
     finally:
         torch.set_flush_denormal(False)
     assert y[0, 0, 0, 1, 1].item() == 3 * 2.0**-14
+
+
+@pytest.mark.parametrize("value", [True, 1.0, (True, 1), [1, 1.0]], ids=str)
+def test_booleans_and_floats_are_no_integers_in_a_repeated_call_either(value: Any) -> None:
+    x, weight = torch.zeros(1, 1, 4, 3, 3), torch.zeros(1, 1, 4, 1, 1)
+    for _ in range(2):
+        iso.ops.group_conv(x, weight, group="p4", stride=1, padding=1, dilation=1)
+        iso.ops.lift_conv(x[:, :, 0], weight[:, :, 0], group="p4")
+        iso.ops.group_conv_transpose(x, weight, group="p4", padding=1)
+    for name in ("stride", "padding", "dilation"):
+        with pytest.raises(ValueError, match=f"^group_conv: {name} must be an integer"):
+            iso.ops.group_conv(x, weight, group="p4", **{name: value})
+        with pytest.raises(ValueError, match=f"^lift_conv: {name} must be an integer"):
+            iso.ops.lift_conv(x[:, :, 0], weight[:, :, 0], group="p4", **{name: value})
+        with pytest.raises(ValueError, match=f"^group_conv_transpose: {name} must be an integer"):
+            iso.ops.group_conv_transpose(x, weight, group="p4", **{name: value})
+
+
+@pytest.mark.parametrize("settings", [{"padding": 2**30, "stride": 2**30}, {"padding": 2**31 - 1, "dilation": 2**31 - 1}], ids=str)
+def test_a_working_copy_beyond_every_memory_is_refused(settings: dict[str, int]) -> None:
+    """Its size does not fit an integer of 64 bits."""
+    x, weight = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, *((1, 1) if "stride" in settings else (3, 3)))
+    with pytest.raises(MemoryError, match="group_conv: no memory for the working copy of x"):
+        iso.ops.lift_conv(x, weight, group="p1", **settings)
 
 
 def test_settings_beyond_every_tensor_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -74,6 +76,48 @@ def test_unbounded_and_undecided() -> None:
     assert y**2 - x**2 < 0 and found.point.isfinite().all()
 
 
+def parts_of(coefficients: dict[tuple[int, int], float]) -> list[Tensor]:
+    """The homogeneous parts of sum of c x^i y^j."""
+    degree = max(i + j for i, j in coefficients)
+    parts = [torch.zeros(k + 1, dtype=torch.float64) for k in range(degree + degree % 2 + 1)]
+    for (i, j), c in coefficients.items():
+        parts[i + j][i] += c
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "least"),
+    [
+        ({(4, 2): 1, (2, 4): 1, (2, 2): -3, (0, 0): 1}, 0.0),  # Motzkin
+        (
+            {(6, 0): 1, (0, 6): 1, (4, 2): -1, (2, 4): -1, (4, 0): -1, (0, 4): -1, (2, 0): -1, (0, 2): -1, (2, 2): 3, (0, 0): 1},
+            0.0,
+        ),  # Robinson
+        ({(2, 0): 4, (4, 0): -2.1, (6, 0): 1 / 3, (1, 1): 1, (0, 2): -4, (0, 4): 4}, -1.031628453489877),  # six-hump camel
+        ({(4, 0): 100, (2, 1): -200, (0, 2): 100, (0, 0): 1, (1, 0): -2, (2, 0): 1}, 0.0),  # Rosenbrock
+    ],
+)
+def test_a_part_of_highest_degree_with_zeros_on_the_circle(coefficients: dict[tuple[int, int], float], least: float) -> None:
+    found = iso.sl2.minimize(parts_of(coefficients))
+    assert abs(float(found.value) - least) < 1e-10 and int(found.status) == 2
+
+
+@pytest.mark.parametrize(
+    "coefficients",
+    [
+        {(4, 0): 1, (0, 1): -1},  # along y the part of highest degree vanishes
+        {(4, 0): 1, (0, 3): 1},
+        # (x - 1.3 y)^2 (x^2 + y^2) - 1e-5 (x^2 + y^2)^2: negative between samples
+        {(4, 0): 1 - 1e-5, (3, 1): -2.6, (2, 2): 2.69 - 2e-5, (1, 3): -2.6, (0, 4): 1.69 - 1e-5},
+    ],
+)
+def test_unbounded_in_one_direction(coefficients: dict[tuple[int, int], float]) -> None:
+    found = iso.sl2.minimize(parts_of(coefficients))
+    assert int(found.status) == 1 and float(found.value) == -torch.inf
+    x, y = (1e6 * found.point).tolist()
+    assert sum(c * x**i * y**j for (i, j), c in coefficients.items()) < -1e5
+
+
 def test_shapes_and_wrong_arguments() -> None:
     parts, _ = products(2, 6)
     stacked = iso.sl2.minimize([part.reshape(2, 3, -1) for part in parts])
@@ -102,5 +146,12 @@ def test_circle_bounds(degree: int) -> None:
         assert (low <= values.amin(1) + 1e-12).all() and (high >= values.amax(1) - 1e-12).all()
         if excess:
             assert (values.amin(1) - low <= excess * span + 1e-12).all()
-    with pytest.raises(ValueError, match=r"^circle_bounds: samples must be more than 2 d"):
-        iso.sl2.circle_bounds(p, degree)
+    # (x^2 + y^2)^(degree / 2) is 1 on the circle: what is left is the bound of the rounding errors.
+    for dtype in (torch.float32, torch.float64):
+        constant = torch.tensor([math.comb(degree // 2, i // 2) * (1 - i % 2) for i in range(degree + 1)], dtype=dtype)
+        low, high = iso.sl2.circle_bounds(constant)
+        tolerance = 100 * (degree + 1) * torch.finfo(dtype).eps
+        assert 1 - tolerance < low < 1 < high < 1 + tolerance
+    for wrong in (degree, 99.5, True):
+        with pytest.raises(ValueError, match=r"^circle_bounds: samples must be more than 2 d"):
+            iso.sl2.circle_bounds(p, wrong)

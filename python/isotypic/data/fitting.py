@@ -78,7 +78,7 @@ def fit_fields(
         progress: True for a progress bar (needs rich), or a function that is called with the number of networks that have been finished.
 
     Returns: `Fitted`, on the device of the targets.
-    Raises ValueError for other shapes and values, or targets that are not finite.
+    Raises ValueError for other shapes and values, and for tensors that are not finite.
 
     V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural
     Representations with Periodic Activation Functions", 2020.
@@ -95,11 +95,12 @@ def fit_fields(
         raise ValueError(f"fit_fields: coordinates must have shape (Q >= 1, d_0={spec.in_features}), got {tuple(coordinates.shape)}")
     if targets.dim() != 3 or tuple(targets.shape[1:]) != shape:
         raise ValueError(f"fit_fields: targets must have shape (N, Q={shape[0]}, d_M={shape[1]}), got {tuple(targets.shape)}")
-    if not targets.isfinite().all():
-        raise ValueError("fit_fields: targets must be finite")
+    for name, values in (("targets", targets), ("coordinates", coordinates), ("initial", initial)):
+        if values is not None and not values.isfinite().all():
+            raise ValueError(f"fit_fields: {name} must be finite")
     if schedule not in ("constant", "cosine"):
         raise ValueError(f'fit_fields: schedule must be "constant" or "cosine", got {schedule!r}')
-    if steps < 0 or not learning_rate > 0 or not 1 <= point_batches <= shape[0] or (chunk is not None and chunk < 1):
+    if steps < 0 or not 0 < learning_rate < math.inf or not 1 <= point_batches <= shape[0] or (chunk is not None and chunk < 1):
         raise ValueError(
             f"fit_fields: steps must be at least 0, learning_rate positive, point_batches from 1 to Q={shape[0]} and chunk at least 1, "
             f"got {steps}, {learning_rate}, {point_batches} and {chunk}"

@@ -49,6 +49,8 @@ class NeuralField:
             raise ValueError(f"NeuralField: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.activation, self.offset = activation, float(offset)
         self.frequency = (30.0 if activation == "sine" else 1.0) if frequency is None else float(frequency)
+        if not math.isfinite(self.offset):
+            raise ValueError(f"NeuralField: offset must be finite, got {self.offset}")
         if not 0 < self.frequency < math.inf:
             raise ValueError(f"NeuralField: frequency must be positive, got {self.frequency}")
 
@@ -97,6 +99,8 @@ class NeuralField:
                 f"NeuralField: coordinates must have shape (Q, d_0={inputs}) or (N={count}, Q, d_0={inputs}), "
                 f"got {tuple(coordinates.shape)}"
             )
+        if points.dtype != networks.dtype:
+            raise TypeError(f"NeuralField: coordinates must have the dtype of networks, {networks.dtype}, got {points.dtype}")
         # Hidden states are (N, d, Q), points contiguous: the products then have long rows.
         state = points.mT.expand(count, -1, -1)
         phi = {"sine": torch.sin, "tanh": torch.tanh, "relu": torch.relu}[self.activation]

@@ -47,9 +47,14 @@ def scale_neurons(field: NeuralField, networks: Tensor, factors: list[Tensor]) -
 
     Args:
         factors: one (N, d_i) for each hidden layer, not zero.
+
+    Raises ValueError for factors of other shapes.
     """
     weights, biases = field.views(networks)
     weights, biases = list(weights), list(biases)
+    shapes = [(len(networks), width) for width in field.spec.hidden]
+    if [tuple(factor.shape) for factor in factors] != shapes:
+        raise ValueError(f"scale_neurons: factors must have shapes {shapes}, got {[tuple(factor.shape) for factor in factors]}")
     for layer, factor in enumerate(factors):
         weights[layer] = weights[layer] * factor.unsqueeze(2)
         biases[layer] = biases[layer] * factor
@@ -75,6 +80,8 @@ def rescale_neurons(field: NeuralField, networks: Tensor, spread: float = 0.5, g
     """
     if field.activation != "relu":
         raise ValueError(f"rescale_neurons: the activation must be relu, got {field.activation!r}")
+    if not 0 <= spread < math.inf:
+        raise ValueError(f"rescale_neurons: spread must be at least 0 and finite, got {spread}")
     factors = [(spread * (2 * _random((len(networks), width), networks, generator) - 1)).exp() for width in field.spec.hidden]
     return scale_neurons(field, networks, factors)
 
@@ -173,7 +180,11 @@ def random_motion(
 
     Args:
         degrees: largest angle. shift: largest translation along each axis. zoom: the largest change of the scale, below 1.
+
+    Raises ValueError for a zoom outside [0, 1), and when d_0 is not 2.
     """
+    if not 0 <= zoom < 1:
+        raise ValueError(f"random_motion: zoom must be in [0, 1), got {zoom}")
     draw = 2 * _random((len(networks), 4), networks, generator) - 1
     turned = rotate_coordinates(field, networks, degrees * draw[:, 0])
     scale = (1 + zoom * draw[:, 1])[:, None, None] * torch.eye(2, dtype=networks.dtype, device=networks.device)
@@ -181,8 +192,13 @@ def random_motion(
 
 
 def add_noise(field: NeuralField, networks: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
-    """Adds Gaussian noise to each W_i and each b_i, of `scale` times the root mean square of its entries in each network."""
+    """Adds Gaussian noise to each W_i and each b_i, of `scale` times the root mean square of its entries in each network.
+
+    Raises ValueError for a scale that is negative or not finite.
+    """
     field.views(networks)
+    if not 0 <= scale < math.inf:
+        raise ValueError(f"add_noise: scale must be at least 0 and finite, got {scale}")
     device = generator.device if generator is not None else networks.device
     noise = torch.randn(networks.shape, generator=generator, device=device).to(networks)
     for part in (*field.spec.weight_slices, *field.spec.bias_slices):

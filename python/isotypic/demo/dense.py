@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from isotypic import nn as inn
 from isotypic.ops.reference import filter_bank
@@ -38,8 +39,27 @@ class DenseConv2d(nn.Module):
         return self.conv._conv_forward(x if self.lift else x.flatten(1, 2), filters, self.conv.bias).unflatten(1, (-1, self.order))
 
 
+class TorchBatchNorm(_BatchNorm):
+    """Batch normalisation of fields by torch, with its ReLU in place."""
+
+    def __init__(self, norm: inn.GroupBatchNorm) -> None:
+        dtype = next((tensor.dtype for tensor in norm.state_dict().values()), None)
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, dtype=dtype)
+        self.load_state_dict(norm.state_dict())
+        self.activation = norm.activation
+        self.train(norm.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Fields of any group and space."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        return y if self.activation is None else y.relu_()
+
+
 def dense(model: nn.Module, *, expanded: bool) -> nn.Module:
-    """A copy of a swapped network with its group convolutions computed densely: the same function and the same gradients.
+    """A copy of a swapped network with its group convolutions computed densely, and everything else by torch: the same function and the
+    same gradients.
 
     Args:
         model: a network with `LiftConv2d` and `GroupConv2d` layers of a group that maps axes to axes.
@@ -49,4 +69,6 @@ def dense(model: nn.Module, *, expanded: bool) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(module, inn.LiftConv2d | inn.GroupConv2d):
             model.set_submodule(name, DenseConv2d(module, expanded))
+        if isinstance(module, inn.GroupBatchNorm):
+            model.set_submodule(name, TorchBatchNorm(module))
     return model

@@ -41,7 +41,18 @@ class _Swapper:
             raise TypeError(f"swap: no equivariant layer is known for {name}: {type(module).__name__}")
         for child_name, child in module.named_children():
             setattr(module, child_name, self.visit(child, f"{name}.{child_name}".lstrip(".")))
+        if isinstance(module, nn.Sequential):
+            self.fuse(module)
         return module
+
+    @staticmethod
+    def fuse(modules: nn.Sequential) -> None:
+        """A ReLU behind a normalisation is computed with it; its place is kept, so that the names of what follows stay."""
+        for index in range(len(modules) - 1):
+            norm = modules[index]
+            if isinstance(norm, inn.GroupBatchNorm) and isinstance(modules[index + 1], nn.ReLU):
+                norm.activation = "relu"
+                modules[index + 1] = nn.Identity()
 
     def convolution(self, conv: nn.Conv2d) -> nn.Module:
         # C fields of |G| channels in and out cost C^2 |G| k^2 parameters: C = channels / sqrt(|G|) keeps the number.

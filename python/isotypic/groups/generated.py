@@ -22,8 +22,11 @@ Rows = tuple[tuple[int, ...], ...]
 def check_generators(generators: Iterable[ArrayLike]) -> list[NDArray[np.int64]]:
     """The generators as integer arrays of one shape (n, n).
 
-    Raises ValueError naming the first one that is not a square integer matrix with determinant 1 or -1.
+    Raises ValueError naming the first one that is not a square integer matrix with determinant 1 or -1, TypeError for anything but
+    a list of them.
     """
+    if not isinstance(generators, Iterable):
+        raise TypeError(f"groups.generate: generators must be a list of matrices, got {type(generators).__name__}")
     matrices: list[NDArray[np.int64]] = []
     for position, generator in enumerate(generators):
         matrix = np.asarray(generator)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import DWSInvariant, DWSLinear
+from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, as_weight_space, check_spec
 from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
@@ -66,21 +66,31 @@ class DWSNet(nn.Module):
         rank: int = 0,
     ) -> None:
         super().__init__()
+        check_spec("DWSNet", spec)
+        if not isinstance(channels, Sequence):
+            raise TypeError(f"DWSNet: channels must be a sequence of integers, got {channels!r}")
         for count in channels:
             positive("DWSNet", channels=count)
         if not channels:
             raise ValueError("DWSNet: channels must have at least one entry")
         if norm not in ("batch", "block", "layer", None):
             raise ValueError(f"DWSNet: norm must be 'batch', 'block', 'layer' or None, got {norm!r}")
-        if activation not in _ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(f"DWSNet: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+            raise ValueError(f"DWSNet: dropout must be in [0, 1], got {dropout!r}")
+        if out_features is not None:
+            positive("DWSNet", out_features=out_features)
         self.spec, self.residual = spec, residual
         self.input_norm = None if norm is None else WeightSpaceBlockNorm(spec, spec.channels, affine=False)
         self.layers = nn.ModuleList(
             DWSLinear(spec, before, after, pool=pool, rank=rank) for before, after in itertools.pairwise([spec.channels, *channels])
         )
-        self.norms = nn.ModuleList(_norm(norm, spec, count) for count in channels)
-        self.activation = WeightSpacePointwise(_ACTIVATIONS[activation]())
+        fused = norm == "batch" and activation == "relu"  # one pass over memory for both
+        self.norms = nn.ModuleList(
+            WeightSpaceBatchNorm(count, activation="relu") if fused else _norm(norm, spec, count) for count in channels
+        )
+        self.activation = WeightSpacePointwise(nn.Identity() if fused else _ACTIVATIONS[activation]())
         self.dropout = WeightSpacePointwise(nn.Dropout(dropout))
         self.head: nn.Module
         if out_features is None:
@@ -89,6 +99,7 @@ class DWSNet(nn.Module):
             self.head = DWSInvariant(spec, channels[-1], out_features, pool=pool, rank=rank)
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        as_weight_space("DWSNet", ws, self.spec, self.spec.channels)
         features = ws if self.input_norm is None else self.input_norm(ws)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             update = self.dropout(self.activation(norm(layer(features))))

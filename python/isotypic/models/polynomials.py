@@ -95,7 +95,8 @@ class SL2Net(nn.Module):
         for layer, invariants in zip(self.layers, self.invariants, strict=False):
             x = layer(x)
             if not isinstance(invariants, nn.Identity):
-                x = torch.cat([invariants(x[..., 0])[..., None], x[..., 1:]], -1)
+                first, rest = x.split([1, x.shape[-1] - 1], -1)
+                x = torch.cat([invariants(first[..., 0])[..., None], rest], -1)
         x = self.layers[-1](x)[:, 0]
         # From increasing degrees to those of the head, 2d-4, 2d-8, ..
         parts = x.split([degree + 1 for degree in part_degrees(self.degree)[:0:-1]], -1)

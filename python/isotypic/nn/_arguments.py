@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isotypic import groups
-from isotypic.ops._arguments import report
+from isotypic.ops._arguments import DTYPES
 
 PADDING_MODES = ("zeros", "circular", "reflect")
 
 
 def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None) -> groups.Group:
     """The group, checked to act on `dim` spatial axes (None: any); an unknown name is a ValueError that lists the known ones."""
-    resolved = groups.get(group)
+    try:
+        resolved = groups.get(group)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{owner}: {error}") from None
     if dim is not None and resolved.dim != dim:
         raise ValueError(f"{owner}: group must act on {dim} spatial axes, but {resolved.name} acts on {resolved.dim}")
     return resolved
@@ -28,6 +33,24 @@ def positive(owner: str, **counts: int) -> None:
             raise ValueError(f"{owner}: {name} must be a positive integer, got {count!r}")
 
 
+def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> None:
+    """Raises unless the value is a tensor, where asked of a floating-point dtype."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{owner}: {name} must be a torch.Tensor, got {type(value).__name__}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{owner}: {name} must be of a floating-point dtype, got {value.dtype}")
+
+
+def same_dtype(owner: str, name: str, value: Tensor, parameter: Tensor | None) -> None:
+    """Raises unless the value has the dtype and device of a parameter; autocast sees to the dtype itself."""
+    if parameter is None:
+        return
+    if value.device != parameter.device:
+        raise ValueError(f"{owner}: {name} must be on the device of the parameters, {parameter.device}, got {value.device}")
+    if value.dtype != parameter.dtype and not torch.is_autocast_enabled(value.device.type):
+        raise TypeError(f"{owner}: {name} must have the dtype of the parameters, {parameter.dtype}, got {value.dtype}")
+
+
 def divisible(owner: str, groups: int, **fields: int) -> None:
     """Raises unless `groups` divides every number of fields."""
     for name, count in fields.items():
@@ -37,26 +60,42 @@ def divisible(owner: str, groups: int, **fields: int) -> None:
 
 def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimum: int) -> tuple[int, ...]:
     """One integer of at least `minimum` for each of the `dim` spatial axes."""
-    entries = (value,) * dim if isinstance(value, (int, np.integer)) else tuple(value)
+    entries = tuple(value) if isinstance(value, Iterable) else (value,) * dim
     valid = all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries)
     if len(entries) != dim or not valid or any(entry < minimum for entry in entries):
         raise ValueError(f"{owner}: {name} must be an integer or {dim} integers, each at least {minimum}, got {value!r}")
     return tuple(int(entry) for entry in entries)
 
 
-def check_strides(
-    owner: str, size: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Sequence[int], strict: bool
-) -> None:
-    """Warns, or raises when `strict`, unless the strided grid keeps the centre: the stride divides size + 2 padding - window."""
-    if torch.compiler.is_compiling():
-        return
-    reach = tuple(n + 2 * p - w for n, w, p in zip(size, window, padding, strict=True))
-    if any(extent % step for extent, step in zip(reach, stride, strict=True)):
-        message = (
-            f"size {tuple(size)} with stride {tuple(stride)} is equivariant only approximately, because the outputs are not centred on the "
-            f"inputs; sizes keep it when the stride divides size + 2 * padding - window, which is {reach}"
-        )
-        report(owner, (tuple(size), tuple(window), tuple(stride), tuple(padding)), message, strict)
+def check_support(owner: str, group: groups.Group, kernel_size: tuple[int, ...]) -> None:
+    """Raises for a kernel without a tap that the group keeps in the box."""
+    try:
+        groups.support(group, kernel_size)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
+
+
+def check_dtype(owner: str, dtype: torch.dtype | None) -> None:
+    """Raises for parameters of a dtype that no kernel takes; None is torch's default."""
+    if dtype is not None and dtype not in DTYPES:
+        supported = ", ".join(str(known).removeprefix("torch.") for known in DTYPES)
+        raise TypeError(f"{owner}: dtype must be one of {supported}, got {str(dtype).removeprefix('torch.')}")
+
+
+def check_axes(owner: str, x: Tensor, axes: int) -> None:
+    """Raises unless x is a tensor of this many axes."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{owner}: input must be a torch.Tensor, got {type(x).__name__}")
+    if x.dim() != axes:
+        raise ValueError(f"{owner}: input must have {axes} axes, got shape {tuple(x.shape)}")
+
+
+def check_wrapped(owner: str, padding_mode: str, sides: Sequence[tuple[int, int]], size: Sequence[int]) -> None:
+    """Raises where reflection or periodic continuation would need more values than the input has."""
+    less = int(padding_mode == "reflect")  # the outermost value is not repeated
+    if any(max(side) > max(extent - less, 0) for side, extent in zip(sides, size, strict=True)):
+        limit = "smaller than the input" if less else "at most the size of the input"
+        raise ValueError(f"{owner}: padding_mode {padding_mode!r} needs a padding {limit} {tuple(size)}, got {tuple(map(max, sides))}")
 
 
 def check_exchanged(owner: str, group: groups.Group, **values: Sequence[int]) -> None:

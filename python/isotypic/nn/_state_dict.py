@@ -25,7 +25,10 @@ class _Layer:
 
 def _layers(state_dict: Mapping[str, Tensor], index: int) -> list[_Layer]:
     """The layers in the order of their weights."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"{_READER}: state dict {index} must be a mapping from names to tensors, got {type(state_dict).__name__}")
     layers: dict[str, _Layer] = {}
+    dtypes: dict[torch.dtype, str] = {}
     biases: dict[str, tuple[str, Tensor]] = {}
     for key, tensor in state_dict.items():
         prefix, _, kind = key.rpartition(".")
@@ -42,6 +45,10 @@ def _layers(state_dict: Mapping[str, Tensor], index: int) -> list[_Layer]:
             )
         if not tensor.is_floating_point():
             raise TypeError(f"{_READER}: state dict {index}, {key!r} must be of a floating-point dtype, got {tensor.dtype}")
+        dtypes.setdefault(tensor.dtype, key)
+        if len(dtypes) > 1:
+            (first, first_key), (second, _) = dtypes.items()
+            raise TypeError(f"{_READER}: state dict {index} must have one dtype, got {first} in {first_key!r} and {second} in {key!r}")
         if not tensor.isfinite().all():
             raise ValueError(f"{_READER}: state dict {index}, {key!r} has values that are not finite")
     for prefix, (key, bias) in biases.items():
@@ -96,6 +103,8 @@ def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSp
     """For each network its entries (P, channels) and its spec."""
     if isinstance(state_dicts, Mapping):
         raise TypeError(f"{_READER}: state_dicts must be a sequence of state dicts, got a single one")
+    if not isinstance(state_dicts, Sequence) or isinstance(state_dicts, str):
+        raise TypeError(f"{_READER}: state_dicts must be a sequence of state dicts, got {type(state_dicts).__name__}")
     if not state_dicts:
         raise ValueError(f"{_READER}: needs at least one state dict")
     flats: list[Tensor] = []

@@ -13,8 +13,20 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic._extension import _C
 from isotypic.nn import bank
-from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, divisible, per_axis, positive, resolve_group
-from isotypic.ops._arguments import Settings, check_equivariance, report
+from isotypic.nn._arguments import (
+    PADDING_MODES,
+    check_axes,
+    check_dtype,
+    check_exchanged,
+    check_reflect,
+    check_support,
+    check_wrapped,
+    divisible,
+    per_axis,
+    positive,
+    resolve_group,
+)
+from isotypic.ops._equivariance import Grid, check_equivariance
 from isotypic.ops.group_conv import convolution
 from isotypic.ops.reference import filter_bank
 
@@ -58,6 +70,8 @@ class _Conv(nn.Module):
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
         check_exchanged(owner, resolved, stride=self.stride, dilation=self.dilation)
+        check_support(owner, resolved, self.kernel_size)
+        check_dtype(owner, dtype)
         self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
@@ -99,26 +113,18 @@ class _Conv(nn.Module):
         if self.padding_mode == "zeros":
             return x, self.padding, self.strict
         lead = 3 if self.field == "regular" else 2
-        if x.dim() != lead + self.dim:
-            raise ValueError(f"{type(self).__name__}: input must have {lead + self.dim} axes, got shape {tuple(x.shape)}")
-        odd = False
+        check_axes(type(self).__name__, x, lead + self.dim)
         if self.padding == "same":
             total = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
             sides = [(extent // 2, extent - extent // 2) for extent in total]
-            odd = any(extent % 2 for extent in total)
         else:
             sides = [(0, 0)] * self.dim if isinstance(self.padding, str) else [(extent, extent) for extent in self.padding]
+        size = tuple(x.shape[lead:])
         if not torch.compiler.is_compiling():
-            if odd:
-                message = (
-                    f'padding="same" with kernel {self.kernel_size} pads unequally, so the layer is equivariant only approximately; '
-                    "odd kernels keep it"
-                )
-                report(type(self).__name__, ("same", self.kernel_size, self.dilation), message, self.strict)
-            else:
-                padding = tuple(first for first, _ in sides)
-                settings = Settings(self.group, self.field, self.stride, padding, self.dilation, self.groups)
-                check_equivariance(type(self).__name__, settings, tuple(x.shape[lead:]), self.kernel_size, False, self.strict)
+            check_wrapped(type(self).__name__, self.padding_mode, sides, size)
+            padding, end = tuple(first for first, _ in sides), tuple(last - first for first, last in sides)
+            grid = Grid(self.group, self.kernel_size, self.stride, padding, self.dilation, end)
+            check_equivariance(type(self).__name__, grid, size, self.strict)
         # F.pad takes (B, channels, *spatial), and the last axis first.
         padded = F.pad(x.flatten(1, lead - 1), [extent for pair in reversed(sides) for extent in pair], mode=self.padding_mode)
         return padded.reshape(*x.shape[:lead], *padded.shape[2:]), (0,) * self.dim, None

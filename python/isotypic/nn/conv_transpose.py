@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import check_exchanged, divisible, per_axis, positive, resolve_group
+from isotypic.nn._arguments import check_dtype, check_exchanged, check_support, divisible, per_axis, positive, resolve_group
 from isotypic.ops.reference import filter_bank
 
 
@@ -50,6 +50,8 @@ class _ConvTranspose(nn.Module):
         self.output_padding = per_axis(owner, "output_padding", output_padding, self.dim, 0)
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
         check_exchanged(owner, resolved, stride=self.stride, dilation=self.dilation)
+        check_support(owner, resolved, self.kernel_size)
+        check_dtype(owner, dtype)
         self.group, self.order, self.group_name = resolved.key, resolved.order, resolved.name
         self.in_fields, self.out_fields, self.groups, self.strict = in_fields, out_fields, groups, strict
         shape = (in_fields, out_fields // groups, self.order, *self.kernel_size)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn.weight_linear import _WeightSpaceModule, check_spec
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
 
@@ -51,9 +51,10 @@ class IOPosition(_WeightSpaceModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_spec("IOPosition", spec)
         positive("IOPosition", in_channels=in_channels, num_frequencies=num_frequencies)
-        if not max_frequency >= 1:
-            raise ValueError(f"IOPosition: max_frequency must be at least 1, got {max_frequency}")
+        if not isinstance(max_frequency, (int, float)) or not 1 <= max_frequency < math.inf:
+            raise ValueError(f"IOPosition: max_frequency must be at least 1 and finite, got {max_frequency!r}")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, in_channels + 2 * num_frequencies
         self.num_frequencies, self.max_frequency, self.learned = num_frequencies, max_frequency, learned
         for name, width in (("input_features", spec.in_features), ("output_features", spec.out_features)):
@@ -76,7 +77,7 @@ class IOPosition(_WeightSpaceModule):
             if layer == spec.depth - 1:
                 weight, bias = weight + self.output_features.unsqueeze(1), bias + self.output_features
             parts += [weight.flatten(0, 1), bias]
-        return torch.cat([ws.flat, torch.cat(parts).to(ws.flat.dtype).expand(len(ws), -1, -1)], -1)
+        return torch.cat([ws.flat, torch.cat(parts).to(ws.flat.dtype).expand(ws.flat.shape[0], -1, -1)], -1)
 
     def extra_repr(self) -> str:
         frequencies = f"num_frequencies={self.num_frequencies}, max_frequency={self.max_frequency}"

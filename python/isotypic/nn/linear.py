@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import positive, resolve_group
+from isotypic.nn._arguments import check_dtype, positive, resolve_group
 from isotypic.ops.reference import filter_bank
 
 
@@ -49,6 +49,7 @@ class GroupLinear(nn.Module):
         super().__init__()
         resolved = resolve_group("GroupLinear", group)
         positive("GroupLinear", in_fields=in_fields, out_fields=out_fields)
+        check_dtype("GroupLinear", dtype)
         self.group, self.order, self.group_name = resolved.key, resolved.order, resolved.name
         self.in_fields, self.out_fields = in_fields, out_fields
         self.weight = nn.Parameter(torch.empty((out_fields, in_fields, self.order), device=device, dtype=dtype))
@@ -88,9 +89,11 @@ class GroupLinear(nn.Module):
     def from_linear(cls, linear: nn.Linear, group: str | finite_groups.Group) -> GroupLinear:
         """The orthogonal projection (group average) of a linear layer on flattened regular fields onto the equivariant ones.
 
-        Raises ValueError when its features are no multiple of |G|.
+        Raises ValueError when its features are no multiple of |G|, TypeError when it is no linear layer.
         """
         resolved = resolve_group("GroupLinear.from_linear", group)
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(f"GroupLinear.from_linear: linear must be an nn.Linear, got {type(linear).__name__}")
         for name, features in (("in_features", linear.in_features), ("out_features", linear.out_features)):
             if features % resolved.order:
                 raise ValueError(

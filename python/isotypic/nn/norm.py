@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from isotypic.nn._arguments import positive
+from isotypic.nn._batch_norm import _ActivatedBatchNorm
 
 
 def _check_field(owner: str, x: Tensor, fields: int) -> None:
@@ -15,16 +15,18 @@ def _check_field(owner: str, x: Tensor, fields: int) -> None:
         raise ValueError(f"{owner}: input must have shape (B, C={fields}, |G|, *spatial), got {tuple(x.shape)}")
 
 
-class GroupBatchNorm(_BatchNorm):
+class GroupBatchNorm(_ActivatedBatchNorm):
     """Batch normalisation of regular fields: mean and variance of a field are taken over the batch, the group and space.
 
-    Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all.
+    Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all. A ReLU that
+    follows costs nothing more when it is computed with it, and its result is not kept for the gradient (`ops.batch_norm`).
 
     Args:
         num_fields: number of regular fields, C; the other arguments are those of `nn.BatchNorm2d`.
+        activation: None or "relu", of the result.
 
     Input and output: (B, C, |G|, *spatial)
-    Raises ValueError for inputs of another shape.
+    Raises ValueError for inputs of another shape and for an unknown activation.
 
     S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
 
@@ -41,12 +43,14 @@ class GroupBatchNorm(_BatchNorm):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        activation: str | None = None,
     ) -> None:
         positive("GroupBatchNorm", num_fields=num_fields)
-        super().__init__(num_fields, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        super().__init__(num_fields, eps, momentum, affine, track_running_stats, device, dtype, activation)
 
-    def _check_input_dim(self, input: Tensor) -> None:
+    def forward(self, input: Tensor) -> Tensor:
         _check_field("GroupBatchNorm", input, self.num_features)
+        return self.normalise(input, 1)
 
 
 class FieldGroupNorm(nn.GroupNorm):

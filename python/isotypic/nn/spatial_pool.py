@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_strides, per_axis, preserves_axes, resolve_group
+from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis, preserves_axes, resolve_group
+from isotypic.ops._equivariance import Grid, check_equivariance
 
 
 class _SpatialPool(nn.Module):
@@ -21,6 +22,8 @@ class _SpatialPool(nn.Module):
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     window: tuple[int, ...]
+    padding_mode: str = "zeros"
+    group: str
     strict: bool
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -29,12 +32,20 @@ class _SpatialPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         owner = type(self).__name__
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{owner}: input must be a torch.Tensor, got {type(x).__name__}")
         if x.dim() not in (self.dim + 2, self.dim + 3):
             raise ValueError(
                 f"{owner}: input must have shape (B, C, |G|, *spatial) or (B, C, *spatial) with {self.dim} spatial axes, "
                 f"got {tuple(x.shape)}"
             )
-        check_strides(owner, x.shape[-self.dim :], self.window, self.stride, self.padding, self.strict)
+        size = tuple(x.shape[-self.dim :])
+        if not torch.compiler.is_compiling():
+            if any(n + 2 * p < w for n, p, w in zip(size, self.padding, self.window, strict=True)):
+                raise ValueError(f"{owner}: window {self.window} is larger than the input {size} with padding {self.padding}")
+            if self.padding_mode != "zeros":
+                check_wrapped(owner, self.padding_mode, [(p, p) for p in self.padding], size)
+            check_equivariance(owner, Grid(self.group, self.window, self.stride, self.padding, (1,) * self.dim), size, self.strict)
         pooled = self._pool(x.flatten(1, -self.dim - 1))
         return pooled.reshape(*x.shape[: -self.dim], *pooled.shape[2:])
 
@@ -93,8 +104,9 @@ class _BlurPool(_SpatialPool):
         super().__init__()
         owner = type(self).__name__
         resolved = resolve_group(owner, group, self.dim)
-        if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        if isinstance(kernel_size, bool) or not isinstance(kernel_size, (int, np.integer)) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"{owner}: kernel_size must be an odd integer, got {kernel_size!r}")
+        kernel_size = int(kernel_size)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"{owner}: padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
         check_reflect(owner, resolved, padding_mode)
@@ -196,6 +208,8 @@ class _WindowPool(_SpatialPool):
         self.window = per_axis(owner, "kernel_size", kernel_size, self.dim, 1)
         self.stride = self.window if stride is None else per_axis(owner, "stride", stride, self.dim, 1)
         self.padding = per_axis(owner, "padding", padding, self.dim, 0)
+        if any(2 * p > w for p, w in zip(self.padding, self.window, strict=True)):
+            raise ValueError(f"{owner}: padding must be at most half of kernel_size {self.window}, got {self.padding}")
         self.strict = strict
         check_exchanged(owner, resolved, kernel_size=self.window, stride=self.stride, padding=self.padding)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from isotypic._register import needs_gradient, plain
 from isotypic.nn import _steerable_basis, bank
-from isotypic.nn._arguments import divisible, positive
+from isotypic.nn._arguments import check_dtype, divisible, positive
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, permute_bank, planar_group, to_lattice_fields
 from isotypic.ops.group_conv import convolution
@@ -62,8 +62,8 @@ class _SteerableConv2d(nn.Module):
         in_name = "in_fields" if regular else "in_channels"
         positive(owner, **{in_name: in_fields}, out_fields=out_fields, kernel_size=kernel_size, groups=groups)
         divisible(owner, groups, **{in_name: in_fields}, out_fields=out_fields)
-        for name, value in (("stride", stride), ("dilation", dilation)):
-            positive(owner, **{name: value})
+        positive(owner, stride=stride, dilation=dilation)
+        check_dtype(owner, dtype)
         self.group, self.order = planar.name, planar.order
         self.in_fields, self.out_fields, self.kernel_size, self.groups = in_fields, out_fields, kernel_size, groups
 
@@ -155,6 +155,8 @@ class _SteerableConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         regular = self.field == "regular"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{type(self).__name__}: input must be a torch.Tensor, got {type(x).__name__}")
         if x.dim() != 4 + regular or x.shape[1] != self.in_fields or (regular and x.shape[2] != self.order):
             expected = f"C={self.in_fields}, |G|={self.order}" if regular else f"C={self.in_fields}"
             raise ValueError(f"{type(self).__name__}: input must have shape (B, {expected}, H, W), got {tuple(x.shape)}")

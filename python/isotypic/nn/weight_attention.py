@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn._arguments import positive, same_dtype
+from isotypic.nn.weight_linear import _WeightSpaceModule, check_spec
 from isotypic.nn.weight_space import WeightSpace, entry_mask
 from isotypic.nn.weight_spec import WeightSpec
 
@@ -54,16 +54,18 @@ class WeightSpaceAttention(_WeightSpaceModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_spec("WeightSpaceAttention", spec)
         positive("WeightSpaceAttention", channels=channels, num_heads=num_heads)
         if channels % num_heads:
             raise ValueError(f"WeightSpaceAttention: channels={channels} must be divisible by num_heads={num_heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"WeightSpaceAttention: dropout must be in [0, 1), got {dropout}")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"WeightSpaceAttention: dropout must be in [0, 1), got {dropout!r}")
         self.spec, self.in_channels, self.num_heads, self.dropout = spec, channels, num_heads, dropout
         self.qkv = nn.Linear(channels, 3 * channels, device=device, dtype=dtype)
 
     def compute(self, ws: WeightSpace) -> Tensor:
         heads, size = self.num_heads, self.in_channels // self.num_heads
+        same_dtype("WeightSpaceAttention", "input", ws.flat, self.qkv.weight)
         flat = self.qkv(ws.flat)
         counts = None
         if ws.sizes is not None:
@@ -94,7 +96,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
             if counts is not None:
                 present = torch.cat(
                     [
-                        counts.new_ones(len(ws), 1, dtype=torch.bool)
+                        counts.new_ones(ws.flat.shape[0], 1, dtype=torch.bool)
                         if other is None
                         else torch.arange(length, device=flat.device) < counts[:, other, None]
                         for other, length in zip(alive, lengths, strict=True)

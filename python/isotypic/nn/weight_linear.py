@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isotypic import ops
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import positive, same_dtype
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
 from isotypic.ops import WeightLayout, weight_layout
@@ -23,11 +24,18 @@ def as_weight_space(owner: str, ws: WeightSpace | Tensor, spec: WeightSpec, chan
                 "pass a WeightSpace for other hidden widths"
             )
         return WeightSpace(ws, spec)
+    if not isinstance(ws, WeightSpace):
+        raise TypeError(f"{owner}: input must be a WeightSpace or a torch.Tensor, got {type(ws).__name__}")
     if not spec.matches(ws.spec):
         raise ValueError(f"{owner}: networks may differ in their hidden widths alone; the layer is for {spec}, the input is {ws.spec}")
     if ws.channels != channels:
         raise ValueError(f"{owner}: input must have {channels} channels, got {ws.channels}")
     return ws
+
+
+def check_spec(owner: str, spec: Any) -> None:
+    if not isinstance(spec, WeightSpec):
+        raise TypeError(f"{owner}: spec must be a WeightSpec, got {type(spec).__name__}")
 
 
 class _WeightSpaceModule(nn.Module):
@@ -70,6 +78,7 @@ class _WeightLinear(_WeightSpaceModule):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
+        check_spec(owner, spec)
         positive(owner, in_channels=in_channels, out_channels=out_channels)
         _check_pool(owner, pool)
         _check_rank(owner, rank, spec, pool)
@@ -232,11 +241,14 @@ class DWSInvariant(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_spec("DWSInvariant", spec)
         positive("DWSInvariant", in_channels=in_channels, out_features=out_features)
         _check_pool("DWSInvariant", pool)
         if symmetry not in ("hidden", "all"):
             raise ValueError(f"DWSInvariant: symmetry must be 'hidden' or 'all', got {symmetry!r}")
         _check_rank("DWSInvariant", rank, spec, pool)
+        if rank and symmetry == "all":
+            raise ValueError(f"DWSInvariant: rank must be 0 with symmetry 'all', got {rank}")
         self.spec, self.in_channels, self.out_features = spec, in_channels, out_features
         self.pool, self.symmetry, self.rank = pool, symmetry, rank
         slots = weight_layout(spec.widths, symmetry, rank).global_slots
@@ -261,6 +273,7 @@ class DWSInvariant(nn.Module):
 
     def forward(self, ws: WeightSpace | Tensor) -> Tensor:
         space = as_weight_space("DWSInvariant", ws, self.spec, self.in_channels)
+        same_dtype("DWSInvariant", "input", space.flat, self.weight)
         pooled = ops.weight_pool(
             space.flat, widths=space.spec.widths, symmetry=self.symmetry, pool=self.pool, basis=self.project, sizes=space.sizes
         )
@@ -282,6 +295,8 @@ def _check_pool(owner: str, pool: str) -> None:
 
 
 def _check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
+        raise ValueError(f"{owner}: rank must be an integer, got {rank!r}")
     if rank and (pool == "max" or spec.depth < 2 or not 0 < rank <= spec.in_features):
         raise ValueError(
             f"{owner}: rank must be 0, or at most d_0={spec.in_features} with at least one hidden layer and pool 'mean' or 'sum', "

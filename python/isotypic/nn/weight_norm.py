@@ -7,9 +7,9 @@ from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import check_tensor, positive
+from isotypic.nn._batch_norm import _ActivatedBatchNorm
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
 
@@ -29,6 +29,8 @@ class WeightSpacePointwise(nn.Module):
 
     def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        if not callable(module):
+            raise TypeError(f"WeightSpacePointwise: module must be a module or a function, got {type(module).__name__}")
         self.module = module
 
     @overload
@@ -38,19 +40,23 @@ class WeightSpacePointwise(nn.Module):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        if not isinstance(ws, WeightSpace):
+            check_tensor("WeightSpacePointwise", "input", ws)
         return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module)
 
 
-class WeightSpaceBatchNorm(_BatchNorm):
+class WeightSpaceBatchNorm(_ActivatedBatchNorm):
     """Batch normalisation of each channel over all entries of all networks: `nn.BatchNorm1d` on (B P, C), with its state-dict names.
 
-    Where hidden widths differ, entries outside of a network do not count.
+    Where hidden widths differ, entries outside of a network do not count. A ReLU that follows costs nothing more when it is computed with
+    it, and its result is not kept for the gradient (`ops.batch_norm`).
 
     Args:
         num_channels: C; the other arguments are those of `nn.BatchNorm1d`.
+        activation: None or "relu", of the result.
 
     Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind.
-    Raises ValueError for a wrong number of channels.
+    Raises ValueError for a wrong number of channels and for an unknown activation.
 
     S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
 
@@ -67,12 +73,10 @@ class WeightSpaceBatchNorm(_BatchNorm):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        activation: str | None = None,
     ) -> None:
         positive("WeightSpaceBatchNorm", num_channels=num_channels)
-        super().__init__(num_channels, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """The flat tensor has been checked."""
+        super().__init__(num_channels, eps, momentum, affine, track_running_stats, device, dtype, activation)
 
     @overload  # type: ignore[override]
     def forward(self, ws: WeightSpace) -> WeightSpace: ...
@@ -81,14 +85,16 @@ class WeightSpaceBatchNorm(_BatchNorm):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        if not isinstance(ws, WeightSpace):
+            check_tensor("WeightSpaceBatchNorm", "input", ws)
         flat = ws if isinstance(ws, Tensor) else ws.flat
         if flat.dim() != 3 or flat.shape[2] != self.num_features:
             raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
         if isinstance(ws, Tensor):
-            return super().forward(flat.flatten(0, 1)).view_as(flat)
+            return self.normalise(flat, -1)
         mask = ws.mask
         if mask is None or not (self.training or self.running_mean is None):
-            return ws.with_flat(super().forward(flat.flatten(0, 1)).view_as(flat))
+            return ws.with_flat(self.normalise(flat, -1))
         return ws.with_flat(self._masked(flat, mask.unsqueeze(-1)))
 
     def _masked(self, flat: Tensor, mask: Tensor) -> Tensor:
@@ -98,14 +104,14 @@ class WeightSpaceBatchNorm(_BatchNorm):
         mean = values.masked_fill(~mask, 0.0).sum((0, 1)) / count
         centred = (values - mean).masked_fill(~mask, 0.0)
         var = centred.square().sum((0, 1)) / count
-        if self.training and self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+        momentum = self.count_batch()
+        if self.training and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                momentum = 1 / self.num_batches_tracked.to(values.dtype) if self.momentum is None else self.momentum
-                for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1).clamp(min=1)))):
-                    running.add_(((new - running) * momentum).to(running.dtype))
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_((var * (count / (count - 1).clamp(min=1))).to(self.running_var.dtype), momentum)
         normal = centred * (var + self.eps).rsqrt()
-        return (normal if self.weight is None else torch.addcmul(self.bias, normal, self.weight)).to(flat.dtype)
+        normal = (normal if self.weight is None else torch.addcmul(self.bias, normal, self.weight)).to(flat.dtype)
+        return normal.relu() if self.activation == "relu" else normal
 
 
 class WeightSpaceBlockNorm(nn.Module):
@@ -141,6 +147,8 @@ class WeightSpaceBlockNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(spec, WeightSpec):
+            raise TypeError(f"WeightSpaceBlockNorm: spec must be a WeightSpec, got {type(spec).__name__}")
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
         self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
         shape = (2 * spec.depth, num_channels)
@@ -157,7 +165,10 @@ class WeightSpaceBlockNorm(nn.Module):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+        if not isinstance(ws, WeightSpace):
+            check_tensor("WeightSpaceBlockNorm", "input", ws)
         space = WeightSpace(ws, self.spec) if isinstance(ws, Tensor) else ws
+        check_tensor("WeightSpaceBlockNorm", "input", space.flat, floating=True)
         if space.channels != self.num_channels or space.spec.depth != self.spec.depth:
             raise ValueError(
                 f"WeightSpaceBlockNorm: input must have {self.num_channels} channels for networks of {self.spec.depth} layers, "
@@ -165,6 +176,8 @@ class WeightSpaceBlockNorm(nn.Module):
             )
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
         flat = space.flat
+        if self.training and not len(flat):
+            raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
         if self.training:
             mean, var, count = self._statistics(_at_least_float32(flat), space.mask, lengths)
             with torch.no_grad():

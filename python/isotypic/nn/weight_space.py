@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isotypic._register import register_container
+from isotypic._register import plain, register_container
+from isotypic.nn._arguments import check_tensor
 from isotypic.nn._state_dict import read_state_dicts, write_state_dict
 from isotypic.nn.weight_spec import WeightSpec
 
@@ -27,7 +28,8 @@ class WeightSpace:
     Nothing is copied: `weights[i]` (B, d_i, d_{i-1}, C) and `biases[i]` (B, d_i, C) are views of `flat`. The layers of `isotypic.nn` for
     weight spaces map one to another; functions that act on each entry apply to `flat`, or through `map`.
 
-    Raises ValueError for a shape that is not that of the spec.
+    Raises TypeError for arguments of other types; ValueError for a shape that is not that of the spec, and for sizes that are not from 1 to
+    the widths of the spec, or differ from them at the input or the output (on a GPU the values are not checked).
 
     >>> ws = WeightSpace(torch.randn(64, 1185, 1), WeightSpec([2, 32, 32, 1]))
     >>> ws.weights[1].shape, ws.biases[2].shape
@@ -35,13 +37,20 @@ class WeightSpace:
     """
 
     def __init__(self, flat: Tensor, spec: WeightSpec, sizes: Tensor | None = None) -> None:
+        check_tensor("WeightSpace", "flat", flat)
+        if not isinstance(spec, WeightSpec):
+            raise TypeError(f"WeightSpace: spec must be a WeightSpec, got {type(spec).__name__}")
         if flat.dim() != 3 or flat.shape[1] != spec.numel:
             raise ValueError(f"WeightSpace: flat must have shape (B, P={spec.numel}, C) for {spec}, got {tuple(flat.shape)}")
+        if sizes is not None:
+            check_tensor("WeightSpace", "sizes", sizes)
         if sizes is not None and (tuple(sizes.shape) != (flat.shape[0], spec.depth + 1) or sizes.dtype != torch.int64):
             raise ValueError(
                 f"WeightSpace: sizes must have shape (B={flat.shape[0]}, M + 1 = {spec.depth + 1}) and dtype torch.int64, "
                 f"got {tuple(sizes.shape)}, {sizes.dtype}"
             )
+        if sizes is not None and not sizes.is_cuda and not torch.compiler.is_compiling() and plain(sizes) and not sizes.is_meta:
+            _check_sizes(sizes, spec)
         self.flat, self.spec, self.sizes = flat, spec, sizes
 
     @property
@@ -91,6 +100,14 @@ class WeightSpace:
         """
         if not batches:
             raise ValueError("WeightSpace.cat: needs at least one batch")
+        for index, batch in enumerate(batches):
+            if not isinstance(batch, WeightSpace):
+                raise TypeError(f"WeightSpace.cat: batch {index} must be a WeightSpace, got {type(batch).__name__}")
+            if (batch.flat.dtype, batch.flat.device) != (batches[0].flat.dtype, batches[0].flat.device):
+                raise ValueError(
+                    f"WeightSpace.cat: batches must have one dtype and device, got {batches[0].flat.dtype} on {batches[0].flat.device} "
+                    f"in batch 0, {batch.flat.dtype} on {batch.flat.device} in batch {index}"
+                )
         first = batches[0].spec
         if len({batch.channels for batch in batches}) > 1:
             raise ValueError(f"WeightSpace.cat: channels must agree, got {[batch.channels for batch in batches]}")
@@ -116,8 +133,21 @@ class WeightSpace:
         """
         if not weights or len(weights) != len(biases):
             raise ValueError(f"WeightSpace.from_tensors: weights and biases must be as many, got {len(weights)} and {len(biases)}")
+        for name, given in (("weights", weights), ("biases", biases)):
+            for index, value in enumerate(given):
+                if name == "weights" or value is not None:
+                    check_tensor("WeightSpace.from_tensors", f"{name}[{index}]", value)
+                if value is not None and value.dtype != weights[0].dtype:
+                    raise TypeError(
+                        f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, "
+                        f"got {value.dtype}"
+                    )
         weights = [weight.unsqueeze(-1) if weight.dim() == 3 else weight for weight in weights]
-        widths = [weights[0].shape[2] if weights[0].dim() == 4 else 0, *(weight.shape[1] for weight in weights)]
+        if weights[0].dim() != 4:
+            raise ValueError(
+                f"WeightSpace.from_tensors: weights[0] must have shape (B, d_1, d_0) or (B, d_1, d_0, C), got {tuple(weights[0].shape)}"
+            )
+        widths = [weights[0].shape[2], *(weight.shape[1] if weight.dim() > 1 else 0 for weight in weights)]
         batch, channels = weights[0].shape[0], weights[0].shape[-1]
         parts = []
         for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -171,7 +201,10 @@ class WeightSpace:
 
     def with_flat(self, flat: Tensor) -> WeightSpace:
         """Other values for the same networks; the number of channels may change."""
-        return WeightSpace(flat, self.spec, self.sizes)
+        if not isinstance(flat, Tensor) or flat.dim() != 3 or flat.shape[1] != self.spec.numel or flat.shape[0] != self.flat.shape[0]:
+            got = tuple(flat.shape) if isinstance(flat, Tensor) else type(flat).__name__
+            raise ValueError(f"WeightSpace: flat must have shape (B={len(self)}, P={self.spec.numel}, C) for {self.spec}, got {got}")
+        return _unflatten([flat] if self.sizes is None else [flat, self.sizes], self.spec)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WeightSpace:
         """The function of `flat`, which has to act on each entry alone."""
@@ -190,7 +223,8 @@ class WeightSpace:
         Args:
             permutations: for each of the M - 1 hidden layers an integer tensor (d_l), or (B, d_l) with one for each network.
 
-        Raises ValueError for permutations of another shape, and where hidden widths differ between the networks.
+        Raises TypeError for permutations that are no integer tensors; ValueError for those of another shape or with other values, and where
+        hidden widths differ between the networks.
 
         >>> ws = WeightSpace(torch.randn(2, 17, 1), WeightSpec([2, 4, 1]))
         >>> swapped = ws.permute([torch.tensor([1, 0, 2, 3])])
@@ -205,12 +239,19 @@ class WeightSpace:
         device = self.flat.device
         orders = [torch.arange(spec.in_features, device=device).expand(batch, -1)]
         for layer, (permutation, width) in enumerate(zip(permutations, spec.hidden, strict=True)):
+            check_tensor("WeightSpace.permute", f"permutation {layer}", permutation)
+            if permutation.dtype not in (torch.int64, torch.int32):
+                raise TypeError(f"WeightSpace.permute: permutation {layer} must have an integer dtype, got {permutation.dtype}")
             if tuple(permutation.shape) not in ((width,), (batch, width)):
                 raise ValueError(
                     f"WeightSpace.permute: permutation {layer} must have shape (d={width},) or (B={batch}, d={width}), "
                     f"got {tuple(permutation.shape)}"
                 )
-            orders.append(permutation.to(device).expand(batch, width))
+            if not torch.compiler.is_compiling() and plain(permutation) and not permutation.is_meta:
+                identity = torch.arange(width, device=permutation.device)
+                if not torch.equal(permutation.sort(-1).values, identity.to(permutation.dtype).expand_as(permutation)):
+                    raise ValueError(f"WeightSpace.permute: permutation {layer} must hold each of 0, ..., {width - 1} once")
+            orders.append(permutation.to(device, torch.int64).expand(batch, width))
         orders.append(torch.arange(spec.out_features, device=device).expand(batch, -1))
         parts = []
         for layer, (part, bias) in enumerate(zip(spec.weight_slices, spec.bias_slices, strict=True)):
@@ -231,6 +272,19 @@ def entry_mask(sizes: Tensor, spec: WeightSpec) -> Tensor:
     for columns, rows in itertools.pairwise(alive):
         parts += [(rows[:, :, None] & columns[:, None]).flatten(1), rows]
     return torch.cat(parts, 1)
+
+
+def _check_sizes(sizes: Tensor, spec: WeightSpec) -> None:
+    widths = torch.tensor(spec.widths)
+    least = torch.ones_like(widths)
+    least[0], least[-1] = widths[0], widths[-1]
+    wrong = ((sizes < least) | (sizes > widths)).nonzero()
+    if len(wrong):
+        network, label = wrong[0].tolist()
+        raise ValueError(
+            f"WeightSpace: sizes must be from {int(least[label])} to {spec.widths[label]} at label {label}, "
+            f"got {int(sizes[network, label])} for network {network}"
+        )
 
 
 def _pad(batch: WeightSpace, spec: WeightSpec) -> Tensor:

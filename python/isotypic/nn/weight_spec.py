@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
+from typing import Any
+
+import numpy as np
 
 
 class WeightSpec:
@@ -41,21 +44,25 @@ class WeightSpec:
         flattened: int | None = None,
         keys: Sequence[tuple[str, str | None]] | None = None,
     ) -> None:
+        if not _integers(widths) or len(widths) < 2:
+            raise ValueError(f"WeightSpec: widths must be two or more integers >= 1, got {widths!r}")
         self.widths = tuple(int(width) for width in widths)
-        if len(self.widths) < 2 or min(self.widths) < 1:
-            raise ValueError(f"WeightSpec: widths must be two or more numbers >= 1, got {list(widths)}")
+        if filters is not None and (not _is_list(filters) or len(filters) != self.depth or not all(map(_integers, filters))):
+            raise ValueError(f"WeightSpec: filters must be M={self.depth} shapes of integers >= 1, got {filters!r}")
         self.filters = tuple(tuple(int(size) for size in shape) for shape in filters) if filters is not None else ((),) * self.depth
-        if len(self.filters) != self.depth or any(size < 1 for shape in self.filters for size in shape):
-            raise ValueError(f"WeightSpec: filters must be M={self.depth} shapes of sizes >= 1, got {filters}")
         self.flattened = flattened
-        if flattened is not None and not (0 < flattened < self.depth and len(self.filters[flattened]) == 1):
+        if flattened is not None and not (_integers([flattened]) and 0 < flattened < self.depth and len(self.filters[flattened]) == 1):
             raise ValueError(
                 f"WeightSpec: flattened must be a layer 1 <= i < M={self.depth} with a filter of shape (positions,), got {flattened} "
                 f"with filters {self.filters}"
             )
-        self.keys = tuple(keys) if keys is not None else tuple((f"{2 * i}.weight", f"{2 * i}.bias") for i in range(self.depth))
-        if len(self.keys) != self.depth:
-            raise ValueError(f"WeightSpec: keys must be M={self.depth} pairs of names, got {len(self.keys)}")
+        if keys is None:
+            keys = [(f"{2 * i}.weight", f"{2 * i}.bias") for i in range(self.depth)]
+        names = [name for pair in keys if _is_list(pair) for name in pair if name is not None] if _is_list(keys) else []
+        pairs = _is_list(keys) and all(_is_list(pair) and len(pair) == 2 and pair[0] is not None for pair in keys)
+        if not pairs or len(keys) != self.depth or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"WeightSpec: keys must be M={self.depth} pairs of names, all different, got {keys!r}")
+        self.keys = tuple((weight, bias) for weight, bias in keys)
         self.taps = tuple(prod(shape) for shape in self.filters)
         start, weights, biases = 0, [], []
         for columns, rows in itertools.pairwise(self.widths):
@@ -120,3 +127,12 @@ class WeightSpec:
         filters = f", filters={list(self.filters)}" if any(self.filters) else ""
         flattened = f", flattened={self.flattened}" if self.flattened is not None else ""
         return f"WeightSpec({list(self.widths)}{filters}{flattened})"
+
+
+def _is_list(value: Any) -> bool:
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, dict))
+
+
+def _integers(values: Any) -> bool:
+    """Whether these are integers of at least 1."""
+    return _is_list(values) and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in values)

@@ -1,6 +1,7 @@
 """Functions on fields, on weights of networks and on binary forms. Each has its module, with the plain-torch references in
 ``isotypic.ops.reference*``."""
 
+from isotypic.ops.batch_norm import batch_norm
 from isotypic.ops.form_action import form_action
 from isotypic.ops.gram import gram_to_form, project_gram
 from isotypic.ops.group_conv import group_conv, group_conv_transpose, lift_conv
@@ -17,6 +18,7 @@ from isotypic.ops.weight_pool import weight_pool
 __all__ = [
     "MaxDetGram",
     "WeightLayout",
+    "batch_norm",
     "form_action",
     "gram_to_form",
     "group_conv",

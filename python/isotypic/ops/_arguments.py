@@ -17,13 +17,10 @@ import torch
 from torch import Tensor
 
 from isotypic import groups as finite_groups
+from isotypic.ops._equivariance import Grid, check_equivariance
 
 NAMES = {"regular": "group_conv", "scalar": "lift_conv", "linear": "group_linear"}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-class EquivarianceWarning(UserWarning):
-    """The sizes of a call make the layer equivariant only approximately. Given once per configuration; ``strict=True`` raises instead."""
 
 
 class Settings(NamedTuple):
@@ -71,6 +68,14 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
     return tuple(int(e) if isinstance(e, np.integer) else e for e in entries)
 
 
+def check_integers(operator: str, **settings: Any) -> None:
+    """That none is a bool or a float, which a dictionary takes for the integer it is equal to: a repeated call would not see the difference."""
+    for name, value in settings.items():
+        entries = value if isinstance(value, (tuple, list)) else (value,)
+        if any(isinstance(entry, (bool, float)) for entry in entries):
+            raise ValueError(f"{operator}: {name} must be an integer, or one integer for each axis, got {value!r}")
+
+
 def _autocast_enabled(device: str) -> bool:
     """Whether autocast is on for a type of device; some types (meta) have none."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -87,6 +92,8 @@ def check_tensors(operator: str, tensors: dict[str, Any]) -> None:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{operator}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.is_nested:
+            raise TypeError(f"{operator}: {name} must be a dense (strided) tensor, got a nested one")
         if tensor.dtype not in DTYPES:
             supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             raise TypeError(f"{operator}: {name} must have a dtype of {supported}, got {str(tensor.dtype).removeprefix('torch.')}")
@@ -202,83 +209,8 @@ def check_bias(operator: str, bias: Tensor | None, out_fields: int) -> None:
         raise ValueError(f"{operator}: bias must have shape (C_out={out_fields},), got {tuple(bias.shape)}")
 
 
-_WARNED: set[tuple[Any, ...]] = set()
-
-
-def _caller() -> int:
-    """The stack level, seen from the function that calls this one, of the first frame outside the package and torch."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("isotypic", "torch"):
-        frame, level = frame.f_back, level + 1
-    return level
-
-
-def report(operator: str, configuration: tuple[Any, ...], message: str, strict: bool) -> None:
-    """Warn, once per configuration, or raise."""
-    if strict:
-        raise ValueError(f"{operator}: {message}")
-    if (operator, configuration) not in _WARNED:
-        warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=_caller())
-        _WARNED.add((operator, configuration))
-
-
-@lru_cache(maxsize=1024)
-def _off_centre(settings: Settings, size: tuple[int, ...], kernel: tuple[int, ...], output_padding: bool) -> str:
-    """Why the output grid is not centred on the input grid, and what would be; "" where it is."""
-    key, _, stride, padding, dilation, _ = settings
-    group = finite_groups.get(key)
-    left = np.array([(n + 2 * p - d * (k - 1) - 1) % s for n, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)])
-    if (np.abs(group.elements).sum(axis=2) == 1).all():
-        # Elements that permute the axes permute the sizes with them: only an axis that is reversed needs its centre.
-        off_centre = (group.elements < 0).any(axis=(0, 1)) & (left != 0)
-    else:
-        off_centre = (group.elements @ left != left).any() & (left != 0)
-    reach = np.diag([2 * p - d * (k - 1) for p, d, k in zip(padding, dilation, kernel, strict=True)])
-    if off_centre.any():
-        axis = int(np.argmax(off_centre))
-        smaller, larger = size[axis] - int(left[axis]), size[axis] - int(left[axis]) + stride[axis]
-        if output_padding:
-            reason, remedy = "output_padding moves the centre of the output", "output_padding=0 keeps it"
-        else:
-            reason = (
-                f"spatial axis {axis} of size {size[axis]} with kernel {kernel[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
-                f"dilation {dilation[axis]} has outputs that are not centred on the inputs"
-            )
-            remedy = f"sizes {smaller} and {larger} keep it" if smaller > 0 else f"size {larger} keeps it"
-    elif (group.elements @ reach != reach @ group.elements).any():
-        reason = f"padding {padding} with kernel {kernel} reaches unequally far on axes that {group.name} exchanges"
-        remedy = "equal 2 padding - dilation (kernel - 1) on these axes keeps it"
-    else:
-        return ""
-    return f"{reason}, which breaks exact equivariance; {remedy}"
-
-
-def check_equivariance(
-    operator: str, settings: Settings, size: tuple[int, ...], kernel: tuple[int, ...], output_padding: bool, strict: bool
-) -> None:
-    """That the output grid is centred on the input grid, on the axes that the group moves.
-
-    The centre of the outputs of a convolution lies (size + 2 padding - dilation (k - 1) - 1) mod stride halves of a position before that of
-    its inputs. In a transposed convolution ``size`` is that of the output, and the remainder is its output_padding.
-    """
-    reason = _off_centre(settings, size, kernel, output_padding)
-    if reason:
-        report(operator, (settings, size, kernel), reason, strict)
-
-
-def _same_padding(operator: str, kernel: tuple[int, ...], settings: Settings, strict: bool) -> list[int]:
-    """For padding="same": the extra zeros, in the order of ``F.pad``, at the end of each axis where an even kernel needs one more there."""
-    odd = [d * (k - 1) % 2 for d, k in zip(settings.dilation, kernel, strict=True)]
-    if not any(odd):
-        return []
-    if not torch.compiler.is_compiling():
-        report(
-            operator,
-            ("same", settings, kernel),
-            f'padding="same" with kernel {kernel} pads unequally, which breaks exact equivariance; odd kernels keep it',
-            strict,
-        )
-    return [extra for axis in reversed(odd) for extra in (0, axis)]
+def _grid(settings: Settings, kernel: tuple[int, ...], end: Sequence[int] = (), transposed: bool = False) -> Grid:
+    return Grid(settings.group, kernel, settings.stride, settings.padding, settings.dilation, tuple(end), transposed)
 
 
 def _normalise(
@@ -290,14 +222,13 @@ def _normalise(
     padding: Any,
     dilation: Any,
     groups: Any,
-    strict: bool | None,
-) -> tuple[Settings, list[int]]:
-    """Settings, and what ``F.pad`` must add to x first."""
+) -> tuple[Settings, tuple[int, ...]]:
+    """Settings, and the zeros to add behind the last position of each axis: padding="same" with an even kernel. () where there are none."""
     axes = len(kernel)
     stride = per_axis(operator, "stride", stride, axes, 1)
     dilation = per_axis(operator, "dilation", dilation, axes, 1)
     (groups,) = per_axis(operator, "groups", groups, 1, 1)
-    extra: list[int] = []
+    end: tuple[int, ...] = ()
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             raise ValueError(f'{operator}: padding must be "same", "valid", an integer >= 0 or {axes} of them, got {padding!r}')
@@ -306,11 +237,13 @@ def _normalise(
         else:
             if any(s != 1 for s in stride):
                 raise ValueError(f'{operator}: padding="same" needs stride 1, got stride {stride}')
-            padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
-            extra = _same_padding(operator, kernel, Settings(group, field, stride, padding, dilation, 1), bool(strict))
+            total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            padding = tuple(extent // 2 for extent in total)
+            if any(extent % 2 for extent in total):
+                end = tuple(extent % 2 for extent in total)
     else:
         padding = per_axis(operator, "padding", padding, axes, 0)
-    return Settings(group, field, stride, padding, dilation, groups), extra
+    return Settings(group, field, stride, padding, dilation, groups), end
 
 
 T = TypeVar("T")
@@ -331,13 +264,18 @@ def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | 
         found: T | None = _PREPARED.get(call)
         if found is not None:
             return found
-    except (AttributeError, TypeError):  # no tensor, an unhashable list, a symbolic size: the checks know what to say
+    except (AttributeError, TypeError, RuntimeError):  # no tensor, an unhashable list, a symbolic size, a nested tensor: the checks know what to say
         return prepare(x, weight, bias, *rest)
     prepared = prepare(x, weight, bias, *rest)
     if len(_PREPARED) >= _PREPARED_LIMIT:
         _PREPARED.clear()
     _PREPARED[call] = prepared
     return prepared
+
+
+def _pad_argument(end: tuple[int, ...]) -> list[int]:
+    """In the order of ``F.pad``, the last axis first."""
+    return [extent for axis in reversed(end) for extent in (0, axis)]
 
 
 def convolution(
@@ -360,21 +298,21 @@ def convolution(
     lead = 2 if field == "scalar" else 3
     if torch.compiler.is_compiling():
         key = group if isinstance(group, str) else group.key
-        return _normalise(operator, field, tuple(weight.shape[lead:]), key, stride, padding, dilation, groups, strict)
+        settings, end = _normalise(operator, field, tuple(weight.shape[lead:]), key, stride, padding, dilation, groups)
+        return settings, _pad_argument(end)
     check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
     resolved = resolve_group(operator, group)
     in_text = f"C_in={x.shape[1]}" if x.dim() > 1 and groups == 1 else "C_in/groups"
     check_weight(operator, resolved, field, weight.shape, "C_out", in_text)
-    settings, extra = _normalise(operator, field, tuple(weight.shape[lead:]), resolved.key, stride, padding, dilation, groups, strict)
+    settings, end = _normalise(operator, field, tuple(weight.shape[lead:]), resolved.key, stride, padding, dilation, groups)
     padded = list(x.shape)
-    if extra and len(padded) > resolved.dim:
-        for axis in range(resolved.dim):
-            padded[-1 - axis] += extra[2 * axis + 1]
+    if end and len(padded) == lead + resolved.dim:
+        padded[lead:] = [size + more for size, more in zip(padded[lead:], end, strict=True)]
     sizes = problem(operator, settings, padded, weight.shape)
     check_bias(operator, bias, weight.shape[0])
-    if not extra and strict is not None:
-        check_equivariance(operator, settings, sizes.in_size, sizes.kernel, False, strict)
-    return settings, extra
+    if strict is not None:
+        check_equivariance(operator, _grid(settings, sizes.kernel, end), tuple(x.shape[lead:]), strict)
+    return settings, _pad_argument(end)
 
 
 def transposed_convolution(
@@ -405,7 +343,7 @@ def transposed_convolution(
         if weight.shape[0] != x.shape[1]:
             raise ValueError(f"{operator}: weight must have C_in={x.shape[1]} as its first size, got shape {tuple(weight.shape)}")
     kernel, size = tuple(weight.shape[3:]), tuple(x.shape[3:])
-    settings, _ = _normalise(operator, "regular", kernel, key, stride, 0, dilation, groups, strict)
+    settings, _ = _normalise(operator, "regular", kernel, key, stride, 0, dilation, groups)
     settings = settings._replace(padding=per_axis(operator, "padding", padding, len(kernel), 0))
     output_padding = per_axis(operator, "output_padding", output_padding, len(kernel), 0)
     if any(o >= s for o, s in zip(output_padding, settings.stride, strict=True)):
@@ -421,7 +359,7 @@ def transposed_convolution(
         if any(n < 1 for n in out_size):
             raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
         problem(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
-        check_equivariance(operator, settings, out_size, kernel, any(output_padding), strict)
+        check_equivariance(operator, _grid(settings, kernel, transposed=True), out_size, strict)
     return settings, out_size
 
 

@@ -44,4 +44,5 @@ def clebsch_gordan(m: int, n: int, k: int) -> np.ndarray:
 
 def roots_of_binomials(degree: int) -> list[float]:
     """(degree+1): sqrt(C(degree, i)), the monomial coefficients of the forms that are orthonormal in the scaled basis."""
+    degree = len(range(degree))  # a number also where a compiler has a symbol for it
     return [comb(degree, i) ** 0.5 for i in range(degree + 1)]

@@ -1,12 +1,12 @@
-"""The registered operators on weights of MLPs, their launches and derivatives. ``csrc/ops/weight_linear.hpp`` has the formulas.
+"""The registered operators on weights of MLPs and their derivatives. ``csrc/ops/weight_linear.hpp`` has the formulas.
 
 S is pooling and S^T its adjoint, D the products of a layer's labels and of its global vector, A the channel matrices.
 
     weight_pool             (x, basis) -> S x
     weight_affine           (x, mix, terms, basis) -> A x + S^T terms
-    weight_linear           (x, weight, bias) -> A x + S^T (D S x + bias)
+    weight_linear           (x, weight, bias, project, expand) -> A x + S^T (D S x + bias), S with the basis project, S^T with expand
     weight_linear_transpose (y, weight) -> x, the adjoint of weight_linear in x
-    weight_linear_gradient  (x, y) -> (weight, bias), as one vector, its adjoint in both
+    weight_linear_gradient  (x, y) -> (weight, bias), rows of C_out numbers, its adjoint in both
     weight_mix_gradient     (x, y) -> mix, the adjoint of weight_affine in mix
     weight_basis_gradient   (x, terms) -> basis, the adjoint of weight_pool and of weight_affine in their basis
     weight_select           (values, x) -> values at the maxima of x
@@ -18,7 +18,7 @@ are divided so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from isotypic._extension import kernels
-from isotypic._register import Gradients, define
+from isotypic._register import Gradients
+from isotypic.ops._kernel_operator import Operator, kernel_operator
 from isotypic.ops.weight_layout import WeightLayout, weight_layout
 
-Operator = Callable[..., Tensor]
-_SETTINGS = "int[] widths, str symmetry, int rank, bool mean"
+_SETTINGS = "int[] widths, str symmetry, int rank"
 
 
 def plan_arguments(layout: WeightLayout) -> tuple[list[int], list[Any], list[Any], tuple[int, ...]]:
@@ -54,35 +54,34 @@ def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> Any:
 
 
 def _layout(settings: Sequence[Any]) -> WeightLayout:
-    widths, symmetry, rank, _ = settings
-    return weight_layout(tuple(widths), symmetry, rank)
+    return weight_layout(tuple(settings[0]), *settings[1:3])
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+def _operator(tensors: str, flags: str, **options: Any) -> Operator:
+    """An operator from its name and tensors; its settings are the plan's and ``flags``."""
+    count = tensors.count("Tensor")
 
-
-def _run(
-    kernel: str, settings: Sequence[Any], tensors: Sequence[Tensor | None], flags: tuple[bool, ...], out: Tensor, channels: tuple[int, int]
-) -> Tensor:
-    """Run a kernel on contiguous tensors and ``out``; ``channels`` are those in and out."""
-    plan = _plan(tuple(settings[0]), settings[1], settings[2])
-    extension = kernels(kernel)
-    arguments = [_contiguous(tensor) for tensor in tensors]
-    if not out.is_cuda:
-        getattr(extension, kernel)(plan, *arguments, *flags, out)
+    def run(name: str, shape: Sequence[int], *args: Any) -> Tensor:
+        given = [tensor if tensor is None else tensor.contiguous() for tensor in args[:count]]
+        first = next(tensor for tensor in given if tensor is not None)
+        widths, symmetry, rank, *called_with = args[count:]
+        plan, extension, out = _plan(tuple(widths), symmetry, rank), kernels(name), first.new_empty(shape)
+        if not out.is_cuda:
+            getattr(extension, name)(plan, *given, *called_with, out)
+            return out
+        if not extension.cuda_targets():
+            raise RuntimeError(
+                f"{name}: the tensors are on {out.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
+                "nvcc is found"
+            )
+        with torch.cuda.device(out.device):
+            sizes = first.shape[0], first.shape[2], out.shape[-1]
+            size = extension.weight_linear_workspace(plan, name, *sizes, str(out.dtype).removeprefix("torch."))
+            workspace = torch.empty(max(size, 256), dtype=torch.uint8, device=out.device)
+            getattr(extension, name)(plan, *given, *called_with, out, workspace)
         return out
-    if not extension.cuda_targets():
-        raise RuntimeError(
-            f"{kernel}: the tensors are on {out.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
-            "nvcc is found"
-        )
-    with torch.cuda.device(out.device):
-        batch = next(t.shape[0] for t in tensors if t is not None)
-        size = extension.weight_linear_workspace(plan, kernel, batch, *channels, str(out.dtype).removeprefix("torch."))
-        workspace = torch.empty(max(size, 256), dtype=torch.uint8, device=out.device)
-        getattr(extension, kernel)(plan, *arguments, *flags, out, workspace)
-    return out
+
+    return kernel_operator(f"{tensors}, {_SETTINGS}{flags}) -> Tensor", run=run, **options)
 
 
 def _rows_of_basis(layout: WeightLayout, like: Tensor) -> Tensor:
@@ -94,96 +93,40 @@ def _rows_of_basis(layout: WeightLayout, like: Tensor) -> Tensor:
     return torch.tensor(node * nodes.width + rest + total, dtype=like.dtype, device=like.device).unsqueeze(1)
 
 
-# Launches and shapes
+# The products of a layer's labels and of its global vector in torch: where the kernel of the whole layer does not serve.
 
 
-def _launch_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_pool(x, basis, sizes, *settings)
-    return _run("weight_pool", settings, (x, basis, sizes), (settings[3],), out, (x.shape[2], x.shape[2]))
+def _sections(layout: WeightLayout) -> Iterator[tuple[int, int, int, int]]:
+    """First row of the pooled tensor, neurons, slots and first matrix of each label, and of the global vector."""
+    yield from ((n.offset, n.width, n.slots, n.parameter) for n in layout.nodes)
+    yield layout.global_offset, 1, layout.global_slots, layout.global_parameter
 
 
-def _fake_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return x.new_empty(x.shape[0], _layout(settings).rows, x.shape[2])
+def _neurons(pooled: Tensor, offset: int, width: int, slots: int) -> Tensor:
+    """(B width, slots C). One product of two matrices: of three axes, torch takes another way when a gradient is wanted, with other
+    rounding errors."""
+    return pooled[:, offset : offset + width * slots].unflatten(1, (width, slots)).flatten(2).flatten(0, 1)
 
 
-def _launch_affine(
-    x: Tensor | None, mix: Tensor | None, terms: Tensor | None, basis: Tensor | None, sizes: Tensor | None, *settings: Any
-) -> Tensor:
-    out = _fake_affine(x, mix, terms, basis, sizes, *settings)
-    channels = (x if x is not None else out).shape[2], out.shape[2]
-    return _run("weight_affine", settings, (x, mix, terms, basis, sizes), (settings[3],), out, channels)
+def terms_of(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLayout, transposed: bool = False) -> Tensor:
+    """(B, N, C_out) of pooled (B, N, C), D S x + bias; or, transposed, (B, N, C) of (B, N, C_out)."""
+    parts = []
+    for offset, width, slots, parameter in _sections(layout):
+        matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2).flatten(2).flatten(0, 1)
+        out = _neurons(pooled, offset, width, slots) @ (matrix.mT if transposed else matrix)
+        parts.append(out.view(pooled.shape[0], width * slots, weight.shape[1 if transposed else 2]))
+    if bias is not None:
+        parts[-1] = parts[-1] + bias
+    return torch.cat(parts, 1)
 
 
-def _fake_affine(
-    x: Tensor | None, mix: Tensor | None, terms: Tensor | None, basis: Tensor | None, sizes: Tensor | None, *settings: Any
-) -> Tensor:
-    if terms is not None:
-        return terms.new_empty(terms.shape[0], _layout(settings).entries, terms.shape[2])
-    assert x is not None and mix is not None
-    return x.new_empty(x.shape[0], x.shape[1], mix.shape[2])
-
-
-def _launch_linear(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_linear(x, weight, bias, sizes, *settings)
-    return _run("weight_linear", settings, (x, weight, bias, sizes), (settings[3],), out, (x.shape[2], weight.shape[2]))
-
-
-def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return x.new_empty(x.shape[0], x.shape[1], weight.shape[2])
-
-
-def _launch_transpose(y: Tensor, weight: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_transpose(y, weight, sizes, *settings)
-    return _run("weight_linear_transpose", settings, (y, weight, sizes), (settings[3],), out, (y.shape[2], weight.shape[1]))
-
-
-def _fake_transpose(y: Tensor, weight: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return y.new_empty(y.shape[0], y.shape[1], weight.shape[1])
-
-
-def _launch_gradient(x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_gradient(x, y, sizes, *settings)
-    return _run("weight_linear_gradient", settings, (x, y, sizes), (settings[3],), out, (x.shape[2], y.shape[2]))
-
-
-def _fake_gradient(x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    layout = _layout(settings)
-    return x.new_empty((layout.linear * x.shape[2] + layout.affine) * y.shape[2])
-
-
-def _launch_mix_gradient(x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_mix_gradient(x, y, sizes, *settings)
-    return _run("weight_mix_gradient", settings, (x, y, sizes), (), out, (x.shape[2], y.shape[2]))
-
-
-def _fake_mix_gradient(x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return x.new_empty(_layout(settings).mixed, x.shape[2], y.shape[2])
-
-
-def _launch_basis_gradient(x: Tensor, terms: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_basis_gradient(x, terms, sizes, *settings)
-    return _run("weight_basis_gradient", settings, (x, terms, sizes), (settings[3],), out, (x.shape[2], x.shape[2]))
-
-
-def _fake_basis_gradient(x: Tensor, terms: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return x.new_empty(settings[2], settings[0][0])
-
-
-def _launch_select(values: Tensor, x: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    out = _fake_select(values, x, sizes, *settings)
-    return _run("weight_select", settings, (values, x, sizes), (), out, (x.shape[2], x.shape[2]))
-
-
-def _fake_select(values: Tensor, x: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return x.new_empty(x.shape[0], _layout(settings).rows, x.shape[2])
-
-
-def _launch_scatter(pooled: Tensor, x: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return _run("weight_scatter", settings, (pooled, x, sizes), (), x.new_empty(x.shape), (x.shape[2], x.shape[2]))
-
-
-def _fake_scatter(pooled: Tensor, x: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor:
-    return x.new_empty(x.shape)
+def _matrices(pooled: Tensor, summed: Tensor, layout: WeightLayout) -> list[Tensor]:
+    """The gradients of the matrices of D: pooled (B, N, C) times what is summed of the gradient (B, N, C_out)."""
+    parts = []
+    for offset, width, slots, _ in _sections(layout):
+        matrix = _neurons(pooled, offset, width, slots).mT @ _neurons(summed, offset, width, slots)
+        parts.append(matrix.view(slots, pooled.shape[2], slots, summed.shape[2]).transpose(1, 2).flatten(0, 1))
+    return parts
 
 
 # Derivatives
@@ -208,52 +151,91 @@ def _backward_affine(
 ) -> Gradients:
     return (
         affine(grad, mix.mT, None, None, sizes, *settings) if needs[0] and mix is not None else None,
-        mix_gradient(x, grad, sizes, *settings) if needs[1] else None,
+        mix_gradient(x, grad, sizes, *settings[:3]) if needs[1] else None,
         pool(grad, basis, sizes, *settings) if needs[2] else None,
         basis_gradient(grad, terms, sizes, *settings) if needs[3] and terms is not None else None,
     )
 
 
-def _split(gradient: Tensor, in_channels: int, out_channels: int, layout: WeightLayout) -> tuple[Tensor, Tensor]:
-    """weight and bias of one vector."""
-    size = layout.linear * in_channels * out_channels
-    return gradient[:size].view(layout.linear, in_channels, out_channels), gradient[size:].view(layout.affine, out_channels)
+def _split(gradient: Tensor, layout: WeightLayout) -> tuple[Tensor, Tensor]:
+    """weight and bias of (K C + slots of g, C_out)."""
+    weight, bias = gradient.split([len(gradient) - layout.affine, layout.affine])
+    return weight.reshape(layout.linear, -1, gradient.shape[1]), bias
 
 
 def _backward_linear(
-    needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Tensor | None, *settings: Any
+    needs: Sequence[bool],
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    project: Tensor | None,
+    expand: Tensor | None,
+    sizes: Tensor | None,
+    *settings: Any,
 ) -> Gradients:
+    layout = _layout(settings)
+    if project is not None:
+        return _backward_low_rank(needs, grad, x, weight, bias, project, expand, sizes, *settings)
     weight_grad = bias_grad = None
     if needs[1]:
-        weight_grad, bias_grad = _split(gradient(x, grad, sizes, *settings), x.shape[2], grad.shape[2], _layout(settings))
+        weight_grad, bias_grad = _split(gradient(x, grad, sizes, *settings), layout)
     elif needs[2]:
-        bias_grad = pool(grad, None, sizes, *settings[:3], False)[:, _layout(settings).global_offset :].sum(0)
+        bias_grad = pool(grad, None, sizes, *settings[:3], False)[:, layout.global_offset :].sum(0)
+    return transpose(grad, weight, sizes, *settings) if needs[0] else None, weight_grad, bias_grad if needs[2] else None
+
+
+def _backward_low_rank(
+    needs: Sequence[bool],
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    project: Tensor,
+    expand: Tensor | None,
+    sizes: Tensor | None,
+    *settings: Any,
+) -> Gradients:
+    """Each of x and the gradient is pooled once, and both parts of the gradient of x are written at once."""
+    layout, sums = _layout(settings), (*settings[:3], False)
+    summed = pool(grad, expand, sizes, *sums)
+    back = terms_of(summed, weight, None, layout, True) if needs[0] or needs[3] else None
+    pooled = pool(x, project, sizes, *settings) if needs[1] or needs[4] else None
+    x_grad = weight_grad = expand_grad = None
+    if needs[0]:
+        x_grad = affine(grad, weight[: layout.mixed].mT, back, project, sizes, *settings)
+    if pooled is not None and needs[1]:
+        weight_grad = torch.cat([mix_gradient(x, grad, sizes, *settings[:3]), *_matrices(pooled, summed, layout)])
+    if pooled is not None and needs[4]:
+        expand_grad = basis_gradient(grad, terms_of(pooled, weight, bias, layout), sizes, *sums)
     return (
-        transpose(grad, weight, sizes, *settings) if needs[0] else None,
+        x_grad,
         weight_grad,
-        bias_grad if bias is not None and needs[2] else None,
+        summed[:, layout.global_offset :].sum(0) if needs[2] else None,
+        basis_gradient(x, back, sizes, *settings) if needs[3] else None,
+        expand_grad,
     )
 
 
 def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, sizes: Tensor | None, *settings: Any) -> Gradients:
     return (
-        linear(grad, weight, None, sizes, *settings) if needs[0] else None,
-        _split(gradient(grad, y, sizes, *settings), grad.shape[2], y.shape[2], _layout(settings))[0] if needs[1] else None,
+        linear(grad, weight, None, None, None, sizes, *settings) if needs[0] else None,
+        _split(gradient(grad, y, sizes, *settings), _layout(settings))[0] if needs[1] else None,
     )
 
 
 def _backward_gradient(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Gradients:
-    weight, bias = _split(grad, x.shape[2], y.shape[2], _layout(settings))
+    weight, bias = _split(grad, _layout(settings))
     return (
         transpose(y, weight, sizes, *settings) if needs[0] else None,
-        linear(x, weight, bias, sizes, *settings) if needs[1] else None,
+        linear(x, weight, bias, None, None, sizes, *settings) if needs[1] else None,
     )
 
 
 def _backward_mix_gradient(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Gradients:
     return (
-        affine(y, grad.mT, None, None, sizes, *settings) if needs[0] else None,
-        affine(x, grad, None, None, sizes, *settings) if needs[1] else None,
+        affine(y, grad.mT, None, None, sizes, *settings, False) if needs[0] else None,
+        affine(x, grad, None, None, sizes, *settings, False) if needs[1] else None,
     )
 
 
@@ -275,7 +257,7 @@ def _backward_scatter(needs: Sequence[bool], grad: Tensor, pooled: Tensor, x: Te
     return (select(grad, x, sizes, *settings) if needs[0] else None,)
 
 
-def _total(terms: Sequence[Tensor | None]) -> Tensor | None:
+def _total(*terms: Tensor | None) -> Tensor | None:
     given = [term for term in terms if term is not None]
     return sum(given[1:], given[0]) if given else None
 
@@ -283,7 +265,7 @@ def _total(terms: Sequence[Tensor | None]) -> Tensor | None:
 def _jvp_pool(tangents: Gradients, x: Tensor, basis: Tensor | None, sizes: Tensor | None, *settings: Any) -> Tensor | None:
     by_x = None if tangents[0] is None else pool(tangents[0], basis, sizes, *settings)
     by_basis = None if tangents[1] is None else _rows_of_basis(_layout(settings), x) * pool(x, tangents[1], sizes, *settings)
-    return _total((by_x, by_basis))
+    return _total(by_x, by_basis)
 
 
 def _jvp_affine(
@@ -299,39 +281,49 @@ def _jvp_affine(
     if tangents[3] is not None and terms is not None:
         by_basis = affine(None, None, _rows_of_basis(_layout(settings), terms) * terms, tangents[3], sizes, *settings)
     return _total(
-        (
-            None if tangents[0] is None else affine(tangents[0], mix, None, None, sizes, *settings),
-            None if tangents[1] is None else affine(x, tangents[1], None, None, sizes, *settings),
-            None if tangents[2] is None else affine(None, None, tangents[2], basis, sizes, *settings),
-            by_basis,
-        )
+        None if tangents[0] is None else affine(tangents[0], mix, None, None, sizes, *settings),
+        None if tangents[1] is None else affine(x, tangents[1], None, None, sizes, *settings),
+        None if tangents[2] is None else affine(None, None, tangents[2], basis, sizes, *settings),
+        by_basis,
     )
 
 
-def _jvp_linear(tangents: Gradients, x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Tensor | None, *settings: Any) -> Tensor | None:
+def _jvp_linear(
+    tangents: Gradients,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    project: Tensor | None,
+    expand: Tensor | None,
+    sizes: Tensor | None,
+    *settings: Any,
+) -> Tensor | None:
+    layout, sums = _layout(settings), (*settings[:3], False)
+    by_bias = by_project = by_expand = None
+    if tangents[2] is not None:
+        rows = torch.cat([tangents[2].new_zeros(layout.global_offset, tangents[2].shape[1]), tangents[2]])
+        by_bias = affine(None, None, rows.expand(x.shape[0], *rows.shape), expand, sizes, *sums)
+    if tangents[3] is not None:
+        pooled = _rows_of_basis(layout, x) * pool(x, tangents[3], sizes, *settings)
+        by_project = affine(None, None, terms_of(pooled, weight, None, layout), expand, sizes, *sums)
+    if tangents[4] is not None:
+        terms = _rows_of_basis(layout, x) * terms_of(pool(x, project, sizes, *settings), weight, bias, layout)
+        by_expand = affine(None, None, terms, tangents[4], sizes, *sums)
     return _total(
-        (
-            None if tangents[0] is None else linear(tangents[0], weight, None, sizes, *settings),
-            None if tangents[1] is None else linear(x, tangents[1], None, sizes, *settings),
-            None if tangents[2] is None else offsets(tangents[2], x.shape[0], sizes, *settings),
-        )
+        None if tangents[0] is None else linear(tangents[0], weight, None, project, expand, sizes, *settings),
+        None if tangents[1] is None else linear(x, tangents[1], None, project, expand, sizes, *settings),
+        by_bias,
+        by_project,
+        by_expand,
     )
 
 
 def _jvp_gradient(tangents: Gradients, x: Tensor, y: Tensor, sizes: Tensor | None, *settings: Any) -> Tensor | None:
     by_x = None
     if tangents[0] is not None:  # the bias's part depends on y alone
-        size = _layout(settings).linear * x.shape[2] * y.shape[2]
-        of_weight = gradient(tangents[0], y, sizes, *settings)[:size]
-        by_x = torch.cat([of_weight, of_weight.new_zeros(_layout(settings).affine * y.shape[2])])
-    return _total((by_x, None if tangents[1] is None else gradient(x, tangents[1], sizes, *settings)))
-
-
-def offsets(bias: Tensor, batch: int, sizes: Tensor | None, *settings: Any) -> Tensor:
-    """What a bias adds to the output of ``batch`` networks."""
-    layout = _layout(settings)
-    rows = torch.cat([bias.new_zeros(layout.global_offset, bias.shape[1]), bias])
-    return affine(None, None, rows.expand(batch, *rows.shape), None, sizes, *settings[:3], False)
+        of_weight = gradient(tangents[0], y, sizes, *settings)[: -_layout(settings).affine]
+        by_x = torch.cat([of_weight, of_weight.new_zeros(_layout(settings).affine, y.shape[2])])
+    return _total(by_x, None if tangents[1] is None else gradient(x, tangents[1], sizes, *settings))
 
 
 def _jvp_of_first(operator: Callable[[], Operator]) -> Callable[..., Tensor | None]:
@@ -343,93 +335,81 @@ def _jvp_of_first(operator: Callable[[], Operator]) -> Callable[..., Tensor | No
     return jvp
 
 
-# vmap. Networks that are mapped are more networks; where parameters are mapped, or networks are summed over, one call follows the other.
+# The operators: name and tensors, flags, the result's shape, which tensors hold networks.
 
-
-def _vmap(name: Callable[[], Operator], networks: tuple[int, ...], tensors: int, sums: bool = False) -> Callable[..., tuple[Tensor, int]]:
-    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
-        operator = name()
-        mapped = [i for i in range(tensors) if in_dims[i] is not None]
-        if sums or any(i not in networks for i in mapped):
-            calls = [[a.select(in_dims[i], k) if i in mapped else a for i, a in enumerate(args)] for k in range(info.batch_size)]
-            return torch.stack([operator(*call) for call in calls]), 0
-        folded = list(args)
-        for i in networks:
-            if args[i] is not None:
-                moved = args[i].expand(info.batch_size, *args[i].shape) if in_dims[i] is None else args[i].movedim(in_dims[i], 0)
-                folded[i] = moved.reshape(-1, *moved.shape[2:])
-                batch = moved.shape[1]
-        return operator(*folded).unflatten(0, (info.batch_size, batch)), 0
-
-    return rule
-
-
-pool: Operator = define(
-    f"weight_pool(Tensor x, Tensor? basis, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_pool,
-    fake=_fake_pool,
+pool: Operator = _operator(
+    "weight_pool(Tensor x, Tensor? basis, Tensor? sizes",
+    ", bool mean",
+    shape=lambda x, basis, sizes, *settings: (x.shape[0], _layout(settings).rows, x.shape[2]),
+    samples=(0, 2),
     backward=_backward_pool,
-    vmap=_vmap(lambda: pool, (0, 2), 3),
     jvp=_jvp_pool,
 )
-affine: Operator = define(
-    f"weight_affine(Tensor? x, Tensor? mix, Tensor? terms, Tensor? basis, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_affine,
-    fake=_fake_affine,
+affine: Operator = _operator(
+    "weight_affine(Tensor? x, Tensor? mix, Tensor? terms, Tensor? basis, Tensor? sizes",
+    ", bool mean",
+    shape=lambda x, mix, terms, basis, sizes, *settings: (
+        (x if terms is None else terms).shape[0],
+        _layout(settings).entries,
+        (mix if terms is None else terms).shape[2],
+    ),
+    samples=(0, 2, 4),
     backward=_backward_affine,
-    vmap=_vmap(lambda: affine, (0, 2, 4), 5),
     jvp=_jvp_affine,
 )
-linear: Operator = define(
-    f"weight_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_linear,
-    fake=_fake_linear,
+linear: Operator = _operator(
+    "weight_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? project, Tensor? expand, Tensor? sizes",
+    ", bool mean",
+    shape=lambda x, weight, *rest: (x.shape[0], x.shape[1], weight.shape[2]),
+    samples=(0, 5),
     backward=_backward_linear,
-    vmap=_vmap(lambda: linear, (0, 3), 4),
     jvp=_jvp_linear,
 )
-transpose: Operator = define(
-    f"weight_linear_transpose(Tensor y, Tensor weight, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_transpose,
-    fake=_fake_transpose,
+transpose: Operator = _operator(
+    "weight_linear_transpose(Tensor y, Tensor weight, Tensor? sizes",
+    ", bool mean",
+    shape=lambda y, weight, *rest: (y.shape[0], y.shape[1], weight.shape[1]),
+    samples=(0, 2),
     backward=_backward_transpose,
-    vmap=_vmap(lambda: transpose, (0, 2), 3),
 )
-gradient: Operator = define(
-    f"weight_linear_gradient(Tensor x, Tensor y, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_gradient,
-    fake=_fake_gradient,
+gradient: Operator = _operator(
+    "weight_linear_gradient(Tensor x, Tensor y, Tensor? sizes",
+    ", bool mean",
+    shape=lambda x, y, sizes, *settings: (_layout(settings).linear * x.shape[2] + _layout(settings).affine, y.shape[2]),
+    samples=(0, 1, 2),
+    sums=True,
     backward=_backward_gradient,
-    vmap=_vmap(lambda: gradient, (0, 1, 2), 3, sums=True),
     jvp=_jvp_gradient,
 )
-mix_gradient: Operator = define(
-    f"weight_mix_gradient(Tensor x, Tensor y, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_mix_gradient,
-    fake=_fake_mix_gradient,
+mix_gradient: Operator = _operator(
+    "weight_mix_gradient(Tensor x, Tensor y, Tensor? sizes",
+    "",
+    shape=lambda x, y, sizes, *settings: (_layout(settings).mixed, x.shape[2], y.shape[2]),
+    samples=(0, 1, 2),
+    sums=True,
     backward=_backward_mix_gradient,
-    vmap=_vmap(lambda: mix_gradient, (0, 1, 2), 3, sums=True),
 )
-basis_gradient: Operator = define(
-    f"weight_basis_gradient(Tensor x, Tensor terms, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_basis_gradient,
-    fake=_fake_basis_gradient,
+basis_gradient: Operator = _operator(
+    "weight_basis_gradient(Tensor x, Tensor terms, Tensor? sizes",
+    ", bool mean",
+    shape=lambda x, terms, sizes, *settings: (settings[2], settings[0][0]),
+    samples=(0, 1, 2),
+    sums=True,
     backward=_backward_basis_gradient,
-    vmap=_vmap(lambda: basis_gradient, (0, 1, 2), 3, sums=True),
 )
-select: Operator = define(
-    f"weight_select(Tensor values, Tensor x, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_select,
-    fake=_fake_select,
+select: Operator = _operator(
+    "weight_select(Tensor values, Tensor x, Tensor? sizes",
+    "",
+    shape=lambda values, x, sizes, *settings: (x.shape[0], _layout(settings).rows, x.shape[2]),
+    samples=(0, 1, 2),
     backward=_backward_select,
-    vmap=_vmap(lambda: select, (0, 1, 2), 3),
     jvp=_jvp_of_first(lambda: select),
 )
-scatter: Operator = define(
-    f"weight_scatter(Tensor pooled, Tensor x, Tensor? sizes, {_SETTINGS}) -> Tensor",
-    launch=_launch_scatter,
-    fake=_fake_scatter,
+scatter: Operator = _operator(
+    "weight_scatter(Tensor pooled, Tensor x, Tensor? sizes",
+    "",
+    shape=lambda pooled, x, *rest: x.shape,
+    samples=(0, 1, 2),
     backward=_backward_scatter,
-    vmap=_vmap(lambda: scatter, (0, 1, 2), 3),
     jvp=_jvp_of_first(lambda: scatter),
 )

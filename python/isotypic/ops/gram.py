@@ -93,6 +93,12 @@ def project_gram(gram: Tensor, form: Tensor) -> Tensor:
         raise ValueError(f"project_gram: form must have shape (..., 2 n - 1 = {2 * n - 1}), n = {n} for this gram, got {tuple(form.shape)}")
     if form.dtype != gram.dtype or form.device != gram.device:
         raise TypeError(f"project_gram: form must be {gram.dtype} on {gram.device} as gram, got {form.dtype} on {form.device}")
+    try:
+        torch.broadcast_shapes(gram.shape[:-2], form.shape[:-1])
+    except RuntimeError:
+        raise ValueError(
+            f"project_gram: the batch of form must broadcast with that of gram, {tuple(gram.shape[:-2])}, got {tuple(form.shape[:-1])}"
+        ) from None
     symmetric = (gram + gram.mT) / 2
     weights = torch.tensor(_circle.spread(n - 1), dtype=gram.dtype, device=gram.device)
     return symmetric + weights * hankel(form - antidiagonal_sums(symmetric, n), n)

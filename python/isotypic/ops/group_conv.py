@@ -69,6 +69,8 @@ def lift_conv(
     >>> lift_conv(torch.zeros(2, 3, 9, 9), torch.zeros(5, 3, 3, 3), group="p4m").shape
     torch.Size([2, 5, 8, 7, 7])
     """
+    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
+        _arguments.check_integers("lift_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
     return convolution(x, weight, bias, (group, "scalar", stride, padding, dilation, groups, strict))
 
 
@@ -105,6 +107,8 @@ def group_conv(
     >>> group_conv(torch.zeros(2, 3, 4, 9, 9), torch.zeros(5, 3, 4, 3, 3), group="p4", padding="same").shape
     torch.Size([2, 5, 4, 9, 9])
     """
+    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
+        _arguments.check_integers("group_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
     return convolution(x, weight, bias, (group, "regular", stride, padding, dilation, groups, strict))
 
 
@@ -140,6 +144,9 @@ def group_conv_transpose(
     >>> group_conv_transpose(torch.zeros(2, 3, 4, 5, 5), torch.zeros(3, 6, 4, 3, 3), group="p4", stride=2, padding=1).shape
     torch.Size([2, 6, 4, 9, 9])
     """
+    _arguments.check_integers(
+        "group_conv_transpose", stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups
+    )
     settings, out_size = _arguments.recall(
         _arguments.transposed_convolution, x, weight, bias, group, stride, padding, output_padding, dilation, groups, strict
     )
@@ -231,7 +238,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any,
         try:
             key = x.shape, weight.shape, x.dtype, rest
             known = _PREPARED.get(key)
-        except (AttributeError, TypeError):  # no tensor, an unhashable list, a symbolic size
+        except (AttributeError, TypeError, RuntimeError):  # no tensor, an unhashable list, a symbolic size, a nested tensor
             key = None
         if known is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
             plan, shape, output = known

@@ -37,7 +37,7 @@ class MaxDetGram(NamedTuple):
     status: Tensor
     """(...), int64: 0 solved, 1 not positive (see witness), 2 undecided, 3 the coefficients are not finite."""
     witness: Tensor
-    """(..., 2): where status is 1, a point (x, y) of the unit circle with p(x, y) <= 0; zeros elsewhere."""
+    """(..., 2): where status is 1, a point (x, y) of the unit circle up to rounding, at which p(x, y) <= 0 exactly; zeros elsewhere."""
     iterations: Tensor
     """(...), int64: steps of Newton's method."""
 
@@ -51,8 +51,9 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
     Q(c p) = c Q(p) for c > 0. It is found by Newton's method on the dual, in samples on the circle, several forms in lockstep, and can be
     differentiated any number of times (by the implicit function theorem).
 
-    That a form is positive is decided in floating point: one with p > 0 by less than rounding may come out as solved, undecided or not
-    positive. Use :func:`isotypic.sl2.certify_positive` for an exact answer. What is not solved has a Gram of zeros, and gradients of zero.
+    A witness is proven by a bound of all rounding errors. That a form is positive is decided in floating point: one that is positive, or
+    not, by less than rounding may come out as undecided, or as solved. Use :func:`isotypic.sl2.certify_positive` for an exact answer. What
+    is not solved has a Gram of zeros, and gradients of zero.
 
     Args:
         p: (..., 2 d + 1), the coefficients of sum_k p_k x^k y^(2d - k), float32 or float64, of even degree up to 40. Forms are independent
@@ -74,21 +75,21 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
     degree = check_form("max_det_gram", "p", p, max_degree=MAX_DEGREE)
     n = degree // 2 + 1
     wide = p.double() if p.dtype == torch.float32 and degree > FLOAT32_DEGREE else p
-    solution = max_det(wide.reshape(-1, degree + 1)).to(p.dtype)
+    solution = max_det(wide.reshape(-1, degree + 1), p.dtype == torch.float32).to(p.dtype)
     gram = solution[:, : n * n].reshape(*p.shape[:-1], n, n)
     rest = solution[:, n * n :].detach().reshape(*p.shape[:-1], 4)
     return MaxDetGram(gram, rest[..., 0].long(), rest[..., 2:], rest[..., 1].long())
 
 
 # The operators: p (B, m), Q and G (B, n, n), r and z (B, m), m = 2 n - 1. max_det has one output, (B, n n + 4): the Gram, status,
-# iterations, witness.
+# iterations, witness; `single` says that it will be rounded to float32, which the witness must outlive.
 
 
 def _tables(first: Tensor, n: int) -> Tensor:
     return _circle.table_tensor(n - 1, first.dtype, first.device)
 
 
-def _run(kernel: str, first: Tensor, *others: Tensor | None) -> None:
+def _run(kernel: str, first: Tensor, *others: Tensor | bool | None) -> None:
     extension = kernels("max_det_gram")
     if first.is_cuda:
         if not extension.cuda_targets():
@@ -99,10 +100,10 @@ def _run(kernel: str, first: Tensor, *others: Tensor | None) -> None:
         getattr(extension, kernel)(first, *others)
 
 
-def _launch_solve(p: Tensor) -> Tensor:
+def _launch_solve(p: Tensor, single: bool) -> Tensor:
     n = p.shape[1] // 2 + 1
     solution = p.new_empty(p.shape[0], n * n + 4)
-    _run("max_det", p.contiguous(), _tables(p, n), solution)
+    _run("max_det", p.contiguous(), _tables(p, n), single, solution)
     return solution
 
 
@@ -120,7 +121,7 @@ def _launch_hessian_solve(gram: Tensor, form: Tensor) -> Tensor:
     return result
 
 
-def _fake_solve(p: Tensor) -> Tensor:
+def _fake_solve(p: Tensor, single: bool) -> Tensor:
     n = p.shape[1] // 2 + 1
     return p.new_empty(p.shape[0], n * n + 4)
 
@@ -143,15 +144,15 @@ def _gram_of(solution: Tensor, p: Tensor) -> Tensor:
     return solution[:, : n * n].reshape(-1, n, n)
 
 
-def _backward_solve(needs: Sequence[bool], grad: Tensor, solution: Tensor, p: Tensor) -> Gradients:
+def _backward_solve(needs: Sequence[bool], grad: Tensor, solution: Tensor, p: Tensor, single: bool) -> Gradients:
     return (max_det_adjoint(_gram_of(solution, p), _gram_of(grad, p)),) if needs[0] else (None,)
 
 
-def _jvp_solve(tangents: Gradients, p: Tensor) -> Tensor | None:
+def _jvp_solve(tangents: Gradients, p: Tensor, single: bool) -> Tensor | None:
     if tangents[0] is None:
         return None
     n = p.shape[1] // 2 + 1
-    gram = _gram_of(max_det(p), p)
+    gram = _gram_of(max_det(p, single), p)
     tangent = gram @ hankel(max_det_solve(gram, tangents[0]), n) @ gram
     return torch.nn.functional.pad(tangent.reshape(-1, n * n), (0, 4))
 
@@ -205,8 +206,8 @@ def _vmap_batch(operator: Any, info: Any, in_dims: Sequence[int | None], *tensor
     return operator(*folded).unflatten(0, (info.batch_size, folded[0].shape[0] // info.batch_size)), 0
 
 
-def _vmap_solve(info: Any, in_dims: Sequence[int | None], p: Tensor) -> tuple[Tensor, int]:
-    return _vmap_batch(max_det, info, in_dims, p)
+def _vmap_solve(info: Any, in_dims: Sequence[int | None], p: Tensor, single: bool) -> tuple[Tensor, int]:
+    return _vmap_batch(lambda forms: max_det(forms, single), info, in_dims[:1], p)
 
 
 def _vmap_adjoint(info: Any, in_dims: Sequence[int | None], gram: Tensor, matrix: Tensor) -> tuple[Tensor, int]:
@@ -218,13 +219,13 @@ def _vmap_hessian_solve(info: Any, in_dims: Sequence[int | None], gram: Tensor, 
 
 
 max_det = define(
-    "max_det(Tensor p) -> Tensor",
+    "max_det(Tensor p, bool single) -> Tensor",
     launch=_launch_solve,
     fake=_fake_solve,
     backward=_backward_solve,
     vmap=_vmap_solve,
     jvp=_jvp_solve,
-    saves_output=True,
+    saved_outputs=(0,),
     sixteen_bit=False,
 )
 max_det_adjoint = define(
@@ -234,7 +235,7 @@ max_det_adjoint = define(
     backward=_backward_adjoint,
     vmap=_vmap_adjoint,
     jvp=_jvp_adjoint,
-    saves_output=True,
+    saved_outputs=(0,),
     sixteen_bit=False,
 )
 max_det_solve = define(
@@ -244,6 +245,6 @@ max_det_solve = define(
     backward=_backward_hessian_solve,
     vmap=_vmap_hessian_solve,
     jvp=_jvp_hessian_solve,
-    saves_output=True,
+    saved_outputs=(0,),
     sixteen_bit=False,
 )

@@ -130,7 +130,7 @@ def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
         raise ValueError(f"weight_layout: symmetry must be one of {', '.join(SYMMETRIES)}, got {symmetry!r}")
     widths = tuple(int(d) for d in widths)
     last = len(widths) - 1
-    if not isinstance(rank, (int, np.integer)) or rank < 0 or (rank and (symmetry == "all" or last < 2)):
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 0 or (rank and (symmetry == "all" or last < 2)):
         raise ValueError(
             f"weight_layout: rank must be 0, or positive with symmetry='hidden' and at least one hidden layer, got {rank} with "
             f"symmetry={symmetry!r} and widths {widths}"

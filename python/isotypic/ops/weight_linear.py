@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from isotypic.ops import _weight_arguments as arguments
 from isotypic.ops import _weight_operators as operators
-from isotypic.ops.weight_layout import WeightLayout
 
 
 def weight_linear(
@@ -66,25 +64,7 @@ def weight_linear(
         arguments.check_shape(name, "expand", expand, {"q": layout.rank, "d_0": layout.widths[0]})
     arguments.check_sizes(name, sizes, x, layout)
     settings = layout.widths, symmetry, layout.rank
-    if project is None and pool != "max":
-        return operators.linear(x, weight, bias, sizes, *settings, pool == "mean")
-    if pool == "max":
-        pooled = operators.select(x, x.detach(), sizes, *settings, False)
-    else:
-        pooled = operators.pool(x, project, sizes, *settings, pool == "mean")
-    return operators.affine(x, weight[: layout.mixed], _terms(pooled, weight, bias, layout), expand, sizes, *settings, False)
-
-
-def _terms(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLayout) -> Tensor:
-    """(B, N, C_out) of pooled (B, N, C): one matrix product for each permuted label and one for the global vector."""
-
-    def product(first: int, width: int, slots: int, parameter: int) -> Tensor:
-        rows = pooled[:, first : first + width * slots].unflatten(1, (width, slots)).flatten(2)
-        matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2)
-        # One product of two matrices: of three axes, torch takes another way when a gradient is wanted, with other rounding errors.
-        out = rows.flatten(0, 1) @ matrix.reshape(rows.shape[2], -1)
-        return out.view(len(pooled), width * slots, weight.shape[2])
-
-    parts = [product(n.offset, n.width, n.slots, n.parameter) for n in layout.nodes]
-    total = product(layout.global_offset, 1, layout.global_slots, layout.global_parameter)
-    return torch.cat([*parts, total if bias is None else total + bias], 1)
+    if pool != "max":
+        return operators.linear(x, weight, bias, project, expand, sizes, *settings, pool == "mean")
+    terms = operators.terms_of(operators.select(x, x.detach(), sizes, *settings), weight, bias, layout)
+    return operators.affine(x, weight[: layout.mixed], terms, None, sizes, *settings, False)

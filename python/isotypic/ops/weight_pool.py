@@ -49,5 +49,5 @@ def weight_pool(
     arguments.check_weights("weight_pool", x, layout)
     arguments.check_sizes("weight_pool", sizes, x, layout)
     if pool == "max":
-        return operators.select(x, x.detach(), sizes, layout.widths, symmetry, 0, False)
+        return operators.select(x, x.detach(), sizes, layout.widths, symmetry, 0)
     return operators.pool(x, basis, sizes, layout.widths, symmetry, layout.rank, pool == "mean")

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 
 Rational = tuple[tuple[Fraction, ...], ...]
 
 
 def _rational(operator: str, name: str, value: Any) -> Fraction:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"{operator}: {name} must hold finite numbers, got {value!r}")
     try:

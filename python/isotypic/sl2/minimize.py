@@ -11,6 +11,8 @@ from torch import Tensor
 
 from isotypic.ops import _circle
 from isotypic.ops.gram import check_form
+from isotypic.ops.max_det_gram import MAX_DEGREE, max_det_gram
+from isotypic.sl2.bounds import circle_bounds
 
 RADII, ANGLES, STEPS = 64, 96, 60
 LOCAL, LOWEST = 16, 32
@@ -25,16 +27,16 @@ class Minimum(NamedTuple):
     point: Tensor
     """(..., 2): where it is taken; where status is 1, a direction in which the polynomial falls without end."""
     status: Tensor
-    """(...), int64: 0 bounded below, since the part of highest degree is positive on the circle; 1 not bounded below; 2 neither is
-    known."""
+    """(...), int64: 0 bounded below, since the part of highest degree is positive on the circle; 1 not bounded below, since that part is
+    negative somewhere, or f falls along an axis; 2 neither is known, and there may be no minimum."""
 
 
 def minimize(parts: Sequence[Tensor]) -> Minimum:
     """The global minimum of polynomials f(x, y) = f_0 + f_1(x, y) + ... + f_D(x, y), given by their homogeneous parts.
 
-    All minimisers lie in a disc that the sizes of the parts on the circle bound (Cauchy's bound). The lowest points of a polar grid of
-    6,144 points of it, and its local minima, start Newton's method with the Hessian made positive, and the least value is taken. That is
-    exact up to rounding whenever the basin of the global minimiser holds one of these points; it is no proof.
+    On each of 96 rays, f is larger than f(0) beyond a radius that its coefficients bound. The lowest points of the grid of 64 points within
+    each radius, and its local minima, start Newton's method with the Hessian made positive, and the least value is taken. That is exact up
+    to rounding whenever the basin of the global minimiser holds one of these points; it is no proof.
 
     Args:
         parts: D + 1 tensors, part k of shape (..., k + 1), the coefficients of x^i y^(k-i); float32 or float64, D even and at least 2.
@@ -55,7 +57,10 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
                 f"minimize: parts[{k}] must have shape (..., {k + 1}) and the dtype of parts[0], {parts[0].dtype}, got "
                 f"{tuple(part.shape)}, {part.dtype}"
             )
-    lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    try:
+        lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    except RuntimeError:
+        raise ValueError(f"minimize: the batches of the parts must broadcast, got {[tuple(part.shape[:-1]) for part in parts]}") from None
     flat = [part.expand(*lead, k + 1).reshape(-1, k + 1) for k, part in enumerate(parts)]
     if not all(bool(part.isfinite().all()) for part in flat):
         raise ValueError("minimize: parts must be finite")
@@ -80,50 +85,83 @@ def _powers(t: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
 def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     degree, batch = len(parts) - 1, parts[0].shape[0]
     device = parts[0].device
+    status, direction = _boundedness(parts)
     angles = np.pi * (2 * np.arange(ANGLES) + 1) / ANGLES
-    # on_circle[k]: part k at the angles; f = sum_k r^k f_k(theta).
-    on_circle = torch.stack([part @ torch.from_numpy(_circle.monomials(k, angles)).to(device).T for k, part in enumerate(parts)], -1)
-    least, where = _least_on_circle(parts[-1])
-    status = torch.where(least > 0, 0, torch.where(least < 0, 1, 2))
-    sizes = on_circle.abs().amax(1)
-    top = torch.where(least > 0, least, sizes[:, -1]).clamp_min(1e-300)
-    # f(z) > f(0) outside the one positive root of m r^D = sum over 0 < k < D of M_k r^k (Cauchy), which lies below Fujiwara's bound.
-    orders = torch.arange(degree, 0, -1, device=device, dtype=torch.float64)  # D - k for k = 0 .. D - 1
-    ratios = (sizes[:, :-1] / top[:, None])[:, 1:]
-    high = 2 * (ratios ** (1 / orders[1:])).amax(1)
-    low = torch.zeros_like(high)
-    for _ in range(40):
-        middle = (low + high) / 2
-        outside = (ratios * middle[:, None] ** -orders[1:]).sum(1) < 1
-        low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
-    radius = torch.where(high > 0, high, torch.ones_like(high))
+    # rays[b, a, k] r^k, summed over k, is f on the ray at angle a.
+    rays = torch.stack([part @ torch.from_numpy(_circle.monomials(k, angles)).to(device).T for k, part in enumerate(parts)], -1)
+    reach = _reach(rays)
+    radius = torch.where(reach.isfinite(), reach, 0.0).amax(1)
+    radius = torch.where(radius > 0, radius, torch.ones_like(radius))
+    reach = torch.where(reach.isfinite() & (reach > 0), reach, radius[:, None])
 
-    # The grid: finer towards the centre, because the bound is generous.
+    # The grid (batch, radii, angles): finer towards the centre, because the bound is generous.
     fractions = (torch.arange(1, RADII + 1, device=device, dtype=torch.float64) / RADII) ** 2
-    radii = radius[:, None] * fractions
-    scale = torch.stack([radii**k for k in range(degree + 1)], -1)  # (batch, radii, k)
-    grid = torch.einsum("brk,bak->bra", scale, on_circle)
+    radii = reach[:, None] * fractions[:, None]
+    grid = torch.zeros_like(radii)
+    for k in range(degree, -1, -1):
+        grid = grid * radii + rays[:, None, :, k]
     inner = torch.cat([parts[0][:, :1, None].expand(-1, 1, ANGLES), grid[:, :-1]], 1)
     outer = torch.cat([grid[:, 1:], grid.new_full((batch, 1, ANGLES), torch.inf)], 1)
     is_minimum = (grid <= inner) & (grid <= outer) & (grid <= grid.roll(1, 2)) & (grid <= grid.roll(-1, 2))
     ranked = torch.where(is_minimum, grid, torch.inf).flatten(1)
     best = torch.cat([ranked.topk(LOCAL, largest=False).indices, grid.flatten(1).topk(LOWEST, largest=False).indices], 1)
-    r, a = radii.gather(1, best // ANGLES), torch.from_numpy(angles).to(device)[best % ANGLES]
+    r, a = radii.flatten(1).gather(1, best), torch.from_numpy(angles).to(device)[best % ANGLES]
     starts = torch.cat([torch.stack([r * a.cos(), r * a.sin()], -1), torch.zeros(batch, 1, 2, dtype=torch.float64, device=device)], 1)
 
     found, values = _newton(_matrix(parts), starts, radius[:, None], degree)
     chosen = values.argmin(1)
     point = found[torch.arange(batch, device=device), chosen]
-    direction = torch.stack([where.cos(), where.sin()], -1)
     return torch.where((status == 1)[:, None], direction, point), status
 
 
-def _least_on_circle(form: Tensor) -> tuple[Tensor, Tensor]:
-    """The least value of each form on fine samples of the circle, and the angle."""
-    angles = np.pi * np.arange(16 * form.shape[-1]) / (16 * form.shape[-1])
-    values = form @ torch.from_numpy(_circle.monomials(form.shape[-1] - 1, angles)).to(form.device).T
-    least = values.min(1)
-    return least.values, torch.from_numpy(angles).to(form.device)[least.indices]
+def _reach(rays: Tensor) -> Tensor:
+    """Beyond this radius f > f(0) on each ray (batch, angles, D + 1): 0 where no coefficient is negative, infinite where the last one is.
+
+    With N the last negative coefficient, sum over k > N of c_k r^(k - N) rises with r, and sum over negative c_k of |c_k| r^(k - N) falls:
+    beyond the radius at which they meet the first is larger.
+    """
+    order = torch.arange(rays.shape[-1], device=rays.device)
+    negative = (rays < 0) & (order > 0)
+    last = (negative * order).amax(-1, keepdim=True)
+    positive = (rays > 0) & (order > last)
+    exponents = (order - last).to(rays.dtype)
+    size = rays.abs().amax((1, 2), keepdim=True)
+    coefficients = torch.where(positive | negative, rays, 0.0) / torch.where(size > 0, size, 1.0)
+    low, high = torch.full_like(rays[..., 0], -300.0), torch.full_like(rays[..., 0], 300.0)  # exponents of 2
+    for _ in range(24):
+        middle = (low + high) / 2
+        powers = (exponents * middle.unsqueeze(-1)).clamp(-1000, 1000).exp2()
+        outside = (coefficients * powers).sum(-1) > 0
+        low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
+    reach = torch.where(positive.any(-1), high.exp2(), torch.inf)
+    return torch.where(negative.any(-1), reach, 0.0)
+
+
+def _boundedness(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The status, and directions in which f falls without end where there are any."""
+    top, degree = parts[-1], len(parts) - 1
+    angles = np.pi * np.arange(16 * (degree + 1)) / (16 * (degree + 1))
+    powers = torch.from_numpy(_circle.monomials(degree, angles)).to(top.device)
+    # Far more than rounding can make of zero.
+    negative = (top @ powers.T + 1e-14 * (degree + 1) * (top.abs() @ powers.abs().T)).min(1)
+    angle = torch.from_numpy(angles).to(top.device)[negative.indices]
+    direction = torch.stack([angle.cos(), angle.sin()], -1)
+    status = torch.where(negative.values < 0, 1, torch.where(circle_bounds(top)[0] > 0, 0, 2))
+    if degree <= MAX_DEGREE:  # the bounds are coarse, this is not
+        solved = max_det_gram(top)
+        x, y = (_powers(solved.witness[:, i], degree)[0] for i in range(2))
+        terms = top * x * y.flip(-1)
+        below = (solved.status == 1) & (terms.sum(-1) + 1e-14 * (degree + 1) * terms.abs().sum(-1) < 0) & (status != 1)
+        direction = torch.where(below[:, None], solved.witness, direction)
+        status = torch.where(below, 1, torch.where((solved.status == 0) & (status == 2), 0, status))
+    # On the axes f is a polynomial in one variable, whose last coefficient decides.
+    for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
+        along = torch.stack([part[:, k if axis == 0 else 0] * sign**k for k, part in enumerate(parts)], -1)[:, 1:]
+        last = ((along != 0) * torch.arange(1, degree + 1, device=top.device)).argmax(-1, keepdim=True)
+        below = (along.gather(1, last).squeeze(1) < 0) & (status == 2)
+        unit = direction.new_tensor([sign, 0.0] if axis == 0 else [0.0, sign])
+        status, direction = torch.where(below, 1, status), torch.where(below[:, None], unit, direction)
+    return status, direction
 
 
 def _matrix(parts: list[Tensor]) -> Tensor:

@@ -1,0 +1,313 @@
+// batch_norm on a device: one reduction, one small kernel that puts its parts together, and one pass that writes.
+//
+// Bytes decide, with s bytes a number: forward 2 s to read and s to write, backward 4 s and s, at 3.3 to 8 TB/s on the larger targets. A
+// thread keeps the parameters of its channel and, in a reduction, its sums in registers; neighbouring threads read neighbouring numbers.
+// Where a channel has few numbers side by side (channels last), the 32 lanes of a warp own columns of the rows (C I), and the warps of a
+// block and the blocks share the rows; otherwise a block owns a part of one channel. The parts lie in the workspace and are added in a
+// fixed order. As on the CPU, squares are those of distances from a number of the same channel, and moments are joined.
+#include "ops/batch_norm.hpp"
+
+#include "cuda/launch.cuh"
+#include "cuda/policy.cuh"
+
+namespace isotypic {
+namespace cuda {
+namespace {
+
+constexpr int kThreadsOfNorm = 256, kLanesOfNorm = 32, kWarpsOfNorm = kThreadsOfNorm / kLanesOfNorm;
+constexpr int64_t kNumbersOfBlock = 8192;
+
+// Compute type, and how a number is stored.
+template <class S>
+struct NormType {
+    using type = float;
+};
+template <>
+struct NormType<double> {
+    using type = double;
+};
+template <class S>
+using Wide = typename NormType<S>::type;
+
+template <class S>
+DEVICE S stored(Wide<S> value) {
+    return value;
+}
+template <>
+DEVICE Bfloat16Bits stored<Bfloat16Bits>(float value) {
+    return {to_bfloat16(value)};
+}
+template <>
+DEVICE Float16Bits stored<Float16Bits>(float value) {
+    return {to_float16(value)};
+}
+
+// How x is cut. `columns`: lanes are columns of rows of C I numbers, and a piece has some of the rows. Otherwise a piece has rows of at
+// most `width` numbers of one channel, `across` such parts in a row.
+struct Cut {
+    int64_t outer, channels, inner, width, rows, across, pieces, tiles;
+    bool columns;
+
+    explicit Cut(const View& x) : outer(x.sizes[0]), channels(x.sizes[1]), inner(x.sizes[2]) {
+        columns = inner < kLanesOfNorm;
+        width = columns ? channels * inner : inner < kNumbersOfBlock ? inner : kNumbersOfBlock;
+        rows = columns ? kNumbersOfBlock / kLanesOfNorm : kNumbersOfBlock / width;
+        across = columns ? 1 : (inner + width - 1) / width;
+        pieces = across * ((outer + rows - 1) / rows);
+        tiles = columns ? (width + kLanesOfNorm - 1) / kLanesOfNorm : channels;
+    }
+    unsigned grid() const { return static_cast<unsigned>(tiles * pieces); }
+    DEVICE int64_t rows_of(int64_t piece) const {
+        const int64_t left = outer - piece / across * rows;
+        return left < rows ? left : rows;
+    }
+    DEVICE int64_t numbers_of(int64_t piece) const {  // of one column, or of one channel
+        const int64_t left = inner - piece % across * width;
+        return columns ? rows_of(piece) : rows_of(piece) * (left < width ? left : width);
+    }
+    HOST_DEVICE int64_t parts() const { return columns ? inner : 1; }  // columns of a channel
+};
+
+// The channel of this thread, or -1, and visit(index) for its numbers.
+struct Place {
+    int64_t piece, column, channel;
+};
+DEVICE Place place_of(const Cut& cut) {
+    const int64_t tile = block_index() % cut.tiles, piece = block_index() / cut.tiles;
+    if (!cut.columns) return {piece, tile, tile};
+    const int64_t column = tile * kLanesOfNorm + thread_index() % kLanesOfNorm;
+    return {piece, column, column < cut.width ? column / cut.inner : -1};
+}
+template <class Visit>
+DEVICE void visit_numbers(const Cut& cut, const Place& place, const Visit& visit) {
+    if (place.channel < 0) return;
+    const int64_t first = place.piece / cut.across * cut.rows, rows = cut.rows_of(place.piece);
+    if (cut.columns) {
+        for (int64_t r = thread_index() / kLanesOfNorm; r < rows; r += kWarpsOfNorm) visit((first + r) * cut.width + place.column);
+        return;
+    }
+    int lanes = kLanesOfNorm;  // along a row
+    while (lanes < kThreadsOfNorm && lanes < cut.width) lanes *= 2;
+    const int64_t begin = place.piece % cut.across * cut.width, left = cut.inner - begin, width = left < cut.width ? left : cut.width;
+    for (int64_t r = thread_index() / lanes; r < rows; r += kThreadsOfNorm / lanes) {
+        const int64_t row = ((first + r) * cut.channels + place.channel) * cut.inner + begin;
+        for (int64_t i = thread_index() % lanes; i < width; i += lanes) visit(row + i);
+    }
+}
+
+// Number, mean and squared distances from it.
+template <class A>
+struct Moments {
+    A count, mean, squares;
+    DEVICE void join(const Moments& other) {
+        if (other.count == A(0)) return;
+        const A share = other.count / (count + other.count), step = other.mean - mean;
+        mean += step * share;
+        squares += other.squares + step * step * count * share;
+        count += other.count;
+    }
+};
+template <class A>
+struct Sums {
+    A unused, plain, weighted;
+    DEVICE void join(const Sums& other) { plain += other.plain, weighted += other.weighted; }
+};
+
+// Joins what the threads of a block hold, and writes one pair of numbers for each column, or for the channel.
+template <class A, class Held>
+DEVICE void write_part(const Cut& cut, const Place& place, const Held& held, A* parts) {
+    Held* slots = reinterpret_cast<Held*>(shared_memory());
+    slots[thread_index()] = held;
+    __syncthreads();
+    const int least = cut.columns ? kLanesOfNorm : 1;
+    for (int half = kThreadsOfNorm / 2; half >= least; half /= 2) {
+        if (thread_index() < half) slots[thread_index()].join(slots[thread_index() + half]);
+        __syncthreads();
+    }
+    if (thread_index() >= least || place.channel < 0) return;
+    A values[3];
+    memcpy(values, &slots[thread_index()], sizeof values);
+    A* part = parts + 2 * (place.piece * cut.channels * cut.parts() + place.column);
+    part[0] = values[1], part[1] = values[2];
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreadsOfNorm) partial_moments(Cut cut, const S* x, Wide<S>* parts) {
+    using A = Wide<S>;
+    const Place place = place_of(cut);
+    A count = 0, pivot = 0, first = 0, second = 0;
+    visit_numbers(cut, place, [&](int64_t index) {
+        const A value = widen(x[index]);
+        if (count == A(0)) pivot = value;
+        count += A(1);
+        const A distance = value - pivot;
+        first += distance, second += distance * distance;
+    });
+    const A mean = count > A(0) ? first / count : A(0);
+    write_part(cut, place, Moments<A>{count, pivot + mean, second - first * mean}, parts);
+}
+
+template <class A>
+struct Channel {
+    A center, factor, shift, inverse;
+};
+template <class A>
+DEVICE Channel<A> channel_of(const Cut& cut, int64_t channel, const A* statistics, const A* weight, const A* bias, A eps) {
+    if (channel < 0) return {};
+    const A inverse = A(1) / sqrt(statistics[cut.channels + channel] + eps);
+    return {statistics[channel], (weight ? weight[channel] : A(1)) * inverse, bias ? bias[channel] : A(0), inverse};
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreadsOfNorm)
+    partial_sums(Cut cut, const S* g, const S* x, const Wide<S>* statistics, const Wide<S>* weight, const Wide<S>* bias, Wide<S> eps,
+                 bool relu, Wide<S>* parts) {
+    using A = Wide<S>;
+    const Place place = place_of(cut);
+    const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
+    Sums<A> sums{0, 0, 0};
+    visit_numbers(cut, place, [&](int64_t index) {
+        const A distance = widen(x[index]) - c.center;
+        if (relu && distance * c.factor + c.shift <= A(0)) return;
+        const A h = widen(g[index]);
+        sums.plain += h, sums.weighted += h * distance;
+    });
+    write_part(cut, place, sums, parts);
+}
+
+// One warp a channel. Moments give mean and variance; sums, with statistics, the second one times the inverse deviation.
+template <class A>
+__global__ void __launch_bounds__(kLanesOfNorm) put_together(Cut cut, const A* parts, const A* statistics, A eps, A* out) {
+    const int64_t channel = block_index(), count = cut.pieces * cut.parts();
+    auto* slots = reinterpret_cast<Moments<double>*>(shared_memory());
+    Moments<double> total{0, 0, 0};
+    for (int64_t p = thread_index(); p < count; p += kLanesOfNorm) {
+        const int64_t piece = p / cut.parts();
+        const A* part = parts + 2 * ((piece * cut.channels + channel) * cut.parts() + p % cut.parts());
+        if (statistics)
+            total.mean += part[0], total.squares += part[1];
+        else
+            total.join({static_cast<double>(cut.numbers_of(piece)), part[0], part[1]});
+    }
+    slots[thread_index()] = total;
+    __syncthreads();
+    if (thread_index()) return;
+    for (int lane = 1; lane < kLanesOfNorm; ++lane) {
+        if (statistics)
+            total.mean += slots[lane].mean, total.squares += slots[lane].squares;
+        else
+            total.join(slots[lane]);
+    }
+    const double scale = statistics ? 1.0 / sqrt(static_cast<double>(statistics[cut.channels + channel]) + eps) : 1.0 / total.count;
+    out[channel] = static_cast<A>(total.mean);
+    out[cut.channels + channel] = static_cast<A>(total.squares * scale);
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreadsOfNorm)
+    normalise(Cut cut, const S* x, const Wide<S>* statistics, const Wide<S>* weight, const Wide<S>* bias, Wide<S> eps, bool relu, S* y) {
+    using A = Wide<S>;
+    const Place place = place_of(cut);
+    const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
+    visit_numbers(cut, place, [&](int64_t index) {
+        const A v = (widen(x[index]) - c.center) * c.factor + c.shift;
+        y[index] = stored<S>(relu && v < A(0) ? A(0) : v);
+    });
+}
+
+// `share` is 1 / n where the statistics are those of x, otherwise 0.
+template <class S>
+__global__ void __launch_bounds__(kThreadsOfNorm)
+    gradient(Cut cut, const S* g, const S* x, const Wide<S>* statistics, const Wide<S>* weight, const Wide<S>* bias, Wide<S> eps, bool relu,
+             Wide<S> share, const Wide<S>* sums, S* dx) {
+    using A = Wide<S>;
+    const Place place = place_of(cut);
+    const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
+    A slope = 0, offset = 0;
+    if (place.channel >= 0) {
+        slope = -share * c.factor * c.inverse * sums[cut.channels + place.channel];
+        offset = -share * c.factor * sums[place.channel];
+    }
+    visit_numbers(cut, place, [&](int64_t index) {
+        const A distance = widen(x[index]) - c.center;
+        const A h = relu && distance * c.factor + c.shift <= A(0) ? A(0) : widen(g[index]);
+        dx[index] = stored<S>(h * c.factor + (distance * slope + offset));
+    });
+}
+
+template <class Visit>
+void with_stored_type(DType dtype, const Visit& visit) {
+    switch (dtype) {
+        case DType::float32:
+            return visit(float{});
+        case DType::float64:
+            return visit(double{});
+        case DType::bfloat16:
+            return visit(Bfloat16Bits{});
+        case DType::float16:
+            return visit(Float16Bits{});
+    }
+}
+
+template <class T>
+T* at(const View& view) {
+    return static_cast<T*>(view.data);
+}
+
+template <class S>
+void launch_normalise(const Cut& cut, const View& x, const View& statistics, const View& weight, const View& bias,
+                      const BatchNormSettings& settings, const View& y, void* stream) {
+    using A = Wide<S>;
+    launch("batch_norm", normalise<S>, cut.grid(), kThreadsOfNorm, 0, stream, cut, at<const S>(x), at<const A>(statistics),
+           at<const A>(weight), at<const A>(bias), static_cast<A>(settings.eps), settings.relu, at<S>(y));
+}
+
+}  // namespace
+
+int64_t batch_norm_workspace(const View& x) {
+    const Cut cut(x);
+    return 2 * cut.pieces * cut.channels * cut.parts() * (x.dtype == DType::float64 ? 8 : 4);
+}
+
+void batch_norm(const View& x, const View& weight, const View& bias, const BatchNormSettings& settings, const View& y,
+                const View& statistics, const BatchNormContext& context) {
+    const Cut cut(x);
+    with_stored_type(x.dtype, [&](auto zero) {
+        using S = decltype(zero);
+        using A = Wide<S>;
+        A* parts = static_cast<A*>(context.workspace);
+        launch("batch_norm", partial_moments<S>, cut.grid(), kThreadsOfNorm, sizeof(Moments<A>) * kThreadsOfNorm, context.stream, cut,
+               at<const S>(x), parts);
+        launch("batch_norm", put_together<A>, static_cast<unsigned>(cut.channels), kLanesOfNorm, sizeof(Moments<double>) * kLanesOfNorm,
+               context.stream, cut, static_cast<const A*>(parts), static_cast<const A*>(nullptr), A(0), at<A>(statistics));
+        launch_normalise<S>(cut, x, statistics, weight, bias, settings, y, context.stream);
+    });
+}
+
+void batch_norm_apply(const View& x, const View& statistics, const View& weight, const View& bias, const BatchNormSettings& settings,
+                      const View& y, const BatchNormContext& context) {
+    with_stored_type(
+        x.dtype, [&](auto zero) { launch_normalise<decltype(zero)>(Cut(x), x, statistics, weight, bias, settings, y, context.stream); });
+}
+
+void batch_norm_backward(const View& g, const View& x, const View& statistics, const View& weight, const View& bias,
+                         const BatchNormSettings& settings, bool batch, const View& dx, const View& sums, const BatchNormContext& context) {
+    const Cut cut(x);
+    with_stored_type(x.dtype, [&](auto zero) {
+        using S = decltype(zero);
+        using A = Wide<S>;
+        A* parts = static_cast<A*>(context.workspace);
+        const A eps = static_cast<A>(settings.eps), share = batch ? static_cast<A>(1.0 / static_cast<double>(cut.outer * cut.inner)) : A(0);
+        launch("batch_norm_backward", partial_sums<S>, cut.grid(), kThreadsOfNorm, sizeof(Sums<A>) * kThreadsOfNorm, context.stream, cut,
+               at<const S>(g), at<const S>(x), at<const A>(statistics), at<const A>(weight), at<const A>(bias), eps, settings.relu, parts);
+        launch("batch_norm_backward", put_together<A>, static_cast<unsigned>(cut.channels), kLanesOfNorm,
+               sizeof(Moments<double>) * kLanesOfNorm, context.stream, cut, static_cast<const A*>(parts), at<const A>(statistics), eps,
+               at<A>(sums));
+        launch("batch_norm_backward", gradient<S>, cut.grid(), kThreadsOfNorm, 0, context.stream, cut, at<const S>(g), at<const S>(x),
+               at<const A>(statistics), at<const A>(weight), at<const A>(bias), eps, settings.relu, share, static_cast<const A*>(sums.data),
+               at<S>(dx));
+    });
+}
+
+}  // namespace cuda
+}  // namespace isotypic

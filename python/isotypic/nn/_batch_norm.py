@@ -1,0 +1,59 @@
+"""What the modules of batch normalisation share: the bookkeeping of `nn.BatchNorm1d` around `ops.batch_norm`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from isotypic.ops.batch_norm import ACTIVATIONS, batch_norm
+
+
+class _ActivatedBatchNorm(_BatchNorm):
+    """`nn.BatchNorm1d`, its arguments and its state-dict names, with an activation and channels on any axis."""
+
+    activation: str | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        activation: str | None = None,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"{type(self).__name__}: activation must be None or 'relu', got {activation!r}")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        self.activation = activation
+
+    def normalise(self, x: Tensor, axis: int) -> Tensor:
+        momentum = self.count_batch()
+        training = self.training or self.running_mean is None
+        running = (self.running_mean, self.running_var) if not self.training or self.track_running_stats else (None, None)
+        return batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            *running,
+            training=training,
+            momentum=momentum,
+            eps=self.eps,
+            activation=self.activation,
+            axis=axis,
+        )
+
+    def count_batch(self) -> float | Tensor:
+        """Counts a batch of training; the share of its statistics in the running ones, all batches alike where momentum is None."""
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                assert self.running_mean is not None
+                return 1 / self.num_batches_tracked.to(self.running_mean.dtype)
+        return 0.0 if self.momentum is None else self.momentum
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.activation is None else f", activation={self.activation!r}")
