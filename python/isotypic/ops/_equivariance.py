@@ -92,7 +92,8 @@ def _broken(grid: Grid, size: tuple[int, ...]) -> str:
         larger = smaller + int(period[axis])
         remedy = f"sizes {smaller} and {larger} keep it" if smaller > 0 else f"size {larger} keeps it"
         return (
-            f"spatial axis {axis} of {'output ' if grid.transposed else ''}size {size[axis]} with kernel {kernel[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
+            f"spatial axis {axis} of {'output ' if grid.transposed else ''}size {size[axis]} with kernel {kernel[axis]}, "
+            f"stride {stride[axis]}, padding {padding[axis]}, "
             f"dilation {dilation[axis]} has outputs that are not centred on the inputs, which breaks exact equivariance; {remedy}"
         )
     if (elements @ np.diag(reach) != np.diag(reach) @ elements).any():
