@@ -3,7 +3,8 @@
 // Work: 5 d^2 / 2 multiply-adds a form, with r, u and the coefficients in registers up to degree 7 and in L1 above. Memory: 2 (d + 1) + 4
 // numbers a form, 0.14 kB at d = 6 in float64, and their transposition into lanes and back. On one Zen 4 core with AVX-512 at 3 GHz, from
 // L2: 10 ns a form at d = 6 and 54 ns at d = 20 in float64 (6 and 25 in float32), where the multiply-adds alone would take 4 and 42 (2 and
-// 21). The rest is the transposition, 5 ns (4), and in the registers' range spills.
+// 21). The rest is the transposition, 5 ns (4), and in the registers' range spills. The adjoint in the form is one such substitution, that
+// in the matrix two of a degree less, so that a gradient takes three.
 #include "cpu/form_action_kernel.hpp"
 
 #include "core/forms.hpp"

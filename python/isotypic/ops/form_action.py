@@ -100,8 +100,8 @@ def _shape_matrix(p: Tensor, g: Tensor, z: Tensor) -> Sequence[int]:
 
 # The second derivatives, in calls on partial derivatives. In the direction u of g, with q_x and q_y as above,
 #     D_u (g.p) = x (u_00 q_x + u_10 q_y) + y (u_01 q_x + u_11 q_y)
-# and <z, D_u (g.p)> = <w_x, q_x> + <w_y, q_y>, where w_x = u_00 x* z + u_01 y* z, w_y = u_10 x* z + u_11 y* z and x*, y* are the adjoints
-# of the multiplication by x and y.
+# and <z, D_u (g.p)> = <w_x, q_x> + <w_y, q_y>, where w_x = u_00 x* z + u_01 y* z, w_y = u_10 x* z + u_11 y* z and x* and y* are the
+# adjoints of the multiplication by x and y.
 
 
 def _partials(p: Tensor) -> tuple[Tensor, Tensor]:
