@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -57,7 +59,16 @@ def test_a_short_run_writes_everything(tmp_path: Path) -> None:
     results = run(tmp_path, degrees=(6,), train_size=64, test_size=32, epochs=1, channels=2, layers=2, conic_forms=0)
     assert (tmp_path / "polynomials.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads((tmp_path / "polynomials.json").read_text())["comparison"]["6"]
-    assert set(figures) == {"mean of the labels", "MLP", "MLP, augmented", "SO2Net", "SL2Net", "moment layer", "moment layer, one step", "solver"}
+    assert set(figures) == {
+        "mean of the labels",
+        "MLP",
+        "MLP, augmented",
+        "SO2Net",
+        "SL2Net",
+        "moment layer",
+        "moment layer, one step",
+        "solver",
+    }
     assert figures["SL2Net"]["equivariance_error"] < 1e-5 < 1e-2 < figures["MLP"]["equivariance_error"]
     assert figures["solver"]["error"] == 0 and figures["moment layer, one step"]["error"] < figures["moment layer"]["error"] < 0.1
     assert results["lyapunov"]["verified"]
@@ -73,3 +84,14 @@ def test_conic_solvers_agree() -> None:
     assert solve is not None
     p = compare.forms(6, 2, torch.Generator().manual_seed(0))
     assert float(compare.normalised_error(solve(p), ops.max_det_gram(p).gram)) < 1e-8
+
+
+@pytest.mark.parametrize("script", ["positivity.py", "weight_spaces.py"])
+def test_examples_run(tmp_path: Path, script: str) -> None:
+    path = Path(__file__).parents[1] / "examples" / script
+    done = subprocess.run([sys.executable, str(path), "--quick", "--out", str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Written" in done.stdout and "…" not in done.stdout
+    (tmp_path / "taken").write_text("")
+    failed = subprocess.run([sys.executable, str(path), "--out", str(tmp_path / "taken")], capture_output=True, text=True, timeout=300)
+    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1
