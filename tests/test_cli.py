@@ -80,6 +80,15 @@ def test_out_that_is_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert code == 2 and "taken" in err
 
 
+def test_out_that_cannot_be_written_to(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(options["dir"]))
+
+    monkeypatch.setattr(cli.demo.tempfile, "NamedTemporaryFile", refuse)
+    code, _, err = run(capsys, "demo", "weights", "--out", str(tmp_path))
+    assert code == 2 and "Permission denied" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("package", cli.demo.EXTRA)
 def test_missing_extra_names_the_remedy(tmp_path: Path, package: str) -> None:
     command = ["demo", *(["weights", "--quick"] if package == "scipy" else []), "--out", str(tmp_path)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,3 +76,14 @@ def test_conic_solvers_agree() -> None:
     assert solve is not None
     p = compare.forms(6, 2, torch.Generator().manual_seed(0))
     assert float(compare.normalised_error(solve(p), ops.max_det_gram(p).gram)) < 1e-8
+
+
+@pytest.mark.parametrize("script", ["positivity.py", "weight_spaces.py"])
+def test_examples_run(tmp_path: Path, script: str) -> None:
+    path = Path(__file__).parents[1] / "examples" / script
+    done = subprocess.run([sys.executable, str(path), "--quick", "--out", str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Written" in done.stdout and "…" not in done.stdout
+    (tmp_path / "taken").write_text("")
+    failed = subprocess.run([sys.executable, str(path), "--out", str(tmp_path / "taken")], capture_output=True, text=True, timeout=300)
+    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -47,3 +48,22 @@ def test_a_short_run_writes_everything(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "weights.json").read_text())["accuracy"].keys() == results["accuracy"].keys() == set(tasks.METHODS)
     assert results["dilation_mse"].keys() == {"no edit", "MLP", "DWSNet"}
     assert results["psnr"]["digits"]["mean"] > 15
+
+
+def test_the_full_recipe_runs_at_a_tiny_size(tmp_path: Path) -> None:
+    small = {"digits": 20, "fit_steps": 4, "channels": 4, "epochs": 1, "sweep_epochs": 1, "edit_epochs": 1, "waves": 20, "wave_epochs": 1}
+    results = run.run(tmp_path, recipe=dataclasses.replace(tasks.FULL, **small))
+    assert results["recipe"]["views"] == tasks.FULL.views == 10
+    assert len(data.WeightSet.load(tmp_path / "digits.npz")) == 200
+    for task, count in (("digits", 4), ("waves", 2)):
+        for settings in results["mlp_settings"][task].values():
+            assert len(settings["trials"]) == count
+            assert settings["chosen"]["score"] == min(trial["score"] for trial in settings["trials"])
+
+
+def test_piped_tables_are_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run.run(tmp_path, recipe=tasks.QUICK)
+    printed = capsys.readouterr().out
+    for text in ("accuracy", "frequency", "MLP, permuted copies"):
+        assert text in printed
+    assert "…" not in printed
