@@ -220,7 +220,7 @@ FORM_CASES = (
         at_least={"degree": 1},  # a constant does not depend on g
         wrong=(*wrong_tensors("p", "g"), ("g", lambda g: g[:1]), ("g", lambda g: g.expand(3, 2, 2)), ("p", lambda p: p.sum())),
         tensors=("p", "g"),
-        operators=("form_action",),
+        operators=("form_action", "form_action_adjoint", "form_action_matrix"),
     ),
     Case(
         "transvectants",
@@ -448,6 +448,8 @@ def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     settings = (list(DEGREES), [number for path in PATHS for number in path])
     return (
         ("forms", "form_action", (p, g.expand(2, 2, 2).contiguous())),
+        ("forms", "form_action_adjoint", (p, g.expand(2, 2, 2).contiguous())),
+        ("forms", "form_action_matrix", (p, g.expand(2, 2, 2).contiguous(), torch.randn_like(p))),
         ("forms", "transvectants", (f, weight, *settings)),
         ("forms", "transvectants_polar", (f, h, weight, *settings)),
         ("forms", "transvectants_input", (f, weight, z, *settings)),

@@ -57,7 +57,7 @@ def test_a_short_run_writes_everything(tmp_path: Path) -> None:
     results = run(tmp_path, degrees=(6,), train_size=64, test_size=32, epochs=1, channels=2, layers=2, conic_forms=0)
     assert (tmp_path / "polynomials.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads((tmp_path / "polynomials.json").read_text())["comparison"]["6"]
-    assert set(figures) == {"MLP", "MLP, augmented", "SO2Net", "SL2Net", "moment layer", "moment layer, one step", "solver"}
+    assert set(figures) == {"mean of the labels", "MLP", "MLP, augmented", "SO2Net", "SL2Net", "moment layer", "moment layer, one step", "solver"}
     assert figures["SL2Net"]["equivariance_error"] < 1e-5 < 1e-2 < figures["MLP"]["equivariance_error"]
     assert figures["solver"]["error"] == 0 and figures["moment layer, one step"]["error"] < figures["moment layer"]["error"] < 0.1
     assert results["lyapunov"]["verified"]
@@ -69,7 +69,7 @@ def test_conic_solvers_agree() -> None:
 
     from isotypic import ops
 
-    solve = compare.conic("CLARABEL")
+    solve = compare.conic(6, "CLARABEL")
     assert solve is not None
     p = compare.forms(6, 2, torch.Generator().manual_seed(0))
     assert float(compare.normalised_error(solve(p), ops.max_det_gram(p).gram)) < 1e-8

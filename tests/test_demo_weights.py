@@ -14,7 +14,7 @@ pytest.importorskip("rich")
 pytest.importorskip("scipy")
 
 from isotypic import data
-from isotypic.demo.weights import run, sets
+from isotypic.demo.weights import run, sets, tasks
 
 
 def test_digits_are_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,8 +42,8 @@ def test_views_of_a_digit_stay_on_one_side() -> None:
 
 
 def test_a_short_run_writes_everything(tmp_path: Path) -> None:
-    results = run.run(tmp_path, recipe=run.QUICK)
+    results = run.run(tmp_path, recipe=tasks.QUICK)
     assert (tmp_path / "weights.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((tmp_path / "weights.json").read_text())["accuracy"].keys() == results["accuracy"].keys() == set(run.METHODS)
+    assert json.loads((tmp_path / "weights.json").read_text())["accuracy"].keys() == results["accuracy"].keys() == set(tasks.METHODS)
     assert results["dilation_mse"].keys() == {"no edit", "MLP", "DWSNet"}
     assert results["psnr"]["digits"]["mean"] > 15

@@ -21,6 +21,8 @@ WAVE_FIELD = NeuralField([1, 32, 32, 1], offset=0.0)
 # noise to whoever reads the weights.
 START = 0.5
 LOWEST, HIGHEST = 0.5, 10.0  # frequencies of waves
+# Larger rates reach more decibels in as many steps and leave weights that are harder to read.
+LEARNING_RATE = 1.5e-3
 SIDE = 28
 
 
@@ -33,7 +35,7 @@ def _fit(field: NeuralField, targets: Tensor, coordinates: Tensor, seed: int, st
     initial = field.initial(len(targets), torch.Generator().manual_seed(seed))
     for part in (field.spec.weight_slices[0], *field.spec.bias_slices[:-1]):
         initial[:, part] *= START
-    options: dict[str, Any] = {"learning_rate": 3e-3, "schedule": "cosine", "point_batches": 4}
+    options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "schedule": "cosine", "point_batches": 4}
     return data.fit_fields(field, targets, coordinates, steps=steps, initial=initial, seed=seed, progress=progress, **options)
 
 
@@ -42,7 +44,7 @@ def digits(path: Path, *, count: int, views: int, steps: int, seed: int, progres
 
     Columns: "label", "digit" (index into `data.mnist`) and "psnr". Digits are taken evenly from the classes.
     """
-    notes = {"digits": count, "views": views, "steps": steps, "seed": seed, "start": START}
+    notes = {"digits": count, "views": views, "steps": steps, "seed": seed, "start": START, "rate": LEARNING_RATE}
     if path.exists():
         known = WeightSet.load(path)
         if known.notes == notes and repr(known.field) == repr(DIGIT_FIELD):
