@@ -91,6 +91,7 @@ def _broken(grid: Grid, size: tuple[int, ...]) -> str:
         smaller = size[axis] - int((size[axis] - 1 + reach[axis]) % period[axis])
         larger = smaller + int(period[axis])
         remedy = f"sizes {smaller} and {larger} keep it" if smaller > 0 else f"size {larger} keeps it"
+        kind = "output size" if grid.transposed else "size"
         return (
             f"spatial axis {axis} of {'output ' if grid.transposed else ''}size {size[axis]} with kernel {kernel[axis]}, "
             f"stride {stride[axis]}, padding {padding[axis]}, "
