@@ -12,7 +12,6 @@
 
 #include "bind/bind.hpp"
 #include "bind/tensor.hpp"
-#include "core/pages.hpp"
 
 namespace isotypic {
 namespace {
@@ -60,13 +59,6 @@ class Arguments {
         fits = fits && tensor.view.dtype == first_.view.dtype && tensor.on_cuda == first_.on_cuda && tensor.device == first_.device;
         if (!fits) throw py::value_error(std::string(name_) + " kernel: " + argument + " does not fit the plan and the other tensors");
         return tensor.view;
-    }
-
-    // The same of what is written.
-    View result(py::handle handle, const char* argument, std::initializer_list<int64_t> shape) const {
-        const View out = view(handle, argument, shape);
-        if (!first_.on_cuda && out.defined()) expect_pages(out.data, out.numel() * itemsize(out.dtype));
-        return out;
     }
 
     // The widths of each network, or null. Those on a device are not looked at here: kernels keep within the plan's widths.
@@ -129,7 +121,7 @@ class Arguments {
 
 void pool(const WeightPlan& plan, py::handle x, py::handle basis, py::handle sizes, bool mean, py::handle pooled, py::handle workspace) {
     const Arguments a("weight_pool", plan, x);
-    const View in = a.view(x, "x", {-1, plan.entries, -1}), out = a.result(pooled, "pooled", {a.size(0), plan.rows, a.size(2)});
+    const View in = a.view(x, "x", {-1, plan.entries, -1}), out = a.view(pooled, "pooled", {a.size(0), plan.rows, a.size(2)});
     const View features = a.view(basis, "basis", {plan.rank, plan.widths[0]});
     if (features.defined() != (plan.rank > 0)) throw py::value_error("weight_pool kernel: basis does not fit the plan");
     const int64_t* widths = a.sizes(sizes, in.sizes[0]);
@@ -141,7 +133,7 @@ void pool(const WeightPlan& plan, py::handle x, py::handle basis, py::handle siz
 void affine(const WeightPlan& plan, py::handle x, py::handle mix, py::handle terms, py::handle basis, py::handle sizes, bool mean,
             py::handle y, py::handle workspace) {
     const Arguments a("weight_affine", plan, y);
-    const View out = a.result(y, "y", {-1, plan.entries, -1}), in = a.view(x, "x", {out.sizes[0], plan.entries, -1});
+    const View out = a.view(y, "y", {-1, plan.entries, -1}), in = a.view(x, "x", {out.sizes[0], plan.entries, -1});
     const View matrices = a.view(mix, "mix", {plan.mixed, in.defined() ? in.sizes[2] : -1, out.sizes[2]});
     const View added = a.view(terms, "terms", {out.sizes[0], plan.rows, out.sizes[2]}),
                features = a.view(basis, "basis", {plan.rank, plan.widths[0]});
@@ -156,7 +148,7 @@ void affine(const WeightPlan& plan, py::handle x, py::handle mix, py::handle ter
 void linear(const WeightPlan& plan, py::handle x, py::handle weight, py::handle bias, py::handle project, py::handle expand,
             py::handle sizes, bool mean, py::handle y, py::handle workspace) {
     const Arguments a("weight_linear", plan, x);
-    const View in = a.view(x, "x", {-1, plan.entries, -1}), out = a.result(y, "y", {a.size(0), plan.entries, -1});
+    const View in = a.view(x, "x", {-1, plan.entries, -1}), out = a.view(y, "y", {a.size(0), plan.entries, -1});
     const View parameters = a.view(weight, "weight", {plan.parameters(), in.sizes[2], out.sizes[2]});
     const View offsets = a.view(bias, "bias", {plan.global_slots, out.sizes[2]});
     const View reads = a.view(project, "project", {plan.rank, plan.widths[0]}),
@@ -172,7 +164,7 @@ void linear(const WeightPlan& plan, py::handle x, py::handle weight, py::handle 
 void linear_transpose(const WeightPlan& plan, py::handle y, py::handle weight, py::handle sizes, bool mean, py::handle x,
                       py::handle workspace) {
     const Arguments a("weight_linear_transpose", plan, y);
-    const View in = a.view(y, "y", {-1, plan.entries, -1}), out = a.result(x, "x", {a.size(0), plan.entries, -1});
+    const View in = a.view(y, "y", {-1, plan.entries, -1}), out = a.view(x, "x", {a.size(0), plan.entries, -1});
     const View parameters = a.view(weight, "weight", {plan.parameters(), out.sizes[2], in.sizes[2]});
     if (!parameters.defined() || plan.rank)
         throw py::value_error("weight_linear_transpose kernel: weight is missing, or the plan has a basis");
@@ -220,7 +212,7 @@ void basis_gradient(const WeightPlan& plan, py::handle x, py::handle terms, py::
 void select(const WeightPlan& plan, py::handle values, py::handle x, py::handle sizes, py::handle pooled, py::handle workspace) {
     const Arguments a("weight_select", plan, x);
     const View keys = a.view(x, "x", {-1, plan.entries, -1}), in = a.view(values, "values", {a.size(0), plan.entries, a.size(2)});
-    const View out = a.result(pooled, "pooled", {a.size(0), plan.rows, a.size(2)});
+    const View out = a.view(pooled, "pooled", {a.size(0), plan.rows, a.size(2)});
     if (plan.rank || !in.defined() || !out.defined())
         throw py::value_error("weight_select kernel: the plan has a basis, or a tensor is missing");
     const int64_t* widths = a.sizes(sizes, keys.sizes[0]);
@@ -231,7 +223,7 @@ void select(const WeightPlan& plan, py::handle values, py::handle x, py::handle 
 
 void scatter(const WeightPlan& plan, py::handle pooled, py::handle x, py::handle sizes, py::handle values, py::handle workspace) {
     const Arguments a("weight_scatter", plan, x);
-    const View keys = a.view(x, "x", {-1, plan.entries, -1}), out = a.result(values, "values", {a.size(0), plan.entries, a.size(2)});
+    const View keys = a.view(x, "x", {-1, plan.entries, -1}), out = a.view(values, "values", {a.size(0), plan.entries, a.size(2)});
     const View in = a.view(pooled, "pooled", {a.size(0), plan.rows, a.size(2)});
     if (plan.rank || !in.defined() || !out.defined())
         throw py::value_error("weight_scatter kernel: the plan has a basis, or a tensor is missing");
