@@ -5,7 +5,8 @@
     recurrence   M_j from M_{j-1}: every column times a linear form, d steps on (N, j, j) arrays
     powers       the powers of both linear forms, and each column as the convolution of two of them: one einsum with a 0/1 tensor
 
-`test_against_horner`: against the kernel's own algorithm written in torch, on (N, s) arrays, which is the best that torch does.
+`test_against_horner`, `test_backward_against_horner`: against the kernel's own algorithm written in torch, on (N, s)
+arrays, which is the best that torch does.
 """
 
 from __future__ import annotations
@@ -109,6 +110,19 @@ def test_backward(benchmark: Any, degree: int) -> None:
         function(p, g).square().sum().backward()
 
     assert compare(benchmark, lambda: step(iso.ops.form_action), {"recurrence": lambda: step(recurrence)}) > 0
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.benchmark(timer=TIMER, warmup=False)
+def test_backward_against_horner(benchmark: Any, degree: int) -> None:
+    p, g = (tensor.requires_grad_() for tensor in operands(degree, torch.float64))
+    record(benchmark, degree, torch.float64, "forward+backward, against Horner's rule in torch")
+
+    def step(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        p.grad = g.grad = None
+        function(p, g).square().sum().backward()
+
+    assert compare(benchmark, lambda: step(iso.ops.form_action), {"horner": lambda: step(horner)}) > 0
 
 
 @pytest.mark.parametrize("degree", DEGREES)

@@ -8,7 +8,8 @@ namespace {
 
 [[noreturn]] void refuse() {
     throw py::value_error(
-        "batch_norm kernels: x, g, y and dx must be contiguous tensors (O, C, I) of one dtype with an element, and statistics and sums (2, C), weight and "
+        "batch_norm kernels: x, g, y and dx must be contiguous tensors (O, C, I) of one dtype with an element, and statistics and sums (2, "
+        "C), weight and "
         "bias (C) contiguous, float64 where x is and float32 otherwise, all on one device");
 }
 

@@ -139,7 +139,8 @@ Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShap
 void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
              py::handle context, py::handle kept) {
     const Arguments a = check("group_conv", plan, shape, x, weight, bias, y, false, context);
-    // Not a pointer among the arguments: for None pybind11 looks whether NoneType comes from another module, which takes half a microsecond.
+    // Not a pointer among the arguments: for None pybind11 looks whether NoneType comes from another module, which takes half a
+    // microsecond.
     cpu::GroupConvBlocks* blocks = kept.is_none() ? nullptr : kept.cast<cpu::GroupConvBlocks*>();
     const py::gil_scoped_release release;
     if (!a.on_cuda) return cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, blocks);

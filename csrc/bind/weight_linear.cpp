@@ -159,7 +159,8 @@ void linear(const WeightPlan& plan, py::handle x, py::handle weight, py::handle 
     const View in = a.view(x, "x", {-1, plan.entries, -1}), out = a.result(y, "y", {a.size(0), plan.entries, -1});
     const View parameters = a.view(weight, "weight", {plan.parameters(), in.sizes[2], out.sizes[2]});
     const View offsets = a.view(bias, "bias", {plan.global_slots, out.sizes[2]});
-    const View reads = a.view(project, "project", {plan.rank, plan.widths[0]}), writes = a.view(expand, "expand", {plan.rank, plan.widths[0]});
+    const View reads = a.view(project, "project", {plan.rank, plan.widths[0]}),
+               writes = a.view(expand, "expand", {plan.rank, plan.widths[0]});
     if (!parameters.defined() || reads.defined() != (plan.rank > 0) || writes.defined() != (plan.rank > 0))
         throw py::value_error("weight_linear kernel: weight is missing, or project and expand do not fit the plan");
     const int64_t* widths = a.sizes(sizes, in.sizes[0]);
@@ -274,8 +275,8 @@ void bind_weight_linear(py::module_& m) {
           workspace, "pooled = S x");
     m.def("weight_affine", &affine, py::arg("plan"), py::arg("x"), py::arg("mix"), py::arg("terms"), py::arg("basis"), py::arg("sizes"),
           py::arg("mean"), py::arg("y"), workspace, "y = x mixed + terms");
-    m.def("weight_linear", &linear, py::arg("plan"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("project"), py::arg("expand"),
-          py::arg("sizes"), py::arg("mean"), py::arg("y"), workspace, "a whole layer");
+    m.def("weight_linear", &linear, py::arg("plan"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("project"),
+          py::arg("expand"), py::arg("sizes"), py::arg("mean"), py::arg("y"), workspace, "a whole layer");
     m.def("weight_linear_transpose", &linear_transpose, py::arg("plan"), py::arg("y"), py::arg("weight"), py::arg("sizes"), py::arg("mean"),
           py::arg("x"), workspace, "its adjoint in x");
     m.def("weight_linear_gradient", &linear_gradient, py::arg("plan"), py::arg("x"), py::arg("y"), py::arg("sizes"), py::arg("mean"),

@@ -44,4 +44,15 @@ HOST_DEVICE ALWAYS_INLINE void horner(int degree, const V* p, V a, V b, V c, V e
     }
 }
 
+// binomial(degree, i) over the middle one, i <= degree, so that none overflows.
+template <class T>
+inline void binomials(int degree, T* result) {
+    const int middle = degree / 2;
+    double value = 1;
+    for (int i = middle; i >= 0; --i) {
+        result[i] = result[degree - i] = static_cast<T>(value);
+        value *= static_cast<double>(i) / (degree - i + 1);
+    }
+}
+
 }  // namespace isotypic::forms

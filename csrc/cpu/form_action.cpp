@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <vector>
 
+#include "core/forms.hpp"
 #include "core/parallel.hpp"
 #include "cpu/form_action_kernel.hpp"
 #include "cpu/isa.hpp"
@@ -32,25 +34,73 @@ const FormActionKernels& kernel_set() {
 }
 
 template <class T>
-void run(const FormActionKernel<T>& kernel, const View& p, const View& g, const View& y) {
-    const int64_t count = p.sizes[0], width = p.sizes[1], items = (count + kRun - 1) / kRun;
+const FormActionKernel<T>& kernel_of();
+template <>
+const FormActionKernel<float>& kernel_of<float>() {
+    return kernel_set().float32;
+}
+template <>
+const FormActionKernel<double>& kernel_of<double>() {
+    return kernel_set().float64;
+}
+
+// work(kernel, first form, forms, workspace) for runs of forms.
+template <class T, class Work>
+void run(const View& forms, const Work& work) {
+    const FormActionKernel<T>& kernel = kernel_of<T>();
+    const int64_t count = forms.sizes[0], items = (count + kRun - 1) / kRun;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1)));
-    const int64_t scratch = (3 * width * kernel.lanes * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    const int64_t scratch = (4 * forms.sizes[1] * kernel.lanes * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
     const std::unique_ptr<void, decltype(&std::free)> workspace(std::aligned_alloc(64, static_cast<size_t>(scratch * threads)), &std::free);
     if (!workspace) throw std::bad_alloc();
     parallel_for(items, threads, [&](int64_t item, int thread) {
         const int64_t first = item * kRun;
-        kernel.run(static_cast<int>(width) - 1, std::min(kRun, count - first), static_cast<const T*>(p.data) + first * width,
-                   static_cast<const T*>(g.data) + first * 4, static_cast<T*>(y.data) + first * width,
-                   reinterpret_cast<T*>(static_cast<char*>(workspace.get()) + scratch * thread));
+        work(kernel, first, std::min(kRun, count - first), reinterpret_cast<T*>(static_cast<char*>(workspace.get()) + scratch * thread));
+    });
+}
+
+template <class T>
+void act(const View& p, const View& g, const View& y) {
+    const int64_t width = p.sizes[1];
+    run<T>(p, [&](const FormActionKernel<T>& kernel, int64_t first, int64_t count, T* workspace) {
+        kernel.act(static_cast<int>(width) - 1, count, static_cast<const T*>(p.data) + first * width,
+                   static_cast<const T*>(g.data) + first * 4, static_cast<T*>(y.data) + first * width, workspace);
+    });
+}
+
+template <class T>
+void adjoint(const View& z, const View& g, const View& p) {
+    const int64_t width = z.sizes[1];
+    std::vector<T> binomials(static_cast<size_t>(width));
+    forms::binomials(static_cast<int>(width) - 1, binomials.data());
+    run<T>(z, [&](const FormActionKernel<T>& kernel, int64_t first, int64_t count, T* workspace) {
+        kernel.adjoint(static_cast<int>(width) - 1, count, static_cast<const T*>(z.data) + first * width,
+                       static_cast<const T*>(g.data) + first * 4, binomials.data(), static_cast<T*>(p.data) + first * width, workspace);
+    });
+}
+
+template <class T>
+void matrix(const View& p, const View& g, const View& z, const View& r) {
+    const int64_t width = p.sizes[1];
+    run<T>(p, [&](const FormActionKernel<T>& kernel, int64_t first, int64_t count, T* workspace) {
+        kernel.matrix(static_cast<int>(width) - 1, count, static_cast<const T*>(p.data) + first * width,
+                      static_cast<const T*>(g.data) + first * 4, static_cast<const T*>(z.data) + first * width,
+                      static_cast<T*>(r.data) + first * 4, workspace);
     });
 }
 
 }  // namespace
 
 void form_action(const View& p, const View& g, const View& y) {
-    if (p.dtype == DType::float64) return run<double>(kernel_set().float64, p, g, y);
-    run<float>(kernel_set().float32, p, g, y);
+    p.dtype == DType::float64 ? act<double>(p, g, y) : act<float>(p, g, y);
+}
+
+void form_action_adjoint(const View& z, const View& g, const View& p) {
+    z.dtype == DType::float64 ? adjoint<double>(z, g, p) : adjoint<float>(z, g, p);
+}
+
+void form_action_matrix(const View& p, const View& g, const View& z, const View& r) {
+    p.dtype == DType::float64 ? matrix<double>(p, g, z, r) : matrix<float>(p, g, z, r);
 }
 
 }  // namespace isotypic::cpu

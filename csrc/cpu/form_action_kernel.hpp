@@ -8,8 +8,10 @@ namespace isotypic::cpu {
 template <class T>
 struct FormActionKernel {
     int lanes;
-    // `count` forms p (count, degree + 1) with matrices g (count, 4) to y; workspace of 3 (degree + 1) vectors.
-    void (*run)(int degree, int64_t count, const T* p, const T* g, T* y, T* workspace);
+    // `count` forms p, y, z (count, degree + 1) with matrices g, r (count, 4); workspace of 4 (degree + 1) vectors; binomials (degree + 1).
+    void (*act)(int degree, int64_t count, const T* p, const T* g, T* y, T* workspace);
+    void (*adjoint)(int degree, int64_t count, const T* z, const T* g, const T* binomials, T* p, T* workspace);
+    void (*matrix)(int degree, int64_t count, const T* p, const T* g, const T* z, T* r, T* workspace);
 };
 
 struct FormActionKernels {

@@ -52,7 +52,8 @@ using Buffer = std::unique_ptr<void, FreeDeleter>;
 // Python sees a MemoryError that says what for.
 struct NoMemory : std::bad_alloc {
     const char* what() const noexcept override {
-        return "group_conv: no memory for the working copy of x, whose size is that of one padded sample; reduce padding, dilation or stride";
+        return "group_conv: no memory for the working copy of x, whose size is that of one padded sample; reduce padding, dilation or "
+               "stride";
     }
 };
 

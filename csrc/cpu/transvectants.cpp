@@ -105,9 +105,8 @@ void transvectants(const TransvectantsPlan& plan, const View& f, const View& h, 
     if (y.numel() == 0 || f.sizes[1] == 0) return static_cast<void>(y.numel() && fill_zero(y));
     const Prepared prepared(plan, f, h, weight, View{}, y, y.sizes[1], 1.4);
     const TransvectantsKernel& kernel = *prepared.kernel;
-    prepared.run(
-        [&](int64_t first, int64_t count, void* workspace, int) { kernel.forward(prepared.problem, first, count, workspace); },
-        [&](int64_t sample, void* workspace, int) { kernel.forward_sample(prepared.problem, sample, workspace); });
+    prepared.run([&](int64_t first, int64_t count, void* workspace, int) { kernel.forward(prepared.problem, first, count, workspace); },
+                 [&](int64_t sample, void* workspace, int) { kernel.forward_sample(prepared.problem, sample, workspace); });
 }
 
 void transvectants_input(const TransvectantsPlan& plan, const View& f, const View& weight, const View& z, const View& x) {

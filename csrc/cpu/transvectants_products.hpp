@@ -46,7 +46,8 @@ void antidiagonal(const TransvectantsProblem& p, const TransvectantAntidiagonal&
             T* to = place(row) + v;
             Vec<T> sum[V];
 #pragma GCC unroll 2
-            for (int u = 0; u < V; ++u) sum[u] = d.skip ? load(to + u * L) + broadcast<T>(c[0]) * entry[0][u] : broadcast<T>(c[0]) * entry[0][u];
+            for (int u = 0; u < V; ++u)
+                sum[u] = d.skip ? load(to + u * L) + broadcast<T>(c[0]) * entry[0][u] : broadcast<T>(c[0]) * entry[0][u];
 #pragma GCC unroll 16
             for (int t = 1; t < Count; ++t)
 #pragma GCC unroll 2

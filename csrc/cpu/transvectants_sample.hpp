@@ -154,10 +154,10 @@ void forward_sample(const TransvectantsProblem& p, int64_t sample, void* memory)
         products_of_sample(p, sample, c0, channels, w);
         for (int s = 0; s < p.out_slots; ++s) {
             const int64_t first = p.out_begin[s], width = p.out_begin[s + 1] - first, paths = p.path_begin[s + 1] - p.path_begin[s];
-            multiply_rows<T, N>({w.panel + p.rows_before[first] * N, 1, width * N,
-                                 static_cast<const T*>(p.weight) + (c0 * p.paths + p.path_begin[s]) * out, p.paths * out, out, channels,
-                                 paths, sums + first * out, out, c0 > 0},
-                                width, out);
+            multiply_rows<T, N>(
+                {w.panel + p.rows_before[first] * N, 1, width * N, static_cast<const T*>(p.weight) + (c0 * p.paths + p.path_begin[s]) * out,
+                 p.paths * out, out, channels, paths, sums + first * out, out, c0 > 0},
+                width, out);
         }
     }
     T* y = static_cast<T*>(p.result) + sample * out * p.out_size;
@@ -181,9 +181,8 @@ void input_sample(const TransvectantsProblem& p, int64_t sample, void* memory) {
             for (int64_t q = 0; q < paths; ++q) {
                 load_channels(static_cast<const T*>(p.weight) + (c0 * p.paths + p.path_begin[s] + q) * out, p.paths * out, channels, out,
                               turned);
-                multiply_rows<T, 1>({z + first, 0, p.out_size, turned, 0, N, 1, out, w.panel + (p.rows_before[first] + q) * N, paths * N,
-                                     false},
-                                    width, N);
+                multiply_rows<T, 1>(
+                    {z + first, 0, p.out_size, turned, 0, N, 1, out, w.panel + (p.rows_before[first] + q) * N, paths * N, false}, width, N);
             }
         }
         products_adjoint<T>(p, w.x, w.panel, w.h);

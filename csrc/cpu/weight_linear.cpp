@@ -178,7 +178,8 @@ void run_linear(const Call& call, const View& x, const View& weight, const View&
         const char* networks[kMaxGroup];
         for (int64_t k = 0; k < count; ++k) {
             networks[k] = call.read(x, (first + k) * P * C, P * C, copy + k * P * C * call.size);
-            call.kernels.pool(plan, call.sizes_of(first + k), networks[k], C, reads.data, pool_mean, pooled + k * rows * C * call.size, space);
+            call.kernels.pool(plan, call.sizes_of(first + k), networks[k], C, reads.data, pool_mean, pooled + k * rows * C * call.size,
+                              space);
             for (int l = 0; l < plan.node_count; ++l) {
                 const WeightNodes& nodes = plan.nodes[l];
                 const int64_t width = width_of(plan, call.sizes_of(first + k), nodes.label), at = k * rows + nodes.offset;
@@ -255,8 +256,8 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
         const char* values = x.defined() ? call.read(x, network * P * C, P * C, copy) : nullptr;
         const char* added = terms.defined() ? call.read(terms, network * R, R, out + P * N * call.size) : nullptr;
         char* target = call.target(y, network * P * N, out);
-        call.kernels.affine(plan, call.sizes_of(network), values, C, ahead, x.defined() ? packed.part(0) : nullptr, added, N, features.data, mean,
-                            target, space);
+        call.kernels.affine(plan, call.sizes_of(network), values, C, ahead, x.defined() ? packed.part(0) : nullptr, added, N, features.data,
+                            mean, target, space);
         call.written(y, network * P * N, P * N, target);
     });
 }
@@ -288,7 +289,8 @@ void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y
             const int64_t* widths = call.sizes_of(network);
             call.kernels.pool(plan, widths, in, C, nullptr, mean, pooled.part(0) + network * R * C * call.size, space);
             call.kernels.pool(plan, widths, out, N, nullptr, false, summed.part(0) + network * R * N * call.size, space);
-            call.kernels.mix_gradient(plan, widths, in, C, call.ahead(network, batch, P * C), out, N, call.ahead(network, batch, P * N), sum);
+            call.kernels.mix_gradient(plan, widths, in, C, call.ahead(network, batch, P * C), out, N, call.ahead(network, batch, P * N),
+                                      sum);
         });
     }
     // An item is a block of rows (s, c) of one label's matrix or of the global one, summed over all networks in order.

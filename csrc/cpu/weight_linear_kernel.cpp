@@ -194,8 +194,8 @@ int64_t affine_scratch(const WeightPlan& plan, int64_t out_channels) {
 }
 
 template <class T>
-void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, int64_t ahead, const void* mix_, const void* terms_, int64_t N,
-            const void* basis_, bool mean, void* y_, void* scratch_) {
+void affine(const WeightPlan& plan, const int64_t* sizes, const void* x_, int64_t C, int64_t ahead, const void* mix_, const void* terms_,
+            int64_t N, const void* basis_, bool mean, void* y_, void* scratch_) {
     const T *x = static_cast<const T*>(x_), *mix = static_cast<const T*>(mix_), *terms = static_cast<const T*>(terms_),
             *basis = static_cast<const T*>(basis_);
     T *y = static_cast<T*>(y_), *scratch = static_cast<T*>(scratch_);
@@ -366,8 +366,8 @@ void multiply_any(int64_t rows, int64_t n, const void* a, int64_t a_stride, cons
 template <class T>
 void outer(const void* a, int64_t a_stride, int64_t rows, const void* g, int64_t g_stride, int64_t n, int64_t depth, void* c,
            int64_t c_stride) {
-    accumulate_outer(static_cast<const T*>(a), a_stride, rows, static_cast<const T*>(g), g_stride, n, depth, static_cast<T*>(c), c_stride, 0,
-                     0);
+    accumulate_outer(static_cast<const T*>(a), a_stride, rows, static_cast<const T*>(g), g_stride, n, depth, static_cast<T*>(c), c_stride,
+                     0, 0);
 }
 
 template <class T>

@@ -161,7 +161,8 @@ void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Init
         for (int64_t r = 0; r < rows; r += height) {
             const int count = static_cast<int>(least(height, rows - r));
             const Factors<T> f{first.a + r * first.a_stride, first.a_stride, first.b + column * first.depth, first.depth, first.ahead};
-            const Factors<T> s{second.a + r * second.a_stride, second.a_stride, second.b + column * second.depth, second.depth, second.ahead};
+            const Factors<T> s{second.a + r * second.a_stride, second.a_stride, second.b + column * second.depth, second.depth,
+                               second.ahead};
             const Initial<T> i{initial.row ? initial.row + column : nullptr,
                                initial.column ? initial.column + r * initial.column_stride + column : nullptr, initial.column_stride};
             T* target = c + r * c_stride + column;

@@ -51,6 +51,12 @@ PYBIND11_MODULE(_cuda_emulation_forms, m) {
         py::init<const std::vector<int>&, const std::vector<int>&, const std::vector<int>&, const std::vector<double>&>());
     m.def("form_action",
           [](const Tensor& p, const Tensor& g, const Tensor& y) { cuda::form_action(to_view(p), to_view(g), to_view(y), nullptr); });
+    m.def("form_action_adjoint", [](const Tensor& z, const Tensor& g, const Tensor& p) {
+        cuda::form_action_adjoint(to_view(z), to_view(g), to_view(p), nullptr);
+    });
+    m.def("form_action_matrix", [](const Tensor& p, const Tensor& g, const Tensor& z, const Tensor& r) {
+        cuda::form_action_matrix(to_view(p), to_view(g), to_view(z), to_view(r), nullptr);
+    });
     m.def("transvectants", [](const Plan& plan, const Tensor& f, const std::optional<Tensor>& h, const Tensor& weight, const Tensor& y) {
         cuda::transvectants(plan.plan, to_view(f), optional_view(h), to_view(weight), to_view(y), plan.tables.data(), nullptr);
     });

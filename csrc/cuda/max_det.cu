@@ -9,7 +9,13 @@
 //
 // No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in core/max_det.hpp; a
 // batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
-// roots decide. Nothing here has been measured on a device yet; the emulation checks the arithmetic.
+// roots decide. No spills; on sm_90 in float64 94 registers for a thread, 104 for a warp.
+//
+// Expected by count on an H200 (132 multiprocessors at 1.7 GHz) in large batches, float64. Degree 6: seven factorisations of 330
+// multiply-adds with two operands each are 45 KB through L1; what does not fit there comes from L2, at 5 TB/s 100 M forms a second, and
+// some 100 us of latency a form hide behind 80,000 threads: more than 20 M a second. Degree 20: 0.9 MB through shared memory at 128 bytes a
+// cycle, less than half of the lanes busy, and 200,000 cycles of barriers and serial chains behind 25 warps a multiprocessor: some 10 M a
+// second. Nothing here has been measured on a device yet; the emulation checks the arithmetic.
 #include "ops/max_det.hpp"
 
 #include <cmath>

@@ -66,9 +66,9 @@ DEVICE T product(const TransvectantRow& row, const T* coefficients, const T* f, 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) mix(const Tables* tables, Sizes s, const T* f, const T* h, const T* weight, T* y) {
-    const int64_t block = block_index();
-    const int part = static_cast<int>(block % s.blocks), slot = static_cast<int>(block / s.blocks % tables->out_slots);
-    const int64_t sample = block / s.blocks / tables->out_slots;
+    const unsigned block = block_index(), blocks = static_cast<unsigned>(s.blocks), slots = static_cast<unsigned>(tables->out_slots);
+    const int part = static_cast<int>(block % blocks), slot = static_cast<int>(block / blocks % slots);
+    const int64_t sample = block / blocks / slots;
     const int* rows_before = table<int>(tables, tables->rows_before);
     const int first_path = table<int>(tables, tables->path_begin)[slot],
               paths = table<int>(tables, tables->path_begin)[slot + 1] - first_path;
@@ -114,7 +114,8 @@ __global__ void __launch_bounds__(kThreads) mix(const Tables* tables, Sizes s, c
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) gradient(const Tables* tables, Sizes s, const T* f, const T* weight, const T* z, T* x) {
-    const int64_t sample = block_index() / s.blocks, c0 = block_index() % s.blocks * s.chunk;
+    const unsigned blocks = static_cast<unsigned>(s.blocks);
+    const int64_t sample = block_index() / blocks, c0 = static_cast<int64_t>(block_index() % blocks) * s.chunk;
     const int channels = static_cast<int>(s.channels - c0 < s.chunk ? s.channels - c0 : s.chunk);
     const int row_count = table<int>(tables, tables->rows_before)[tables->out_size];
     const TransvectantRow* rows = table<TransvectantRow>(tables, tables->rows);
@@ -149,9 +150,9 @@ __global__ void __launch_bounds__(kThreads) gradient(const Tables* tables, Sizes
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) weight_gradient(const Tables* tables, Sizes s, const T* f, const T* h, const T* z, T* weight) {
-    const int64_t block = block_index();
-    const int slot = static_cast<int>(block / s.blocks % tables->out_slots);
-    const int64_t channel = block / s.blocks / tables->out_slots, output = block % s.blocks * kThreads + thread_index();
+    const unsigned block = block_index(), blocks = static_cast<unsigned>(s.blocks), slots = static_cast<unsigned>(tables->out_slots);
+    const int slot = static_cast<int>(block / blocks % slots);
+    const int64_t channel = block / blocks / slots, output = static_cast<int64_t>(block % blocks) * kThreads + thread_index();
     const int first_path = table<int>(tables, tables->path_begin)[slot],
               paths = table<int>(tables, tables->path_begin)[slot + 1] - first_path;
     const int first_out = table<int>(tables, tables->out_begin)[slot], width = table<int>(tables, tables->out_begin)[slot + 1] - first_out;

@@ -68,7 +68,8 @@ void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* m
 }
 
 void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const View& project,
-                const View& expand, const int64_t* sizes, bool pool_mean, bool affine_mean, bool transposed, const View& out, const WeightContext& context) {
+                const View& expand, const int64_t* sizes, bool pool_mean, bool affine_mean, bool transposed, const View& out,
+                const WeightContext& context) {
     with_type(in.dtype, [&](auto zero) {
         using T = decltype(zero);
         using A = typename Compute<T>::type;
@@ -89,8 +90,8 @@ void run_linear(const char* name, const WeightPlan& plan, const View& in, const 
         if (blocks > 0)
             launch(name, multiply_nodes<T>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(A), context.stream, plan,
                    tiles, static_cast<const A*>(pooled), matrices, static_cast<const T*>(bias.data), transposed, terms, batch, C, N);
-        run_affine<T, A>(name, plan, x, matrices, terms, static_cast<const T*>(expand.data), sizes, affine_mean, transposed, static_cast<T*>(out.data), batch, C, N,
-                         context.stream);
+        run_affine<T, A>(name, plan, x, matrices, terms, static_cast<const T*>(expand.data), sizes, affine_mean, transposed,
+                         static_cast<T*>(out.data), batch, C, N, context.stream);
     });
 }
 

@@ -252,7 +252,7 @@ def define(
 
     apply = eager_node.apply  # type: ignore[attr-defined]
 
-    def routed(*args: Any) -> Outputs:
+    def routed(*args: Any) -> Any:
         taken = REGISTERED if torch.compiler.is_dynamo_compiling() else route(*args[:tensors])
         if taken == REGISTERED:
             return operator(*args)

@@ -48,7 +48,14 @@ def test_form_action(emulation: ModuleType, degree: int, dtype: torch.dtype) -> 
     g /= torch.linalg.matrix_norm(g, 2)[:, None, None]
     y = torch.full_like(p, float("nan"))
     emulation.form_action(view(p), view(g), view(y))
-    assert close(y, reference_forms.form_action(p.double(), g.double()))
+    p64, g64, z = p.double().requires_grad_(), g.double().requires_grad_(), torch.randn_like(p)
+    expected = reference_forms.form_action(p64, g64)
+    assert close(y, expected.detach())
+    for_p, for_g = torch.autograd.grad(expected, (p64, g64), z.double(), materialize_grads=True)
+    y, r = torch.full_like(p, float("nan")), torch.full_like(g, float("nan"))
+    emulation.form_action_adjoint(view(z), view(g), view(y))
+    emulation.form_action_matrix(view(p), view(g), view(z), view(r))
+    assert close(y, for_p) and close(r, for_g)
 
 
 def test_form_action_of_too_high_a_degree(module: ModuleType) -> None:

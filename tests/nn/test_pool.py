@@ -135,7 +135,7 @@ def test_sizes_are_judged_by_what_the_group_does() -> None:
         assert_equivariant(pool, group, torch.randn(1, 2, groups.get(group).order, 5, 5))
     blur = BlurPool2d("p6", strict=True)
     assert_equivariant(blur, "p6", torch.randn(1, 2, 6, 9, 9))
-    with pytest.raises(ValueError, match="BlurPool2d: spatial axis 0 of size 7 .* sizes 5 and 9 keep it"):
+    with pytest.raises(ValueError, match=r"BlurPool2d: spatial axis 0 of size 7 .* sizes 5 and 9 keep it"):
         blur(torch.zeros(1, 2, 6, 7, 7))
 
 
@@ -175,8 +175,9 @@ def test_spatial_errors() -> None:
         GroupMaxPool2d(2, padding=2)
     with pytest.raises(ValueError, match=r"GroupAvgPool2d: window \(7, 7\) is larger than the input \(6, 6\) with padding \(0, 0\)"):
         GroupAvgPool2d(7)(torch.zeros(1, 1, 6, 6))
-    with pytest.raises(ValueError, match=r"BlurPool2d: padding_mode 'reflect' needs a padding smaller than the input \(1, 1\), got \(1, 1\)"):
+    message = r"BlurPool2d: padding_mode 'reflect' needs a padding smaller than the input \(1, 1\), got \(1, 1\)"
+    with pytest.raises(ValueError, match=message):
         BlurPool2d(padding_mode="reflect")(torch.zeros(1, 1, 1, 1))
-    with pytest.raises(TypeError, match="BlurPool2d: input must be a torch.Tensor, got NoneType"):
+    with pytest.raises(TypeError, match=r"BlurPool2d: input must be a torch.Tensor, got NoneType"):
         BlurPool2d()(None)
     assert BlurPool2d(kernel_size=np.int64(5)).kernel_size == 5

@@ -251,7 +251,7 @@ def test_same_padding_of_even_kernels_is_exact_where_nothing_is_reversed() -> No
 
 @pytest.mark.parametrize("name", ["p3", "p6m"])
 def test_on_the_hexagonal_lattice_the_centre_has_to_be_an_output(name: str) -> None:
-    """It is one of the positions 0, stride, 2 stride, ... only where these are as far from both ends: (size - 1) / 2 divides by the stride."""
+    """It is one of 0, stride, 2 stride, ... only where these lie as far from both ends: where the stride divides (size - 1) / 2."""
     group, conv = groups.get(name), iso.ops.group_conv
     weight = tensors(group, True, 3, 3)[1]
     for size in (5, 7, 9, 11):

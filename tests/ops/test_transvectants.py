@@ -185,3 +185,29 @@ def test_many_channels_in_blocks() -> None:
     parts = sum(transvectants(f[:, c : c + 1], weight[c : c + 1], degrees=degrees, paths=paths) for c in range(60))
     assert isinstance(parts, Tensor)
     assert (whole - parts).norm() < 100 * EPS * whole.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("out_channels", [1, 5, 18, 50])
+def test_samples_do_not_see_their_batch(out_channels: int, dtype: torch.dtype) -> None:
+    """Whole tiles of samples, tiles with empty lanes and single samples give the same numbers; the weight's gradient is their sum."""
+    degrees, channels = [0, 3, 12], 37  # antidiagonals of 13 are cut in two
+    paths = transvectant_paths(degrees, 8)
+    f = torch.randn(35, channels, 18, dtype=dtype, requires_grad=True)
+    weight = torch.randn(channels, len(paths), out_channels, dtype=dtype, requires_grad=True)
+    y = transvectants(f, weight, degrees=degrees, paths=paths)
+    z = torch.randn_like(y)
+    whole = (y, *torch.autograd.grad(y, (f, weight), z))
+    for count in (1, 2, 7, 20, 29):
+        parts = []
+        for first in range(0, 35, count):
+            part = transvectants(f[first : first + count], weight, degrees=degrees, paths=paths)
+            parts.append((part, *torch.autograd.grad(part, (f, weight), z[first : first + count])))
+        y, for_f, for_weight = zip(*parts, strict=True)
+        eps = torch.finfo(dtype).eps
+        for found, expected in (
+            (torch.cat(y), whole[0]),
+            (torch.cat([g[i * count : (i + 1) * count] for i, g in enumerate(for_f)]), whole[1]),
+        ):
+            assert (found - expected).norm() <= 8 * eps * expected.norm()
+        assert (sum(for_weight) - whole[2]).norm() <= 64 * eps * whole[2].norm()

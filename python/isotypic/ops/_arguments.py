@@ -6,8 +6,6 @@ traced, where sizes may be symbolic, only the normalisation runs here, and the f
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -69,7 +67,7 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
 
 
 def check_integers(operator: str, **settings: Any) -> None:
-    """That none is a bool or a float, which a dictionary takes for the integer it is equal to: a repeated call would not see the difference."""
+    """That none is a bool or a float: a dictionary takes these for the integer they equal, and a repeated call would not differ."""
     for name, value in settings.items():
         entries = value if isinstance(value, (tuple, list)) else (value,)
         if any(isinstance(entry, (bool, float)) for entry in entries):
@@ -264,7 +262,8 @@ def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | 
         found: T | None = _PREPARED.get(call)
         if found is not None:
             return found
-    except (AttributeError, TypeError, RuntimeError):  # no tensor, an unhashable list, a symbolic size, a nested tensor: the checks know what to say
+    # No tensor, an unhashable list, a symbolic size, a nested tensor: the checks know what to say.
+    except (AttributeError, TypeError, RuntimeError):
         return prepare(x, weight, bias, *rest)
     prepared = prepare(x, weight, bias, *rest)
     if len(_PREPARED) >= _PREPARED_LIMIT:

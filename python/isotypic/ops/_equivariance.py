@@ -91,9 +91,11 @@ def _broken(grid: Grid, size: tuple[int, ...]) -> str:
         smaller = size[axis] - int((size[axis] - 1 + reach[axis]) % period[axis])
         larger = smaller + int(period[axis])
         remedy = f"sizes {smaller} and {larger} keep it" if smaller > 0 else f"size {larger} keeps it"
+        kind = "output size" if grid.transposed else "size"
         return (
-            f"spatial axis {axis} of {'output ' if grid.transposed else ''}size {size[axis]} with kernel {kernel[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
-            f"dilation {dilation[axis]} has outputs that are not centred on the inputs, which breaks exact equivariance; {remedy}"
+            f"spatial axis {axis} of {kind} {size[axis]} with kernel {kernel[axis]}, stride {stride[axis]}, "
+            f"padding {padding[axis]}, dilation {dilation[axis]} has outputs that are not centred on the inputs, which breaks exact "
+            f"equivariance; {remedy}"
         )
     if (elements @ np.diag(reach) != np.diag(reach) @ elements).any():
         return (

@@ -1,24 +1,27 @@
-"""The action of 2x2 matrices on binary forms: the public function, the launch, and the operator with its derivatives.
+"""The action of 2x2 matrices on binary forms: the public function, the launch, and the operators closed under differentiation.
 
 With y = act(p, g), that is y(x, y) = p(a x + b y, c x + e y), and q_x, q_y = act of the partial derivatives of p,
 
     dy/da = x q_x      dy/db = y q_x      dy/dc = x q_y      dy/de = y q_y
 
-and in the scaled coordinates of p the adjoint of act(., g) is act(., g^T). All derivatives are therefore calls of the operator itself.
+    form_action         p, g    -> y
+    form_action_adjoint z, g    -> the adjoint in p
+    form_action_matrix  p, g, z -> the adjoint in g
+
+The derivatives of each are calls of the three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isotypic._register import Gradients, define
+from isotypic._register import Gradients
 from isotypic.ops import _forms
+from isotypic.ops._kernel_operator import kernel_operator
 
 
 def form_action(p: Tensor, g: Tensor) -> Tensor:
@@ -57,81 +60,144 @@ def form_action(p: Tensor, g: Tensor) -> Tensor:
     return act(forms, matrices).reshape(*batch, width)
 
 
-def _launch(p: Tensor, g: Tensor) -> Tensor:
-    _check(p, g)
-    extension = _forms.extension_for("form_action", p)
-
-    def compute(p: Tensor, g: Tensor) -> Tensor:
-        y = torch.empty_like(p)
-        if y.numel():
-            with _forms.device_of(p):
-                extension.form_action(p, g, y)
-        return y
-
-    return _forms.in_float32(compute, p, g)
-
-
-def _check(p: Tensor, g: Tensor) -> None:
+def _check(name: str, p: Tensor, g: Tensor, z: Tensor | None = None) -> None:
+    first = "z" if name == "form_action_adjoint" else "p"
     if p.dim() != 2 or p.shape[1] < 1:
-        raise ValueError(f"form_action: p must have shape (N, d+1), got {tuple(p.shape)}")
+        raise ValueError(f"{name}: {first} must have shape (N, d+1), got {tuple(p.shape)}")
     if g.dim() != 3 or g.shape[1] != 2 or g.shape[2] != 2 or g.shape[0] != p.shape[0]:
-        raise ValueError(f"form_action: g must have shape (N={p.shape[0]}, 2, 2), got {tuple(g.shape)}")
+        raise ValueError(f"{name}: g must have shape (N={p.shape[0]}, 2, 2), got {tuple(g.shape)}")
+    if z is not None and z.shape != p.shape:
+        raise ValueError(f"{name}: z must have the shape of p, {tuple(p.shape)}, got {tuple(z.shape)}")
 
 
-def _fake(p: Tensor, g: Tensor) -> Tensor:
-    _check(p, g)
-    return p.new_empty(p.shape)
+def _run(name: str, shape: Sequence[int], *tensors: Tensor) -> Tensor:
+    extension = _forms.extension_for("form_action", tensors[0])
+
+    def compute(*contiguous: Tensor) -> Tensor:
+        result = contiguous[0].new_empty(shape)
+        if result.numel():
+            with _forms.device_of(result):
+                getattr(extension, name)(*contiguous, result)
+        return result
+
+    return _forms.in_float32(compute, *tensors)
 
 
-def _binomials(like: Tensor) -> Tensor:
-    degree = like.shape[-1] - 1
-    # Relative to the middle one, so that no coefficient overflows in float32 at a degree that a form of moderate size allows.
-    return torch.tensor([comb(degree, i) / comb(degree, degree // 2) for i in range(degree + 1)], dtype=like.dtype, device=like.device)
+def _shape_act(p: Tensor, g: Tensor) -> Sequence[int]:
+    _check("form_action", p, g)
+    return p.shape
 
 
-def _partials(p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """act(dp/dx, g) and act(dp/dy, g), of degree d - 1 >= 0, in one call."""
+def _shape_adjoint(z: Tensor, g: Tensor) -> Sequence[int]:
+    _check("form_action_adjoint", z, g)
+    return z.shape
+
+
+def _shape_matrix(p: Tensor, g: Tensor, z: Tensor) -> Sequence[int]:
+    _check("form_action_matrix", p, g, z)
+    return g.shape
+
+
+# The second derivatives, in calls on partial derivatives. In the direction u of g, with q_x and q_y as above,
+#     D_u (g.p) = x (u_00 q_x + u_10 q_y) + y (u_01 q_x + u_11 q_y)
+# and <z, D_u (g.p)> = <w_x, q_x> + <w_y, q_y>, where w_x = u_00 x* z + u_01 y* z, w_y = u_10 x* z + u_11 y* z and x* and y* are the
+# adjoints of the multiplication by x and y.
+
+
+def _partials(p: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, d) each: dp/dx and dp/dy."""
     index = torch.arange(1, p.shape[1], dtype=p.dtype, device=p.device)
-    both = torch.cat([p[:, 1:] * index, p[:, :-1] * index.flip(0)])
-    first, second = act(both, torch.cat([g, g])).chunk(2)
-    return first, second
+    return p[:, 1:] * index, p[:, :-1] * index.flip(0)
 
 
-def _backward(needs: Sequence[bool], grad: Tensor, p: Tensor, g: Tensor) -> Gradients:
-    grad_p = grad_g = None
-    if needs[0]:
-        binomials = _binomials(p)
-        grad_p = act(grad * binomials, g.mT) / binomials
-    if needs[1]:
-        if p.shape[1] == 1:
-            grad_g = torch.zeros_like(g)
-        else:
-            q = torch.stack(_partials(p, g), 1)  # (N, 2, d): rows of g
-            moved = torch.stack([grad[:, 1:], grad[:, :-1]], 1)  # (N, 2, d): multiplication by x, by y
-            grad_g = q @ moved.mT
-    return grad_p, grad_g
+def _directions(z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, d) each: w_x and w_y."""
+    by_x, by_y = z[:, 1:], z[:, :-1]
+    return u[:, 0, :1] * by_x + u[:, 0, 1:] * by_y, u[:, 1, :1] * by_x + u[:, 1, 1:] * by_y
 
 
-def _jvp(tangents: Gradients, p: Tensor, g: Tensor) -> Tensor | None:
-    tangent_p, tangent_g = tangents
-    total = None if tangent_p is None else act(tangent_p, g)
-    if tangent_g is not None:
-        if p.shape[1] == 1:
-            term = torch.zeros_like(p)
-        else:
-            q = torch.stack(_partials(p, g), 1)
-            by_x, by_y = (tangent_g.mT @ q).unbind(1)
-            term = F.pad(by_x, (1, 0)) + F.pad(by_y, (0, 1))
-        total = term if total is None else total + term
-    return total
+def _directional(p: Tensor, g: Tensor, u: Tensor) -> Tensor:
+    """D_u (g.p)."""
+    if p.shape[1] == 1:
+        return torch.zeros_like(p)
+    q_x, q_y = act(torch.cat(_partials(p)), torch.cat([g, g])).chunk(2)
+    by_x, by_y = (u[:, :1, j] * q_x + u[:, 1:, j] * q_y for j in range(2))
+    return F.pad(by_x, (1, 0)) + F.pad(by_y, (0, 1))
 
 
-def _vmap(info: Any, in_dims: Sequence[Any], p: Tensor, g: Tensor) -> tuple[Tensor, int]:
-    p, g = (
-        t.unsqueeze(0).expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((p, g), in_dims, strict=True)
+def _directional_adjoint(z: Tensor, g: Tensor, u: Tensor) -> Tensor:
+    """The adjoint of p -> D_u (g.p)."""
+    if z.shape[1] == 1:
+        return torch.zeros_like(z)
+    index = torch.arange(1, z.shape[1], dtype=z.dtype, device=z.device)
+    for_x, for_y = adjoint(torch.cat(_directions(z, u)), torch.cat([g, g])).chunk(2)
+    return F.pad(for_x * index, (1, 0)) + F.pad(for_y * index.flip(0), (0, 1))
+
+
+def _second(p: Tensor, g: Tensor, z: Tensor, u: Tensor) -> Tensor:
+    """The gradient in g of <z, D_u (g.p)>, (N, 2, 2)."""
+    if p.shape[1] == 1:
+        return torch.zeros_like(g)
+    first, second = matrix(torch.cat(_partials(p)), torch.cat([g, g]), torch.cat(_directions(z, u))).chunk(2)
+    return first + second
+
+
+def _sum(*terms: Tensor | None) -> Tensor | None:
+    given = [term for term in terms if term is not None]
+    return sum(given[1:], given[0]) if given else None
+
+
+def _backward_act(needs: Sequence[bool], grad: Tensor, p: Tensor, g: Tensor) -> Gradients:
+    return adjoint(grad, g) if needs[0] else None, matrix(p, g, grad) if needs[1] else None
+
+
+def _jvp_act(tangents: Gradients, p: Tensor, g: Tensor) -> Tensor | None:
+    dp, dg = tangents
+    return _sum(None if dp is None else act(dp, g), None if dg is None else _directional(p, g, dg))
+
+
+def _backward_adjoint(needs: Sequence[bool], grad: Tensor, z: Tensor, g: Tensor) -> Gradients:
+    return act(grad, g) if needs[0] else None, matrix(grad, g, z) if needs[1] else None
+
+
+def _jvp_adjoint(tangents: Gradients, z: Tensor, g: Tensor) -> Tensor | None:
+    dz, dg = tangents
+    return _sum(None if dz is None else adjoint(dz, g), None if dg is None else _directional_adjoint(z, g, dg))
+
+
+def _backward_matrix(needs: Sequence[bool], grad: Tensor, p: Tensor, g: Tensor, z: Tensor) -> Gradients:
+    return (
+        _directional_adjoint(z, g, grad) if needs[0] else None,
+        _second(p, g, z, grad) if needs[1] else None,
+        _directional(p, g, grad) if needs[2] else None,
     )
-    return act(p.flatten(0, 1), g.flatten(0, 1)).reshape(p.shape), 0
 
 
-act = define("form_action(Tensor p, Tensor g) -> Tensor", launch=_launch, fake=_fake, backward=_backward, vmap=_vmap, jvp=_jvp)
+def _jvp_matrix(tangents: Gradients, p: Tensor, g: Tensor, z: Tensor) -> Tensor | None:
+    dp, dg, dz = tangents
+    return _sum(
+        None if dp is None else matrix(dp, g, z),
+        None if dg is None else _second(p, g, z, dg),
+        None if dz is None else matrix(p, g, dz),
+    )
+
+
+act = kernel_operator(
+    "form_action(Tensor p, Tensor g) -> Tensor", shape=_shape_act, run=_run, samples=(0, 1), backward=_backward_act, jvp=_jvp_act
+)
+adjoint = kernel_operator(
+    "form_action_adjoint(Tensor z, Tensor g) -> Tensor",
+    shape=_shape_adjoint,
+    run=_run,
+    samples=(0, 1),
+    backward=_backward_adjoint,
+    jvp=_jvp_adjoint,
+)
+matrix = kernel_operator(
+    "form_action_matrix(Tensor p, Tensor g, Tensor z) -> Tensor",
+    shape=_shape_matrix,
+    run=_run,
+    samples=(0, 1, 2),
+    backward=_backward_matrix,
+    jvp=_jvp_matrix,
+)

@@ -47,8 +47,9 @@ def lift_conv(
 
     Sizes are those of ``torch.nn.functional.conv2d`` / ``conv3d``, the kernel is centred, and taps outside the largest G-invariant set of
     the kernel box are ignored. Equivariance, (L_g f)[c](x) = f[c](g^-1 x) about the centre of the grid, is exact where the outputs are
-    centred on the inputs: (size + 2 padding - dilation (k - 1) - 1) must be a multiple of the stride. Otherwise an ``EquivarianceWarning``
-    says once which sizes would do. No warning is given in a graph that is being compiled.
+    centred on the inputs: (size + 2 padding - dilation (k - 1) - 1) must be a multiple of the stride, on the hexagonal lattice of twice the
+    stride (where the stride is not 1). Otherwise an ``EquivarianceWarning`` says once which sizes would do. No warning is given in a graph
+    that is being compiled.
 
     Args:
         x: (B, C, *spatial), float32, float64, bfloat16 or float16, on a CPU or CUDA device, with any strides.

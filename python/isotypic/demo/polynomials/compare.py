@@ -122,7 +122,7 @@ def conic(degree: int, solver: str) -> Map | None:
         return None
     n = degree // 2 + 1
     gram, form = cvxpy.Variable((n, n), PSD=True), cvxpy.Parameter(degree + 1)
-    sums = [sum(gram[i, k - i] for i in range(max(0, k - n + 1), min(k, n - 1) + 1)) == form[k] for k in range(degree + 1)]
+    sums: list[Any] = [sum(gram[i, k - i] for i in range(max(0, k - n + 1), min(k, n - 1) + 1)) == form[k] for k in range(degree + 1)]
     problem = cvxpy.Problem(cvxpy.Maximize(cvxpy.log_det(gram)), sums)
 
     def solve(p: Tensor) -> Tensor:

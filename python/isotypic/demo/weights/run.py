@@ -39,9 +39,8 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
             console.print(f"{name}: {seconds[name]:.0f} s")
 
         def bar(name: str, total: int) -> Callable[[], object]:
-            for task in progress.tasks:
-                if task.finished:
-                    progress.remove_task(task.id)
+            for finished in [task.id for task in progress.tasks if task.finished]:
+                progress.remove_task(finished)
             task = progress.add_task(name, total=total)
             return lambda: progress.advance(task)
 

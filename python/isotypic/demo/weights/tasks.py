@@ -131,7 +131,7 @@ def read(task: Task, recipe: Recipe, epochs: int, seed: int, bar: Bar) -> tuple[
             trials.append({"learning_rate": rate, "motion": motion, "score": score(model, networks, train[held])})
         best = min(trials, key=lambda trial: trial["score"])
         torch.manual_seed(seed)
-        augment = _augment(field, best["motion"], permuted)
+        augment = _augment(field, bool(best["motion"]), permuted)
         model = fit(name, learn.FlatMLP(size, task.outputs), networks, train, epochs, best["learning_rate"], augment)
         scores[name], settings[name] = score(model, networks, test), {"chosen": best, "trials": trials}
     torch.manual_seed(seed)
