@@ -64,7 +64,7 @@ def run(
     console.print(
         f"Errors: |Q - Q*|^2 / (|Q*|^2 + 1) in the mean over {test_size:,} forms that were not trained on, Q* the solver's. Equivariance: "
         "relative, under elements of condition at most 2. Times: one thread, the whole test set in one call; cvxpy one form after the "
-        f"other, {conic_forms} of them, its problem compiled before. {train_size:,} labelled forms, {epochs} epochs, "
+        f"other, {conic_forms} of them, its problem compiled before. {train_size:,} labelled forms; epochs: {epochs}, and "
         f"{compare.MLP_EPOCHS * epochs} for the MLPs.\n"
     )
 
