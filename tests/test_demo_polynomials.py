@@ -19,7 +19,7 @@ from isotypic.demo.polynomials import certify, compare, lyapunov, run
 
 
 def test_answers_of_a_file(tmp_path: Path) -> None:
-    rows = [[1, 0, 2, 0, 1], [1, 0, -3, 0, 1], [1, 0, -2, 0, 1], [1, 2], [1, 0, 1]]
+    rows = [[1, 0, 2, 0, 1], [1, 0, -3, 0, 1], [4, 0, -4, 0, 1], [1, 2], [1, 0, 1]]  # the third is zero at (sqrt 2, 1) alone
     (tmp_path / "forms.json").write_text(json.dumps(rows))
     (tmp_path / "forms.csv").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
     answers = certify.answer(certify.read(tmp_path / "forms.json"))
