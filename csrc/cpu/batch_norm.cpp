@@ -77,6 +77,7 @@ class Run {
         ranges_ = by_column_ ? 1 : channels_;
         threads_ = static_cast<int>(std::clamp<int64_t>(numbers / kWorkOfThread, 1, max_threads()));
         columns_ = by_column_ ? width_ : channels_;
+        values_.resize(static_cast<size_t>(5 * columns_));
         if (itemsize(dtype_) < 4) scratch_.resize(static_cast<size_t>(3 * kBatchNormScratch * threads_));
     }
 
@@ -215,7 +216,6 @@ class Run {
 
     // What is computed here from the statistics as they are stored is the same in forward and backward, and so is the sign of v.
     void set_forward(int64_t range, const T* statistics) {
-        if (values_.empty()) values_.resize(static_cast<size_t>(5 * columns_));
         for_columns(range, [&](int64_t column, int64_t c) {
             value(0, column) = statistics[c];
             value(1, column) = static_cast<T>((weight_ ? static_cast<double>(weight_[c]) : 1.0) * inverse(statistics, c));

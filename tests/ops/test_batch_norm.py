@@ -60,6 +60,20 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(threads)
 
 
+def test_threads_never_meet() -> None:
+    """Many short calls, each of which finishes one channel while another thread begins the next."""
+    threads = torch.get_num_threads()
+    x = torch.randn(64, 24, 196)
+    expected = F.relu(F.batch_norm(x.double(), None, None, training=True))
+    try:
+        torch.set_num_threads(2)
+        for _ in range(300):
+            y = batch_norm(x, training=True, activation="relu")
+            torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_channels_last_memory_is_kept() -> None:
     x = torch.randn(2, 3, 5, 7).contiguous(memory_format=torch.channels_last)
     y = batch_norm(x, training=True, activation="relu")
