@@ -14,7 +14,7 @@
 //   synthesise  2 O (8 loads, 20 additions, 8 stores)
 // At one multiply-add, one addition and half a store a cycle the analysis costs 20 cycles against 12 O for its share of the products: the
 // bound is 5.33x dense for large O, 4.8x at O = 16. On Zen 4 a store takes the place of 1.7 multiply-adds and the panel lies in L2, so that
-// a transform takes about 38 cycles; what was tried stands in docs/architecture.md. Products read two vectors and `width` broadcasts for 2
+// a transform takes about 38 cycles; what was tried stands in docs/kernels.md. Products read two vectors and `width` broadcasts for 2
 // * width multiply-adds, so they are bound by arithmetic.
 #include "cpu/group_conv_kernel.hpp"
 
