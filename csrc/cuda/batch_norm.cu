@@ -8,7 +8,7 @@
 #include "ops/batch_norm.hpp"
 
 #include "cuda/launch.cuh"
-#include "cuda/policy.cuh"
+#include "cuda/numbers.cuh"
 
 namespace isotypic {
 namespace cuda {
@@ -16,31 +16,6 @@ namespace {
 
 constexpr int kThreadsOfNorm = 256, kLanesOfNorm = 32, kWarpsOfNorm = kThreadsOfNorm / kLanesOfNorm;
 constexpr int64_t kNumbersOfBlock = 8192;
-
-// Compute type, and how a number is stored.
-template <class S>
-struct NormType {
-    using type = float;
-};
-template <>
-struct NormType<double> {
-    using type = double;
-};
-template <class S>
-using Wide = typename NormType<S>::type;
-
-template <class S>
-DEVICE S stored(Wide<S> value) {
-    return value;
-}
-template <>
-DEVICE Bfloat16Bits stored<Bfloat16Bits>(float value) {
-    return {to_bfloat16(value)};
-}
-template <>
-DEVICE Float16Bits stored<Float16Bits>(float value) {
-    return {to_float16(value)};
-}
 
 // How x is cut. `columns`: lanes are columns of rows of C I numbers, and a piece has some of the rows. Otherwise a piece has rows of at
 // most `width` numbers of one channel, `across` such parts in a row.
@@ -132,8 +107,8 @@ DEVICE void write_part(const Cut& cut, const Place& place, const Held& held, A* 
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreadsOfNorm) partial_moments(Cut cut, const S* x, Wide<S>* parts) {
-    using A = Wide<S>;
+__global__ void __launch_bounds__(kThreadsOfNorm) partial_moments(Cut cut, const S* x, Compute<S>* parts) {
+    using A = Compute<S>;
     const Place place = place_of(cut);
     A count = 0, pivot = 0, first = 0, second = 0;
     visit_numbers(cut, place, [&](int64_t index) {
@@ -160,9 +135,9 @@ DEVICE Channel<A> channel_of(const Cut& cut, int64_t channel, const A* statistic
 
 template <class S>
 __global__ void __launch_bounds__(kThreadsOfNorm)
-    partial_sums(Cut cut, const S* g, const S* x, const Wide<S>* statistics, const Wide<S>* weight, const Wide<S>* bias, Wide<S> eps,
-                 bool relu, Wide<S>* parts) {
-    using A = Wide<S>;
+    partial_sums(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps,
+                 bool relu, Compute<S>* parts) {
+    using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
     Sums<A> sums{0, 0, 0};
@@ -205,22 +180,22 @@ __global__ void __launch_bounds__(kLanesOfNorm) put_together(Cut cut, const A* p
 
 template <class S>
 __global__ void __launch_bounds__(kThreadsOfNorm)
-    normalise(Cut cut, const S* x, const Wide<S>* statistics, const Wide<S>* weight, const Wide<S>* bias, Wide<S> eps, bool relu, S* y) {
-    using A = Wide<S>;
+    normalise(Cut cut, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps, bool relu, S* y) {
+    using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
     visit_numbers(cut, place, [&](int64_t index) {
         const A v = (widen(x[index]) - c.center) * c.factor + c.shift;
-        y[index] = stored<S>(relu && v < A(0) ? A(0) : v);
+        y[index] = narrow<S>(relu && v < A(0) ? A(0) : v);
     });
 }
 
 // `share` is 1 / n where the statistics are those of x, otherwise 0.
 template <class S>
 __global__ void __launch_bounds__(kThreadsOfNorm)
-    gradient(Cut cut, const S* g, const S* x, const Wide<S>* statistics, const Wide<S>* weight, const Wide<S>* bias, Wide<S> eps, bool relu,
-             Wide<S> share, const Wide<S>* sums, S* dx) {
-    using A = Wide<S>;
+    gradient(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps, bool relu,
+             Compute<S> share, const Compute<S>* sums, S* dx) {
+    using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
     A slope = 0, offset = 0;
@@ -231,22 +206,8 @@ __global__ void __launch_bounds__(kThreadsOfNorm)
     visit_numbers(cut, place, [&](int64_t index) {
         const A distance = widen(x[index]) - c.center;
         const A h = relu && distance * c.factor + c.shift <= A(0) ? A(0) : widen(g[index]);
-        dx[index] = stored<S>(h * c.factor + (distance * slope + offset));
+        dx[index] = narrow<S>(h * c.factor + (distance * slope + offset));
     });
-}
-
-template <class Visit>
-void with_stored_type(DType dtype, const Visit& visit) {
-    switch (dtype) {
-        case DType::float32:
-            return visit(float{});
-        case DType::float64:
-            return visit(double{});
-        case DType::bfloat16:
-            return visit(Bfloat16Bits{});
-        case DType::float16:
-            return visit(Float16Bits{});
-    }
 }
 
 template <class T>
@@ -257,7 +218,7 @@ T* at(const View& view) {
 template <class S>
 void launch_normalise(const Cut& cut, const View& x, const View& statistics, const View& weight, const View& bias,
                       const BatchNormSettings& settings, const View& y, void* stream) {
-    using A = Wide<S>;
+    using A = Compute<S>;
     launch("batch_norm", normalise<S>, cut.grid(), kThreadsOfNorm, 0, stream, cut, at<const S>(x), at<const A>(statistics),
            at<const A>(weight), at<const A>(bias), static_cast<A>(settings.eps), settings.relu, at<S>(y));
 }
@@ -272,9 +233,9 @@ int64_t batch_norm_workspace(const View& x) {
 void batch_norm(const View& x, const View& weight, const View& bias, const BatchNormSettings& settings, const View& y,
                 const View& statistics, const BatchNormContext& context) {
     const Cut cut(x);
-    with_stored_type(x.dtype, [&](auto zero) {
+    with_type(x.dtype, [&](auto zero) {
         using S = decltype(zero);
-        using A = Wide<S>;
+        using A = Compute<S>;
         A* parts = static_cast<A*>(context.workspace);
         launch("batch_norm", partial_moments<S>, cut.grid(), kThreadsOfNorm, sizeof(Moments<A>) * kThreadsOfNorm, context.stream, cut,
                at<const S>(x), parts);
@@ -286,16 +247,16 @@ void batch_norm(const View& x, const View& weight, const View& bias, const Batch
 
 void batch_norm_apply(const View& x, const View& statistics, const View& weight, const View& bias, const BatchNormSettings& settings,
                       const View& y, const BatchNormContext& context) {
-    with_stored_type(
+    with_type(
         x.dtype, [&](auto zero) { launch_normalise<decltype(zero)>(Cut(x), x, statistics, weight, bias, settings, y, context.stream); });
 }
 
 void batch_norm_backward(const View& g, const View& x, const View& statistics, const View& weight, const View& bias,
                          const BatchNormSettings& settings, bool batch, const View& dx, const View& sums, const BatchNormContext& context) {
     const Cut cut(x);
-    with_stored_type(x.dtype, [&](auto zero) {
+    with_type(x.dtype, [&](auto zero) {
         using S = decltype(zero);
-        using A = Wide<S>;
+        using A = Compute<S>;
         A* parts = static_cast<A*>(context.workspace);
         const A eps = static_cast<A>(settings.eps), share = batch ? static_cast<A>(1.0 / static_cast<double>(cut.outer * cut.inner)) : A(0);
         launch("batch_norm_backward", partial_sums<S>, cut.grid(), kThreadsOfNorm, sizeof(Sums<A>) * kThreadsOfNorm, context.stream, cut,

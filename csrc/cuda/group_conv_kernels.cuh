@@ -172,7 +172,7 @@ DEVICE void finish_columns(const Convolution& p, const Section& section, const O
             for (int s = 0; s < C::Program::order; ++s) values[s] = from[s * kColumnTile * pitch];
             C::Program::template synthesis<Accumulator, Accumulator>(values);
 #pragma unroll
-            for (int h = 0; h < C::Program::order; ++h) to[h * p.out.source] = Policy::narrow(values[h] + bias);
+            for (int h = 0; h < C::Program::order; ++h) to[h * p.out.source] = narrow<typename Policy::Storage>(values[h] + bias);
         } else {
             constexpr int kBlock = 4;
             const Accumulator* synthesis = matrix<Accumulator>(p.tables, section.synthesis);
@@ -184,7 +184,7 @@ DEVICE void finish_columns(const Convolution& p, const Section& section, const O
                         if (first + h < p.outputs) sums[h] += synthesis[s * p.outputs + first + h] * from[s * kColumnTile * pitch];
 #pragma unroll
                 for (int h = 0; h < kBlock; ++h)
-                    if (first + h < p.outputs) to[(first + h) * p.out.source] = Policy::narrow(sums[h] + bias);
+                    if (first + h < p.outputs) to[(first + h) * p.out.source] = narrow<typename Policy::Storage>(sums[h] + bias);
             }
         }
     }

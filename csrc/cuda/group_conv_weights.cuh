@@ -62,7 +62,7 @@ __global__ void pack_weights(const Packing p) {
     using Element = std::conditional_t<Policy::kPerWord == 2, Storage, Word>;
     Element* target = reinterpret_cast<Element*>(p.weights + index / kElements * kColumnTileBytes) + Policy::b_index(k, n);
     if constexpr (Policy::kPerWord == 2)
-        *target = Policy::narrow(sum);
+        *target = narrow<typename Policy::Storage>(sum);
     else
         *target = Policy::pack(&sum);
 }
@@ -105,7 +105,7 @@ __global__ void unpack_weights(const Unpacking p) {
             sum += weights[slot * section.weight_length] *
                    blocks[(static_cast<int64_t>(slot) * p.rows + field * section.orbits + t) * p.columns];
     }
-    static_cast<typename Policy::Storage*>(p.psi)[index] = Policy::narrow(sum);
+    static_cast<typename Policy::Storage*>(p.psi)[index] = narrow<typename Policy::Storage>(sum);
 }
 
 }  // namespace cuda

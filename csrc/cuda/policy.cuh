@@ -13,9 +13,8 @@
 // multiply-add policies.
 #pragma once
 
-#include <cstring>
-
 #include "cuda/launch.cuh"
+#include "cuda/numbers.cuh"
 
 namespace isotypic {
 namespace cuda {
@@ -24,62 +23,10 @@ constexpr int kRowBytes = 48;
 constexpr int kColumnTile = 8;
 constexpr int kColumnTileBytes = 256;
 
-struct Bfloat16Bits {
-    uint16_t bits;
-};
-struct Float16Bits {
-    uint16_t bits;
-};
-
-DEVICE uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return bits;
-}
-DEVICE float float_of(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-DEVICE float widen(float value) {
-    return value;
-}
-DEVICE double widen(double value) {
-    return value;
-}
-DEVICE float widen(Bfloat16Bits value) {
-    return float_of(static_cast<uint32_t>(value.bits) << 16);
-}
-
 #if defined(ISOTYPIC_EMULATE)
 
 inline int lane_index() {
     return emulation::lane();
-}
-
-// Rounds away the last `count` bits of a float32 pattern: to the nearest, ties to even or away from zero.
-inline uint32_t round_bits(uint32_t bits, int count, bool ties_to_even) {
-    if ((bits & 0x7f800000u) == 0x7f800000u) return bits;
-    const uint32_t half = (1u << (count - 1)) - (ties_to_even ? 1u - ((bits >> count) & 1u) : 0u);
-    return (bits + half) & ~((1u << count) - 1u);
-}
-inline float widen(Float16Bits value) {
-    _Float16 half;
-    std::memcpy(&half, &value.bits, 2);
-    return static_cast<float>(half);
-}
-inline uint16_t to_bfloat16(float value) {
-    return static_cast<uint16_t>(round_bits(bits_of(value), 16, true) >> 16);
-}
-inline uint16_t to_float16(float value) {
-    const _Float16 half = static_cast<_Float16>(value);
-    uint16_t bits;
-    std::memcpy(&bits, &half, 2);
-    return bits;
-}
-inline uint32_t to_tf32(float value) {
-    return round_bits(bits_of(value), 13, false);
 }
 
 inline void load_a(uint32_t (&words)[4], const char* tile) {
@@ -99,27 +46,6 @@ inline void wait_for_copies() {
 
 DEVICE int lane_index() {
     return static_cast<int>(threadIdx.x & 31u);
-}
-
-DEVICE float widen(Float16Bits value) {
-    float result;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
-    return result;
-}
-DEVICE uint16_t to_bfloat16(float value) {
-    uint16_t bits;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-DEVICE uint16_t to_float16(float value) {
-    uint16_t bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-DEVICE uint32_t to_tf32(float value) {
-    uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-    return bits;
 }
 
 DEVICE uint32_t shared_address(const void* pointer) {
@@ -225,7 +151,6 @@ struct Float32 {
     static constexpr int kPerWord = 1;  // operands in a word
     static constexpr int kStep = 8;     // operands in 32 bytes
     static DEVICE Word pack(const float* v) { return bits_of(v[0]); }
-    static DEVICE float narrow(float value) { return value; }
     static DEVICE int b_index(int k, int n) { return k * kColumnTile + n; }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(float (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
@@ -244,7 +169,6 @@ struct Float64 {
         memcpy(&word, v, 8);
         return word;
     }
-    static DEVICE double narrow(double value) { return value; }
     static DEVICE int b_index(int k, int n) { return k * kColumnTile + n; }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(double (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
@@ -259,7 +183,6 @@ struct TensorFloat32 {
     static constexpr int kPerWord = 1;
     static constexpr int kStep = 8;
     static DEVICE Word pack(const float* v) { return to_tf32(v[0]); }
-    static DEVICE float narrow(float value) { return value; }
     static DEVICE int b_index(int k, int n) { return (n * 4 + k % 4) * 2 + k / 4; }
     static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if defined(ISOTYPIC_EMULATE)
@@ -287,7 +210,6 @@ struct BFloat16 {
     using Word = uint32_t;
     static constexpr int kPerWord = 2;
     static constexpr int kStep = 16;
-    static DEVICE Bfloat16Bits narrow(float value) { return {to_bfloat16(value)}; }
     static DEVICE Word pack(const float* v) {
 #if defined(ISOTYPIC_EMULATE)
         return to_bfloat16(v[0]) | static_cast<uint32_t>(to_bfloat16(v[1])) << 16;
@@ -319,7 +241,6 @@ struct Float16 {
     using Word = uint32_t;
     static constexpr int kPerWord = 2;
     static constexpr int kStep = 16;
-    static DEVICE Float16Bits narrow(float value) { return {to_float16(value)}; }
     static DEVICE Word pack(const float* v) {
 #if defined(ISOTYPIC_EMULATE)
         return to_float16(v[0]) | static_cast<uint32_t>(to_float16(v[1])) << 16;

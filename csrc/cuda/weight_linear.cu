@@ -30,27 +30,13 @@ unsigned blocks_of(int64_t threads) {
     return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
-template <class Visit>
-void with_type(DType dtype, const Visit& visit) {
-    switch (dtype) {
-        case DType::float32:
-            return visit(float{});
-        case DType::float64:
-            return visit(double{});
-        case DType::bfloat16:
-            return visit(Bfloat16Bits{});
-        case DType::float16:
-            return visit(Float16Bits{});
-    }
-}
-
 template <class T, class Out>
 void run_pool(const char* name, const WeightPlan& plan, const T* x, const T* basis, const int64_t* sizes, bool mean, Out* pooled,
               int64_t batch, int C, void* stream) {
     const int64_t blocks = batch * plan.rows * ((C + kLanesOfBlock - 1) / kLanesOfBlock);
     if (blocks == 0) return;
     launch(name, pool_rows<T, Out>, static_cast<unsigned>(blocks), kLanesOfBlock * kGroups,
-           kLanesOfBlock * kGroups * sizeof(typename Compute<T>::type), stream, plan, x, basis, sizes, mean, pooled, C);
+           kLanesOfBlock * kGroups * sizeof(Compute<T>), stream, plan, x, basis, sizes, mean, pooled, C);
 }
 
 template <class T, class Terms>
@@ -63,7 +49,7 @@ void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* m
     }
     const int64_t blocks = batch * tiles.first[2 * plan.layers] * tiles_of(N);
     if (blocks == 0) return;
-    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(typename Compute<T>::type),
+    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(Compute<T>),
            stream, plan, tiles, x, mix, terms, basis, sizes, mean, transposed, y, C, N);
 }
 
@@ -72,7 +58,7 @@ void run_linear(const char* name, const WeightPlan& plan, const View& in, const 
                 const WeightContext& context) {
     with_type(in.dtype, [&](auto zero) {
         using T = decltype(zero);
-        using A = typename Compute<T>::type;
+        using A = Compute<T>;
         const int64_t batch = in.sizes[0];
         const int C = static_cast<int>(in.sizes[2]), N = static_cast<int>(out.sizes[2]);
         A* pooled = static_cast<A*>(context.workspace);
@@ -104,7 +90,7 @@ void run_outer(const char* name, const WeightPlan& plan, const View& x, const Vi
                const View& out, const WeightContext& context) {
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
-        using A = typename Compute<T>::type;
+        using A = Compute<T>;
         const int64_t batch = x.sizes[0];
         const int C = static_cast<int>(x.sizes[2]), N = static_cast<int>(y.sizes[2]), runs = runs_of(batch);
         const int64_t elements = static_cast<int64_t>(all ? plan.parameters() : plan.mixed) * C * N;
@@ -205,7 +191,7 @@ void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& te
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch("weight_basis_gradient", basis_sums<T>, static_cast<unsigned>(plan.rank * plan.layer[0].columns), kThreads,
-               kThreads * sizeof(typename Compute<T>::type), context.stream, plan, static_cast<const T*>(x.data),
+               kThreads * sizeof(Compute<T>), context.stream, plan, static_cast<const T*>(x.data),
                static_cast<const T*>(terms.data), sizes, mean, static_cast<T*>(basis.data), x.sizes[0], static_cast<int>(x.sizes[2]));
     });
 }

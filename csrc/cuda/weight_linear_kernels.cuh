@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda/launch.cuh"
-#include "cuda/policy.cuh"
+#include "cuda/numbers.cuh"
 #include "ops/weight_linear.hpp"
 
 namespace isotypic {
@@ -16,28 +16,6 @@ constexpr int kPitch = kSide + 1;  // of a tile in shared memory
 constexpr int kThreads = 256;
 constexpr int kOutputs = kSide * kSide / kThreads;
 constexpr int kSplits = 16;  // partial sums of a gradient
-
-template <class T>
-struct Compute {
-    using type = float;
-};
-template <>
-struct Compute<double> {
-    using type = double;
-};
-
-template <class T>
-DEVICE T narrow(typename Compute<T>::type value) {
-    return value;
-}
-template <>
-DEVICE Bfloat16Bits narrow<Bfloat16Bits>(float value) {
-    return {to_bfloat16(value)};
-}
-template <>
-DEVICE Float16Bits narrow<Float16Bits>(float value) {
-    return {to_float16(value)};
-}
 
 DEVICE const int64_t* sizes_of(const WeightPlan& plan, const int64_t* sizes, int64_t network) {
     return sizes ? sizes + network * (plan.layers + 1) : nullptr;
@@ -61,7 +39,7 @@ DEVICE int basis_slot(const WeightPlan& plan, int row, int& r) {
 // pooled (B, rows, C) of x (B, P, C). Block: (network, row, 32 channels).
 template <class T, class Out>
 __global__ void pool_rows(WeightPlan plan, const T* x, const T* basis, const int64_t* sizes, bool mean, Out* pooled, int channels) {
-    using A = typename Compute<T>::type;
+    using A = Compute<T>;
     A* shared = reinterpret_cast<A*>(shared_memory());
     const int chunks = (channels + kLanesOfBlock - 1) / kLanesOfBlock;
     const int row = static_cast<int>(block_index() / chunks % plan.rows), lane = thread_index() % kLanesOfBlock,
@@ -115,9 +93,9 @@ struct NodeTiles {
 };
 
 template <class T>
-__global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const typename Compute<T>::type* pooled, const T* weight, const T* bias,
-                               bool transposed, typename Compute<T>::type* terms, int64_t batch, int C, int N) {
-    using A = typename Compute<T>::type;
+__global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const Compute<T>* pooled, const T* weight, const T* bias,
+                               bool transposed, Compute<T>* terms, int64_t batch, int C, int N) {
+    using A = Compute<T>;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     int label = 0;
     while (static_cast<int>(block_index()) >= tiles.first[label + 1]) ++label;
@@ -165,7 +143,7 @@ struct EntryTiles {
 template <class T, class Terms>
 __global__ void affine_tiles(WeightPlan plan, EntryTiles tiles, const T* x, const T* mix, const Terms* terms, const T* basis,
                              const int64_t* sizes, bool mean, bool transposed, T* y, int C, int N) {
-    using A = typename Compute<T>::type;
+    using A = Compute<T>;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     const int column_tiles = (N + kSide - 1) / kSide, entry_tiles = tiles.first[2 * plan.layers];
     const int tile = static_cast<int>(block_index() / column_tiles % entry_tiles),
@@ -233,10 +211,10 @@ struct OuterTiles {
 };
 
 template <class T>
-__global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const T* y, const typename Compute<T>::type* pooled,
-                            const typename Compute<T>::type* summed, const int64_t* sizes, typename Compute<T>::type* partial,
+__global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const T* y, const Compute<T>* pooled,
+                            const Compute<T>* summed, const int64_t* sizes, Compute<T>* partial,
                             int64_t elements, int64_t batch, int runs, int C, int N) {
-    using A = typename Compute<T>::type;
+    using A = Compute<T>;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     const int per_run = static_cast<int>(block_count()) / runs, run = static_cast<int>(block_index()) / per_run,
               tile = static_cast<int>(block_index()) % per_run;
@@ -295,9 +273,9 @@ __global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const
 
 // out[i] = sum of the partial sums in order; behind them the bias: the global rows of `summed`, over all networks.
 template <class T>
-__global__ void sum_partials(WeightPlan plan, const typename Compute<T>::type* partial, int64_t elements, int runs,
-                             const typename Compute<T>::type* summed, int64_t batch, int N, T* out) {
-    using A = typename Compute<T>::type;
+__global__ void sum_partials(WeightPlan plan, const Compute<T>* partial, int64_t elements, int runs,
+                             const Compute<T>* summed, int64_t batch, int N, T* out) {
+    using A = Compute<T>;
     const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
     A sum = 0;
     if (i < elements) {
@@ -313,7 +291,7 @@ __global__ void sum_partials(WeightPlan plan, const typename Compute<T>::type* p
 template <class T>
 __global__ void basis_sums(WeightPlan plan, const T* x, const T* terms, const int64_t* sizes, bool mean, T* gradient, int64_t batch,
                            int C) {
-    using A = typename Compute<T>::type;
+    using A = Compute<T>;
     A* shared = reinterpret_cast<A*>(shared_memory());
     const WeightLayer& layer = plan.layer[0];
     const WeightNodes& nodes = plan.nodes[plan.nodes_of[1]];
@@ -350,7 +328,7 @@ __global__ void locate(WeightPlan plan, const T* values, const T* x, const int64
     const T* keys = x + network * plan.entries * C;
     const PooledEntries set = pooled_entries(plan, sizes_of(plan, sizes, network), row);
     int found = -1;
-    typename Compute<T>::type best = 0;
+    Compute<T> best = 0;
     for (int a = 0; a < set.outer; ++a)
         for (int b = 0; b < set.inner; ++b) {
             const int entry = set.first + a * set.outer_stride + b * set.inner_stride;
@@ -369,7 +347,7 @@ __global__ void gather_maxima(WeightPlan plan, const T* pooled, const int* index
     const int c = static_cast<int>(i % C), entry = static_cast<int>(i / C % plan.entries);
     const int64_t network = i / C / plan.entries;
     const EntryRows rows = entry_rows(plan, sizes_of(plan, sizes, network), entry);
-    typename Compute<T>::type sum = 0;
+    Compute<T> sum = 0;
     const int candidates[3] = {rows.row, rows.column, rows.total};
     for (int k = 0; k < 3 && rows.alive; ++k) {
         const int64_t at = (network * plan.rows + candidates[k]) * C + c;

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from emulate import build
+from emulate import build, view
 from torch import Tensor
 
 import isotypic as iso
@@ -16,13 +16,7 @@ from isotypic.ops.max_det_gram import max_det_adjoint, max_det_solve
 
 @pytest.fixture(scope="module")
 def emulation() -> ModuleType:
-    """The module _max_det_emulation, compiled once for each state of its sources."""
-    return build("_max_det_emulation", "max_det_emulation.cpp")
-
-
-def view(tensor: Tensor) -> tuple[int, bool, list[int]]:
-    assert tensor.is_contiguous()
-    return tensor.data_ptr(), tensor.dtype == torch.float64, list(tensor.shape)
+    return build("max_det")
 
 
 def forms(degree: int, dtype: torch.dtype) -> Tensor:

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from emulate import build
+from emulate import DTYPES, build, view
 from torch import Tensor
 
 from isotypic.ops import _weight_operators as operators
 from isotypic.ops import reference_weights as reference
 from isotypic.ops import weight_layout
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CASES = [  # widths, symmetry, rank, channels in and out, ragged
     ([2, 9, 5, 1], "hidden", 0, 3, 5, False),
     ([2, 9, 5, 3], "hidden", 0, 33, 4, True),
@@ -27,8 +26,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{'-'.join
 
 @pytest.fixture(scope="session")
 def emulation() -> ModuleType:
-    """The module _weight_emulation, compiled once for each state of its sources."""
-    return build("_weight_emulation", "weight_emulation_module.cpp")
+    return build("weight_linear")
 
 
 class Problem:
@@ -36,7 +34,8 @@ class Problem:
 
     def __init__(self, module: ModuleType, case: Any, dtype: torch.dtype, reverse: bool = False) -> None:
         widths, symmetry, rank, channels, out_channels, ragged = case
-        self.module, self.dtype, self.reverse = module, dtype, reverse
+        self.module, self.dtype = module, dtype
+        module.configure(reverse)
         self.layout = layout = weight_layout(widths, symmetry, rank)
         self.plan = module.Plan(*operators.plan_arguments(layout))
         generator = torch.Generator().manual_seed(0)
@@ -61,8 +60,8 @@ class Problem:
 
     def call(self, name: str, *tensors: Tensor | None, out: Tensor, mean: bool = False) -> Tensor:
         result = torch.full(out.shape, float("nan"), dtype=self.dtype)
-        views = [(0, 0, []) if t is None else (t.data_ptr(), DTYPES.index(t.dtype), list(t.shape)) for t in (*tensors, result)]
-        self.module.call(name, self.plan, views, 0 if self.sizes is None else self.sizes.data_ptr(), mean, self.reverse)
+        views = [view(tensor) for tensor in (*tensors, result)]
+        self.module.call(name, self.plan, views, 0 if self.sizes is None else self.sizes.data_ptr(), mean)
         return result
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isotypic import groups, ops, testing
 from isotypic.nn import WeightSpec
-from isotypic.ops import reference, reference_forms, reference_weights
+from isotypic.ops import reference, reference_forms, reference_norms, reference_weights
 from isotypic.sl2 import from_scaled, to_scaled
 
 GROUPS = ("p4", "p4m", "pmm", "p6", "p6m", "O", "Oh")
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 def cases(group_names: list[str] | None) -> list[Case]:
     """Those of the group convolutions of these groups; by default of all families."""
     found = [_group_conv(name) for name in group_names or GROUPS]
-    return found if group_names else [*found, _weight_linear(), _form_action(), _transvectants(), _max_det_gram()]
+    return found if group_names else [*found, _weight_linear(), _form_action(), _transvectants(), _max_det_gram(), _batch_norm()]
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -145,3 +145,16 @@ def _max_det_gram() -> Case:
 
     factors = _random(3, 5, 3)
     return Case("max_det_gram", (ops.gram_to_form(factors.mT @ factors),), kernel, newton, asymmetry)
+
+
+def _batch_norm() -> Case:
+    def kernel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return ops.batch_norm(x, weight, bias, training=True, activation="relu")
+
+    def definition(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return reference_norms.batch_norm(x, weight, bias, activation="relu")
+
+    def asymmetry(x: Tensor, weight: Tensor, bias: Tensor) -> float:
+        return testing.equivariance_error(lambda field: kernel(field, weight, bias), "p4m", x)
+
+    return Case("batch_norm", (_random(4, 3, 8, 5, 5), _random(3), _random(3)), kernel, definition, asymmetry)

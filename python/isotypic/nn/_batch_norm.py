@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,20 +15,10 @@ class _ActivatedBatchNorm(_BatchNorm):
 
     activation: str | None
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        activation: str | None = None,
-    ) -> None:
+    def __init__(self, num_features: int, *settings: Any, activation: str | None) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(f"{type(self).__name__}: activation must be None or 'relu', got {activation!r}")
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        super().__init__(num_features, *settings)
         self.activation = activation
 
     def normalise(self, x: Tensor, axis: int) -> Tensor:

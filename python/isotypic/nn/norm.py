@@ -46,7 +46,7 @@ class GroupBatchNorm(_ActivatedBatchNorm):
         activation: str | None = None,
     ) -> None:
         positive("GroupBatchNorm", num_fields=num_fields)
-        super().__init__(num_fields, eps, momentum, affine, track_running_stats, device, dtype, activation)
+        super().__init__(num_fields, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)
 
     def forward(self, input: Tensor) -> Tensor:
         _check_field("GroupBatchNorm", input, self.num_features)

@@ -76,7 +76,7 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
         activation: str | None = None,
     ) -> None:
         positive("WeightSpaceBatchNorm", num_channels=num_channels)
-        super().__init__(num_channels, eps, momentum, affine, track_running_stats, device, dtype, activation)
+        super().__init__(num_channels, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)
 
     @overload  # type: ignore[override]
     def forward(self, ws: WeightSpace) -> WeightSpace: ...

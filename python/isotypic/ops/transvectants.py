@@ -13,7 +13,7 @@ are the derivatives of one another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from isotypic._extension import kernels
-from isotypic._register import Gradients, define
+from isotypic._register import Gradients
 from isotypic.ops import _forms
 from isotypic.ops._arguments import check_tensors
 from isotypic.ops._clebsch_gordan import clebsch_gordan
+from isotypic.ops._kernel_operator import kernel_operator
 
 Path = tuple[int, int, int]
 
@@ -39,9 +40,13 @@ def transvectant_paths(degrees: Sequence[int], max_degree: int | None = None) ->
         degrees: of the forms, at least 0 each.
         max_degree: of what the paths lead to; None for all.
 
+    Raises ValueError for a negative degree.
+
     >>> transvectant_paths([2, 4], max_degree=2)
     [(0, 0, 2), (1, 1, 4), (0, 1, 2)]
     """
+    if any(degree < 0 for degree in degrees):
+        raise ValueError(f"transvectant_paths: degrees must be at least 0, got {list(degrees)}")
     paths = [
         (degrees[s] + degrees[t] - 2 * k, s, t, k)
         for s in range(len(degrees))
@@ -187,73 +192,46 @@ def _check(degrees: Sequence[int], paths: Sequence[int], **tensors: Tensor) -> _
     return layout
 
 
-def _call(kernel: str, degrees: Sequence[int], paths: Sequence[int], size: Sequence[int], *tensors: Tensor | None) -> Tensor:
-    """Run a kernel on the tensors and a result of this size, computed in float32 for 16-bit types."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    if any(tensor.numel() == 0 for tensor in given) or 0 in size:
-        return given[0].new_zeros(size)
-    extension = _forms.extension_for("transvectants", given[0])
+def _run(name: str, size: Sequence[int], *arguments: Any) -> Tensor:
+    """Run the kernel of an operator, in float32 for 16-bit types. The kernels of both quadratic forms are those of their polarisations."""
+    *tensors, degrees, paths = arguments
+    if 0 in size or any(tensor.numel() == 0 for tensor in tensors):
+        return tensors[0].new_zeros(size)
+    extension = _forms.extension_for("transvectants", tensors[0])
     plan = _plan(tuple(degrees), tuple(paths))
 
-    def compute(*contiguous: Tensor) -> Tensor:
-        rest = iter(contiguous)
-        result = contiguous[0].new_empty(size)
-        arguments = [None if tensor is None else next(rest) for tensor in tensors]
+    def compute(f: Tensor, *others: Tensor) -> Tensor:
+        result = f.new_empty(size)
+        second = (None,) if len(others) == 1 else ()
         with _forms.device_of(result):
-            getattr(extension, kernel)(plan, *arguments, result, _tables(extension, plan, result))
+            kernel = getattr(extension, name.removesuffix("_polar"))
+            kernel(plan, f, *second, *others, result, _tables(extension, plan, result))
         return result
 
-    return _forms.in_float32(compute, *given)
+    return _forms.in_float32(compute, *tensors)
 
 
-def _launch_product(f: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
+def _size_of_product(f: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Sequence[int]:
     layout = _check(degrees, paths, f=f, weight=weight)
-    return _call("transvectants", degrees, paths, (f.shape[0], weight.shape[2], layout.out_size), f, None, weight)
+    return f.shape[0], weight.shape[2], layout.out_size
 
 
-def _launch_polar(f: Tensor, h: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
+def _size_of_polar(f: Tensor, h: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Sequence[int]:
     layout = _check(degrees, paths, f=f, h=h, weight=weight)
-    return _call("transvectants", degrees, paths, (f.shape[0], weight.shape[2], layout.out_size), f, h, weight)
+    return f.shape[0], weight.shape[2], layout.out_size
 
 
-def _launch_input(f: Tensor, weight: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
+def _size_of_input(f: Tensor, weight: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Sequence[int]:
     _check(degrees, paths, f=f, weight=weight, z=z)
-    return _call("transvectants_input", degrees, paths, f.shape, f, weight, z)
+    return f.shape
 
 
-def _launch_weight(f: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    layout = _check(degrees, paths, f=f, z=z)
-    return _call("transvectants_weight", degrees, paths, (f.shape[1], layout.paths, z.shape[1]), f, None, z)
+def _size_of_weight(f: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Sequence[int]:
+    return f.shape[1], _check(degrees, paths, f=f, z=z).paths, z.shape[1]
 
 
-def _launch_weight_polar(f: Tensor, h: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    layout = _check(degrees, paths, f=f, h=h, z=z)
-    return _call("transvectants_weight", degrees, paths, (f.shape[1], layout.paths, z.shape[1]), f, h, z)
-
-
-def _fake_product(f: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    layout = _check(degrees, paths, f=f, weight=weight)
-    return f.new_empty((f.shape[0], weight.shape[2], layout.out_size))
-
-
-def _fake_polar(f: Tensor, h: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    layout = _check(degrees, paths, f=f, h=h, weight=weight)
-    return f.new_empty((f.shape[0], weight.shape[2], layout.out_size))
-
-
-def _fake_input(f: Tensor, weight: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    _check(degrees, paths, f=f, weight=weight, z=z)
-    return f.new_empty(f.shape)
-
-
-def _fake_weight(f: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    layout = _check(degrees, paths, f=f, z=z)
-    return f.new_empty((f.shape[1], layout.paths, z.shape[1]))
-
-
-def _fake_weight_polar(f: Tensor, h: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Tensor:
-    layout = _check(degrees, paths, f=f, h=h, z=z)
-    return f.new_empty((f.shape[1], layout.paths, z.shape[1]))
+def _size_of_polar_weight(f: Tensor, h: Tensor, z: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Sequence[int]:
+    return f.shape[1], _check(degrees, paths, f=f, h=h, z=z).paths, z.shape[1]
 
 
 # Derivatives: each entry of the tuple is the adjoint in that tensor, applied to the cotangent.
@@ -307,62 +285,44 @@ def _jvp_weight(tangents: Gradients, f: Tensor, z: Tensor, *plan: Any) -> Tensor
     return _sum(moved, None if tangent_z is None else product_weight(f, tangent_z, *plan))
 
 
-def _vmap(operator: Callable[..., Tensor], weight: int | None) -> Callable[..., tuple[Tensor, int]]:
-    """A batch of calls that share a weight is one call with more samples; others run one by one.
-
-    ``weight`` is its place among the tensors, None where it is the result."""
-
-    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
-        tensors = sum(isinstance(a, Tensor) for a in args)
-        batched = [
-            t.unsqueeze(0).expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(args[:tensors], in_dims[:tensors], strict=True)
-        ]
-        if weight is not None and in_dims[weight] is None:
-            flat = [args[i] if i == weight else t.flatten(0, 1) for i, t in enumerate(batched)]
-            y = operator(*flat, *args[tensors:])
-            return y.reshape(info.batch_size, y.shape[0] // info.batch_size, *y.shape[1:]), 0
-        return torch.stack([operator(*(t[i] for t in batched), *args[tensors:]) for i in range(info.batch_size)]), 0
-
-    return rule
-
-
 _PLAN = "int[] degrees, int[] paths"
 
-product: Callable[..., Tensor] = define(
+product = kernel_operator(
     f"transvectants(Tensor f, Tensor weight, {_PLAN}) -> Tensor",
-    launch=_launch_product,
-    fake=_fake_product,
+    shape=_size_of_product,
+    run=_run,
+    samples=(0,),
     backward=_backward_product,
-    vmap=_vmap(lambda *args: product(*args), 1),
     jvp=_jvp_product,
 )
-polar: Callable[..., Tensor] = define(
+polar = kernel_operator(
     f"transvectants_polar(Tensor f, Tensor h, Tensor weight, {_PLAN}) -> Tensor",
-    launch=_launch_polar,
-    fake=_fake_polar,
+    shape=_size_of_polar,
+    run=_run,
+    samples=(0, 1),
     backward=_backward_polar,
-    vmap=_vmap(lambda *args: polar(*args), 2),
 )
-product_input: Callable[..., Tensor] = define(
+product_input = kernel_operator(
     f"transvectants_input(Tensor f, Tensor weight, Tensor z, {_PLAN}) -> Tensor",
-    launch=_launch_input,
-    fake=_fake_input,
+    shape=_size_of_input,
+    run=_run,
+    samples=(0, 2),
     backward=_backward_input,
-    vmap=_vmap(lambda *args: product_input(*args), 1),
 )
-product_weight: Callable[..., Tensor] = define(
+product_weight = kernel_operator(
     f"transvectants_weight(Tensor f, Tensor z, {_PLAN}) -> Tensor",
-    launch=_launch_weight,
-    fake=_fake_weight,
+    shape=_size_of_weight,
+    run=_run,
+    samples=(0, 1),
+    sums=True,
     backward=_backward_weight,
-    vmap=_vmap(lambda *args: product_weight(*args), None),
     jvp=_jvp_weight,
 )
-polar_weight: Callable[..., Tensor] = define(
+polar_weight = kernel_operator(
     f"transvectants_weight_polar(Tensor f, Tensor h, Tensor z, {_PLAN}) -> Tensor",
-    launch=_launch_weight_polar,
-    fake=_fake_weight_polar,
+    shape=_size_of_polar_weight,
+    run=_run,
+    samples=(0, 1, 2),
+    sums=True,
     backward=_backward_weight_polar,
-    vmap=_vmap(lambda *args: polar_weight(*args), None),
 )

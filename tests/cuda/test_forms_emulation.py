@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from emulate import build
+from emulate import build, view
 from torch import Tensor
 
 from isotypic.ops import reference_forms, transvectant_paths
@@ -20,8 +20,7 @@ CASES = [([2], 4, 3, 1, 1), ([0, 2, 3], 5, 2, 5, 7), ([1, 1, 4], 3, 1, 3, 300), 
 
 @pytest.fixture(scope="session")
 def module() -> ModuleType:
-    """The module _cuda_emulation_forms, compiled once for each state of its sources."""
-    return build("_cuda_emulation_forms", "emulation_forms.cpp")
+    return build("forms")
 
 
 @pytest.fixture(params=[False, True], ids=["forwards", "reverse"])
@@ -30,11 +29,6 @@ def emulation(module: ModuleType, request: pytest.FixtureRequest) -> Iterator[Mo
     module.configure(request.param)
     yield module
     module.configure(False)
-
-
-def view(tensor: Tensor) -> tuple[int, bool, list[int]]:
-    assert tensor.is_contiguous()
-    return tensor.data_ptr(), tensor.dtype == torch.float64, list(tensor.shape)
 
 
 def close(result: Tensor, expected: Tensor) -> bool:
@@ -88,7 +82,7 @@ def test_transvectants(
 
     def run(name: str, like: Tensor, *tensors: Any) -> Tensor:
         result = torch.full_like(like, float("nan"))
-        getattr(emulation, name)(plan, *(None if tensor is None else view(tensor) for tensor in tensors), view(result))
+        getattr(emulation, name)(plan, *(view(tensor) for tensor in tensors), view(result))
         return result
 
     assert close(run("transvectants", z, f, None, weight), single.detach())

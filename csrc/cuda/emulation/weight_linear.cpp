@@ -1,36 +1,14 @@
-// The CUDA kernels of the weight-space operators run on the host, as the Python module _weight_emulation that
-// tests/cuda/test_weight_emulation.py compiles and drives:   g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ...
-// csrc/cuda/weight_emulation_module.cpp
-#if !defined(ISOTYPIC_EMULATE)
-#error "compile with -DISOTYPIC_EMULATE"
-#endif
-
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+// Operators on weight spaces.
+#include "cuda/emulation/module.hpp"
 
 #include <array>
 #include <string>
-#include <vector>
 
 #include "cuda/weight_linear.cu"
 
-namespace py = pybind11;
-
 namespace isotypic {
+using namespace emulation;
 namespace {
-
-// A contiguous tensor as (address, dtype, sizes); no tensor is (0, 0, []).
-using Tensor = std::tuple<uintptr_t, int, std::vector<int64_t>>;
-
-View to_view(const Tensor& tensor) {
-    const auto& [address, dtype, sizes] = tensor;
-    View view;
-    view.data = reinterpret_cast<void*>(address);
-    view.dtype = static_cast<DType>(dtype);
-    view.ndim = static_cast<int>(sizes.size());
-    for (size_t i = 0; i < sizes.size(); ++i) view.sizes[i] = sizes[i];
-    return view;
-}
 
 struct Plan {
     WeightPlan plan{};
@@ -49,10 +27,8 @@ struct Plan {
     }
 };
 
-// Calls the operator of this name with the tensors of its signature in order; scratch is NaN patterns, exactly as long as the operator asks
-// for.
-void call(const std::string& name, const Plan& p, const std::vector<Tensor>& tensors, uintptr_t sizes_address, bool mean, bool reverse) {
-    emulation::machine().reverse = reverse;
+// Calls the operator of this name with the tensors of its signature in order.
+void call(const std::string& name, const Plan& p, const std::vector<Tensor>& tensors, uintptr_t sizes_address, bool mean) {
     std::vector<View> v;
     for (const Tensor& tensor : tensors) v.push_back(to_view(tensor));
     const auto* sizes = reinterpret_cast<const int64_t*>(sizes_address);
@@ -64,9 +40,9 @@ void call(const std::string& name, const Plan& p, const std::vector<Tensor>& ten
                                   : name == "weight_mix_gradient"    ? cuda::WeightPass::mix_gradient
                                                                      : cuda::WeightPass::scatter;
     const int64_t in = v[0].ndim == 3 ? v[0].sizes[2] : 0, out = linear ? v.back().sizes[2] : v[1].ndim == 3 ? v[1].sizes[2] : in;
-    const int64_t bytes = cuda::weight_linear_workspace(plan, pass, batch, in, out, v.back().dtype), guard = 4096;
-    std::vector<char> scratch(bytes + guard, char(0xff));
-    const cuda::WeightContext context{scratch.data(), bytes, nullptr};
+    const int64_t bytes = cuda::weight_linear_workspace(plan, pass, batch, in, out, v.back().dtype);
+    const Workspace scratch(bytes);
+    const cuda::WeightContext context{scratch.data, bytes, nullptr};
     if (name == "weight_pool") cuda::weight_pool(plan, v[0], v[1], sizes, mean, v[2], context);
     if (name == "weight_affine") cuda::weight_affine(plan, v[0], v[1], v[2], v[3], sizes, mean, v[4], context);
     if (name == "weight_linear") cuda::weight_linear(plan, v[0], v[1], v[2], v[3], v[4], sizes, mean, v[5], context);
@@ -76,17 +52,17 @@ void call(const std::string& name, const Plan& p, const std::vector<Tensor>& ten
     if (name == "weight_basis_gradient") cuda::weight_basis_gradient(plan, v[0], v[1], sizes, mean, v[2], context);
     if (name == "weight_select") cuda::weight_select(plan, v[0], v[1], sizes, v[2], context);
     if (name == "weight_scatter") cuda::weight_scatter(plan, v[0], v[1], sizes, v[2], context);
-    for (int64_t i = bytes; i < bytes + guard; ++i)
-        if (scratch[i] != char(0xff)) throw std::runtime_error("emulation: a kernel wrote past its workspace");
+    scratch.check();
 }
 
 }  // namespace
 
-PYBIND11_MODULE(_weight_emulation, m) {
+PYBIND11_MODULE(emulated_weight_linear, m) {
     py::class_<Plan>(m, "Plan", py::module_local())
         .def(py::init<const std::vector<int>&, const std::vector<std::array<int, 14>>&, const std::vector<std::array<int, 5>>&,
                       const std::array<int, 7>&>());
-    m.def("call", &call, py::arg("name"), py::arg("plan"), py::arg("tensors"), py::arg("sizes"), py::arg("mean"), py::arg("reverse"));
+    m.def("call", &call, py::arg("name"), py::arg("plan"), py::arg("tensors"), py::arg("sizes"), py::arg("mean"));
+    define_configure(m);
 }
 
 }  // namespace isotypic

@@ -7,20 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from emulate import build
+from emulate import DTYPES, build, view
 from group_conv_cases import CASES, POLICIES, Case, relative_error, tolerance
 from torch import Tensor
 
 from isotypic.ops import _plan
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SMALLEST, HOPPER = 99 * 1024, 227 * 1024  # bytes of shared memory of a block: sm_86 and sm_120, sm_90
 
 
 @pytest.fixture(scope="session")
 def emulation() -> ModuleType:
-    """The module _cuda_emulation, compiled once for each state of its sources."""
-    return build("_cuda_emulation", "emulation_module.cpp")
+    return build("group_conv")
 
 
 class Kernels:
@@ -44,15 +42,12 @@ class Kernels:
         sizes += [option("stride", 1), option("padding", 0), option("dilation", 1)]
         return self.module.Shape(len(x), case.in_fields, case.out_fields, case.options.get("groups", 1), sizes)
 
-    def view(self, tensor: Tensor, lifted: bool | None = None) -> tuple[int, int, list[int], list[int]]:
-        """``lifted``: for fields, whether the axis of the group is missing."""
-        dtype = DTYPES.index(tensor.dtype)
-        if lifted is None:
-            return tensor.data_ptr(), dtype, list(tensor.shape), list(tensor.stride())
+    def field(self, tensor: Tensor, lifted: bool) -> tuple[int, int, list[int], list[int]]:
+        """A field with three axes of space; ``lifted``: the axis of the group is missing."""
         field = tensor.unsqueeze(2) if lifted else tensor
         sizes, strides = tuple(field.shape), tuple(field.stride())
         embedded = [_plan.embed(sizes[3:], 1), _plan.embed(strides[3:], 0)]
-        return tensor.data_ptr(), dtype, [*sizes[:3], *embedded[0]], [*strides[:3], *embedded[1]]
+        return tensor.data_ptr(), DTYPES.index(tensor.dtype), [*sizes[:3], *embedded[0]], [*strides[:3], *embedded[1]]
 
     def configure(self) -> None:
         self.module.configure(self.reverse, self.shared)
@@ -60,21 +55,20 @@ class Kernels:
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> Tensor:
         self.configure()
         lifted = self.case.field == "scalar"
-        bias_view = None if bias is None else self.view(bias)
         self.module.group_conv(
-            self.tables, self.shape(x, y), self.view(x, lifted), self.view(weight), bias_view, self.view(y, False), self.allow_tf32
+            self.tables, self.shape(x, y), self.field(x, lifted), view(weight), view(bias), self.field(y, False), self.allow_tf32
         )
         return y
 
     def transpose(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         self.configure()
-        views = self.view(y, False), self.view(weight), self.view(x, self.case.field == "scalar")
+        views = self.field(y, False), view(weight), self.field(x, self.case.field == "scalar")
         self.module.group_conv_transpose(self.tables, self.shape(x, y), *views, self.allow_tf32)
         return x
 
     def weight(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         self.configure()
-        views = self.view(x, self.case.field == "scalar"), self.view(y, False), self.view(weight)
+        views = self.field(x, self.case.field == "scalar"), self.field(y, False), view(weight)
         self.module.group_conv_weight(self.tables, self.shape(x, y), *views, self.allow_tf32)
         return weight
 

@@ -6,12 +6,11 @@ from types import ModuleType
 
 import pytest
 import torch
-from emulate import build
+from emulate import DTYPES, build, view
 from torch import Tensor
 
 from isotypic.ops.reference_norms import batch_norm
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # (O, C, I): channels last with columns that fill no warp or many, runs that fill a block or not, several pieces of either kind.
 SHAPES = [(5, 3, 1), (300, 40, 1), (17, 3, 7), (3, 2, 33), (70, 3, 300), (2, 2, 9001)]
 EPS = 1e-3
@@ -19,15 +18,7 @@ EPS = 1e-3
 
 @pytest.fixture(scope="session")
 def emulation() -> ModuleType:
-    """The module _norm_emulation, compiled once for each state of its sources."""
-    return build("_norm_emulation", "norm_emulation_module.cpp")
-
-
-def view(tensor: Tensor | None) -> tuple[int, int, list[int]]:
-    if tensor is None:
-        return 0, 0, []
-    assert tensor.is_contiguous()
-    return tensor.data_ptr(), DTYPES.index(tensor.dtype), list(tensor.shape)
+    return build("batch_norm")
 
 
 def assert_close(result: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
@@ -46,8 +37,10 @@ def test_against_the_reference(emulation: ModuleType, shape: tuple[int, int, int
     y, dx = torch.full_like(x, torch.nan), torch.full_like(x, torch.nan)
     statistics, sums = torch.full((2, shape[1]), torch.nan, dtype=wide), torch.full((2, shape[1]), torch.nan, dtype=wide)
 
+    emulation.configure(reverse)
+
     def run(name: str, *tensors: Tensor | None, batch: bool = True) -> None:
-        emulation.call(name, [view(tensor) for tensor in tensors], EPS, relu, batch, reverse)
+        emulation.call(name, [view(tensor) for tensor in tensors], EPS, relu, batch)
 
     doubles = [tensor.double().requires_grad_() for tensor in (x, weight, bias) if tensor is not None]
     activation = "relu" if relu else None

@@ -1,20 +1,14 @@
-// The CUDA kernels run on the host, as the Python module _cuda_emulation that tests/cuda/test_emulation.py compiles and drives:
-//     g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ... csrc/cuda/emulation_module.cpp
-#if !defined(ISOTYPIC_EMULATE)
-#error "compile with -DISOTYPIC_EMULATE"
-#endif
+// group_conv.
+#include "cuda/emulation/module.hpp"
 
 #include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include "core/group_conv_plan.cpp"
 #include "cuda/group_conv.cu"
 #include "cuda/group_conv_tables.cpp"
 
-namespace py = pybind11;
-
 namespace isotypic {
+using namespace emulation;
 namespace {
 
 template <class T>
@@ -53,18 +47,8 @@ std::unique_ptr<Tables> make_tables(const std::string& fourier, int order, int s
     return tables;
 }
 
-// A tensor as (address, dtype, sizes, strides).
-using Tensor = std::tuple<uintptr_t, int, std::vector<int64_t>, std::vector<int64_t>>;
-
-View to_view(const Tensor& tensor) {
-    const auto& [address, dtype, sizes, strides] = tensor;
-    View view;
-    view.data = reinterpret_cast<void*>(address);
-    view.dtype = static_cast<DType>(dtype);
-    view.ndim = static_cast<int>(sizes.size());
-    std::copy(sizes.begin(), sizes.end(), view.sizes);
-    std::copy(strides.begin(), strides.end(), view.strides);
-    return view;
+int dtype_of(const Tensor& tensor) {
+    return std::get<1>(*tensor);
 }
 
 using Axes = std::array<int64_t, 3>;
@@ -76,24 +60,6 @@ GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, 
     for (int i = 0; i < 6; ++i) std::copy(axes[i].begin(), axes[i].end(), targets[i]);
     return shape;
 }
-
-// Scratch of NaN patterns: a read of what no kernel wrote shows in the result.
-class Workspace {
-  public:
-    explicit Workspace(int64_t bytes) : bytes_(bytes), storage_(bytes + 256 + kGuard, char(0xff)) {
-        data = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(storage_.data()) + 255) & ~uintptr_t{255});
-    }
-    void check() const {
-        for (int64_t i = bytes_; i < bytes_ + kGuard - 256; ++i)
-            if (data[i] != char(0xff)) throw std::runtime_error("emulation: a kernel wrote past its workspace");
-    }
-    char* data;
-
-  private:
-    static constexpr int64_t kGuard = 4096;
-    int64_t bytes_;
-    std::vector<char> storage_;
-};
 
 int64_t workspace(const Tables& tables, const GroupConvShape& shape, int dtype, int pass) {
     return cuda::group_conv_workspace(tables.plan, shape, static_cast<DType>(dtype), static_cast<cuda::Pass>(pass));
@@ -108,34 +74,29 @@ void with_context(const Tables& t, const GroupConvShape& shape, int dtype, int p
     scratch.check();
 }
 
-void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-             const Tensor& y, bool allow_tf32) {
-    with_context(t, shape, std::get<1>(x), 0, allow_tf32, [&](const cuda::Context& context) {
-        cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), bias ? to_view(*bias) : View{}, to_view(y), context);
+void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y,
+             bool allow_tf32) {
+    with_context(t, shape, dtype_of(x), 0, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), to_view(bias), to_view(y), context);
     });
 }
 
 void transpose(const Tables& t, const GroupConvShape& shape, const Tensor& y, const Tensor& weight, const Tensor& x, bool allow_tf32) {
-    with_context(t, shape, std::get<1>(y), 1, allow_tf32, [&](const cuda::Context& context) {
+    with_context(t, shape, dtype_of(y), 1, allow_tf32, [&](const cuda::Context& context) {
         cuda::group_conv_transpose(t.plan, shape, to_view(y), to_view(weight), to_view(x), context);
     });
 }
 
 void weight_gradient(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& y, const Tensor& weight,
                      bool allow_tf32) {
-    with_context(t, shape, std::get<1>(x), 2, allow_tf32, [&](const cuda::Context& context) {
+    with_context(t, shape, dtype_of(x), 2, allow_tf32, [&](const cuda::Context& context) {
         cuda::group_conv_weight(t.plan, shape, to_view(x), to_view(y), to_view(weight), context);
     });
 }
 
-void configure(bool reverse, size_t shared_limit) {
-    emulation::machine().reverse = reverse;
-    emulation::machine().shared_limit = shared_limit;
-}
-
 }  // namespace
 
-PYBIND11_MODULE(_cuda_emulation, m) {
+PYBIND11_MODULE(emulated_group_conv, m) {
     py::class_<Tables>(m, "Tables")
         .def(py::init(&make_tables), py::arg("fourier"), py::arg("order"), py::arg("sources"), py::arg("weight_size"), py::arg("irreps"),
              py::arg("synthesis"), py::arg("orbits"))
@@ -146,8 +107,7 @@ PYBIND11_MODULE(_cuda_emulation, m) {
     m.def("group_conv", &forward);
     m.def("group_conv_transpose", &transpose);
     m.def("group_conv_weight", &weight_gradient);
-    m.def("configure", &configure, py::arg("reverse"), py::arg("shared_limit"),
-          "Order of the threads, and bytes of shared memory of a block.");
+    define_configure(m);
 }
 
 }  // namespace isotypic
