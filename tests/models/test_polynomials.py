@@ -116,6 +116,10 @@ def test_bad_input(network: type[nn.Module]) -> None:
             network(degree)
     with pytest.raises(ValueError, match=rf"^{network.__name__}: p must have shape \(B, degree\+1=7\), got \(2, 6\)"):
         net(torch.zeros(2, 6))
+    with pytest.raises(TypeError, match=rf"^{network.__name__}: p must be a torch.Tensor, got list"):
+        net([[1.0] * 7])
+    with pytest.raises(TypeError, match=rf"^{network.__name__}: p must have dtype float32 or float64, got torch.int64"):
+        net(torch.ones(2, 7, dtype=torch.int64))
     assert net(torch.zeros(0, 7)).shape == (0, 4, 4)
     assert net(torch.zeros(2, 7)).isfinite().all()
     broken = normalised(6).float()
@@ -124,7 +128,17 @@ def test_bad_input(network: type[nn.Module]) -> None:
     assert found[0].isfinite().all() and found[2].isfinite().all()
 
 
+@pytest.mark.parametrize("network", [SL2Net, SO2Net])
+def test_autocast(network: type[nn.Module]) -> None:
+    net, p = network(6, channels=5, layers=3), normalised(6).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = net(p)
+    assert (lowered.float() - net(p)).norm() < 8 * torch.finfo(torch.bfloat16).eps * net(p).norm()
+
+
 def test_polymlp_is_symmetric() -> None:
+    with pytest.raises(ValueError, match=r"^PolyMLP: hidden\[1\] must be a positive integer, got 0"):
+        PolyMLP(8, hidden=(10, 0))
     gram = PolyMLP(8)(torch.randn(3, 9))
     assert gram.shape == (3, 5, 5) and torch.equal(gram, gram.mT)
     assert len(np.unique(gram[0].detach().numpy())) == 15

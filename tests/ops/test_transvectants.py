@@ -154,6 +154,8 @@ def test_paths() -> None:
     assert set(everything) - set(paths) == {(s, s, k) for s, t, k in everything if s == t and k % 2}
     reached = [degrees[s] + degrees[t] - 2 * k for s, t, k in paths]
     assert reached == sorted(reached)
+    with pytest.raises(ValueError, match=r"^transvectant_paths: degrees must be at least 0, got \[2, -1\]"):
+        transvectant_paths([2, -1])
 
 
 def test_batches_broadcast() -> None:

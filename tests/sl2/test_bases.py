@@ -92,5 +92,7 @@ def test_random_sl2_arguments() -> None:
     assert random_sl2().shape == (2, 2) and random_sl2().dtype == torch.float32
     with pytest.raises(ValueError, match=r"^random_sl2: max_condition must be at least 1"):
         random_sl2(max_condition=0.5)
+    with pytest.raises(ValueError, match=r"^random_sl2: size must hold integers of at least 0, got \(2, -1\)"):
+        random_sl2((2, -1))
     with pytest.raises(TypeError, match=r"^random_sl2: dtype"):
         random_sl2(dtype=torch.float16)

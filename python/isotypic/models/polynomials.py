@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.models._gram import Constants, GramHead, part_degrees, triangle
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import check_tensor, positive
 from isotypic.nn.transvectants import Transvectants
 from isotypic.sl2.bases import circle_matrix, to_scaled
 
@@ -27,6 +27,9 @@ def _check_degree(owner: str, degree: int) -> None:
 
 
 def _check_forms(owner: str, p: Tensor, degree: int) -> None:
+    check_tensor(owner, "p", p)
+    if p.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{owner}: p must have dtype float32 or float64, got {p.dtype}")
     if p.dim() != 2 or p.shape[1] != degree + 1:
         raise ValueError(f"{owner}: p must have shape (B, degree+1={degree + 1}), got {tuple(p.shape)}")
 
@@ -56,7 +59,8 @@ class SL2Net(nn.Module):
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
-    Raises ValueError for arguments that fit no network, and for inputs of another shape.
+    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors of float32
+    or float64.
 
     H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
 
@@ -156,7 +160,8 @@ class SO2Net(Constants):
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
-    Raises ValueError for arguments that fit no network, and for inputs of another shape.
+    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors of float32
+    or float64.
 
     >>> SO2Net(6, channels=4, layers=2)(torch.ones(3, 7)).shape
     torch.Size([3, 4, 4])
@@ -188,6 +193,10 @@ class SO2Net(Constants):
         form = to_scaled(p)
         if not len(self.layers):
             return self.head(form, form[:, :0])
+        with torch.autocast(p.device.type, enabled=False):  # complex numbers have no 16-bit types
+            return self.head(form, self._parts(form))
+
+    def _parts(self, form: Tensor) -> Tensor:
         z = torch.view_as_complex(torch.einsum("mik,bi->bmk", self.to_circle, form).contiguous())[:, None]
         for layer, invariants in zip(self.layers, self.invariants, strict=False):
             z = layer(z)
@@ -201,7 +210,7 @@ class SO2Net(Constants):
             matrix = getattr(self, f"part_{part}")
             doubled = torch.cat([matrix[:1], 2 * matrix[1:]])
             parts.append(torch.einsum("bmk,mik->bi", c, doubled))
-        return self.head(form, torch.cat(parts, -1))
+        return torch.cat(parts, -1)
 
 
 class PolyMLP(nn.Module):
@@ -213,7 +222,8 @@ class PolyMLP(nn.Module):
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
-    Raises ValueError for arguments that fit no network, and for inputs of another shape.
+    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors of float32
+    or float64.
 
     >>> PolyMLP(6)(torch.ones(3, 7)).shape
     torch.Size([3, 4, 4])
@@ -224,6 +234,7 @@ class PolyMLP(nn.Module):
     def __init__(self, degree: int, hidden: tuple[int, ...] = (100, 1000)) -> None:
         super().__init__()
         _check_degree("PolyMLP", degree)
+        positive("PolyMLP", **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
         self.degree, size = degree, degree // 2 + 1
         self.register_buffer("place", torch.from_numpy(triangle(size)), persistent=False)
         self.mlp = _mlp(degree + 1, *hidden, size * (size + 1) // 2)

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from isotypic.nn._arguments import check_tensor
 from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear
 from isotypic.nn.weight_spec import WeightSpec
 from isotypic.ops import weight_layout
@@ -77,6 +78,8 @@ class _StateDict:
     def __init__(self, owner: str, tensors: Mapping[str, Tensor], spec: WeightSpec) -> None:
         self.owner, self.tensors, self.spec = owner, tensors, spec
         self.unread = dict.fromkeys(tensors)
+        for key, tensor in tensors.items():
+            check_tensor(owner, repr(key), tensor)
         if spec.channels != 1:
             raise ValueError(f"{owner}: only layers for MLPs are converted, got {spec}")
 
@@ -245,7 +248,7 @@ def from_nfn(state_dict: Mapping[str, Tensor], spec: WeightSpec) -> nn.Module:
         state_dict: of an `NPLinear` (with `io_embed=False`), an `HNPLinear` or a `Pointwise` layer for MLPs.
         spec: the widths.
 
-    Raises ValueError for other layers, and for tensors that are missing, unknown or of another shape.
+    Raises ValueError for other layers, and for tensors that are missing, unknown or of another shape; TypeError for what is no tensor.
 
     >>> tensors = {"weight_maps.0.weight": torch.randn(8, 1, 1, 1), "weight_maps.0.bias": torch.zeros(8)}
     >>> tensors |= {"bias_maps.0.weight": torch.randn(8, 1, 1), "bias_maps.0.bias": torch.zeros(8)}

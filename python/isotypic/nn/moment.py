@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from isotypic.ops.moment_gram import Constants, constants, from_moments
+from isotypic.nn._arguments import check_tensor
+from isotypic.ops.moment_gram import Constants, check_settings, constants, from_moments, is_integer
 
 
 class MomentLayer(nn.Module):
@@ -31,17 +32,15 @@ class MomentLayer(nn.Module):
 
     def __init__(self, degree: int, newton_steps: int = 0, nodes: int | None = None) -> None:
         super().__init__()
-        if degree % 2 or not 0 <= degree <= 40:
-            raise ValueError(f"MomentLayer: degree must be even and between 0 and 40, got {degree}")
-        if newton_steps < 0:
-            raise ValueError(f"MomentLayer: newton_steps must be at least 0, got {newton_steps}")
-        if nodes is not None and nodes <= degree:
-            raise ValueError(f"MomentLayer: nodes must be more than the degree, {degree}, got {nodes}")
+        if not is_integer(degree) or degree % 2 or not 0 <= degree <= 40:
+            raise ValueError(f"MomentLayer: degree must be even and between 0 and 40, got {degree!r}")
+        check_settings("MomentLayer", newton_steps, nodes, degree)
         self.degree, self.newton_steps, self.nodes = degree, newton_steps, 8 * (degree + 2) if nodes is None else nodes
         for name, constant in constants(degree // 2, self.nodes, torch.float64)._asdict().items():
             self.register_buffer(name, constant, persistent=False)
 
     def forward(self, p: Tensor) -> Tensor:
+        check_tensor("MomentLayer", "input", p)
         if p.dim() < 1 or p.shape[-1] != self.degree + 1:
             raise ValueError(f"MomentLayer: input must have shape (..., degree + 1 = {self.degree + 1}), got {tuple(p.shape)}")
         if p.dtype not in (torch.float32, torch.float64):

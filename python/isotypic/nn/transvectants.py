@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import ops
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import check_tensor, positive
 
 
 class Transvectants(nn.Module):
@@ -86,6 +86,7 @@ class Transvectants(nn.Module):
                 self.weight[:, path].uniform_(-bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("Transvectants", "x", x)
         size = sum(self.degrees_in) + len(self.degrees_in)
         if x.dim() != 3 or x.shape[1] != self.channels or x.shape[2] != size:
             raise ValueError(

@@ -4,7 +4,7 @@ determinant."""
 from __future__ import annotations
 
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,17 @@ def constants(d: int, nodes: int, dtype: torch.dtype, device: torch.device | Non
     return Constants(*(torch.tensor(array, dtype=dtype, device=device) for array in arrays))
 
 
+def is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_settings(owner: str, newton_steps: Any, nodes: Any, degree: int) -> None:
+    if not is_integer(newton_steps) or newton_steps < 0:
+        raise ValueError(f"{owner}: newton_steps must be an integer of at least 0, got {newton_steps!r}")
+    if nodes is not None and (not is_integer(nodes) or nodes <= degree):
+        raise ValueError(f"{owner}: nodes must be an integer greater than the degree, {degree}, got {nodes!r}")
+
+
 def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -> Tensor:
     """A Gram matrix of positive binary forms from moments, close to the one of largest determinant.
 
@@ -71,10 +82,7 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
     degree = check_form("moment_gram", "p", p, max_degree=MAX_DEGREE)
     d, n = degree // 2, degree // 2 + 1
     count = 16 * n if nodes is None else nodes
-    if newton_steps < 0:
-        raise ValueError(f"moment_gram: newton_steps must be at least 0, got {newton_steps}")
-    if count < 2 * d + 1:
-        raise ValueError(f"moment_gram: nodes must be at least 2 d + 1 = {2 * d + 1}, got {nodes}")
+    check_settings("moment_gram", newton_steps, nodes, degree)
     return from_moments(p, constants(d, count, p.dtype, p.device), newton_steps)
 
 

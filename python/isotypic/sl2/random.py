@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def random_sl2(
         dtype: float32 or float64, by default torch's.
         device: of the result.
 
-    Raises ValueError for a bound below 1, TypeError for other dtypes.
+    Raises ValueError for a bound below 1 and for sizes below 0, TypeError for other dtypes.
 
     H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
 
@@ -40,6 +41,8 @@ def random_sl2(
     dtype = dtype or torch.get_default_dtype()
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"random_sl2: dtype must be torch.float32 or torch.float64, got {dtype}")
+    if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in size):
+        raise ValueError(f"random_sl2: size must hold integers of at least 0, got {size!r}")
     if not max_condition >= 1:
         raise ValueError(f"random_sl2: max_condition must be at least 1, got {max_condition!r}")
     least = 0.0 if math.isinf(max_condition) else 2 / (max_condition + 1 / max_condition)
