@@ -86,10 +86,8 @@ class DWSNet(nn.Module):
         self.layers = nn.ModuleList(
             DWSLinear(spec, before, after, pool=pool, rank=rank) for before, after in itertools.pairwise([spec.channels, *channels])
         )
-        fused = norm == "batch" and activation == "relu"  # one pass over memory for both
-        self.norms = nn.ModuleList(
-            WeightSpaceBatchNorm(count, activation="relu") if fused else _norm(norm, spec, count) for count in channels
-        )
+        fused = norm in ("batch", "block") and activation == "relu"  # one pass over memory for both
+        self.norms = nn.ModuleList(_norm(norm, spec, count, "relu" if fused else None) for count in channels)
         self.activation = WeightSpacePointwise(nn.Identity() if fused else _ACTIVATIONS[activation]())
         self.dropout = WeightSpacePointwise(nn.Dropout(dropout))
         self.head: nn.Module
@@ -109,9 +107,9 @@ class DWSNet(nn.Module):
         return self.head(features)
 
 
-def _norm(norm: str | None, spec: WeightSpec, channels: int) -> nn.Module:
+def _norm(norm: str | None, spec: WeightSpec, channels: int, activation: str | None) -> nn.Module:
     if norm == "batch":
-        return WeightSpaceBatchNorm(channels)
+        return WeightSpaceBatchNorm(channels, activation=activation)
     if norm == "block":
-        return WeightSpaceBlockNorm(spec, channels)
+        return WeightSpaceBlockNorm(spec, channels, activation=activation)
     return WeightSpacePointwise(nn.LayerNorm(channels)) if norm == "layer" else nn.Identity()

@@ -10,14 +10,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isotypic.ops.batch_norm import ACTIVATIONS, batch_norm
 
 
+def check_activation(owner: str, activation: str | None) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{owner}: activation must be None or 'relu', got {activation!r}")
+
+
 class _ActivatedBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d`, its arguments and its state-dict names, with an activation and channels on any axis."""
 
     activation: str | None
 
     def __init__(self, num_features: int, *settings: Any, activation: str | None) -> None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"{type(self).__name__}: activation must be None or 'relu', got {activation!r}")
+        check_activation(type(self).__name__, activation)
         super().__init__(num_features, *settings)
         self.activation = activation
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import check_tensor, positive
-from isotypic.nn._batch_norm import _ActivatedBatchNorm
+from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec
+from isotypic.ops.batch_norm import batch_norm
 
 
 class WeightSpacePointwise(nn.Module):
@@ -123,9 +124,10 @@ class WeightSpaceBlockNorm(nn.Module):
     Args:
         spec: the networks.
         num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`.
+        activation: None or "relu", of the result.
 
     Input: a `WeightSpace` for a spec of the same depth, or the flat tensor (B, P, C) of `spec`. Output: the same kind.
-    Raises ValueError for a wrong number of channels.
+    Raises ValueError for a wrong number of channels and for an unknown activation.
 
     >>> spec = WeightSpec([2, 4, 1])
     >>> WeightSpaceBlockNorm(spec, 1)(torch.randn(3, 17, 1)).shape
@@ -145,12 +147,15 @@ class WeightSpaceBlockNorm(nn.Module):
         affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        activation: str | None = None,
     ) -> None:
         super().__init__()
+        check_activation("WeightSpaceBlockNorm", activation)
         if not isinstance(spec, WeightSpec):
             raise TypeError(f"WeightSpaceBlockNorm: spec must be a WeightSpec, got {type(spec).__name__}")
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
         self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
+        self.activation = activation
         shape = (2 * spec.depth, num_channels)
         self.weight = nn.Parameter(torch.ones(shape, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)) if affine else None
@@ -178,8 +183,25 @@ class WeightSpaceBlockNorm(nn.Module):
         flat = space.flat
         if self.training and not len(flat):
             raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
+        if self.training and space.mask is None and len(flat) * min(lengths) > 1:
+            out = self._normalise_blocks(flat, lengths)
+        else:
+            out = self._normalise_entries(flat, space.mask, lengths)
+        return out if isinstance(ws, Tensor) else space.with_flat(out)
+
+    def _normalise_blocks(self, flat: Tensor, lengths: list[int]) -> Tensor:
+        """In training, where every block has all of its entries, and more than one value of a channel."""
+        self.num_batches_tracked.add_(1)
+        none = [None] * len(lengths)
+        weights, biases = (none if rows is None else rows.unbind() for rows in (self.weight, self.bias))
+        rows = zip(flat.split(lengths, 1), weights, biases, self.running_mean.unbind(), self.running_var.unbind(), strict=True)
+        settings: dict[str, Any] = dict(training=True, momentum=self.momentum, eps=self.eps, activation=self.activation, axis=-1)
+        return torch.cat([batch_norm(*row, **settings) for row in rows], 1)
+
+    def _normalise_entries(self, flat: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
+        """In eval, or by the entries in the mask (B, P)."""
         if self.training:
-            mean, var, count = self._statistics(_at_least_float32(flat), space.mask, lengths)
+            mean, var, count = self._statistics(_at_least_float32(flat), mask, lengths)
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -193,7 +215,7 @@ class WeightSpaceBlockNorm(nn.Module):
         if self.bias is not None:
             shift = shift + self.bias
         out = torch.addcmul(_spread(shift, lengths), flat, _spread(scale, lengths)).to(flat.dtype)
-        return out if isinstance(ws, Tensor) else space.with_flat(out)
+        return out.relu() if self.activation == "relu" else out
 
     def _statistics(self, values: Tensor, mask: Tensor | None, lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance (2 M, C) and number of values (2 M, 1) of each block."""
@@ -210,7 +232,8 @@ class WeightSpaceBlockNorm(nn.Module):
         return mean, _gather(centred.square().sum(0), lengths) / count, count
 
     def extra_repr(self) -> str:
-        return f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        settings = f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+        return settings + ("" if self.activation is None else f", activation={self.activation!r}")
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
