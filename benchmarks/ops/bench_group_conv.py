@@ -196,9 +196,7 @@ def test_peak_memory(benchmark: Any, fields: int, batch: int, size: int) -> None
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     peak = {
         way: float(
-            subprocess.run(
-                [sys.executable, "-c", MEMORY, way, *sizes], capture_output=True, text=True, check=True, env=environment
-            ).stdout
+            subprocess.run([sys.executable, "-c", MEMORY, way, *sizes], capture_output=True, text=True, check=True, env=environment).stdout
         )
         for way in ("none", "dense", "isotypic")
     }

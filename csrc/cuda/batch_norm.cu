@@ -135,8 +135,8 @@ DEVICE Channel<A> channel_of(const Cut& cut, int64_t channel, const A* statistic
 
 template <class S>
 __global__ void __launch_bounds__(kThreadsOfNorm)
-    partial_sums(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps,
-                 bool relu, Compute<S>* parts) {
+    partial_sums(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias,
+                 Compute<S> eps, bool relu, Compute<S>* parts) {
     using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
@@ -179,8 +179,8 @@ __global__ void __launch_bounds__(kLanesOfNorm) put_together(Cut cut, const A* p
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreadsOfNorm)
-    normalise(Cut cut, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps, bool relu, S* y) {
+__global__ void __launch_bounds__(kThreadsOfNorm) normalise(Cut cut, const S* x, const Compute<S>* statistics, const Compute<S>* weight,
+                                                            const Compute<S>* bias, Compute<S> eps, bool relu, S* y) {
     using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
@@ -193,8 +193,8 @@ __global__ void __launch_bounds__(kThreadsOfNorm)
 // `share` is 1 / n where the statistics are those of x, otherwise 0.
 template <class S>
 __global__ void __launch_bounds__(kThreadsOfNorm)
-    gradient(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps, bool relu,
-             Compute<S> share, const Compute<S>* sums, S* dx) {
+    gradient(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias,
+             Compute<S> eps, bool relu, Compute<S> share, const Compute<S>* sums, S* dx) {
     using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
@@ -247,8 +247,8 @@ void batch_norm(const View& x, const View& weight, const View& bias, const Batch
 
 void batch_norm_apply(const View& x, const View& statistics, const View& weight, const View& bias, const BatchNormSettings& settings,
                       const View& y, const BatchNormContext& context) {
-    with_type(
-        x.dtype, [&](auto zero) { launch_normalise<decltype(zero)>(Cut(x), x, statistics, weight, bias, settings, y, context.stream); });
+    with_type(x.dtype,
+              [&](auto zero) { launch_normalise<decltype(zero)>(Cut(x), x, statistics, weight, bias, settings, y, context.stream); });
 }
 
 void batch_norm_backward(const View& g, const View& x, const View& statistics, const View& weight, const View& bias,

@@ -35,8 +35,8 @@ void run_pool(const char* name, const WeightPlan& plan, const T* x, const T* bas
               int64_t batch, int C, void* stream) {
     const int64_t blocks = batch * plan.rows * ((C + kLanesOfBlock - 1) / kLanesOfBlock);
     if (blocks == 0) return;
-    launch(name, pool_rows<T, Out>, static_cast<unsigned>(blocks), kLanesOfBlock * kGroups,
-           kLanesOfBlock * kGroups * sizeof(Compute<T>), stream, plan, x, basis, sizes, mean, pooled, C);
+    launch(name, pool_rows<T, Out>, static_cast<unsigned>(blocks), kLanesOfBlock * kGroups, kLanesOfBlock * kGroups * sizeof(Compute<T>),
+           stream, plan, x, basis, sizes, mean, pooled, C);
 }
 
 template <class T, class Terms>
@@ -49,8 +49,8 @@ void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* m
     }
     const int64_t blocks = batch * tiles.first[2 * plan.layers] * tiles_of(N);
     if (blocks == 0) return;
-    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(Compute<T>),
-           stream, plan, tiles, x, mix, terms, basis, sizes, mean, transposed, y, C, N);
+    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(Compute<T>), stream, plan,
+           tiles, x, mix, terms, basis, sizes, mean, transposed, y, C, N);
 }
 
 void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const View& project,
@@ -191,8 +191,8 @@ void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& te
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch("weight_basis_gradient", basis_sums<T>, static_cast<unsigned>(plan.rank * plan.layer[0].columns), kThreads,
-               kThreads * sizeof(Compute<T>), context.stream, plan, static_cast<const T*>(x.data),
-               static_cast<const T*>(terms.data), sizes, mean, static_cast<T*>(basis.data), x.sizes[0], static_cast<int>(x.sizes[2]));
+               kThreads * sizeof(Compute<T>), context.stream, plan, static_cast<const T*>(x.data), static_cast<const T*>(terms.data), sizes,
+               mean, static_cast<T*>(basis.data), x.sizes[0], static_cast<int>(x.sizes[2]));
     });
 }
 

@@ -93,8 +93,8 @@ struct NodeTiles {
 };
 
 template <class T>
-__global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const Compute<T>* pooled, const T* weight, const T* bias,
-                               bool transposed, Compute<T>* terms, int64_t batch, int C, int N) {
+__global__ void multiply_nodes(WeightPlan plan, NodeTiles tiles, const Compute<T>* pooled, const T* weight, const T* bias, bool transposed,
+                               Compute<T>* terms, int64_t batch, int C, int N) {
     using A = Compute<T>;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     int label = 0;
@@ -211,9 +211,8 @@ struct OuterTiles {
 };
 
 template <class T>
-__global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const T* y, const Compute<T>* pooled,
-                            const Compute<T>* summed, const int64_t* sizes, Compute<T>* partial,
-                            int64_t elements, int64_t batch, int runs, int C, int N) {
+__global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const T* y, const Compute<T>* pooled, const Compute<T>* summed,
+                            const int64_t* sizes, Compute<T>* partial, int64_t elements, int64_t batch, int runs, int C, int N) {
     using A = Compute<T>;
     A *left = reinterpret_cast<A*>(shared_memory()), *right = left + kSide * kPitch;
     const int per_run = static_cast<int>(block_count()) / runs, run = static_cast<int>(block_index()) / per_run,
@@ -273,8 +272,8 @@ __global__ void outer_tiles(WeightPlan plan, OuterTiles tiles, const T* x, const
 
 // out[i] = sum of the partial sums in order; behind them the bias: the global rows of `summed`, over all networks.
 template <class T>
-__global__ void sum_partials(WeightPlan plan, const Compute<T>* partial, int64_t elements, int runs,
-                             const Compute<T>* summed, int64_t batch, int N, T* out) {
+__global__ void sum_partials(WeightPlan plan, const Compute<T>* partial, int64_t elements, int runs, const Compute<T>* summed,
+                             int64_t batch, int N, T* out) {
     using A = Compute<T>;
     const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
     A sum = 0;

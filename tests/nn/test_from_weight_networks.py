@@ -266,7 +266,7 @@ def test_what_is_refused_is_named() -> None:
         from_dwsnets(tensors, WeightSpec([2, 4, 3]))
     with pytest.raises(ValueError, match="reduction must be 'mean', 'sum' or 'max', got 'attn'"):
         from_dwsnets(tensors, spec, "attn")
-    with pytest.raises(TypeError, match="from_dwsnets: 'weight' must be a torch.Tensor, got ndarray"):
+    with pytest.raises(TypeError, match=r"from_dwsnets: 'weight' must be a torch.Tensor, got ndarray"):
         from_dwsnets({"weight": torch.ones(2, 2).numpy()}, spec)
     with pytest.raises(ValueError, match="neither that of a DWSLayer nor that of an InvariantLayer"):
         from_dwsnets({"weight": torch.ones(2, 2)}, spec)

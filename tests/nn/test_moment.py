@@ -125,7 +125,10 @@ def test_is_a_module() -> None:
         (lambda: MomentLayer(4, nodes=4), "MomentLayer: nodes must be an integer greater than the degree, 4, got 4"),
         (lambda: MomentLayer(4.0), "MomentLayer: degree must be even and between 0 and 40, got 4.0"),
         (lambda: MomentLayer(4)([1.0]), "MomentLayer: input must be a torch.Tensor, got list"),
-        (lambda: iso.ops.moment_gram(torch.ones(5), nodes=20.0), "moment_gram: nodes must be an integer greater than the degree, 4, got 20.0"),
+        (
+            lambda: iso.ops.moment_gram(torch.ones(5), nodes=20.0),
+            "moment_gram: nodes must be an integer greater than the degree, 4, got 20.0",
+        ),
         (lambda: MomentLayer(4)(torch.ones(3)), r"MomentLayer: input must have shape \(..., degree \+ 1 = 5\), got \(3,\)"),
         (lambda: MomentLayer(4)(torch.ones(5).half()), "MomentLayer: input must have dtype float32 or float64, got torch.float16"),
         (lambda: iso.ops.moment_gram(torch.ones(5), nodes=3), "moment_gram: nodes must be an integer greater than the degree, 4, got 3"),

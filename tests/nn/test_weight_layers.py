@@ -145,12 +145,16 @@ def test_block_norm_is_a_batch_norm_for_each_block(training: bool) -> None:
 @pytest.mark.parametrize("batch", ["equal", "ragged", "one"])
 def test_block_norm_with_its_activation(batch: str, training: bool) -> None:
     spec = WeightSpec([2, 4, 5, 1])
-    ws = ragged(3)[1] if batch == "ragged" else WeightSpace(torch.randn(1 if batch == "one" else 4, spec.numel, 3, dtype=torch.float64), spec)
+    ws = (
+        ragged(3)[1]
+        if batch == "ragged"
+        else WeightSpace(torch.randn(1 if batch == "one" else 4, spec.numel, 3, dtype=torch.float64), spec)
+    )
     norms = [WeightSpaceBlockNorm(ws.spec, 3, activation=activation, dtype=torch.float64).train(training) for activation in (None, "relu")]
     for norm in norms:
         nn.init.constant_(norm.bias, 0.25)  # type: ignore[arg-type]
     torch.testing.assert_close(norms[1](ws).flat, norms[0](ws).flat.relu(), rtol=0, atol=1e-14)
-    with pytest.raises(ValueError, match="^WeightSpaceBlockNorm: activation must be None or 'relu', got 'gelu'"):
+    with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: activation must be None or 'relu', got 'gelu'"):
         WeightSpaceBlockNorm(spec, 3, activation="gelu")
 
 

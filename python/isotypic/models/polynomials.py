@@ -59,8 +59,8 @@ class SL2Net(nn.Module):
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
-    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors of float32
-    or float64.
+    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors
+    of float32 or float64.
 
     H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
 
@@ -160,8 +160,8 @@ class SO2Net(Constants):
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
-    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors of float32
-    or float64.
+    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors
+    of float32 or float64.
 
     >>> SO2Net(6, channels=4, layers=2)(torch.ones(3, 7)).shape
     torch.Size([3, 4, 4])
@@ -222,8 +222,8 @@ class PolyMLP(nn.Module):
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
-    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors of float32
-    or float64.
+    Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors
+    of float32 or float64.
 
     >>> PolyMLP(6)(torch.ones(3, 7)).shape
     torch.Size([3, 4, 4])
