@@ -24,19 +24,7 @@ constexpr int64_t kRowsOfPiece = 256;       // at the least, where there are man
 constexpr int64_t kWorkOfThread = 1 << 15;  // numbers for which another thread is worth waking
 
 const BatchNormKernels& kernel_set() {
-    switch (isa()) {
-#if defined(__x86_64__)
-        case Isa::avx512:
-            return avx512::batch_norm_kernels();
-        case Isa::avx2:
-            return avx2::batch_norm_kernels();
-#elif defined(__aarch64__)
-        case Isa::neon:
-            return neon::batch_norm_kernels();
-#endif
-        default:
-            return scalar::batch_norm_kernels();
-    }
+    return ISOTYPIC_SELECT_ISA(batch_norm_kernels);
 }
 
 template <class T>

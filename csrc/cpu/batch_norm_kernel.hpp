@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/view.hpp"
+#include "cpu/per_isa.hpp"
 
 namespace isotypic::cpu {
 
@@ -41,20 +42,6 @@ struct BatchNormKernels {
     BatchNormKernel<double> float64;
 };
 
-namespace scalar {
-const BatchNormKernels& batch_norm_kernels();
-}
-#if defined(__x86_64__)
-namespace avx2 {
-const BatchNormKernels& batch_norm_kernels();
-}
-namespace avx512 {
-const BatchNormKernels& batch_norm_kernels();
-}
-#elif defined(__aarch64__)
-namespace neon {
-const BatchNormKernels& batch_norm_kernels();
-}
-#endif
+ISOTYPIC_DECLARE_PER_ISA(const BatchNormKernels& batch_norm_kernels())
 
 }  // namespace isotypic::cpu

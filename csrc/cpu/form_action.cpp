@@ -2,13 +2,11 @@
 #include "ops/form_action.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "core/forms.hpp"
 #include "core/parallel.hpp"
+#include "core/scratch.hpp"
 #include "cpu/form_action_kernel.hpp"
 #include "cpu/isa.hpp"
 
@@ -18,19 +16,7 @@ namespace {
 constexpr int64_t kRun = 256;  // forms to an item of work
 
 const FormActionKernels& kernel_set() {
-    switch (isa()) {
-#if defined(__x86_64__)
-        case Isa::avx512:
-            return avx512::form_action_kernels();
-        case Isa::avx2:
-            return avx2::form_action_kernels();
-#elif defined(__aarch64__)
-        case Isa::neon:
-            return neon::form_action_kernels();
-#endif
-        default:
-            return scalar::form_action_kernels();
-    }
+    return ISOTYPIC_SELECT_ISA(form_action_kernels);
 }
 
 template <class T>
@@ -50,12 +36,10 @@ void run(const View& forms, const Work& work) {
     const FormActionKernel<T>& kernel = kernel_of<T>();
     const int64_t count = forms.sizes[0], items = (count + kRun - 1) / kRun;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1)));
-    const int64_t scratch = (4 * forms.sizes[1] * kernel.lanes * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    const std::unique_ptr<void, decltype(&std::free)> workspace(std::aligned_alloc(64, static_cast<size_t>(scratch * threads)), &std::free);
-    if (!workspace) throw std::bad_alloc();
+    const Scratch workspace(4 * forms.sizes[1] * kernel.lanes * static_cast<int64_t>(sizeof(T)), threads);
     parallel_for(items, threads, [&](int64_t item, int thread) {
         const int64_t first = item * kRun;
-        work(kernel, first, std::min(kRun, count - first), reinterpret_cast<T*>(static_cast<char*>(workspace.get()) + scratch * thread));
+        work(kernel, first, std::min(kRun, count - first), reinterpret_cast<T*>(workspace.part(thread)));
     });
 }
 

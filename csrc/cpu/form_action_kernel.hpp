@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/per_isa.hpp"
+
 namespace isotypic::cpu {
 
 template <class T>
@@ -19,20 +21,6 @@ struct FormActionKernels {
     FormActionKernel<double> float64;
 };
 
-namespace scalar {
-const FormActionKernels& form_action_kernels();
-}
-#if defined(__x86_64__)
-namespace avx2 {
-const FormActionKernels& form_action_kernels();
-}
-namespace avx512 {
-const FormActionKernels& form_action_kernels();
-}
-#elif defined(__aarch64__)
-namespace neon {
-const FormActionKernels& form_action_kernels();
-}
-#endif
+ISOTYPIC_DECLARE_PER_ISA(const FormActionKernels& form_action_kernels())
 
 }  // namespace isotypic::cpu

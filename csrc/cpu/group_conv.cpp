@@ -2,13 +2,13 @@
 #include "ops/group_conv.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <type_traits>
 
 #include "core/parallel.hpp"
+#include "core/scratch.hpp"
 #include "cpu/group_conv_kernel.hpp"
 #include "cpu/isa.hpp"
 
@@ -21,19 +21,7 @@ constexpr double kLargestCopy = 1e15;       // bytes; more than any machine hold
 constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over those of its halo
 
 const KernelSet& kernel_set() {
-    switch (isa()) {
-#if defined(__x86_64__)
-        case Isa::avx512:
-            return avx512::group_conv_kernels();
-        case Isa::avx2:
-            return avx2::group_conv_kernels();
-#elif defined(__aarch64__)
-        case Isa::neon:
-            return neon::group_conv_kernels();
-#endif
-        default:
-            return scalar::group_conv_kernels();
-    }
+    return ISOTYPIC_SELECT_ISA(group_conv_kernels);
 }
 
 FourierIndex fourier_index(const std::string& name) {
@@ -44,11 +32,6 @@ FourierIndex fourier_index(const std::string& name) {
     return kFourierGeneric;
 }
 
-struct FreeDeleter {
-    void operator()(void* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<void, FreeDeleter>;
-
 // Python sees a MemoryError that says what for.
 struct NoMemory : std::bad_alloc {
     const char* what() const noexcept override {
@@ -57,10 +40,8 @@ struct NoMemory : std::bad_alloc {
     }
 };
 
-Buffer allocate(int64_t bytes) {
-    void* p = std::aligned_alloc(64, static_cast<size_t>(std::max<int64_t>((bytes + 63) / 64 * 64, 64)));
-    if (!p) throw NoMemory();
-    return Buffer(p);
+Scratch allocate(int64_t bytes, int64_t parts = 1) try { return Scratch(bytes, parts); } catch (const std::bad_alloc&) {
+    throw NoMemory();
 }
 
 SparseMatrix sparse(const SparseRows& rows) {
@@ -238,15 +219,14 @@ struct Prepared {
 // Runs work(item, workspace) over all items, each thread with its own workspace of `size` elements.
 template <class Work>
 void for_each_item(int64_t items, int64_t size, int64_t itemsize, const Work& work) {
-    const int64_t bytes = (size * itemsize + 63) / 64 * 64, threads = std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1));
-    const Buffer workspace = allocate(bytes * threads);
-    parallel_for(items, static_cast<int>(threads),
-                 [&](int64_t item, int thread) { work(item, static_cast<char*>(workspace.get()) + bytes * thread, thread); });
+    const int64_t threads = std::min<int64_t>(max_threads(), std::max<int64_t>(items, 1));
+    const Scratch workspace = allocate(size * itemsize, threads);
+    parallel_for(items, static_cast<int>(threads), [&](int64_t item, int thread) { work(item, workspace.part(thread), thread); });
 }
 
-Buffer pack(Prepared& prepared, bool transposed) {
+Scratch pack(Prepared& prepared, bool transposed) {
     Problem& p = prepared.problem;
-    Buffer packed = allocate(p.groups * p.blocks_size * prepared.itemsize);
+    Scratch packed = allocate(p.groups * p.blocks_size * prepared.itemsize);
     p.packed = packed.get();
     const int64_t outer = transposed ? p.in_fields : p.out_fields, work = p.groups * p.blocks_size;
     parallel_for(p.groups * outer, work > 1 << 16 ? max_threads() : 1,
@@ -270,7 +250,7 @@ bool nothing_to_do(const GroupConvShape& shape) {
 }  // namespace
 
 struct GroupConvBlocks::Made {
-    Buffer blocks, weight;
+    Scratch blocks, weight;
     int64_t weight_bytes;
     DType dtype;
     const Kernels* kernels;
@@ -301,13 +281,13 @@ void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const Vi
     Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
     Problem& p = prepared.problem;
     if (!kept) {
-        const Buffer packed = pack(prepared, false);
+        const Scratch packed = pack(prepared, false);
         return run_forward(prepared);
     }
     std::shared_ptr<const GroupConvBlocks::Made> made = kept->get();
     if (!made || !made->fits(prepared)) {
         const int64_t bytes = weight.numel() * itemsize(weight.dtype);
-        Buffer copy = allocate(bytes);
+        Scratch copy = allocate(bytes);
         std::memcpy(copy.get(), weight.data, static_cast<size_t>(bytes));
         made = std::make_shared<const GroupConvBlocks::Made>(GroupConvBlocks::Made{pack(prepared, false), std::move(copy), bytes,
                                                                                    weight.dtype, prepared.kernels, p.groups, p.in_fields,
@@ -333,13 +313,13 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
             adjoint.padding[i] = shape.dilation[i] * (shape.kernel[i] - 1) - shape.padding[i];
         }
         Prepared prepared(plan, adjoint, y, weight, View{}, x, Pass::forward, true);
-        const Buffer packed = pack(prepared, false);
+        const Scratch packed = pack(prepared, false);
         run_forward(prepared);
         return;
     }
     Prepared prepared(plan, shape, x, weight, View{}, y, Pass::transpose);
     Problem& p = prepared.problem;
-    const Buffer packed = pack(prepared, true);
+    const Scratch packed = pack(prepared, true);
     const int64_t blocks = (p.in_fields + p.channel_block - 1) / p.channel_block;
     for_each_item(p.batch * p.groups * blocks, prepared.kernels->transpose_workspace(p), prepared.itemsize,
                   [&](int64_t item, void* workspace, int) {
@@ -354,11 +334,11 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
     Problem& p = prepared.problem;
     const int64_t bands = prepared.bands(), items = p.batch * p.groups * bands, sums = p.groups * p.blocks_size;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), items));
-    const Buffer partial = allocate(sums * threads * prepared.itemsize);
+    const Scratch partial = allocate(sums * threads * prepared.itemsize);
     std::memset(partial.get(), 0, static_cast<size_t>(sums * threads * prepared.itemsize));
     for_each_item(items, prepared.kernels->weight_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int thread) {
         prepared.kernels->weight(p, item / bands / p.groups, item / bands % p.groups, item % bands,
-                                 static_cast<char*>(partial.get()) + thread * sums * prepared.itemsize, workspace);
+                                 partial.get() + thread * sums * prepared.itemsize, workspace);
     });
     p.packed = partial.get();
     auto reduce = [&](auto* first) {  // in thread order; items go to threads by number alone, so that the sum is the same every time
@@ -367,7 +347,7 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
     };
     const bool same_type = weight.dtype == (prepared.itemsize == 8 ? DType::float64 : DType::float32);
     prepared.itemsize == 8 ? reduce(static_cast<double*>(p.packed)) : reduce(static_cast<float*>(p.packed));
-    Buffer wide;
+    Scratch wide;
     p.weight_sums = weight.data;
     if (!same_type) {
         wide = allocate(weight.numel() * prepared.itemsize);

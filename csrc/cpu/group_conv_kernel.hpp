@@ -6,6 +6,7 @@
 
 #include "core/fourier.hpp"
 #include "core/view.hpp"
+#include "cpu/per_isa.hpp"
 
 namespace isotypic::cpu {
 
@@ -114,27 +115,6 @@ struct KernelSet {
     Kernels float32, float64;
 };
 
-#if defined(__x86_64__)
-namespace scalar {
-const KernelSet& group_conv_kernels();
-}
-namespace avx2 {
-const KernelSet& group_conv_kernels();
-}
-namespace avx512 {
-const KernelSet& group_conv_kernels();
-}
-#elif defined(__aarch64__)
-namespace scalar {
-const KernelSet& group_conv_kernels();
-}
-namespace neon {
-const KernelSet& group_conv_kernels();
-}
-#else
-namespace scalar {
-const KernelSet& group_conv_kernels();
-}
-#endif
+ISOTYPIC_DECLARE_PER_ISA(const KernelSet& group_conv_kernels())
 
 }  // namespace isotypic::cpu

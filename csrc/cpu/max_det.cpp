@@ -3,13 +3,11 @@
 #include "ops/max_det.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
 #include "core/max_det.hpp"
 #include "core/max_det_witness.hpp"
 #include "core/parallel.hpp"
+#include "core/scratch.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/max_det_kernel.hpp"
 
@@ -17,37 +15,18 @@ namespace isotypic::cpu {
 namespace {
 
 const MaxDetKernels& kernels(DType dtype) {
-    const auto& set = [] -> const MaxDetKernelSet& {
-        switch (isa()) {
-#if defined(__x86_64__)
-            case Isa::avx512:
-                return avx512::max_det_kernels();
-            case Isa::avx2:
-                return avx2::max_det_kernels();
-#elif defined(__aarch64__)
-            case Isa::neon:
-                return neon::max_det_kernels();
-#endif
-            default:
-                return scalar::max_det_kernels();
-        }
-    }();
+    const MaxDetKernelSet& set = ISOTYPIC_SELECT_ISA(max_det_kernels);
     return dtype == DType::float64 ? set.float64 : set.float32;
 }
 
-struct FreeDeleter {
-    void operator()(void* p) const { std::free(p); }
-};
-
 template <class Work>
 void for_each_block(const MaxDetKernels& k, const MaxDetProblem& problem, const Work& work) {
-    const int64_t blocks = (problem.batch + k.lanes - 1) / k.lanes, bytes = (k.workspace(problem.d) + 63) / 64 * 64;
+    const int64_t blocks = (problem.batch + k.lanes - 1) / k.lanes;
     if (blocks == 0) return;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), blocks));
-    const std::unique_ptr<void, FreeDeleter> workspace(std::aligned_alloc(64, static_cast<size_t>(bytes * threads)));
-    if (!workspace) throw std::bad_alloc();
-    std::fill_n(static_cast<char*>(workspace.get()), bytes * threads, char{0});
-    parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, static_cast<char*>(workspace.get()) + bytes * thread); });
+    const Scratch workspace(k.workspace(problem.d), threads);
+    std::fill_n(workspace.get(), workspace.stride() * threads, char{0});
+    parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, workspace.part(thread)); });
 }
 
 // A point for the rows that are not positive at a node, and a search for those that did not converge.

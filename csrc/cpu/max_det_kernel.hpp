@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/per_isa.hpp"
+
 namespace isotypic::cpu {
 
 struct MaxDetProblem {
@@ -23,27 +25,6 @@ struct MaxDetKernelSet {
     MaxDetKernels float32, float64;
 };
 
-#if defined(__x86_64__)
-namespace scalar {
-const MaxDetKernelSet& max_det_kernels();
-}
-namespace avx2 {
-const MaxDetKernelSet& max_det_kernels();
-}
-namespace avx512 {
-const MaxDetKernelSet& max_det_kernels();
-}
-#elif defined(__aarch64__)
-namespace scalar {
-const MaxDetKernelSet& max_det_kernels();
-}
-namespace neon {
-const MaxDetKernelSet& max_det_kernels();
-}
-#else
-namespace scalar {
-const MaxDetKernelSet& max_det_kernels();
-}
-#endif
+ISOTYPIC_DECLARE_PER_ISA(const MaxDetKernelSet& max_det_kernels())
 
 }  // namespace isotypic::cpu

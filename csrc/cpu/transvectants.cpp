@@ -2,13 +2,12 @@
 #include "ops/transvectants.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <utility>
 
 #include "core/parallel.hpp"
+#include "core/scratch.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/transvectants_kernel.hpp"
 
@@ -18,30 +17,7 @@ namespace {
 constexpr int64_t kPanelBytes = 384 << 10;  // products of a block of channels: in L2 beside the sums
 
 const TransvectantsKernels& kernel_set() {
-    switch (isa()) {
-#if defined(__x86_64__)
-        case Isa::avx512:
-            return avx512::transvectants_kernels();
-        case Isa::avx2:
-            return avx2::transvectants_kernels();
-#elif defined(__aarch64__)
-        case Isa::neon:
-            return neon::transvectants_kernels();
-#endif
-        default:
-            return scalar::transvectants_kernels();
-    }
-}
-
-struct FreeDeleter {
-    void operator()(void* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<void, FreeDeleter>;
-
-Buffer allocate(int64_t bytes) {
-    void* p = std::aligned_alloc(64, static_cast<size_t>(std::max<int64_t>((bytes + 63) / 64 * 64, 64)));
-    if (!p) throw std::bad_alloc();
-    return Buffer(p);
+    return ISOTYPIC_SELECT_ISA(transvectants_kernels);
 }
 
 struct Prepared {
@@ -83,10 +59,9 @@ struct Prepared {
     // tile(first, count, workspace, thread) and sample(index, workspace, thread) for all samples.
     template <class Tile, class Sample>
     void run(const Tile& tile, const Sample& sample) const {
-        const int64_t bytes = (kernel->workspace(problem) * itemsize + 63) / 64 * 64;
-        const Buffer memory = allocate(bytes * threads);
+        const Scratch memory(kernel->workspace(problem) * itemsize, threads);
         parallel_for(tiles + singles, threads, [&](int64_t item, int thread) {
-            void* workspace = static_cast<char*>(memory.get()) + bytes * thread;
+            void* workspace = memory.part(thread);
             if (item >= tiles) return sample(tiles * kernel->tile + item - tiles, workspace, thread);
             const int64_t first = item * kernel->tile;
             tile(first, std::min<int64_t>(kernel->tile, problem.batch - first), workspace, thread);
@@ -121,19 +96,17 @@ void transvectants_weight(const TransvectantsPlan& plan, const View& f, const Vi
     if (weight.numel() == 0 || f.sizes[0] == 0) return static_cast<void>(weight.numel() && fill_zero(weight));
     const Prepared prepared(plan, f, h, View{}, z, weight, z.sizes[1], 2.2);
     const TransvectantsKernel& kernel = *prepared.kernel;
-    const int64_t bytes = (weight.numel() * prepared.itemsize + 63) / 64 * 64;
-    const Buffer partial = allocate(bytes * prepared.threads);
+    const Scratch partial(weight.numel() * prepared.itemsize, prepared.threads);
     const std::unique_ptr<bool[]> begun(new bool[prepared.threads]());
-    const auto sums = [&](int thread) { return static_cast<char*>(partial.get()) + bytes * thread; };
     prepared.run(
         [&](int64_t first, int64_t count, void* workspace, int thread) {
-            kernel.weight(prepared.problem, first, count, std::exchange(begun[thread], true), sums(thread), workspace);
+            kernel.weight(prepared.problem, first, count, std::exchange(begun[thread], true), partial.part(thread), workspace);
         },
         [&](int64_t sample, void* workspace, int thread) {
-            kernel.weight_sample(prepared.problem, sample, std::exchange(begun[thread], true), sums(thread), workspace);
+            kernel.weight_sample(prepared.problem, sample, std::exchange(begun[thread], true), partial.part(thread), workspace);
         });
     const int used = static_cast<int>(std::count(begun.get(), begun.get() + prepared.threads, true));  // the first ones
-    kernel.finish_weight(prepared.problem, partial.get(), used, bytes / prepared.itemsize);
+    kernel.finish_weight(prepared.problem, partial.get(), used, partial.stride() / prepared.itemsize);
 }
 
 }  // namespace isotypic::cpu

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cpu/per_isa.hpp"
 #include "ops/transvectants.hpp"
 
 namespace isotypic::cpu {
@@ -41,20 +42,6 @@ struct TransvectantsKernels {
     TransvectantsKernel float32, float64;
 };
 
-namespace scalar {
-const TransvectantsKernels& transvectants_kernels();
-}
-#if defined(__x86_64__)
-namespace avx2 {
-const TransvectantsKernels& transvectants_kernels();
-}
-namespace avx512 {
-const TransvectantsKernels& transvectants_kernels();
-}
-#elif defined(__aarch64__)
-namespace neon {
-const TransvectantsKernels& transvectants_kernels();
-}
-#endif
+ISOTYPIC_DECLARE_PER_ISA(const TransvectantsKernels& transvectants_kernels())
 
 }  // namespace isotypic::cpu

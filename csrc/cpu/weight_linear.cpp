@@ -2,12 +2,10 @@
 #include "ops/weight_linear.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 
 #include "core/parallel.hpp"
+#include "core/scratch.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/weight_linear_kernel.hpp"
 
@@ -21,38 +19,8 @@ constexpr int64_t kMaxPartials = 16;         // partial sums over runs of networ
 constexpr int64_t kRowBlock = 12;            // rows of a parameter's gradient in one item of work
 
 const WeightKernelSet& kernel_set() {
-    switch (isa()) {
-#if defined(__x86_64__)
-        case Isa::avx512:
-            return avx512::weight_linear_kernels();
-        case Isa::avx2:
-            return avx2::weight_linear_kernels();
-#elif defined(__aarch64__)
-        case Isa::neon:
-            return neon::weight_linear_kernels();
-#endif
-        default:
-            return scalar::weight_linear_kernels();
-    }
+    return ISOTYPIC_SELECT_ISA(weight_linear_kernels);
 }
-
-struct FreeDeleter {
-    void operator()(char* p) const { std::free(p); }
-};
-
-// Memory of `count` elements for each thread, each part on cache lines of its own.
-class Scratch {
-  public:
-    Scratch(int64_t bytes, int64_t parts = 1) : bytes_((bytes + 63) / 64 * 64) {
-        data_.reset(static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(std::max<int64_t>(bytes_ * parts, 64)))));
-        if (!data_) throw std::bad_alloc();
-    }
-    char* part(int64_t i) const { return data_.get() + i * bytes_; }
-
-  private:
-    int64_t bytes_;
-    std::unique_ptr<char, FreeDeleter> data_;
-};
 
 // The kernels and sizes of one call.
 struct Call {

@@ -6,6 +6,7 @@
 
 #include "core/view.hpp"
 #include "core/weight_plan.hpp"
+#include "cpu/per_isa.hpp"
 
 namespace isotypic::cpu {
 
@@ -53,12 +54,6 @@ struct WeightKernelSet {
     const WeightKernelSet& weight_linear_kernels(); \
     }
 ISOTYPIC_DECLARE_VARIANT(scalar)
-#if defined(__x86_64__)
-ISOTYPIC_DECLARE_VARIANT(avx2)
-ISOTYPIC_DECLARE_VARIANT(avx512)
-#elif defined(__aarch64__)
-ISOTYPIC_DECLARE_VARIANT(neon)
-#endif
-#undef ISOTYPIC_DECLARE_VARIANT
+ISOTYPIC_DECLARE_PER_ISA(const WeightKernelSet& weight_linear_kernels())
 
 }  // namespace isotypic::cpu
