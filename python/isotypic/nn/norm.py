@@ -20,6 +20,7 @@ class GroupBatchNorm(_ActivatedBatchNorm):
 
     Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all. A ReLU that
     follows costs nothing more when it is computed with it, and its result is not kept for the gradient (`ops.batch_norm`).
+    `nn.SyncBatchNorm.convert_sync_batchnorm` would drop it: leave the activation to an `nn.ReLU` there.
 
     Args:
         num_fields: number of regular fields, C; the other arguments are those of `nn.BatchNorm2d`.
