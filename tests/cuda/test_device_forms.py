@@ -46,6 +46,25 @@ def test_transvectants(dtype: torch.dtype) -> None:
     assert all(torch.equal(a, b) for a, b in zip(results, again, strict=False))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)], ids=["float32", "float64"])
+@pytest.mark.parametrize("degree", [2, 6, 12, 20])
+def test_max_det_gram(degree: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Well-conditioned forms, one that is negative and one that is zero among them."""
+    n = degree // 2 + 1
+    factors = torch.randn(100, n, 3 * n, dtype=torch.float64)
+    p = iso.ops.gram_to_form(factors @ factors.mT)
+    p[1], p[2] = -p[1], 0
+    p = p.to(dtype)
+    on_cpu, on_device = p.double().requires_grad_(), p.cuda().requires_grad_()
+    expected, result = iso.ops.max_det_gram(on_cpu), iso.ops.max_det_gram(on_device)
+    assert result.gram.is_cuda and torch.equal(result.status.cpu(), expected.status)
+    assert (result.gram.double().cpu() - expected.gram).norm() <= tolerance * expected.gram.norm()
+    weight = torch.randn(n, n, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((expected.gram * weight).sum(), on_cpu)
+    (found,) = torch.autograd.grad((result.gram * weight.to(result.gram)).sum(), on_device)
+    assert (found.double().cpu() - gradient).norm() <= tolerance * gradient.norm()
+
+
 def test_networks() -> None:
     p = torch.randn(16, 9)
     for network in (iso.models.SL2Net, iso.models.SO2Net, iso.models.PolyMLP):
