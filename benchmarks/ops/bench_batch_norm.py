@@ -17,7 +17,7 @@ from compare import TIMER, compare
 from torch import Tensor, nn
 
 import isotypic as iso
-from isotypic.demo import SmallCNN, swap
+from isotypic.demo import SmallCNN
 from isotypic.demo.dense import dense
 
 SHAPES = {
@@ -70,7 +70,7 @@ def test_network(benchmark: Any, group: str) -> None:
     """A training step of the demo's network: six convolutions, each with normalisation and ReLU."""
     benchmark.group = f"network {group}, training step"
     benchmark.extra_info.update(network=group)
-    network = swap(SmallCNN(22), group)
+    network = iso.nn.swap(SmallCNN(22), group)
     images, labels = torch.rand(64, 1, 28, 28), torch.randint(10, (64,))
 
     def step(model: nn.Module, x: Tensor) -> Callable[[], None]:

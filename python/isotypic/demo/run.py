@@ -18,7 +18,7 @@ from isotypic import data
 from isotypic.demo import picture, terminal, train
 from isotypic.demo.dense import dense
 from isotypic.demo.network import SmallCNN
-from isotypic.demo.swap import swap
+from isotypic.nn import swap
 
 GROUPS = ("p4", "p4m")
 SETTINGS = ("upright to rotated", "rotated to rotated")

@@ -15,6 +15,7 @@ from isotypic.nn.planar_group import PlanarGroup
 from isotypic.nn.restrict import Restrict
 from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.swap import swap
 from isotypic.nn.transvectants import Transvectants
 from isotypic.nn.weight_attention import WeightSpaceAttention
 from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear
@@ -61,4 +62,5 @@ __all__ = [
     "from_dwsnets",
     "from_escnn",
     "from_nfn",
+    "swap",
 ]
