@@ -1,4 +1,4 @@
-// What additions and stores cost beside multiply-adds, in 512-bit registers. The figures in docs/architecture.md come from
+// What additions and stores cost beside multiply-adds, in 512-bit registers. The figures in docs/kernels.md come from
 //     gcc -O2 -march=native benchmarks/machine/stores.c -o stores && ./stores
 // Each line is the time of one round of independent instructions that all hit the first-level cache, relative to the first line.
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""Group convolutions as drop-in replacements of `nn.Conv2d` and `nn.Conv3d`."""
+"""Group convolutions: the counterparts of `nn.Conv2d` and `nn.Conv3d`, with the same settings by keyword."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transposed group convolutions as drop-in replacements of `nn.ConvTranspose2d` and `nn.ConvTranspose3d`."""
+"""Transposed group convolutions: the counterparts of `nn.ConvTranspose2d` and `nn.ConvTranspose3d`, with the same settings by keyword."""
 
 from __future__ import annotations
 

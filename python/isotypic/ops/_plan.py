@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from isotypic import groups
 
-FIELDS = ("regular", "scalar", "linear")
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
