@@ -43,6 +43,8 @@ class Case:
     """The registered operators in a graph of the gradient."""
     wide: tuple[str, ...] = ()
     """The tensors that autocast leaves as they are."""
+    contiguous: bool = True
+    """Whether the result always is."""
 
     def call(self, *tensors: Tensor) -> Tensor:
         return self.operator(*tensors, **self.settings)
@@ -402,6 +404,7 @@ CASES = (
         act_output=lambda element, y: shift(y, P3M1, element),
         order=6,
         wrong=WRONG_TENSORS + WRONG_FIELDS + WRONG_GROUP,
+        contiguous=False,  # without space it is a view of a result with one position
     ),
     *(Case(**entry) for entry in WEIGHT_CASES),
     *FORM_CASES,

@@ -70,7 +70,7 @@ def test_matches_reference(case: Case, dtype: torch.dtype) -> None:
             continue
         tensors = tuple(t.to(dtype) for t in case.inputs({name: size}))
         y = case.call(*tensors)
-        assert y.dtype == dtype and y.is_contiguous() | (y.dim() == 3)
+        assert y.dtype == dtype and (y.is_contiguous() or not case.contiguous)
         assert error(y, case.reference(*(t.double() for t in tensors))) < tolerance(dtype), (name, size)
 
 

@@ -42,7 +42,7 @@ def test_python_blocks_run_in_order(page: Path) -> None:
 def test_quickstart_has_twelve_lines() -> None:
     (_, quickstart), *others = blocks(ROOT / "README.md", "python")
     assert not others
-    assert len([line for line in quickstart.splitlines() if line.strip()]) == 12
+    assert len([line for line in quickstart.splitlines() if line.strip()]) <= 12
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=page_id)

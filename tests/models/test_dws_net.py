@@ -104,7 +104,8 @@ def test_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = net(ws)
     y.float().sum().backward()
-    assert ((y.float() - expected).norm() / expected.norm()).item() < 0.05
+    # Three layers and two normalisations, each of which rounds once.
+    assert ((y.float() - expected).norm() / expected.norm()).item() < 4 * torch.finfo(torch.bfloat16).eps
     assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in net.parameters())
 
 
@@ -119,10 +120,13 @@ def test_filters_of_a_cnn() -> None:
 
 def test_norms_make_the_scale_of_the_input_not_matter() -> None:
     net, ws = DWSNet(SPEC, [6], 3).double(), sample()
+    for module in net.modules():
+        if hasattr(module, "eps"):
+            module.eps = 1e-30  # what is left of the scale
     scales = torch.cat(
         [torch.full((count,), scale) for scale, count in zip((1, 5, 1e-2, 3, 20, 7), (10, 5, 20, 4, 12, 3), strict=True)]
     ).double()
-    torch.testing.assert_close(net(ws.map(lambda flat: flat * scales.unsqueeze(-1))), net(ws), rtol=0, atol=0.05)
+    torch.testing.assert_close(net(ws.map(lambda flat: flat * scales.unsqueeze(-1))), net(ws), rtol=0, atol=1e-10)
 
 
 def test_learns_an_invariant_property() -> None:

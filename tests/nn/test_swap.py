@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -53,3 +56,11 @@ def test_swap_names_what_it_cannot_do() -> None:
         swap(SmallCNN(8), "O")
     with pytest.raises(TypeError, match=r"^swap: model must be an nn\.Module, got list"):
         swap([nn.Conv2d(1, 4, 3)], "p4")  # type: ignore[arg-type]
+
+
+def test_example(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlxtend")
+    path = Path(__file__).parents[2] / "examples" / "group_convolutions.py"
+    runpy.run_path(str(path))["main"](train_size=128, epochs=1)
+    plain, p4 = capsys.readouterr().out.splitlines()
+    assert float(plain.split()[-1]) > 1e-2 and float(p4.split()[-1]) < 1e-4
