@@ -43,9 +43,7 @@ def main(train_size: int = 4000, epochs: int = 8) -> None:
             logits, turned = (network(images) for images in (digits.test_images, digits.test_images.rot90(1, (2, 3))))
         parameters = sum(parameter.numel() for parameter in network.parameters())
         change = (logits - turned).abs().max() / logits.abs().max()
-        print(
-            f"{name}: {parameters} parameters, {100 * error:.1f} % errors on turned digits, a quarter turn changes the logits by {change:.1e}"
-        )
+        print(f"{name}: {parameters} parameters, {100 * error:.1f} % errors on turned digits, logits moved by a quarter turn: {change:.1e}")
 
 
 if __name__ == "__main__":
