@@ -109,6 +109,12 @@ def test_autocast() -> None:
     assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in net.parameters())
 
 
+def test_dtype_and_device() -> None:
+    net = DWSNet(SPEC, [6], 3, dtype=torch.float64)
+    assert net(sample()).dtype == torch.float64
+    assert all(tensor.is_meta for tensor in DWSNet(SPEC, [6], 3, device="meta").state_dict().values())
+
+
 def test_filters_of_a_cnn() -> None:
     networks = [nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, 5)) for _ in range(3)]
     ws = WeightSpace.from_state_dicts([network.state_dict() for network in networks])

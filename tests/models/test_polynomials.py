@@ -128,6 +128,15 @@ def test_bad_input(network: type[nn.Module]) -> None:
     assert found[0].isfinite().all() and found[2].isfinite().all()
 
 
+@pytest.mark.parametrize("network", [SL2Net, SO2Net, PolyMLP])
+@pytest.mark.parametrize("degree", [0, 2, 6])
+def test_dtype_and_device(network: type[nn.Module], degree: int) -> None:
+    net = network(degree, dtype=torch.float64)
+    assert all(tensor.dtype == torch.float64 for tensor in net.state_dict().values())
+    assert net(normalised(degree)).dtype == torch.float64
+    assert all(tensor.is_meta for tensor in network(degree, device="meta").state_dict().values())
+
+
 @pytest.mark.parametrize("network", [SL2Net, SO2Net])
 def test_autocast(network: type[nn.Module]) -> None:
     net, p = network(6, channels=5, layers=3), normalised(6).float()

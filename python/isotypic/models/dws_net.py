@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
@@ -38,6 +39,7 @@ class DWSNet(nn.Module):
         dropout: probability of setting an entry to zero after each activation.
         pool: "mean", "sum" or "max".
         rank: for a wide input, as in `DWSLinear`.
+        device, dtype: of the parameters.
 
     Input: a `WeightSpace` with the channels of `spec`, or its flat tensor (B, P, C). Output: (B, out_features), or as the input.
     Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
@@ -64,6 +66,8 @@ class DWSNet(nn.Module):
         dropout: float = 0.0,
         pool: str = "mean",
         rank: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_spec("DWSNet", spec)
@@ -95,6 +99,7 @@ class DWSNet(nn.Module):
             self.head = DWSLinear(spec, channels[-1], spec.channels, pool=pool, rank=rank)
         else:
             self.head = DWSInvariant(spec, channels[-1], out_features, pool=pool, rank=rank)
+        self.to(device=device, dtype=dtype)
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         as_weight_space("DWSNet", ws, self.spec, self.spec.channels)

@@ -56,6 +56,7 @@ class SL2Net(nn.Module):
         degree: 2d of the forms, even.
         channels, layers: of the network; the last layer has one channel.
         max_degree: of the features inside.
+        device, dtype: of the parameters.
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
@@ -68,7 +69,15 @@ class SL2Net(nn.Module):
     torch.Size([3, 4, 4])
     """
 
-    def __init__(self, degree: int, channels: int = 50, layers: int = 4, max_degree: int = 10) -> None:
+    def __init__(
+        self,
+        degree: int,
+        channels: int = 50,
+        layers: int = 4,
+        max_degree: int = 10,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         _check_degree("SL2Net", degree)
         positive("SL2Net", channels=channels, layers=layers)
@@ -76,11 +85,9 @@ class SL2Net(nn.Module):
         self.layers, self.invariants = nn.ModuleList(), nn.ModuleList()
         self.head = GramHead(degree)
         parts = part_degrees(degree)[:0:-1]  # all but p itself, in increasing order
-        if not parts:
-            return
         degrees: tuple[int, ...] = (degree,)
         width = 1
-        for index in range(layers):
+        for index in range(layers if parts else 0):
             last = index == layers - 1
             layer = Transvectants(
                 degrees, max(parts) if last else max_degree, width, 1 if last else channels, degrees_out=parts if last else None
@@ -89,6 +96,7 @@ class SL2Net(nn.Module):
             degrees, width = layer.degrees_out, layer.out_channels
             if not last:
                 self.invariants.append(_mlp(width, width, width) if degrees[0] == 0 else nn.Identity())
+        self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
         _check_forms("SL2Net", p, self.degree)
@@ -157,6 +165,7 @@ class SO2Net(Constants):
         degree: 2d of the forms, even.
         channels, layers: of the network; the last layer has one channel for each part of Q.
         max_frequency: of the features inside, even.
+        device, dtype: of the parameters.
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
@@ -169,7 +178,15 @@ class SO2Net(Constants):
 
     to_circle: Tensor
 
-    def __init__(self, degree: int, channels: int = 50, layers: int = 4, max_frequency: int = 10) -> None:
+    def __init__(
+        self,
+        degree: int,
+        channels: int = 50,
+        layers: int = 4,
+        max_frequency: int = 10,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         _check_degree("SO2Net", degree)
         _check_degree("SO2Net", max_frequency)
         positive("SO2Net", channels=channels, layers=layers)
@@ -177,16 +194,15 @@ class SO2Net(Constants):
         self.degree, self.parts = degree, part_degrees(degree)[1:]
         self.layers, self.invariants = nn.ModuleList(), nn.ModuleList()
         self.head = GramHead(degree)
-        if not self.parts:
-            return
         frequency, width = degree, 1
-        for index in range(layers):
+        for index in range(layers if self.parts else 0):
             last = index == layers - 1
             target = self.parts[0] if last else max_frequency
             self.layers.append(_FrequencyLayer(frequency, target, width, len(self.parts) if last else channels))
             frequency, width = target, channels
             if not last:
                 self.invariants.append(_mlp(2 * width, width, 2 * width))
+        self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
         _check_forms("SO2Net", p, self.degree)
@@ -219,6 +235,7 @@ class PolyMLP(nn.Module):
     Args:
         degree: 2d of the forms, even.
         hidden: widths of the hidden layers.
+        device, dtype: of the parameters.
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
@@ -231,13 +248,20 @@ class PolyMLP(nn.Module):
 
     place: Tensor
 
-    def __init__(self, degree: int, hidden: tuple[int, ...] = (100, 1000)) -> None:
+    def __init__(
+        self,
+        degree: int,
+        hidden: tuple[int, ...] = (100, 1000),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         _check_degree("PolyMLP", degree)
         positive("PolyMLP", **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
         self.degree, size = degree, degree // 2 + 1
         self.register_buffer("place", torch.from_numpy(triangle(size)), persistent=False)
         self.mlp = _mlp(degree + 1, *hidden, size * (size + 1) // 2)
+        self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
         _check_forms("PolyMLP", p, self.degree)
