@@ -29,9 +29,17 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["torch"] = torch.__version__
     machine_info["numpy"] = numpy.__version__
     machine_info["command"] = " ".join([Path(sys.executable).name, "-m", "pytest", *config.invocation_params.args])
-    machine_info.pop("node", None)
+    for key in ("node", "release"):  # of this one machine
+        machine_info.pop(key, None)
+
+
+def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict:
+    """The commit, and whether what ran differed from it in anything but results."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout.strip()
+
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
-        machine_info["commit"] = commit.stdout.strip()
+        return {"id": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", ".", ":!benchmarks/results"))}
     except (OSError, subprocess.CalledProcessError):
-        machine_info["commit"] = "unknown"
+        return {"id": "unknown", "dirty": None}

@@ -128,6 +128,10 @@ def test_bad_input(network: type[nn.Module]) -> None:
     assert found[0].isfinite().all() and found[2].isfinite().all()
 
 
+def test_number_of_parameters() -> None:
+    assert sum(parameter.numel() for parameter in SL2Net(10).parameters()) == 246_350
+
+
 @pytest.mark.parametrize("network", [SL2Net, SO2Net, PolyMLP])
 @pytest.mark.parametrize("degree", [0, 2, 6])
 def test_dtype_and_device(network: type[nn.Module], degree: int) -> None:
