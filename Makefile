@@ -23,6 +23,7 @@ test: $(VENV)/.installed
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest $(wildcard benchmarks/ops/bench_*.py) --benchmark-json=benchmarks/results/latest.json $(PYTEST_ARGS)
 	$(BIN)/python benchmarks/plot.py
+	$(BIN)/python benchmarks/tables.py
 
 # Every CUDA target when nvcc is there, then the tests of the wheel itself: what it links to, and a self-test in an empty environment.
 wheel: $(VENV)/.installed

@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import tables
 
 from isotypic import cli
 
@@ -64,40 +65,9 @@ def test_shell_blocks_name_commands_that_exist(page: Path) -> None:
 
 
 def test_figures_of_the_readme_are_those_of_the_results() -> None:
-    """The group convolutions by plot.py; the others by the names of their benchmarks."""
-    plot = pytest.importorskip("plot", reason="matplotlib is not installed", exc_type=ImportError)
     text = (ROOT / "README.md").read_text()
     results = json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_text())
-    measured = {entry["name"]: entry["extra_info"] for entry in results["benchmarks"]}
-    for case, directions in plot.collect(results).items():
-        means = " | ".join(f"{plot.geometric_mean(directions[direction]['ratio']):.2f}x" for direction in plot.DIRECTIONS)
-        assert re.search(rf"^\| {case} .*\| {re.escape(means)} \|", text, flags=re.MULTILINE), f"{case}: {means}"
-
-    def ratios(name: str, digits: int = 1) -> list[str]:
-        return [f"{measured[name.format(direction)]['ratio']:.{digits}f}x" for direction in ("forward", "forward+backward")]
-
-    def times(*names: str) -> str:
-        return " / ".join(f"{measured[name]['ratio']:.0f}x" for name in names)
-
-    rows = {
-        "layer of a weight space": ratios("test_layer[32-32-{}]"),
-        "the same, 1 to 32 channels": ratios("test_layer[1-32-{}]"),
-        "five such layers": ["", f"{measured['test_network']['ratio']:.1f}x"],
-        "`form_action`": [
-            times(*(f"test_action[{degree}-torch.float64]" for degree in (6, 10, 20))),
-            times(*(f"test_backward[{degree}]" for degree in (6, 10, 20))),
-        ],
-        "the same, against Horner's rule": [
-            times(*(f"test_against_horner[{degree}]" for degree in (6, 10, 20))),
-            times(*(f"test_backward_against_horner[{degree}]" for degree in (6, 10, 20))),
-        ],
-        "`SL2Net`": ratios("test_network[torch.float32-{}]"),
-    }
-    for name, cells in rows.items():
-        pattern = rf"^\| {re.escape(name)}[^|]*\| *" + r" *\| *".join(re.escape(cell) for cell in cells) + r" *\|$"
-        assert re.search(pattern, text, flags=re.MULTILINE), f"{name}: {cells}"
-    memory = [info["ratio"] for name, info in measured.items() if name.startswith("test_peak_memory")]
-    assert f"{min(memory):.2f} to {max(memory):.2f} of its peak memory" in " ".join(text.split())
+    assert tables.filled(text, results) == text, "python benchmarks/tables.py writes them"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
