@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from tables import DIRECTIONS, geometric_mean, group_convolutions
 
 RESULTS = Path(__file__).parent / "results"
-COLOURS = dict(zip(DIRECTIONS, ("#2f6f9f", "#d98032")))
+COLOURS = dict(zip(DIRECTIONS, ("#2f6f9f", "#d98032"), strict=True))
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     results = json.loads(source.read_text())
     cases = group_convolutions(results)
     figure, axes = plt.subplots(figsize=(9, 4.2), constrained_layout=True)
-    for place, (name, directions) in enumerate(cases.items()):
+    for place, directions in enumerate(cases.values()):
         for k, (direction, colour) in enumerate(COLOURS.items()):
             if direction not in directions:
                 continue

@@ -64,7 +64,7 @@ def network_figures(results: dict[str, Any]) -> str:
     memory = [measured.ratio(name) for name in measured.entries if name.startswith("test_peak_memory")]
     return (
         f"One 8x8 map of 16 p4m fields takes {1 / measured.ratio('test_small_map'):.2f} of the time of the dense way.\n"
-        f"A training step of four p4m layers takes {min(memory):.2f} to {max(memory):.2f} of its peak memory:"
+        f"A training step of four p4m layers takes {min(memory):.2f} to {max(memory):.2f} of its peak memory."
     )
 
 
@@ -100,7 +100,7 @@ def operator_table(results: dict[str, Any]) -> str:
                 digits=0,
             ),
             measured.both(
-                "`SL2Net`, 4 layers, 50 channels, batch 32, float32, against outer products and one matrix product for each pair of degrees",
+                "`SL2Net`, 4 layers, 50 channels, batch 32, float32, against outer products and a matrix product for each pair of degrees",
                 "test_network[torch.float32-{}]",
             ),
         ]
@@ -122,8 +122,8 @@ def max_det_figures(results: dict[str, Any]) -> str:
 
     return (
         f"`max_det_gram` in float64 solves a form of degree 6 in {microseconds(6)} and one of degree 20 in {microseconds(20)},\n"
-        f"{hundreds(min(solver))} to {hundreds(max(solver))} times faster than cvxpy with Clarabel (compiled once, degrees 6 to 20), and {mlp(6)} and {mlp(20)} times faster\n"
-        "than one forward pass of the (100, 1000) MLP that is trained to imitate it."
+        f"{hundreds(min(solver))} to {hundreds(max(solver))} times faster than cvxpy with Clarabel (compiled once, degrees 6 to 20), and\n"
+        f"{mlp(6)} and {mlp(20)} times faster than one forward pass of the (100, 1000) MLP that is trained to imitate it."
     )
 
 
