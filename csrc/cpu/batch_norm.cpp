@@ -10,6 +10,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "cpu/batch_norm_kernel.hpp"
 #include "cpu/isa.hpp"
@@ -258,18 +259,21 @@ class Run {
 
 void batch_norm(const View& x, const View& weight, const View& bias, const BatchNormSettings& settings, const View& y,
                 const View& statistics) {
+    ask_for_large_pages(y);
     if (x.dtype == DType::float64) return Run<double>(x, weight, bias, settings).forward(x, y, statistics);
     Run<float>(x, weight, bias, settings).forward(x, y, statistics);
 }
 
 void batch_norm_apply(const View& x, const View& statistics, const View& weight, const View& bias, const BatchNormSettings& settings,
                       const View& y) {
+    ask_for_large_pages(y);
     if (x.dtype == DType::float64) return Run<double>(x, weight, bias, settings).apply(x, statistics, y);
     Run<float>(x, weight, bias, settings).apply(x, statistics, y);
 }
 
 void batch_norm_backward(const View& g, const View& x, const View& statistics, const View& weight, const View& bias,
                          const BatchNormSettings& settings, bool batch, const View& dx, const View& sums) {
+    ask_for_large_pages(dx);
     if (x.dtype == DType::float64) return Run<double>(x, weight, bias, settings).backward(g, x, statistics, batch, dx, sums);
     Run<float>(x, weight, bias, settings).backward(g, x, statistics, batch, dx, sums);
 }

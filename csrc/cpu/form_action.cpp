@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/forms.hpp"
+#include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "cpu/form_action_kernel.hpp"
@@ -76,10 +77,12 @@ void matrix(const View& p, const View& g, const View& z, const View& r) {
 }  // namespace
 
 void form_action(const View& p, const View& g, const View& y) {
+    ask_for_large_pages(y);
     p.dtype == DType::float64 ? act<double>(p, g, y) : act<float>(p, g, y);
 }
 
 void form_action_adjoint(const View& z, const View& g, const View& p) {
+    ask_for_large_pages(p);
     z.dtype == DType::float64 ? adjoint<double>(z, g, p) : adjoint<float>(z, g, p);
 }
 

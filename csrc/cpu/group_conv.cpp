@@ -7,6 +7,7 @@
 #include <new>
 #include <type_traits>
 
+#include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "cpu/group_conv_kernel.hpp"
@@ -277,6 +278,7 @@ void GroupConvBlocks::set(std::shared_ptr<const Made> made) {
 
 void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
                 GroupConvBlocks* kept) {
+    ask_for_large_pages(y);
     if (nothing_to_do(shape)) return;
     Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
     Problem& p = prepared.problem;
@@ -299,6 +301,7 @@ void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const Vi
 }
 
 void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x) {
+    ask_for_large_pages(x);
     if (nothing_to_do(shape) || shape.in_fields == 0) {
         std::memset(x.data, 0, static_cast<size_t>(x.numel() * itemsize(x.dtype)));
         return;

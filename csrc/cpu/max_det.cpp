@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/large_pages.hpp"
 #include "core/max_det.hpp"
 #include "core/max_det_witness.hpp"
 #include "core/parallel.hpp"
@@ -44,6 +45,7 @@ void write_witness(const T* p, int d, bool single, T* tail) {
 }  // namespace
 
 void max_det(const View& p, const View& tables, bool single, const View& solution) {
+    ask_for_large_pages(solution);
     MaxDetProblem problem{};
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
@@ -63,6 +65,7 @@ void max_det(const View& p, const View& tables, bool single, const View& solutio
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
+    ask_for_large_pages(result);
     MaxDetProblem problem{};
     problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
     problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "cpu/isa.hpp"
@@ -77,6 +78,7 @@ bool fill_zero(const View& view) {
 }  // namespace
 
 void transvectants(const TransvectantsPlan& plan, const View& f, const View& h, const View& weight, const View& y) {
+    ask_for_large_pages(y);
     if (y.numel() == 0 || f.sizes[1] == 0) return static_cast<void>(y.numel() && fill_zero(y));
     const Prepared prepared(plan, f, h, weight, View{}, y, y.sizes[1], 1.4);
     const TransvectantsKernel& kernel = *prepared.kernel;
@@ -85,6 +87,7 @@ void transvectants(const TransvectantsPlan& plan, const View& f, const View& h, 
 }
 
 void transvectants_input(const TransvectantsPlan& plan, const View& f, const View& weight, const View& z, const View& x) {
+    ask_for_large_pages(x);
     if (x.numel() == 0 || z.sizes[1] == 0) return static_cast<void>(x.numel() && fill_zero(x));
     const Prepared prepared(plan, f, View{}, weight, z, x, z.sizes[1], 2.6);
     const TransvectantsKernel& kernel = *prepared.kernel;

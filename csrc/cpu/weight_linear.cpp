@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "cpu/isa.hpp"
@@ -118,6 +119,7 @@ struct Parameters {
 // y = L x, or its adjoint: pool, the products, and the affine map, for a few networks at a time.
 void run_linear(const Call& call, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
                 bool pool_mean, bool affine_mean, bool transposed, const View& y) {
+    ask_for_large_pages(y);
     const WeightPlan& plan = call.plan;
     const int64_t batch = x.sizes[0], P = plan.entries, rows = plan.rows;
     const Parameters parameters(call, weight, transposed);
@@ -206,6 +208,7 @@ void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const
 
 void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
                    bool mean, const View& y) {
+    ask_for_large_pages(y);
     const Call call(plan, y.dtype, sizes);
     const int64_t batch = y.sizes[0], N = y.sizes[2], C = x.defined() ? x.sizes[2] : 0, P = plan.entries, R = plan.rows * N;
     const int64_t scratch = call.kernels.affine_scratch(plan, N), matrix = C * call.padded(N) * call.size;
@@ -352,6 +355,7 @@ void weight_select(const WeightPlan& plan, const View& values, const View& x, co
 }
 
 void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, const int64_t* sizes, const View& values) {
+    ask_for_large_pages(values);
     const Call call(plan, x.dtype, sizes);
     const int64_t C = x.sizes[2], P = plan.entries * C, R = plan.rows * C, scratch = 2 * C * 8;
     const Scratch memory(scratch + (call.converts ? 2 * P + R : 0) * call.size, max_threads());

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from form_cases import action_matrix, antidiagonal_sums, round_forms, samples, sums_of_squares
+from sympy import Poly, Rational, symbols
 from torch import Tensor
 
 import isotypic as iso
@@ -278,8 +279,24 @@ def test_squares_are_not_solved_and_witnesses_are_exact(degree: int, dtype: torc
             assert abs(float(point.norm()) - 1) < 1e-6 and iso.sl2.certify_witness(row, point)
         else:
             assert not point.any()
-            # The square of a form without real roots is positive. In float32 some others pass for positive, as documented.
-            assert status == 2 or dtype == torch.float32 or iso.sl2.certify_positive(row, iso.sl2.rational_gram(row, matrix))
+            # The square of a form without real roots is positive.
+            assert status == 2 or iso.sl2.certify_positive(row, iso.sl2.rational_gram(row, matrix))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("degree", [6, 10, 14, 20])
+def test_what_is_solved_is_positive(degree: int, dtype: torch.dtype) -> None:
+    """Squares with rounded coefficients, and forms beside them, from what rounding does to where Newton's method begins to converge."""
+    root = torch.randn(500, degree // 2 + 1, generator=torch.Generator().manual_seed(degree), dtype=torch.float64)
+    square = antidiagonal_sums(root[:, :, None] * root[:, None])
+    eps = torch.finfo(dtype).eps
+    steps = torch.tensor([-10 * eps, 0, eps, 10 * eps, 0.3 * eps**0.5, eps**0.5, 3 * eps**0.5], dtype=torch.float64)
+    p = (square + steps[:, None, None] * round_forms(degree, 1)).flatten(0, 1).to(dtype)  # the nearest first
+    solved = p[max_det_gram(p).status == 0]
+    assert len(solved) > 300
+    for row in torch.cat([solved[:60], solved[60::30]]):
+        form = Poly([Rational(*value.as_integer_ratio()) for value in reversed(row.tolist())], symbols("x"))
+        assert form.LC() > 0 and form.count_roots() == 0  # Sturm's count, in rational numbers
 
 
 @pytest.mark.parametrize("degree", [2, 8, 40])

@@ -51,9 +51,10 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
     Q(c p) = c Q(p) for c > 0. It is found by Newton's method on the dual, in samples on the circle, several forms in lockstep, and can be
     differentiated any number of times (by the implicit function theorem).
 
-    A witness is proven by a bound of all rounding errors. That a form is positive is decided in floating point: one that is positive, or
-    not, by less than rounding may come out as undecided, or as solved. Use :func:`isotypic.sl2.certify_positive` for an exact answer. What
-    is not solved has a Gram of zeros, and gradients of zero.
+    Both answers are proven by bounds of all rounding errors, underflow apart: what is solved is positive, and a witness is one. Forms next
+    to the boundary, where the minimum on the circle is below about the root of epsilon of the maximum, may come out as undecided. Use
+    :func:`isotypic.sl2.certify_positive` for a certificate in rational numbers. What is not solved has a Gram of zeros, and gradients of
+    zero.
 
     Args:
         p: (..., 2 d + 1), the coefficients of sum_k p_k x^k y^(2d - k), float32 or float64, of even degree up to 40. Forms are independent
