@@ -1,5 +1,8 @@
 """Ours against baselines in one run: every round times each baseline once and ours once, so that a change of the machine's pace meets all.
 
+Calls that take long are made once more before each that is timed, ours and baselines alike, as they follow each other in a loop: memory that
+lay free for a second or two may have gone back to the host of a virtual machine, and is slow to get.
+
 Times are CPU seconds of the one thread that works (`time.thread_time`), which other processes disturb least; the figure is the ratio of
 medians.
 """
@@ -12,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 TIMER = time.thread_time
+LONG = 0.5
+"""Seconds for a round."""
 
 
 def compare(
@@ -22,9 +27,13 @@ def compare(
 
     def time_baselines() -> None:
         for name, function in baselines.items():
+            if once > LONG:
+                function()
             start = TIMER()
             function()
             times[name].append(TIMER() - start)
+        if once > LONG:
+            ours()
 
     start = TIMER()
     for function in (ours, *baselines.values()):  # warm up: caches, packed weights, oneDNN primitives
