@@ -1,7 +1,7 @@
 """Ours against baselines in one run: every round times each baseline once and ours once, so that a change of the machine's pace meets all.
 
-Calls that take long are made once more before each that is timed, ours and baselines alike, as they follow each other in a loop: memory that
-lay free for a second or two may have gone back to the host of a virtual machine, and is slow to get.
+Calls that take long are made once more before each that is timed, ours and baselines alike, as they follow each other in a loop: memory
+that lay free for a second or two may have gone back to the host of a virtual machine, and is slow to get.
 
 Times are CPU seconds of the one thread that works (`time.thread_time`), which other processes disturb least; the figure is the ratio of
 medians.
