@@ -1,11 +1,14 @@
 """SL2Net against the same network with dense Clebsch-Gordan products in torch, and its layer by itself.
 
 One thread, batch 32, 4 layers, 50 channels, irreps up to 10, float32 and float64. The baselines compute the same function with the same
-weights, in two ways, of which the faster one counts:
+weights, in three ways. Of the first two the faster one counts; the third is a column of its own:
 
     paths   every path by itself: einsum of both forms with its dense matrix (i, j, l), concatenated by degree, one matrix product for each
             degree. That is how such layers are written.
     pairs   the outer product of every pair of forms, flattened, times the matrices of all its paths side by side; then as above.
+    published   (Lawrence and Harris, 2024) the outer product of every pair, one for each sample and channel, times the square matrix of all
+            its irreps, in float64 whatever the type of the network is; those above the largest degree are then dropped. Their network also
+            has weights for the paths (f, f)_k with odd k, which vanish; they are left out here, in favour of the baseline.
 
 `bound` is the ratio of multiply-adds of the second to those of the kernel, which skips the zeros of the matrices.
 """
@@ -50,8 +53,11 @@ class Dense(nn.Module):
         for s, t in sorted({path[:2] for path, _ in products}):
             m, n = self.degrees[s], self.degrees[t]
             mine = [(path[2], index) for path, index in products if path[:2] == (s, t)]
-            matrices = [dense_matrix(m, n, k).to(dtype) for k, _ in mine]
             places = [(m + n - 2 * k, index) for k, index in mine]
+            if way == "published":
+                matrices = [torch.cat([dense_matrix(m, n, k) for k in range(min(m, n) + 1)], -1).flatten(0, 1).T.contiguous()]
+            else:
+                matrices = [dense_matrix(m, n, k).to(dtype) for k, _ in mine]
             self.pairs.append((s, t, places, [torch.cat(matrices, -1)] if way == "pairs" else matrices))
         # The weight of each degree, (O, paths * C), as a plain linear layer has it.
         self.order = {
@@ -73,6 +79,13 @@ class Dense(nn.Module):
             if self.way == "paths":
                 for (degree, _), each in zip(places, matrices, strict=True):
                     found[degree].append(torch.einsum("bci,bcj,ijl->bcl", forms[s], forms[t], each))
+            elif self.way == "published":
+                outer = torch.bmm(forms[s].flatten(0, 1).unsqueeze(2), forms[t].flatten(0, 1).unsqueeze(1)).flatten(1).unsqueeze(2)
+                irreps = torch.matmul(matrices[0], outer.double()).to(x.dtype).view(*x.shape[:2], -1)
+                top = self.degrees[s] + self.degrees[t]
+                for degree, _ in places:  # the irreps of degrees top, top - 2, .. lie one after the other
+                    first = sum(range(degree + 3, top + 2, 2))
+                    found[degree].append(irreps[..., first : first + degree + 1])
             else:
                 outer = (forms[s].unsqueeze(-1) * forms[t].unsqueeze(-2)).flatten(-2)
                 parts = (outer @ matrices[0].flatten(0, 1)).split([degree + 1 for degree, _ in places], -1)
@@ -141,6 +154,22 @@ def test_network(benchmark: Any, dtype: torch.dtype, direction: str) -> None:
             assert compare(benchmark, lambda: net(p), {way: lambda other=other: other(p) for way, other in dense.items()}) > 0
     else:
         assert compare(benchmark, step(net, p), {way: step(other, p) for way, other in dense.items()}) > 0
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.benchmark(timer=TIMER, warmup=False)
+def test_network_as_published(benchmark: Any, dtype: torch.dtype, direction: str) -> None:
+    net, p = network(dtype), torch.randn(BATCH, DEGREE + 1, dtype=dtype)
+    published, expected = dense_network(net, "published"), net(p).detach()
+    assert (published(p) - expected).norm() < 1e4 * torch.finfo(dtype).eps * expected.norm()
+    benchmark.group = f"SL2Net {direction}, as published"
+    benchmark.extra_info.update(dtype=str(dtype), direction=direction)
+    if direction == "forward":
+        with torch.no_grad():
+            assert compare(benchmark, lambda: net(p), {"published": lambda: published(p)}) > 0
+    else:
+        assert compare(benchmark, step(net, p), {"published": step(published, p)}) > 0
 
 
 @pytest.mark.parametrize("batch", [1, 32, 256])
