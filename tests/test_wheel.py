@@ -33,18 +33,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if importlib.util.find_spec(tool) is None:
             pytest.skip(f"{tool} is not installed, and ISOTYPIC_WHEEL names no wheel")
     folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-build-isolation",
-        "--no-deps",
-        "--no-index",
-        "--wheel-dir",
-        str(folder),
-        str(ROOT),
-    ]
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", str(folder)]
+    installed = Path(sys.prefix) / "build"  # where the Makefile's editable install compiles
+    if (installed / "CMakeCache.txt").exists():
+        command += [f"--config-settings=build-dir={installed}"]
+    command += [str(ROOT)]
     # The scripts of this environment first: cmake and ninja may be installed there.
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     result = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "PATH": path})
