@@ -5,6 +5,9 @@ that lay free for a second or two may have gone back to the host of a virtual ma
 
 Times are CPU seconds of the one thread that works (`time.thread_time`), which other processes disturb least; the figure is the ratio of
 medians.
+
+A ratio has a bound where flops or bytes have to be spent by any implementation: `floor` turns their count into the least time that the
+machine takes, by the rates of torch's own product and copy in the same run.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
+
+import torch
 
 TIMER = time.thread_time
 LONG = 0.5
@@ -46,3 +52,38 @@ def compare(
     ratio = medians[strongest] / benchmark.stats.stats.median
     benchmark.extra_info.update(baselines=medians, strongest=strongest, ratio=ratio)
     return ratio
+
+
+def _least(function: Callable[[], Any], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        start = TIMER()
+        function()
+        times.append(TIMER() - start)
+    return min(times)
+
+
+@lru_cache
+def flops_per_second(dtype: torch.dtype) -> float:
+    """Of torch's product of two 1024 x 1024 matrices, the fastest of ten."""
+    a, b, c = (torch.randn(1024, 1024, dtype=dtype) for _ in range(3))
+    return 2 * 1024**3 / _least(lambda: torch.mm(a, b, out=c), 10)
+
+
+@lru_cache
+def bytes_per_second(size: int) -> float:
+    """Of torch's copy that reads and writes so many bytes in all, the fastest of twenty."""
+    a = torch.randn(max(size // 8, 1))
+    b = torch.empty_like(a)
+    return 2 * a.numel() * 4 / _least(lambda: b.copy_(a), 20)
+
+
+def floor(flops: float, size: int, dtype: torch.dtype) -> float:
+    """Seconds in which this machine can do `flops` in products and read and write `size` bytes, with one hidden behind the other."""
+    return max(flops / flops_per_second(dtype), size / bytes_per_second(size) if size else 0.0)
+
+
+def record_floor(benchmark: Any, seconds: float) -> None:
+    """After `compare`: the floor, and the ratio that a kernel at the floor would have."""
+    info = benchmark.extra_info
+    info.update(floor=seconds, most=info["baselines"][info["strongest"]] / seconds)

@@ -1,4 +1,4 @@
-// Tables of the transvectants: rows, pairs, and for the adjoint the terms by entry of an outer product and by coefficient of the input.
+// Tables of the transvectants: rows, antidiagonals, and for the adjoint the terms by coefficient of the input.
 #include <algorithm>
 #include <map>
 #include <stdexcept>
@@ -61,8 +61,6 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
         const auto [s, t] = key;
         const int m = degrees[s], n = degrees[t];
         const size_t first_row = rows.size();
-        pairs.push_back({offset[s], offset[t], m, n, s == t, static_cast<int>(term_begin.size())});
-        std::vector<std::vector<TransvectantTerm>> entries((m + 1) * (n + 1));
         for (int p : list) {
             const int k = path_list[3 * p + 2], degree = m + n - 2 * k, out = path_slot[p];
             for (int l = 0; l <= degree; ++l) {
@@ -81,7 +79,6 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
                     const double* T = tables.data() + table_begin[p];
                     const double value = T[i * (n + 1) + j] + (s == t && i != j ? T[j * (n + 1) + i] : 0.0);
                     coefficients.push_back(value);
-                    entries[i * (n + 1) + j].push_back({row.place, c});
                     gradient[offset[s] + i].push_back({row.place, c, offset[t] + j});
                     gradient[offset[t] + j].push_back({row.place, c, offset[s] + i});
                 }
@@ -98,12 +95,7 @@ TransvectantsPlan::TransvectantsPlan(const std::vector<int>& degrees, const std:
                 antidiagonals.push_back({row.first + skip, row.second - skip, std::min(row.count - skip, kTransvectantEntries), skip,
                                          static_cast<int>(begin), static_cast<int>(end)});
         }
-        for (const auto& entry : entries) {
-            term_begin.push_back(static_cast<int>(terms.size()));
-            terms.insert(terms.end(), entry.begin(), entry.end());
-        }
     }
-    term_begin.push_back(static_cast<int>(terms.size()));
     for (const auto& list : gradient) {
         gradient_begin.push_back(static_cast<int>(gradient_terms.size()));
         gradient_terms.insert(gradient_terms.end(), list.begin(), list.end());

@@ -36,11 +36,10 @@ struct Prepared {
         itemsize = wide ? 8 : 4;
         TransvectantsProblem& p = problem;
         p.in_size = plan.in_size, p.out_size = plan.out_size, p.paths = plan.paths, p.out_slots = plan.out_slots;
-        p.pair_count = static_cast<int>(plan.pairs.size()), p.row_count = static_cast<int>(plan.rows.size());
+        p.row_count = static_cast<int>(plan.rows.size());
         p.antidiagonal_count = static_cast<int>(plan.antidiagonals.size()), p.antidiagonals = plan.antidiagonals.data();
         p.path_begin = plan.path_begin.data(), p.out_begin = plan.out_begin.data(), p.slot = plan.slot.data();
-        p.rows_before = plan.rows_before.data(), p.term_begin = plan.term_begin.data();
-        p.pairs = plan.pairs.data(), p.rows = plan.rows.data(), p.terms = plan.terms.data();
+        p.rows_before = plan.rows_before.data(), p.rows = plan.rows.data();
         p.coefficients = wide ? static_cast<const void*>(plan.coefficients.data()) : plan.coefficients32.data();
         p.batch = f.sizes[0], p.in_channels = f.sizes[1], p.out_channels = out_channels;
         p.f = f.data, p.h = h.defined() ? h.data : nullptr, p.weight = weight.data, p.z = z.data, p.result = result.data;

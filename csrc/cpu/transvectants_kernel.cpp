@@ -66,11 +66,11 @@ void store_samples(const T* source, T* target, int64_t stride, int64_t column, i
 template <class T>
 struct PanelPlace {
     const Problem& p;
-    int64_t channel, channels;
+    int64_t channels;
     T* panel;
-    T* operator()(const TransvectantRow& row) const {
+    PanelRow<T> operator()(const TransvectantRow& row) const {
         const int64_t before = p.rows_before[row.out], paths = p.rows_before[row.out + 1] - before;
-        return panel + (before * channels + channel * paths + row.path) * kTile<T>;
+        return {panel + (before * channels + row.path) * kTile<T>, paths * kTile<T>};
     }
 };
 
@@ -80,10 +80,7 @@ void fill_panel(const Problem& p, const Samples<T>& samples, int64_t c0, int64_t
     const int64_t stride = p.in_channels * p.in_size;
     load_samples(static_cast<const T*>(p.f), stride, c0 * p.in_size, channels * p.in_size, samples, x);
     if (p.h) load_samples(static_cast<const T*>(p.h), stride, c0 * p.in_size, channels * p.in_size, samples, h);
-    for (int64_t c = 0; c < channels; ++c) {
-        const int64_t at = c * p.in_size * kTile<T>;
-        products<T>(p, x + at, p.h ? h + at : nullptr, PanelPlace<T>{p, c, channels, panel});
-    }
+    products<T>(p, x, p.h ? h : nullptr, channels, PanelPlace<T>{p, channels, panel});
 }
 
 // sums[n] (+)= sum over channels c and paths q of panel[c][q] weight[c * channel_stride + q * path_stride + n] for n < Width; sums are
@@ -207,7 +204,8 @@ void input(const Problem& p, int64_t first, int64_t count, void* memory) {
         const int64_t channels = smaller(p.channel_block, p.in_channels - c0);
         load_samples(static_cast<const T*>(p.f), in, c0 * p.in_size, channels * p.in_size, samples, w.x);
         for (int64_t c = 0; c < channels; ++c) {
-            // The gradient of this channel's products, [output coefficient][path][tile].
+            // The gradient of this channel's transvectants, [output coefficient][path][tile].
+            T* panel = w.panel + c * p.row_count * N;
             for (int l = 0; l < p.out_size; ++l) {
                 const int64_t before = p.rows_before[l], paths = p.rows_before[l + 1] - before;
                 if (!paths) continue;
@@ -216,11 +214,10 @@ void input(const Problem& p, int64_t first, int64_t count, void* memory) {
                 for (int64_t q = 0; q < paths; q += width)
                     unmix_width<T, kMaxWidth>(smaller(width, paths - q), z + static_cast<int64_t>(l) * N,
                                               static_cast<int64_t>(p.out_size) * N, rows + q * p.out_channels, p.out_channels,
-                                              p.out_channels, w.panel + (before + q) * N);
+                                              p.out_channels, panel + (before + q) * N);
             }
-            const int64_t at = c * p.in_size * N;
-            products_adjoint<T>(p, w.x + at, w.panel, gradient + at);
         }
+        products_adjoint<T>(p, w.x, w.panel, gradient, channels);
         store_samples(gradient, static_cast<T*>(p.result), in, c0 * p.in_size, channels * p.in_size, samples);
     }
 }

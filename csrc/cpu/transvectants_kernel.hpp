@@ -10,12 +10,10 @@
 namespace isotypic::cpu {
 
 struct TransvectantsProblem {
-    int in_size, out_size, paths, out_slots, pair_count, row_count, antidiagonal_count;
-    const int *path_begin, *out_begin, *slot, *rows_before, *term_begin;
-    const TransvectantPair* pairs;
+    int in_size, out_size, paths, out_slots, row_count, antidiagonal_count;
+    const int *path_begin, *out_begin, *slot, *rows_before;
     const TransvectantAntidiagonal* antidiagonals;
     const TransvectantRow* rows;
-    const TransvectantTerm* terms;
     const void* coefficients;  // of the compute type
 
     int64_t batch, in_channels, out_channels;

@@ -107,9 +107,9 @@ template <class T>
 struct SamplePlace {
     const TransvectantsProblem& p;
     T* panel;
-    T* operator()(const TransvectantRow& row) const {
+    PanelRow<T> operator()(const TransvectantRow& row) const {
         const int slot = p.slot[row.out], first = p.out_begin[slot];
-        return panel + (p.rows_before[first] + row.path * (p.out_begin[slot + 1] - first) + row.out - first) * kTile<T>;
+        return {panel + (p.rows_before[first] + row.path * (p.out_begin[slot + 1] - first) + row.out - first) * kTile<T>, 0};
     }
 };
 
@@ -140,7 +140,7 @@ void products_of_sample(const TransvectantsProblem& p, int64_t sample, int64_t c
     const int64_t from = (sample * p.in_channels + c0) * p.in_size;
     load_channels(static_cast<const T*>(p.f) + from, p.in_size, channels, p.in_size, w.x);
     if (p.h) load_channels(static_cast<const T*>(p.h) + from, p.in_size, channels, p.in_size, w.h);
-    products<T>(p, w.x, p.h ? w.h : nullptr, SamplePlace<T>{p, w.panel});
+    products<T>(p, w.x, p.h ? w.h : nullptr, 1, SamplePlace<T>{p, w.panel});
 }
 
 template <class T>
@@ -185,7 +185,7 @@ void input_sample(const TransvectantsProblem& p, int64_t sample, void* memory) {
                     {z + first, 0, p.out_size, turned, 0, N, 1, out, w.panel + (p.rows_before[first] + q) * N, paths * N, false}, width, N);
             }
         }
-        products_adjoint<T>(p, w.x, w.panel, w.h);
+        products_adjoint<T>(p, w.x, w.panel, w.h, 1);
         for (int v = 0; v < 2; ++v)
             store_tile(w.h + v * L, N, smaller(larger(channels - v * L, 0), L), p.in_size,
                        static_cast<T*>(p.result) + from + v * L * p.in_size, p.in_size);

@@ -40,17 +40,6 @@ struct TransvectantAntidiagonal {
     int row_begin, row_end;
 };
 
-struct TransvectantPair {
-    int first, second;  // offsets of the slots in F
-    int m, n;           // their degrees
-    int same;           // one slot twice: only i <= j is used
-    int entry;          // term_begin[entry + i (n + 1) + j]: the terms that take part in entry (i, j)
-};
-
-struct TransvectantTerm {
-    int place, coefficient;
-};
-
 // x[i] gets coefficient * z[place] * f[other].
 struct TransvectantGradientTerm {
     int place, coefficient, other;
@@ -64,14 +53,11 @@ struct TransvectantsPlan {
     std::vector<int> out_begin;    // (out_slots + 1): first index into G
     std::vector<int> slot;         // (G)
     std::vector<int> rows_before;  // (G + 1): place of the first row of an output coefficient
-    std::vector<TransvectantPair> pairs;
     std::vector<TransvectantAntidiagonal> antidiagonals;
     std::vector<TransvectantRow> rows;    // by antidiagonal
     std::vector<TransvectantRow> placed;  // by place
     std::vector<double> coefficients;
     std::vector<float> coefficients32;
-    std::vector<int> term_begin;
-    std::vector<TransvectantTerm> terms;
     std::vector<int> gradient_begin;  // (F + 1)
     std::vector<TransvectantGradientTerm> gradient_terms;
 
