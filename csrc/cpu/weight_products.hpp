@@ -111,18 +111,19 @@ ISOTYPIC_INLINE void multiply_rows(int rows, const Factors<T>& first, const Fact
     if constexpr (Rows > 1) multiply_rows<T, Rows - 1, Vectors>(rows, first, second, initial, c, c_stride, columns);
 }
 
-// The product of few inner indices, whose cost is reading the initial values and writing: the panel of b stays in registers.
+// The product of few inner indices, whose cost is reading the initial values and writing: the vectors of b, of one panel or of two, stay in
+// registers. Two panels are written together, so that a row is one run of memory.
 template <class T, int Depth, int Vectors>
 void multiply_shallow(int64_t rows, const Factors<T>& factors, const Initial<T>& initial, T* c, int64_t c_stride, int64_t columns) {
     constexpr int L = kLanes<T>;
     Vec<T> right[Depth > 0 ? Depth : 1][Vectors], start[Vectors];
     for (int k = 0; k < Depth; ++k)
-        for (int v = 0; v < Vectors; ++v) right[k][v] = load(factors.b + k * kPanel<T> + v * L);
+        for (int v = 0; v < Vectors; ++v) right[k][v] = load(factors.b + (v / 2 * Depth + k) * kPanel<T> + v % 2 * L);
     for (int v = 0; v < Vectors; ++v) start[v] = initial.row ? load(initial.row + v * L) : zero<T>();
     const bool full = columns >= Vectors * L;
     for (int64_t r = 0; r < rows; ++r) {
         const T* left = factors.a + r * factors.a_stride;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) {
             Vec<T> sum = initial.column ? start[v] + load(initial.column + r * initial.column_stride + v * L) : start[v];
 #pragma GCC unroll 4
@@ -134,6 +135,7 @@ void multiply_shallow(int64_t rows, const Factors<T>& factors, const Initial<T>&
 }
 
 constexpr int kShallow = 4;
+constexpr int kShallowest = 2;  // with which the vectors of two panels fit the registers
 
 template <class T, int Depth, int Vectors>
 ISOTYPIC_INLINE void multiply_depth(int64_t rows, const Factors<T>& factors, const Initial<T>& initial, T* c, int64_t c_stride,
@@ -147,17 +149,23 @@ template <class T>
 void multiply(int64_t rows, int64_t n, Factors<T> first, Factors<T> second, Initial<T> initial, T* c, int64_t c_stride) {
     if (rows == 0) return;
     const int64_t tiles = (rows + kTileRows - 1) / kTileRows, height = (rows + tiles - 1) / tiles;
-    for (int64_t column = 0; column < n; column += kPanel<T>) {
-        if (first.depth <= kShallow && !second.depth) {
+    if (first.depth <= kShallow && !second.depth) {
+        for (int64_t column = 0, width; column < n; column += width) {
             const Factors<T> f{first.a, first.a_stride, first.b + column * first.depth, first.depth, 0};
             const Initial<T> i{initial.row ? initial.row + column : nullptr, initial.column ? initial.column + column : nullptr,
                                initial.column_stride};
-            if (n - column > kLanes<T>)
+            const bool two = first.depth <= kShallowest && n - column > kPanel<T>;
+            width = two ? 2 * kPanel<T> : kPanel<T>;
+            if (two)
+                multiply_depth<T, kShallowest, 4>(rows, f, i, c + column, c_stride, n - column);
+            else if (n - column > kLanes<T>)
                 multiply_depth<T, kShallow, 2>(rows, f, i, c + column, c_stride, n - column);
             else
                 multiply_depth<T, kShallow, 1>(rows, f, i, c + column, c_stride, n - column);
-            continue;
         }
+        return;
+    }
+    for (int64_t column = 0; column < n; column += kPanel<T>) {
         for (int64_t r = 0; r < rows; r += height) {
             const int count = static_cast<int>(least(height, rows - r));
             const Factors<T> f{first.a + r * first.a_stride, first.a_stride, first.b + column * first.depth, first.depth, first.ahead};
