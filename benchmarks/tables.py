@@ -1,16 +1,17 @@
-"""Writes the figures of a result file of `make bench` into README.md, between its marks: python benchmarks/tables.py [results.json]."""
+"""Writes the figures of result files of `make bench` into the pages that show them, between their marks: python benchmarks/tables.py."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIONS = ("forward", "forward+backward")
+PAGES = {"README.md": "latest.json", "docs/benchmarks.md": "avx2.json"}
+"""Each page, and the file in benchmarks/results that it shows."""
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -45,6 +46,14 @@ class Measured:
         """One cell for each direction; several benchmarks in a cell are set apart by strokes."""
         written = (" / ".join(f"{self.ratio(name):.{digits}f}x" for name in names) for names in cells)
         return f"| {title} | {' | '.join(written)} |"
+
+    def bounded(self, title: str, *names: str) -> str:
+        """A row with the ratio and what it could be at the most."""
+        cells = []
+        for name in names:
+            info = self.entries[name]["extra_info"] if name else None
+            cells += [f"{info['ratio']:.1f}x", f"{info['most']:.1f}x"] if info else ["", ""]
+        return f"| {title} | {' | '.join(cells)} |"
 
     def both(self, title: str, *names: str) -> str:
         return self.row(title, *([name.format(direction) for name in names] for direction in DIRECTIONS))
@@ -127,29 +136,58 @@ def max_det_figures(results: dict[str, Any]) -> str:
     )
 
 
+def bounds_table(results: dict[str, Any]) -> str:
+    """Rows that have a floor: the ratio, and that of a kernel at the floor."""
+    measured = Measured(results)
+
+    def both(title: str, name: str) -> str:
+        return measured.bounded(title, *(name.format(direction) for direction in DIRECTIONS))
+
+    return "\n".join(
+        [
+            "| | forward | at the floor | forward and backward | at the floor |",
+            "|---|---|---|---|---|",
+            both("weights [2, 32, 32, 1], 32 to 32 channels, against the factored layer", "test_layer[32-32-{}]"),
+            both("the same, against the published block-by-block layer", "test_layer_against_block_by_block[32-32-{}]"),
+            both("1 to 32 channels, against the factored layer", "test_layer[1-32-{}]"),
+            both("the same, against the published block-by-block layer", "test_layer_against_block_by_block[1-32-{}]"),
+            both("weights [784, 128, 128, 10] with rank 16, against the factored layer", "test_wide_input[{}]"),
+            measured.bounded("five layers with batch normalisation and ReLU, a training step", "", "test_network"),
+            both("`SL2Net`, float32, against an outer product and a matrix product for each pair", "test_network[torch.float32-{}]"),
+            both("the same, float64", "test_network[torch.float64-{}]"),
+            both("`SL2Net`, float32, against dense products as published", "test_network_as_published[torch.float32-{}]"),
+            both("the same, float64", "test_network_as_published[torch.float64-{}]"),
+        ]
+    )
+
+
 BLOCKS = {
     "group convolutions": group_conv_table,
     "networks": network_figures,
     "operators": operator_table,
     "max-det": max_det_figures,
+    "bounds": bounds_table,
 }
 
 
 def filled(page: str, results: dict[str, Any]) -> str:
     """The page with every block between `<!-- figures: name -->` and `<!-- end -->` written anew."""
-    for name, write in BLOCKS.items():
-        block = f"<!-- figures: {name} -->\n{write(results)}\n<!-- end -->"
-        page, count = re.subn(rf"<!-- figures: {name} -->\n.*?\n<!-- end -->", lambda _, block=block: block, page, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"README.md must have one block of figures named {name!r}, got {count}")
-    return page
+
+    def block(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in BLOCKS:
+            raise ValueError(f"a block of figures must be one of {', '.join(BLOCKS)}, got {name!r}")
+        return f"<!-- figures: {name} -->\n{BLOCKS[name](results)}\n<!-- end -->"
+
+    return re.sub(r"<!-- figures: ([^>]*) -->\n.*?\n?<!-- end -->", block, page, flags=re.DOTALL)
 
 
 def main() -> None:
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "latest.json"
-    page = ROOT / "README.md"
-    page.write_text(filled(page.read_text(), json.loads(source.read_text())))
-    print(f"wrote the figures of {source.name} into {page.name}")
+    for name, source in PAGES.items():
+        results = json.loads((ROOT / "benchmarks" / "results" / source).read_text())
+        page = ROOT / name
+        page.write_text(filled(page.read_text(), results))
+        print(f"wrote the figures of {source} into {name}")
 
 
 if __name__ == "__main__":

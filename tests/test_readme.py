@@ -64,9 +64,11 @@ def test_shell_blocks_name_commands_that_exist(page: Path) -> None:
                 assert all((ROOT / path).exists() for path in arguments[2:]), command
 
 
-def test_figures_of_the_readme_are_those_of_the_results() -> None:
-    text = (ROOT / "README.md").read_text()
-    results = json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_text())
+@pytest.mark.parametrize(("page", "source"), tables.PAGES.items())
+def test_figures_are_those_of_the_results(page: str, source: str) -> None:
+    text = (ROOT / page).read_text()
+    assert "<!-- figures: " in text
+    results = json.loads((ROOT / "benchmarks" / "results" / source).read_text())
     assert tables.filled(text, results) == text, "python benchmarks/tables.py writes them"
 
 
