@@ -75,8 +75,8 @@ void antidiagonal(const TransvectantsProblem& p, const TransvectantAntidiagonal&
     }
 }
 
-// g[first + t] += e[t] x[second - t] and g[second - t] += e[t] x[first + t], where e[t] is the sum over the rows of c[t] z[place of the row].
-// x and g: [channel][coefficient][tile], z: [channel][place][tile].
+// g[first + t] += e[t] x[second - t] and g[second - t] += e[t] x[first + t], where e[t] is the sum over the rows of c[t] z[place of the
+// row]. x and g: [channel][coefficient][tile], z: [channel][place][tile].
 template <class T, int Count>
 void antidiagonal_adjoint(const TransvectantsProblem& p, const TransvectantAntidiagonal& d, const T* x, const T* z, T* g,
                           int64_t channels) {
