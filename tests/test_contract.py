@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import isotypic as iso
 from isotypic._extension import kernels
+from isotypic._register import define
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -486,3 +487,19 @@ def test_numpy_scalars_are_numbers() -> None:
     settings = {name: np.int64(value) if isinstance(value, int) else value for name, value in case.settings.items()}
     tensors = case.inputs({})
     assert torch.equal(case.operator(*tensors, **settings), case.call(*tensors))
+
+
+def test_a_launch_that_fails_is_not_made_again() -> None:
+    calls = []
+
+    def launch(x: Tensor) -> Tensor:
+        calls.append(x)
+        raise RuntimeError("out of memory")
+
+    fails = define("fails(Tensor x) -> Tensor", launch=launch, fake=torch.empty_like, backward=lambda *_: (None,), vmap=lambda *_: None)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fails(torch.ones(2))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fails(torch.ones(2, requires_grad=True))
+    assert len(calls) == 2
+    assert fails(torch.ones(2, device="meta")).shape == (2,)

@@ -123,6 +123,15 @@ def _below_autograd() -> Iterator[None]:
             yield
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    """Not so: a meta tensor, or a batch inside torch.autograd.grad(..., is_grads_batched=True)."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return not tensor.is_meta
+
+
 def product_rule(operator: Callable[..., Tensor], tangents: Gradients, args: Sequence[Any]) -> Tensor | None:
     """The tangent of an operator that is linear in each of its first ``len(tangents)`` arguments; None when no tangent is given."""
     total: Tensor | None = None
@@ -214,7 +223,8 @@ def define(
         try:
             return launch(*args)
         except RuntimeError:
-            pass  # A tensor without memory: a meta tensor, or a batch inside torch.autograd.grad(..., is_grads_batched=True).
+            if all(_has_memory(a) for a in args if isinstance(a, Tensor)):
+                raise
         return operator(*args)
 
     def redispatch(*args: Any) -> Outputs:
