@@ -66,7 +66,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
     def compute(self, ws: WeightSpace) -> Tensor:
         heads, size = self.num_heads, self.in_channels // self.num_heads
         same_dtype("WeightSpaceAttention", "input", ws.flat, self.qkv.weight)
-        flat = self.qkv(ws.flat)
+        flat = self.qkv(ws.masked().flat)
         counts = None
         if ws.sizes is not None:
             flat = flat.masked_fill(~entry_mask(ws.sizes, ws.spec).unsqueeze(-1), 0.0)

@@ -210,6 +210,11 @@ class WeightSpace:
         """The function of `flat`, which has to act on each entry alone."""
         return self.with_flat(function(self.flat))
 
+    def masked(self) -> WeightSpace:
+        """Zeros outside of the networks, where hidden widths differ; the same object where they do not."""
+        mask = self.mask
+        return self if mask is None else self.with_flat(self.flat.masked_fill(~mask.unsqueeze(-1), 0.0))
+
     def to(self, *args: Any) -> WeightSpace:
         """As `Tensor.to`, for a device, a dtype or both."""
         flat = self.flat.to(*args)
