@@ -136,7 +136,7 @@ def as_spec(owner: str, spec: Any) -> WeightSpec:
     """The spec of a layer or a batch, from a `WeightSpec` or the widths of an MLP."""
     if isinstance(spec, WeightSpec):
         return spec
-    if not isinstance(spec, (list, tuple)):
+    if not _is_list(spec):
         raise TypeError(f"{owner}: spec must be a WeightSpec or a list of widths, got {type(spec).__name__}")
     try:
         return WeightSpec(spec)
