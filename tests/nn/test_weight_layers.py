@@ -104,6 +104,19 @@ def test_networks_of_different_widths_in_one_batch(kind: str) -> None:
         torch.testing.assert_close(found.flat, layers[kind](single).flat, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("batch", ["equal", "ragged"])
+def test_attention_has_second_derivatives(batch: str) -> None:
+    spec = WeightSpec([2, 2, 1])
+    layer = WeightSpaceAttention(spec, 2, num_heads=2, dtype=torch.float64)
+    sizes = torch.tensor([[2, 1, 1], [2, 2, 1]]) if batch == "ragged" else None
+    x = torch.randn(2, spec.numel, 2, dtype=torch.float64, requires_grad=True)
+
+    def call(x: Tensor) -> Tensor:
+        return layer(WeightSpace(x, spec, sizes)).masked().flat
+
+    assert torch.autograd.gradcheck(call, (x,)) and torch.autograd.gradgradcheck(call, (x,), fast_mode=True)
+
+
 def test_attention_drops_pairs_in_training_only() -> None:
     spec = WeightSpec([2, 6, 3])
     layer = WeightSpaceAttention(spec, 4, num_heads=1, dropout=0.5)

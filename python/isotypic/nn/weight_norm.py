@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isotypic.nn._arguments import check_tensor, positive
 from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation, check_eps
 from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops.batch_norm import batch_norm
 
 
@@ -125,7 +125,7 @@ class WeightSpaceBlockNorm(nn.Module):
     evaluation, and leaves them as they are. Where hidden widths differ, entries outside of a network do not count.
 
     Args:
-        spec: the networks.
+        spec: the networks, as a `WeightSpec` or as the widths of MLPs.
         num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`, but that momentum is a number: blocks see different
             numbers of batches, so that there is no common count for the average over all of them.
         activation: None or "relu", of the result.
@@ -146,7 +146,7 @@ class WeightSpaceBlockNorm(nn.Module):
 
     def __init__(
         self,
-        spec: WeightSpec,
+        spec: WeightSpec | Sequence[int],
         num_channels: int,
         eps: float = 1e-5,
         momentum: float = 0.1,
@@ -157,8 +157,7 @@ class WeightSpaceBlockNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_activation("WeightSpaceBlockNorm", activation)
-        if not isinstance(spec, WeightSpec):
-            raise TypeError(f"WeightSpaceBlockNorm: spec must be a WeightSpec, got {type(spec).__name__}")
+        spec = as_spec("WeightSpaceBlockNorm", spec)
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
         check_eps("WeightSpaceBlockNorm", eps)
         if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
