@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-
 from torch.utils.data import DataLoader
 
 from isotypic.data import NeuralField, WeightSet, align_neurons, collate

@@ -261,7 +261,7 @@ def test_settings_of_norms_are_checked() -> None:
 @pytest.mark.parametrize("kind", ["batch", "block", "layer", "attention"])
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_ignore_what_is_outside_of_the_networks(kind: str, training: bool) -> None:
-    """A logarithm puts -inf where a batch is padded with zeros. Gradients are those of clean padding, in evaluation those of each network."""
+    """A logarithm puts -inf where a batch is padded with zeros. Gradients are those of clean padding; in evaluation, of each network."""
     spec = WeightSpec([2, 4, 5, 3])
     layers: dict[str, Any] = {
         "batch": WeightSpaceBatchNorm(4, dtype=torch.float64, activation="relu"),

@@ -286,7 +286,7 @@ def test_positions_tell_inputs_and_outputs_apart() -> None:
 
 
 def test_positions_of_nfn() -> None:
-    """The features of its `IOSinusoidalEncoding`: e(t) = [sin(pi f t), cos(pi f t), t] with f in equal steps, of inputs, outputs, layers."""
+    """The features of its `IOSinusoidalEncoding`: e(t) = [sin(pi f t), cos(pi f t), t] f in equal steps, of inputs, outputs, layers."""
     spec = WeightSpec([4, 5, 6, 3])
 
     def encoded(t: float) -> Tensor:
@@ -305,7 +305,10 @@ def test_positions_of_nfn() -> None:
             for s in range(spec.widths[i]):
                 torch.testing.assert_close(features.weights[i][1, r, s, 2:], of_row + (inputs[s] if i == 0 else 0), rtol=0, atol=1e-6)
     assert not position.state_dict()
-    for arguments, text in ((dict(scheme="other"), "must be 'geometric' or 'nfn', got 'other'"), (dict(scheme="nfn", learned=True), "must be")):
+    for arguments, text in (
+        (dict(scheme="other"), "must be 'geometric' or 'nfn', got 'other'"),
+        (dict(scheme="nfn", learned=True), "must be 'geometric' with learned=True"),
+    ):
         with pytest.raises(ValueError, match=f"^IOPosition: scheme {text}"):
             IOPosition(spec, 2, **arguments)  # type: ignore[arg-type]
 
@@ -376,7 +379,8 @@ def test_a_list_of_widths_is_a_spec() -> None:
         with pytest.raises(ValueError, match=rf"^{kind.__name__}: WeightSpec: widths must be two or more integers"):
             kind([2], 1, 1)
         for other in ("231", 3, None, {2: 3}):
-            with pytest.raises(TypeError, match=rf"^{kind.__name__}: spec must be a WeightSpec or a list of widths, got {type(other).__name__}"):
+            text = f"{kind.__name__}: spec must be a WeightSpec or a list of widths, got {type(other).__name__}"
+            with pytest.raises(TypeError, match=f"^{text}"):
                 kind(other, 1, 1)  # type: ignore[arg-type]
     assert IOPosition([2, 3, 1], 1).spec == WeightSpec([2, 3, 1])
 

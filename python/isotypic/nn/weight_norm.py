@@ -219,9 +219,7 @@ class WeightSpaceBlockNorm(nn.Module):
         mean = _gather(values.sum(0), lengths) / count
         var = _gather((values - _spread(mean, lengths)).masked_fill(outside, 0.0).square().sum(0), lengths) / count
         running = [(self.running_mean, mean), (self.running_var, var * (count / (count - 1).clamp(min=1)))]
-        mean, var = (
-            torch.where(several, new, old.to(new.dtype)) for new, old in ((mean, self.running_mean), (var, self.running_var))
-        )
+        mean, var = (torch.where(several, new, old.to(new.dtype)) for new, old in ((mean, self.running_mean), (var, self.running_var)))
         with torch.no_grad():
             for old, new in running:
                 old.copy_(torch.where(several, old.lerp(new.to(old.dtype), self.momentum), old))

@@ -187,17 +187,8 @@ class WeightSpace:
             raise ValueError(f"WeightSpace.from_tensors: weights and biases must be as many, got {len(weights)} and {len(biases)}")
         for name, given in (("weights", weights), ("biases", biases)):
             for index, value in enumerate(given):
-                if name == "biases" and value is None:
-                    continue
-                check_tensor("WeightSpace.from_tensors", f"{name}[{index}]", value)
-                if value.dtype != weights[0].dtype:
-                    raise TypeError(
-                        f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, "
-                        f"got {value.dtype}"
-                    )
-                readable = not torch.compiler.is_compiling() and plain(value) and not value.is_meta
-                if readable and not value.isfinite().all():
-                    raise ValueError(f"WeightSpace.from_tensors: {name}[{index}] has values that are not finite")
+                if name == "weights" or value is not None:
+                    _check_values(f"{name}[{index}]", value, getattr(weights[0], "dtype", None))
         weights = [weight.unsqueeze(-1) if weight.dim() == 3 else weight for weight in weights]
         if weights[0].dim() != 4:
             raise ValueError(
@@ -404,6 +395,15 @@ def _check_sizes(sizes: Tensor, spec: WeightSpec) -> None:
             f"WeightSpace: sizes must be from {int(least[label])} to {spec.widths[label]} at label {label}, "
             f"got {int(sizes[network, label])} for network {network}"
         )
+
+
+def _check_values(name: str, value: Any, dtype: torch.dtype | None) -> None:
+    """Of an argument of `from_tensors`; the values are not read where a graph is made."""
+    check_tensor("WeightSpace.from_tensors", name, value)
+    if value.dtype != dtype:
+        raise TypeError(f"WeightSpace.from_tensors: {name} must have the dtype of weights[0], {dtype}, got {value.dtype}")
+    if not torch.compiler.is_compiling() and plain(value) and not value.is_meta and not value.isfinite().all():
+        raise ValueError(f"WeightSpace.from_tensors: {name} has values that are not finite")
 
 
 def _pad(batch: WeightSpace, spec: WeightSpec) -> Tensor:
