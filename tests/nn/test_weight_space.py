@@ -212,6 +212,8 @@ WRONG: list[tuple[list[dict[str, Any]], str]] = [
     ),
     (bad(lambda sd: sd.update({"0.bias": 1.0})), r"state dict 1, '0.bias' must be a tensor, got float"),
     (bad(lambda sd: sd.clear()), r"state dict 1 has no layers"),
+    ([{"0.weight": torch.zeros(0, 2), "2.weight": torch.zeros(1, 0)}], r"state dict 0, '0.weight' has no values, its shape is \(0, 2\)"),
+    (states(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))), r"'1.weight' of shape \(3,\) is neither .* normalisation"),
     (bad(lambda sd: sd.pop("0.bias")), r"state dicts must have the same keys; .* in state dict 1"),
     (
         bad(lambda sd: sd.update({key: value.double() for key, value in sd.items()})),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +104,8 @@ class DWSNet(nn.Module):
         self.layers = nn.ModuleList(linear(before, after) for before, after in itertools.pairwise([first, *channels]))
         fused = norm in ("batch", "block") and activation == "relu"  # one pass over memory for both
         self.norms = nn.ModuleList(_norm(norm, spec, count, "relu" if fused else None) for count in channels)
-        self.activation = WeightSpacePointwise(nn.Identity() if fused else _ACTIVATIONS[activation]())
-        self.dropout = WeightSpacePointwise(nn.Dropout(dropout))
+        self.activation = nn.Identity() if fused else _ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
         self.head: nn.Module
         if out_features is None:
             self.head = linear(channels[-1], spec.channels)
@@ -118,11 +119,15 @@ class DWSNet(nn.Module):
         if self.position is not None:
             features = self.position(features)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            update = self.dropout(self.activation(norm(layer(features))))
+            update: Any = norm(layer(features))
+            update = self._activate(update) if isinstance(update, Tensor) else update.map(self._activate)
             if self.residual and layer.in_channels == layer.out_channels:
                 update = features + update if isinstance(features, Tensor) else features.with_flat(features.flat + update.flat)
             features = update
         return self.head(features)
+
+    def _activate(self, flat: Tensor) -> Tensor:
+        return self.dropout(self.activation(flat))
 
 
 def _norm(norm: str | None, spec: WeightSpec, channels: int, activation: str | None) -> nn.Module:

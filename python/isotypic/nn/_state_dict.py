@@ -24,10 +24,8 @@ class _Layer:
     bias: Tensor | None = None
 
 
-def _check_tensor(tensor: object, key: str, index: int) -> Tensor:
+def _check_tensor(tensor: Tensor, key: str, index: int) -> None:
     where = f"{_READER}: state dict {index}, {key!r}"
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{where} must be a tensor, got {type(tensor).__name__}")
     if not tensor.is_floating_point():
         raise TypeError(f"{where} must be of a floating-point dtype, got {tensor.dtype}")
     if tensor.layout != torch.strided:
@@ -36,17 +34,23 @@ def _check_tensor(tensor: object, key: str, index: int) -> Tensor:
         raise TypeError(f"{where} must hold values, got a tensor on the meta device")
     if not tensor.isfinite().all():
         raise ValueError(f"{where} has values that are not finite")
-    return tensor
 
 
 def _check_state_dict(state_dict: object, index: int) -> None:
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"{_READER}: state dict {index} must be a mapping from names to tensors, got {type(state_dict).__name__}")
-    dtypes: dict[torch.dtype, str] = {}
     for key, tensor in state_dict.items():
         if not isinstance(key, str):
             raise TypeError(f"{_READER}: state dict {index} must have strings for names, got {key!r}")
-        dtypes.setdefault(_check_tensor(tensor, key, index).dtype, key)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{_READER}: state dict {index}, {key!r} must be a tensor, got {type(tensor).__name__}")
+
+
+def _check_values(state_dict: Mapping[str, Tensor], index: int) -> None:
+    dtypes: dict[torch.dtype, str] = {}
+    for key, tensor in state_dict.items():
+        _check_tensor(tensor, key, index)
+        dtypes.setdefault(tensor.dtype, key)
         if len(dtypes) > 1:
             (first, first_key), (second, _) = dtypes.items()
             raise TypeError(f"{_READER}: state dict {index} must have one dtype, got {first} in {first_key!r} and {second} in {key!r}")
@@ -140,6 +144,8 @@ def _infer(layers: Sequence[_Layer], index: int) -> WeightSpec:
     for i, layer in enumerate(layers):
         rows, columns, *taps = layer.weight.shape
         before = layers[i - 1]
+        if not layer.weight.numel():
+            raise ValueError(f"{_READER}: state dict {index}, {layer.key!r} has no values, its shape is {tuple(layer.weight.shape)}")
         if columns != widths[-1]:
             if i and not taps and before.weight.dim() > 2 and columns % widths[-1] == 0:
                 flattened, taps = i, [columns // widths[-1]]
@@ -191,6 +197,7 @@ def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSp
             found = _infer(layers, index)
         else:
             layers, found = _ordered(state_dict, index)
+        _check_values(state_dict, index)
         if spec is not None and found != spec:
             raise ValueError(f"{_READER}: state dict {index} has {found}, spec is {spec}")
         if specs and not specs[0].matches(found):

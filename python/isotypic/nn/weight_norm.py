@@ -94,7 +94,7 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
             raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
         if isinstance(ws, Tensor):
             return self.normalise(flat, -1)
-        flat, mask = ws.masked().flat, ws.mask
+        flat, mask = _masked(ws)
         if mask is None or not len(ws) or not (self.training or self.running_mean is None):
             return ws.with_flat(self.normalise(flat, -1))
         return ws.with_flat(self._masked(flat, mask.unsqueeze(-1)))
@@ -188,7 +188,7 @@ class WeightSpaceBlockNorm(nn.Module):
                 f"got {space.channels} channels for {space.spec}"
             )
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
-        flat, mask = space.masked().flat, space.mask
+        flat, mask = _masked(space)
         if self.training:
             if not len(flat):
                 raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
@@ -232,6 +232,12 @@ class WeightSpaceBlockNorm(nn.Module):
     def extra_repr(self) -> str:
         settings = f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         return settings + ("" if self.activation is None else f", activation={self.activation!r}")
+
+
+def _masked(ws: WeightSpace) -> tuple[Tensor, Tensor | None]:
+    """The flat tensor with zeros outside of the networks, and the mask of what is inside."""
+    mask = ws.mask
+    return ws.flat if mask is None else ws.flat.masked_fill(~mask.unsqueeze(-1), 0.0), mask
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
