@@ -440,6 +440,20 @@ def test_what_a_tensor_can_do() -> None:
     assert masked.mask is not None and not masked.flat[~masked.mask].any() and masked.flat[masked.mask].equal(ws.flat[masked.mask])
 
 
+def test_functions_of_entries_do_not_see_what_is_outside() -> None:
+    """The gradient of a logarithm at the zeros of the padding would be 0 * inf, in the input and in a factor of the function."""
+    both = WeightSpace.cat([WeightSpace(1 + torch.rand(2, 4 * width + 1, 3).double(), [2, width, 1]) for width in (3, 5)])
+    mask, factor = both.mask, torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    assert mask is not None
+    flat = both.flat.requires_grad_()
+    mapped = both.map(lambda values: factor * values.log())
+    assert torch.equal(mapped.flat[mask], factor * flat[mask].log()) and not mapped.flat[~mask].any()
+    mapped.flat.sum().backward()
+    torch.testing.assert_close(factor.grad, flat.detach()[mask].log().sum(), rtol=1e-14, atol=0)
+    assert flat.grad is not None and not flat.grad[~mask].any()
+    torch.testing.assert_close(flat.grad[mask], 2 / flat.detach()[mask], rtol=1e-14, atol=0)
+
+
 def test_files_of_torch_are_read_without_pickled_code() -> None:
     spec = WeightSpec([1, 4, 3], filters=[(3, 3), ()], keys=[("a", None), ("b", "c")])
     for ws in (WeightSpace(torch.randn(2, spec.numel, 9), spec), WeightSpace(torch.randn(1, 13, 1), [2, 3, 1], torch.tensor([[2, 2, 1]]))):

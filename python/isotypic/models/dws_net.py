@@ -120,7 +120,7 @@ class DWSNet(nn.Module):
             features = self.position(features)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             update: Any = norm(layer(features))
-            update = self._activate(update) if isinstance(update, Tensor) else update.map(self._activate)
+            update = self._activate(update) if isinstance(update, Tensor) else update.with_flat(self._activate(update.flat))
             if self.residual and layer.in_channels == layer.out_channels:
                 update = features + update if isinstance(features, Tensor) else features.with_flat(features.flat + update.flat)
             features = update

@@ -43,8 +43,7 @@ class WeightSpacePointwise(nn.Module):
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         if not isinstance(ws, WeightSpace):
             check_tensor("WeightSpacePointwise", "input", ws)
-        # Masked, because the derivative of a parameter multiplies what is outside of a network by zero, and NaN stays NaN.
-        return self.module(ws) if isinstance(ws, Tensor) else ws.masked().map(self.module)
+        return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module)
 
 
 class WeightSpaceBatchNorm(_ActivatedBatchNorm):

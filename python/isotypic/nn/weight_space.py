@@ -265,8 +265,15 @@ class WeightSpace:
         return _unflatten([flat] if self.sizes is None else [flat, self.sizes], self.spec)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WeightSpace:
-        """The function of `flat`, which has to act on each entry alone."""
-        return self.with_flat(function(self.flat))
+        """The function of `flat`, which has to act on each entry alone.
+
+        Where hidden widths differ, zeros stay outside of the networks. There the function is given W_1[0, 0], so that it does not leave its
+        domain: the derivative of log(0) would be zero times infinity.
+        """
+        mask = self.mask
+        if mask is None:
+            return self.with_flat(function(self.flat))
+        return self.with_flat(function(torch.where(mask.unsqueeze(-1), self.flat, self.flat[:, :1]))).masked()
 
     def masked(self) -> WeightSpace:
         """Zeros outside of the networks, where hidden widths differ; the same object where they do not."""
