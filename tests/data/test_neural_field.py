@@ -124,3 +124,19 @@ def test_psnr() -> None:
 def test_wrong_arguments(call, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_settings_that_would_be_taken_for_others() -> None:
+    field, targets, points = NeuralField([2, 1]), torch.zeros(1, 4, 1), torch.zeros(4, 2)
+    for call, text in (
+        (lambda: fit_fields(field, [[0.0]], points), "fit_fields: targets must be a torch.Tensor, got list"),
+        (lambda: fit_fields(field, targets, [[0.0, 0.0]]), "fit_fields: coordinates must be a torch.Tensor, got list"),
+        (lambda: fit_fields(field, targets.int(), points), "fit_fields: targets must be of a floating-point dtype, got torch.int32"),
+        (lambda: fit_fields(field, targets, points, initial=[0.0]), "fit_fields: initial must be a torch.Tensor, got list"),
+        (lambda: fit_fields(field, targets, points, steps=2.0), "fit_fields: steps must be an integer, got 2.0"),
+        (lambda: fit_fields(field, targets, points, chunk=True), "fit_fields: chunk must be an integer, got True"),
+    ):
+        with pytest.raises(TypeError, match=f"^{text}"):
+            call()  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match=r"^fit_fields: psnr_goal must be a number of dB, or infinite, got nan"):
+        fit_fields(field, targets, points, psnr_goal=math.nan)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from isotypic.data import NeuralField, WeightSet, align_neurons
+from isotypic.data import NeuralField, WeightSet, align_neurons, collate
 from isotypic.data import weight_augment as augment
+from isotypic.nn import WeightSpace, WeightSpec
 
 SINE, RELU, TANH = (NeuralField([2, 7, 5, 3], activation) for activation in ("sine", "relu", "tanh"))
 POINTS = torch.rand(11, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -190,3 +192,104 @@ def test_alignment_finds_the_order_of_every_copy(activation: str, widths: list[i
     if activation != "relu":
         copies = augment.flip_signs(field, copies, generator)
     assert torch.equal(align_neurons(field, copies, network[0]), network.expand(40, -1))
+
+
+def test_a_loader_takes_a_set_as_it_is() -> None:
+    made = WeightSet(SINE, networks(SINE), {"label": np.arange(6), "psnr": [float(i) for i in range(6)]})
+    assert made.columns["label"].dtype == torch.int64 and made.columns["psnr"].dtype == torch.float32
+    network, columns = made[-1]
+    assert torch.equal(network, made.networks[5]) and {name: value.item() for name, value in columns.items()} == {"label": 5, "psnr": 5.0}
+    (batch, columns), (rest, _) = DataLoader(made, batch_size=4)  # type: ignore[arg-type]
+    assert torch.equal(batch, made.networks[:4]) and columns["label"].tolist() == [0, 1, 2, 3] and len(rest) == 2
+    for index in ([0, 2], np.array([0, 2]), torch.tensor([0, 2]), slice(0, 3, 2)):
+        part = made[index]  # type: ignore[index]
+        assert torch.equal(part.networks, made.networks[[0, 2]]) and part.columns["label"].tolist() == [0, 2]
+    with pytest.raises(IndexError):
+        made[6]
+
+
+@pytest.mark.parametrize("items", ["networks", "pairs", "dicts"])
+def test_a_loader_joins_networks_of_different_widths(items: str) -> None:
+    batches = [WeightSpace(torch.randn(2, spec.numel, 1), spec) for spec in (WeightSpec([2, 3, 1]), WeightSpec([2, 5, 1]))]
+    singles = [one for batch in batches for one in batch]
+    dataset = {
+        "networks": singles,
+        "pairs": list(zip(singles, torch.arange(4), strict=True)),
+        "dicts": [{"network": one, "label": label} for label, one in enumerate(singles)],
+    }[items]
+    (batch,) = DataLoader(dataset, batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
+    if items != "networks":
+        batch, labels = batch if items == "pairs" else (batch["network"], batch["label"])
+        assert labels.tolist() == [0, 1, 2, 3]
+    assert batch.sizes.tolist() == [[2, 3, 1]] * 2 + [[2, 5, 1]] * 2
+    assert all(torch.equal(found.flat, one.flat) for found, one in zip(batch.split(), singles, strict=True))
+    again = collate([batch[index] for index in (3, 0)])
+    assert [torch.equal(found.flat, one.flat) for found, one in zip(again.split(), (singles[3], singles[0]), strict=True)] == [True, True]
+    with pytest.raises(ValueError, match=r"^collate: items must be"):
+        collate([{"a": 1}, {"b": 1}] if items == "dicts" else [(1, 2), (1,)])
+
+
+def test_bfloat16_survives_the_file(tmp_path: Path) -> None:
+    made = WeightSet(SINE, networks(SINE).bfloat16(), {"score": torch.randn(6).bfloat16(), "label": torch.arange(6)})
+    made.save(tmp_path / "set.npz")
+    read = WeightSet.load(tmp_path / "set.npz")
+    assert read.networks.dtype == read.columns["score"].dtype == torch.bfloat16 and read.columns["label"].dtype == torch.int64
+    assert torch.equal(read.networks, made.networks) and torch.equal(read.columns["score"], made.columns["score"])
+
+
+def test_files_that_are_no_set_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+
+    def write(**arrays: object) -> None:
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+
+    about = '{"version": 1, "widths": [2, 3, 1], "activation": "sine", "frequency": 30, "offset": 0.5, "notes": {}}'
+    for make, text in (
+        (lambda: path.write_bytes(b"hello"), ""),
+        (lambda: path.write_bytes(b"PK\x03\x04" + b"broken" * 20), ""),
+        (lambda: write(networks=np.zeros((2, 13)), about=np.array("no json")), ""),
+        (lambda: write(networks=np.zeros((2, 13)), about=np.array("[1]")), "it must have version 1, got"),
+        (lambda: write(networks=np.zeros((2, 13)), about=np.array('{"version": 2}')), "it must have version 1, got 2"),
+        (lambda: write(networks=np.zeros((2, 13)), about=np.array('{"version": 1}')), "\"about\" must hold 'widths'"),
+        (lambda: write(networks=np.zeros((2, 12)), about=np.array(about)), r"NeuralField: networks must have shape \(N, P=13\)"),
+        (lambda: write(networks=np.zeros((2, 13), dtype=object), about=np.array(about)), ""),
+    ):
+        make()  # type: ignore[no-untyped-call]
+        with pytest.raises(ValueError, match=f"^WeightSet.load: .*set.npz must be a file that WeightSet.save wrote: .*{text}"):
+            WeightSet.load(path)
+
+
+def test_sets_from_networks_and_back() -> None:
+    field = NeuralField([2, 4, 1], "tanh", frequency=1.0, offset=0.0)
+    nets = [nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double() for _ in range(3)]
+    made = WeightSet.from_state_dicts(field, [net.state_dict() for net in nets], {"label": [0, 1, 2]}, {"source": "torch"})
+    expected = torch.stack([net(POINTS) for net in nets])
+    torch.testing.assert_close(field.render(made.networks, POINTS), expected, rtol=0, atol=1e-14)
+    ws = made.weight_space()
+    assert ws.flat.shape == (3, field.spec.numel, 1) and ws.flat.data_ptr() == made.networks.data_ptr()
+    for net, state_dict in zip(nets, ws.to_state_dicts(), strict=True):
+        assert all(torch.equal(state_dict[key], value) for key, value in net.state_dict().items())
+
+
+def test_arguments_of_other_types_are_named() -> None:
+    nets = networks(SINE)
+    for call, text in (
+        (lambda: WeightSet(SINE, [0.0]), "WeightSet: networks must be a torch.Tensor, got list"),
+        (lambda: WeightSet(SINE, nets, [1]), "WeightSet: columns must be a mapping from names to tensors, got list"),
+        (lambda: WeightSet(SINE, nets, {"name": ["a"] * 6}), "WeightSet: column 'name' must be a tensor or an array of numbers, got list"),
+        (lambda: augment.add_noise(SINE, [1, 2], 0.1), "NeuralField: networks must be a torch.Tensor, got list"),
+        (lambda: augment.permute_neurons(SINE, WeightSpace(nets.unsqueeze(-1), SINE.spec)), "NeuralField: networks must be .* WeightSpace"),
+        (lambda: SINE.render(WeightSpace(nets.unsqueeze(-1), SINE.spec), POINTS), "NeuralField: networks must be .* WeightSpace; take its"),
+        (lambda: SINE.render(nets, [[0.0, 0.0]]), "NeuralField: coordinates must be a torch.Tensor, got list"),
+        (lambda: align_neurons(SINE, nets, [0.0]), "align_neurons: reference must be a torch.Tensor, got list"),
+        (lambda: NeuralField(3), "NeuralField: spec must be a WeightSpec or a list of widths, got int"),
+    ):
+        with pytest.raises(TypeError, match=f"^{text}"):
+            call()  # type: ignore[no-untyped-call]
+    for call, text in (
+        (lambda: augment.random_motion(SINE, nets, degrees=math.nan), "random_motion: degrees must be at least 0 and finite, got nan"),
+        (lambda: augment.random_motion(SINE, nets, shift=math.inf), "random_motion: shift must be at least 0 and finite, got inf"),
+        (lambda: augment.rotate_coordinates(SINE, nets, math.nan), "rotate_coordinates: degrees must be finite"),
+    ):
+        with pytest.raises(ValueError, match=f"^{text}"):
+            call()  # type: ignore[no-untyped-call]

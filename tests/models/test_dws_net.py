@@ -22,6 +22,7 @@ SETTINGS: list[dict[str, Any]] = [
     dict(norm=None, activation="tanh", pool="max"),
     dict(rank=1, residual=True),
     dict(norm=None),
+    dict(symmetry="all", norm="block", residual=True),
 ]
 every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 
@@ -159,8 +160,33 @@ def test_learns_an_invariant_property() -> None:
     assert error(net.eval()) < 0.15
 
 
+@pytest.mark.parametrize("norm", [None, "layer"])
+def test_hooks_see_what_a_layer_computed(norm: str | None) -> None:
+    net, seen = DWSNet(SPEC, [6, 6], 3, norm=norm), {}
+    watched = net.layers[0] if norm is None else net.norms[0]
+    watched.register_forward_hook(lambda module, inputs, output: seen.setdefault("output", output))
+    net(sample(dtype=torch.float32))
+    assert (seen["output"].flat < 0).any()
+
+
+def test_all_neurons_permuted_needs_no_parameter_for_a_width() -> None:
+    """The layers do not see which input is which; the positions in front of them do."""
+    net = DWSNet([300, 4, 3], [6], 2, symmetry="all")
+    small = DWSNet([2, 4, 3], [6], 2, symmetry="all")
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in small.parameters())
+    net = DWSNet(SPEC, [6], 3, symmetry="all").double().eval()
+    ws = sample()
+    swapped = ws.clone()
+    swapped.weights[0].copy_(ws.weights[0].flip(2))
+    assert (net(swapped) - net(ws)).abs().max() > 1e-3
+    assert DWSNet(SPEC, [6], None, symmetry="all").double()(ws).shape == ws.shape  # type: ignore[union-attr]
+
+
 def test_wrong_arguments_are_named() -> None:
     for arguments, text in (
+        (dict(symmetry="none"), "symmetry must be 'hidden' or 'all', got 'none'"),
+        (dict(symmetry="all", rank=1), "rank must be 0 with symmetry 'all', got 1"),
+        (dict(dropout=True), r"dropout must be in \[0, 1\], got True"),
         (dict(channels=[]), "channels must have at least one entry"),
         (dict(channels=[4, 0]), "channels must be a positive integer, got 0"),
         (dict(norm="group"), "norm must be 'batch', 'block', 'layer' or None, got 'group'"),

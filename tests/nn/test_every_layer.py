@@ -95,6 +95,7 @@ CASES: dict[str, list[Case]] = {
     "IOPosition": [
         Case(dict(spec=SPEC, in_channels=2, num_frequencies=2), (3, SPEC.numel, 2), "hidden"),
         Case(dict(spec=SPEC, in_channels=1, num_frequencies=1, learned=True), (3, SPEC.numel, 1), "hidden"),
+        Case(dict(spec=SPEC, in_channels=1, num_frequencies=2, scheme="nfn"), (3, SPEC.numel, 1), "hidden"),
     ],
     "LiftConv2d": [
         Case(dict(in_channels=3, out_fields=2, kernel_size=3, group="p4m", padding=1), (2, 3, 5, 5), "p4m", "scalar"),

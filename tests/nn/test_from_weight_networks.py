@@ -287,3 +287,56 @@ def test_what_is_refused_is_named() -> None:
         from_nfn({"weight": torch.ones(1)}, spec)
     with pytest.raises(ValueError, match=r"from_nfn: only layers for MLPs are converted"):
         from_nfn(tensors, WeightSpec([1, 2, 3], filters=[(3, 3), ()]))
+
+
+def named(layers: dict[str, Made]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for name, made in layers.items() for key, tensor in made.tensors.items()}
+
+
+def test_all_layers_of_a_checkpoint() -> None:
+    """A state dict of several layers: a dict of them by their names, in the order that they have."""
+    ws, (weights, biases) = nfn_sample([2, 4, 5, 3], 2)
+    pointwise, hidden, everything = Made(), Made(), Made()
+    first = pointwise_layer(pointwise, weights, biases, 3)
+    second = hnp_layer(hidden, *first, 2)
+    expected_weights, expected_biases = np_layer(everything, *second, 4)
+    layers = from_nfn(named({"0": pointwise, "body.2": hidden, "10": everything}), [2, 4, 5, 3])
+    assert isinstance(layers, dict) and [*layers] == ["0", "body.2", "10"]
+    assert [type(layer) for layer in layers.values()] == [NPLinear, DWSLinear, NPLinear]
+    found = ws
+    for layer in layers.values():
+        found = layer(found)
+    for one, other in zip((*found.weights, *found.biases), (*expected_weights, *expected_biases), strict=True):
+        torch.testing.assert_close(one, other.movedim(1, -1), rtol=1e-12, atol=1e-11)
+
+    ws, (weights, biases) = dws_sample([2, 4, 5, 3], 2)
+    layer, head = Made(), Made()
+    dws_layer(layer, weights, biases, 3, "mean", False, False)
+    head.linear("layer.0", torch.zeros(1, 3 * (1 + 2 + 3 + 1 + 1 + 3), dtype=torch.float64), 6)
+    converted = from_dwsnets(named({"0": layer, "2": head}), ws.spec)
+    assert isinstance(converted, dict) and [type(one) for one in converted.values()] == [DWSLinear, DWSInvariant]
+    assert torch.equal(converted["0"].weight, from_dwsnets(layer.tensors, ws.spec).weight)  # type: ignore[union-attr, arg-type]
+    assert converted["2"](converted["0"](ws)).shape == (3, 6)
+    with pytest.raises(ValueError, match=r"^from_dwsnets: '4.weight' belongs to no linear layer that is converted; leave it out of"):
+        from_dwsnets({**named({"0": layer}), "4.weight": torch.ones(2, 2)}, ws.spec)
+    with pytest.raises(ValueError, match=r"^from_nfn: layer '10': 'layer_1.weight' must have shape"):
+        from_nfn({**named({"0": pointwise, "10": everything}), "10.layer_1.weight": torch.ones(2, 2)}, ws.spec)
+
+
+def test_arguments_of_other_types_are_named() -> None:
+    spec = WeightSpec([2, 4, 5, 3])
+    for call, error, text in (
+        (lambda: from_nfn(torch.nn.ReLU(), spec), TypeError, "from_nfn: state_dict must be a mapping .* got ReLU; take its state_dict"),
+        (lambda: from_dwsnets([], spec), TypeError, "from_dwsnets: state_dict must be a mapping from names to tensors, got list"),
+        (lambda: from_nfn({0: torch.zeros(1)}, spec), TypeError, "from_nfn: state_dict must have strings for names, got 0"),
+        (lambda: from_nfn({}, "234"), TypeError, "from_nfn: spec must be a WeightSpec or a list of widths, got str"),
+        (lambda: from_dwsnets({}, 3), TypeError, "from_dwsnets: spec must be a WeightSpec or a list of widths, got int"),
+        (lambda: from_dwsnets({}, [2, 4, 5, 3]), ValueError, "from_dwsnets: the state dict is neither .*; it has no tensors"),
+        (lambda: from_nfn({}, [2, 3]), ValueError, "from_nfn: the state dict is none of .*; it has no tensors"),
+        (lambda: from_nfn({"weight_maps.0.weight": torch.zeros(3)}, spec), ValueError, r"from_nfn: 'weight_maps.0.weight' must have shape"),
+        (lambda: from_dwsnets({"layer.0.weight": torch.zeros(3)}, spec), ValueError, r"from_dwsnets: 'layer.0.weight' must have shape"),
+        (lambda: from_dwsnets({"layer.0.weight": torch.zeros(3, 0)}, spec), ValueError, r"from_dwsnets: 'layer.0.weight' must have shape"),
+        (lambda: from_dwsnets({"layer.0.weight": torch.zeros(3, 13)}, spec), ValueError, r"from_dwsnets: 'layer.0.weight' must have shape"),
+    ):
+        with pytest.raises(error, match=f"^{text}"):
+            call()  # type: ignore[no-untyped-call]

@@ -104,6 +104,19 @@ def test_networks_of_different_widths_in_one_batch(kind: str) -> None:
         torch.testing.assert_close(found.flat, layers[kind](single).flat, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("batch", ["equal", "ragged"])
+def test_attention_has_second_derivatives(batch: str) -> None:
+    spec = WeightSpec([2, 2, 1])
+    layer = WeightSpaceAttention(spec, 2, num_heads=2, dtype=torch.float64)
+    sizes = torch.tensor([[2, 1, 1], [2, 2, 1]]) if batch == "ragged" else None
+    x = torch.randn(2, spec.numel, 2, dtype=torch.float64, requires_grad=True)
+
+    def call(x: Tensor) -> Tensor:
+        return layer(WeightSpace(x, spec, sizes)).masked().flat
+
+    assert torch.autograd.gradcheck(call, (x,)) and torch.autograd.gradgradcheck(call, (x,), fast_mode=True)
+
+
 def test_attention_drops_pairs_in_training_only() -> None:
     spec = WeightSpec([2, 6, 3])
     layer = WeightSpaceAttention(spec, 4, num_heads=1, dropout=0.5)
@@ -194,6 +207,87 @@ def test_statistics_ignore_what_is_outside_of_the_networks(kind: str) -> None:
     norms[0].eval()
     for found_space, single in zip(norms[0](both).split(), singles, strict=True):
         torch.testing.assert_close(found_space.flat, norms[0](single).flat, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", ["equal", "ragged"])
+def test_a_block_with_one_value_keeps_its_running_statistics(batch: str) -> None:
+    """b_M of one network with d_M = 1: its variance would be zero, and evaluation would then multiply by 1 / sqrt(eps)."""
+    spec = WeightSpec([2, 4, 1])
+    norm = WeightSpaceBlockNorm(spec, 3, dtype=torch.float64)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    ws = WeightSpace(torch.randn(1, spec.numel, 3, dtype=torch.float64), spec)
+    if batch == "ragged":
+        ws = WeightSpace(ws.flat, spec, torch.tensor([[2, 3, 1]]))
+    out = norm(ws)
+    for key in ("running_mean", "running_var"):
+        found = getattr(norm, key)
+        assert torch.equal(found[-1], before[key][-1]) and (found[:-1] != before[key][:-1]).all()
+    expected = (ws.biases[-1] - before["running_mean"][-1]) / (before["running_var"][-1] + norm.eps).sqrt()
+    torch.testing.assert_close(out.biases[-1], expected, rtol=0, atol=1e-14)
+    assert norm.num_batches_tracked == 1
+    for _ in range(300):
+        norm(ws)
+    assert norm.eval()(ws).flat.abs().max() < 10
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("parameters", ["16 bits", "float32"])
+def test_block_norm_in_evaluation_centres_before_it_scales(dtype: torch.dtype, parameters: str) -> None:
+    spec = WeightSpec([2, 4, 3])
+    x = (10 + 0.3 * torch.randn(8, spec.numel, 5)).to(dtype)
+    norm = WeightSpaceBlockNorm(spec, 5, dtype=dtype if parameters == "16 bits" else torch.float32).eval()
+    norm.running_mean.fill_(10.0)
+    norm.running_var.fill_(0.09)
+    var = norm.running_var[0, 0].double()
+    expected = ((x.double() - 10) / (var + norm.eps).sqrt()).to(dtype)
+    # One rounding to the dtype, on either side of a tie.
+    torch.testing.assert_close(norm(x), expected, rtol=torch.finfo(dtype).eps, atol=0)
+
+
+def test_settings_of_norms_are_checked() -> None:
+    spec = WeightSpec([2, 4, 1])
+    for momentum in (None, -0.1, 1.5, math.nan, True):
+        with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: momentum must be a number from 0 to 1, got"):
+            WeightSpaceBlockNorm(spec, 3, momentum=momentum)  # type: ignore[arg-type]
+    for eps in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: eps must be at least 0 and finite, got"):
+            WeightSpaceBlockNorm(spec, 3, eps=eps)
+        with pytest.raises(ValueError, match=r"^WeightSpaceBatchNorm: eps must be at least 0 and finite, got"):
+            WeightSpaceBatchNorm(3, eps=eps)
+
+
+@pytest.mark.parametrize("kind", ["batch", "block", "layer", "attention"])
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_ignore_what_is_outside_of_the_networks(kind: str, training: bool) -> None:
+    """A logarithm puts -inf where a batch is padded with zeros. Gradients are those of clean padding; in evaluation, of each network."""
+    spec = WeightSpec([2, 4, 5, 3])
+    layers: dict[str, Any] = {
+        "batch": WeightSpaceBatchNorm(4, dtype=torch.float64, activation="relu"),
+        "block": WeightSpaceBlockNorm(spec, 4, dtype=torch.float64),
+        "layer": WeightSpacePointwise(nn.LayerNorm(4, dtype=torch.float64)),
+        "attention": WeightSpaceAttention(spec, 4, num_heads=2, dtype=torch.float64),
+    }
+    layer = layers[kind].train(training)
+    singles, both = ragged(4)
+    mask = both.mask
+    assert mask is not None
+
+    def gradients(*spaces: WeightSpace) -> list[Tensor]:
+        layer.zero_grad()
+        inputs = [space.flat.detach().clone().requires_grad_() for space in spaces]
+        for flat, space in zip(inputs, spaces, strict=True):
+            out = layer(space.with_flat(flat)).masked()
+            (out.flat.sin() if space.mask is None else out.flat[space.mask].sin()).sum().backward()
+        of_inputs = [flat.grad if space.mask is None else flat.grad[space.mask] for flat, space in zip(inputs, spaces, strict=True)]
+        return [torch.cat([grad.reshape(-1, 4) for grad in of_inputs]), *(p.grad.clone() for p in layer.parameters())]
+
+    found = gradients(both.with_flat(both.flat.masked_fill(~mask.unsqueeze(-1), -math.inf)))
+    clean = both.with_flat(both.flat.masked_fill(~mask.unsqueeze(-1), 0.0))
+    for expected in (gradients(clean), *([] if training and kind in ("batch", "block") else [gradients(*singles)])):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
 
 
 def test_dropout_is_off_in_evaluation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -284,6 +285,49 @@ def test_positions_tell_inputs_and_outputs_apart() -> None:
     torch.testing.assert_close(sines, expected, rtol=0, atol=1e-6)
 
 
+def test_positions_of_nfn() -> None:
+    """The features of its `IOSinusoidalEncoding`: e(t) = [sin(pi f t), cos(pi f t), t] f in equal steps, of inputs, outputs, layers."""
+    spec = WeightSpec([4, 5, 6, 3])
+
+    def encoded(t: float) -> Tensor:
+        f = [1.0, 2.0, 3.0]
+        return torch.tensor([*(math.sin(math.pi * one * t) for one in f), *(math.cos(math.pi * one * t) for one in f), t]).double()
+
+    position = IOPosition(spec, 2, num_frequencies=3, max_frequency=6.0, scheme="nfn")
+    x = torch.randn(2, spec.numel, 2)
+    features = position(WeightSpace(x, spec)).double()
+    assert position.out_channels == features.channels == 9 and torch.equal(features.flat[..., :2], x.double())
+    inputs, outputs, layers = ([encoded(2 * i / (count - 1) - 1) for i in range(count)] for count in (4, 3, 3))
+    for i in range(3):
+        for r in range(spec.widths[i + 1]):
+            of_row = layers[i] + (outputs[r] if i == 2 else 0)
+            torch.testing.assert_close(features.biases[i][1, r, 2:], of_row, rtol=0, atol=1e-6)
+            for s in range(spec.widths[i]):
+                torch.testing.assert_close(features.weights[i][1, r, s, 2:], of_row + (inputs[s] if i == 0 else 0), rtol=0, atol=1e-6)
+    assert not position.state_dict()
+    for arguments, text in (
+        (dict(scheme="other"), "must be 'geometric' or 'nfn', got 'other'"),
+        (dict(scheme="nfn", learned=True), "must be 'geometric' with learned=True"),
+    ):
+        with pytest.raises(ValueError, match=f"^IOPosition: scheme {text}"):
+            IOPosition(spec, 2, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", ["mean", "sum"])
+def test_batches_of_gradients_with_rank(pool: str) -> None:
+    layer = DWSLinear([3, 2, 2, 1], 2, 3, rank=2, pool=pool, dtype=torch.float64)
+    x = torch.randn(2, layer.spec.numel, 2, dtype=torch.float64, requires_grad=True)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+
+    def call(x: Tensor, *values: Tensor) -> Any:
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(call, (x, *parameters), check_batched_grad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(call, (x, *parameters), check_batched_grad=True, fast_mode=True)
+    jacobians = [torch.autograd.functional.jacobian(layer, x.detach(), vectorize=vectorize) for vectorize in (True, False)]
+    torch.testing.assert_close(*jacobians, rtol=0, atol=1e-13)
+
+
 def test_an_edit_moves_with_the_neurons() -> None:
     """The functions of edited networks do not depend on the order of the neurons of the networks that were edited."""
     spec = WeightSpec([2, 6, 5, 3])
@@ -324,6 +368,21 @@ def test_wrong_input_is_named(kind: type[Any]) -> None:
         kind(spec, 2, 4, pool="median")
     with pytest.raises(ValueError, match=rf"{name}: in_channels must be a positive integer, got 0"):
         kind(spec, 0, 4)
+
+
+def test_a_list_of_widths_is_a_spec() -> None:
+    for kind in (DWSLinear, NPLinear, DWSInvariant):
+        assert kind([2, 3, 1], 1, 4).spec == WeightSpec([2, 3, 1])
+        assert kind(WeightSpec([2] * 33), 1, 1)(torch.zeros(1, 192, 1)).shape[0] == 1
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: spec must have at most 32 layers, got 33"):
+            kind([2] * 34, 1, 1)
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: WeightSpec: widths must be two or more integers"):
+            kind([2], 1, 1)
+        for other in ("231", 3, None, {2: 3}):
+            text = f"{kind.__name__}: spec must be a WeightSpec or a list of widths, got {type(other).__name__}"
+            with pytest.raises(TypeError, match=f"^{text}"):
+                kind(other, 1, 1)  # type: ignore[arg-type]
+    assert IOPosition([2, 3, 1], 1).spec == WeightSpec([2, 3, 1])
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -210,6 +212,8 @@ WRONG: list[tuple[list[dict[str, Any]], str]] = [
     ),
     (bad(lambda sd: sd.update({"0.bias": 1.0})), r"state dict 1, '0.bias' must be a tensor, got float"),
     (bad(lambda sd: sd.clear()), r"state dict 1 has no layers"),
+    ([{"0.weight": torch.zeros(0, 2), "2.weight": torch.zeros(1, 0)}], r"state dict 0, '0.weight' has no values, its shape is \(0, 2\)"),
+    (states(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))), r"'1.weight' of shape \(3,\) is neither .* normalisation"),
     (bad(lambda sd: sd.pop("0.bias")), r"state dicts must have the same keys; .* in state dict 1"),
     (
         bad(lambda sd: sd.update({key: value.double() for key, value in sd.items()})),
@@ -304,3 +308,192 @@ def test_what_would_be_taken_for_something_else() -> None:
         WeightSpace.cat([ws, ws.to(torch.float64)])
     with pytest.raises(TypeError, match=r"^WeightSpace.from_state_dicts: state dict 0 must have one dtype"):
         WeightSpace.from_state_dicts([{"0.weight": torch.zeros(2, 2), "0.bias": torch.zeros(2, dtype=torch.float64)}])
+
+
+def test_numbers_in_names_say_the_order_of_a_sorted_dict() -> None:
+    """Square layers make a chain in any order, so that a wrong one would pass without a word."""
+    for network in (mlp(*[3] * 8), mlp(*[3] * 8, bias=False)):
+        state_dict = network.state_dict()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if network[0].bias is None else "error")  # type: ignore[union-attr]
+            expected = WeightSpace.from_state_dicts([state_dict])
+            found = WeightSpace.from_state_dicts([dict(sorted(state_dict.items()))])
+        assert list(state_dict) != sorted(state_dict)
+        assert torch.equal(found.flat, expected.flat) and found.spec.keys == expected.spec.keys
+    reverse = dict(reversed(list(mlp(2, 3, 4, 1).state_dict().items())))
+    assert WeightSpace.from_state_dicts([reverse]).spec.keys == WeightSpec([2, 3, 4, 1]).keys
+
+
+def test_the_order_of_a_module_is_left_alone() -> None:
+    for names in (["fc1", "fc2", "fc3"], ["z", "b", "a"], ["layer10", "layer9", "layer1"], ["in", "0", "out"]):
+        network = nn.ModuleDict({name: nn.Linear(3, 3) for name in names})
+        ws = assert_round_trip(states(network, network))
+        assert [weight for weight, _ in ws.spec.keys] == [f"{name}.weight" for name in names]
+
+
+def test_names_without_numbers_in_alphabetical_order_are_doubtful() -> None:
+    network = nn.ModuleDict({name: nn.Linear(3, 3) for name in ("first", "body", "last")})
+    by_name = dict(sorted(network.state_dict().items()))
+    with pytest.warns(UserWarning, match=r"names of state dict 0 are in alphabetical order, .*: 'body.weight' and 'first.weight' have one"):
+        WeightSpace.from_state_dicts([by_name])
+    expected = WeightSpace.from_state_dicts(states(network))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(WeightSpace.from_state_dicts([by_name], expected.spec).flat, expected.flat)
+        # Shapes leave one order only.
+        WeightSpace.from_state_dicts([{name: tensor for name, tensor in sorted(mlp(2, 3, 1).state_dict().items())}])
+
+
+def test_keys_of_a_spec_are_read_as_they_are_written() -> None:
+    spec = WeightSpec([2, 3, 1], keys=[("W1", "b1"), ("W2", None)])
+    ws = WeightSpace(torch.randn(2, 13, 1), spec)
+    written = ws.to_state_dicts(drop_biases=True)
+    assert list(written[0]) == ["W1", "b1", "W2"]
+    with pytest.warns(UserWarning, match="no bias beside W2;"):
+        back = WeightSpace.from_state_dicts([dict(sorted(one.items())) for one in written], spec)
+    assert back.spec.keys == spec.keys and torch.equal(back.flat[:, :12], ws.flat[:, :12]) and not back.flat[:, 12:].any()
+    for change, text in (
+        (lambda sd: sd.pop("b1"), r"state dict 0 has no 'b1', which the keys of spec name; it has \['W1', 'W2'\]"),
+        (lambda sd: sd.update(b2=torch.zeros(1)), r"state dict 0 has 'b2', which the keys of spec do not name; they are"),
+        (lambda sd: sd.update(W1=torch.zeros(3)), r"state dict 0, 'W1' must be the weight of a layer, got shape \(3,\)"),
+        (lambda sd: sd.update(b1=torch.zeros(3, 1)), r"state dict 0, 'b1' must be the bias of a layer, got shape \(3, 1\)"),
+    ):
+        one = dict(written[0])
+        change(one)  # type: ignore[no-untyped-call]
+        with pytest.raises(ValueError, match=rf"^WeightSpace.from_state_dicts: {text}"):
+            WeightSpace.from_state_dicts([one], spec)
+
+
+def test_networks_with_other_names_do_not_join() -> None:
+    spec = WeightSpec([2, 3, 1])
+    for keys in ([("fc1.weight", "fc1.bias"), ("fc2.weight", "fc2.bias")], [("0.weight", None), ("2.weight", "2.bias")]):
+        batches = [WeightSpace(torch.zeros(1, 13, 1), one) for one in (spec, WeightSpec([2, 3, 1], keys=keys))]
+        with pytest.raises(ValueError, match=r"^WeightSpace.cat: .* same names .*; batch 0 has \[\('0.weight', '0.bias'\).*, 1 \[\('"):
+            WeightSpace.cat(batches)
+
+
+def test_biases_that_an_edit_wrote_can_be_left_out() -> None:
+    network = mlp(2, 3, 1, bias=False)
+    with pytest.warns(UserWarning, match="no bias beside"):
+        ws = WeightSpace.from_state_dicts(states(network))
+    network.load_state_dict(ws.map(lambda flat: flat + 1).to_state_dicts(drop_biases=True)[0])
+    assert torch.equal(network[0].weight, ws.weights[0][0, ..., 0] + 1)
+
+
+def test_parts_of_a_batch() -> None:
+    widths = [[2, 3, 1], [2, 5, 1], [2, 4, 1], [2, 1, 1]]
+    equal = WeightSpace(torch.randn(4, 21, 2), WeightSpec([2, 5, 1]))
+    differ = WeightSpace(equal.flat, equal.spec, torch.tensor(widths))
+    for ws in (equal, differ):
+        for index, chosen in (
+            (1, [1]),
+            (-1, [3]),
+            (np.int64(2), [2]),
+            (torch.tensor(2), [2]),
+            (slice(1, None, 2), [1, 3]),
+            (slice(4, None), []),
+            (torch.tensor([3, 0, 3]), [3, 0, 3]),
+            ([3, -4], [3, 0]),
+            ([], []),
+            (np.array([1]), [1]),
+            (torch.tensor([True, False, True, False]), [0, 2]),
+            ([False, False, False, True], [3]),
+        ):
+            part = ws[index]  # type: ignore[index]
+            assert torch.equal(part.flat, ws.flat[chosen]) and part.spec == ws.spec
+            assert (part.sizes is None) == (ws.sizes is None)
+            assert part.sizes is None or part.sizes.tolist() == [widths[i] for i in chosen]
+        assert [one.flat.equal(ws.flat[i : i + 1]) for i, one in enumerate(ws)] == [True] * 4
+        for wrong in (4, -5):
+            with pytest.raises(IndexError, match=f"^WeightSpace: index must be from -4 to 3, got {wrong}"):
+                ws[wrong]
+        with pytest.raises(IndexError, match=r"^WeightSpace: a mask must have shape \(B=4,\), got \(3,\)"):
+            ws[torch.ones(3, dtype=torch.bool)]
+        for other in (True, None, (slice(None), 0), 1.0, "a", torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), ...):
+            with pytest.raises((TypeError, ValueError, RuntimeError)):
+                ws[other]  # type: ignore[index]
+
+
+def test_no_networks() -> None:
+    spec = WeightSpec([2, 3, 1])
+    for sizes in (None, torch.zeros(0, 3, dtype=torch.int64)):
+        ws = WeightSpace(torch.zeros(0, 13, 1), spec, sizes)
+        assert ws.split() == [] and ws.to_state_dicts() == [] and list(ws) == []
+
+
+def test_what_a_tensor_can_do() -> None:
+    spec = WeightSpec([2, 3, 1])
+    for sizes in (None, torch.tensor([[2, 3, 1], [2, 1, 1]])):
+        ws = WeightSpace(torch.randn(2, 13, 1, requires_grad=True), spec, sizes)
+        assert (ws.shape, ws.dtype, ws.device) == (ws.flat.shape, torch.float32, torch.device("cpu"))
+        for other in (ws.to(dtype=torch.float64, device="cpu"), ws.to("cpu", torch.float64), ws.double(), ws.double().cpu()):
+            assert other.dtype == torch.float64 and torch.equal(other.flat.float(), ws.flat)
+            assert (other.sizes is None) == (sizes is None) and (sizes is None or torch.equal(other.sizes, sizes))
+        assert ws.double().float().dtype == torch.float32
+        assert ws.flat.requires_grad and not ws.detach().flat.requires_grad and ws.clone().flat.requires_grad
+        copied = ws.detach().clone()
+        copied.flat.zero_()
+        assert ws.flat.any() and (sizes is None or copied.sizes is not ws.sizes)
+    meta = WeightSpace(torch.zeros(2, 13, 1), spec, sizes).to(device="meta")
+    assert meta.device.type == "meta" and meta.sizes is not None and meta.sizes.is_meta
+    masked = ws.detach().masked()
+    assert masked.mask is not None and not masked.flat[~masked.mask].any() and masked.flat[masked.mask].equal(ws.flat[masked.mask])
+
+
+def test_functions_of_entries_do_not_see_what_is_outside() -> None:
+    """The gradient of a logarithm at the zeros of the padding would be 0 * inf, in the input and in a factor of the function."""
+    both = WeightSpace.cat([WeightSpace(1 + torch.rand(2, 4 * width + 1, 3).double(), [2, width, 1]) for width in (3, 5)])
+    mask, factor = both.mask, torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    assert mask is not None
+    flat = both.flat.requires_grad_()
+    mapped = both.map(lambda values: factor * values.log())
+    assert torch.equal(mapped.flat[mask], factor * flat[mask].log()) and not mapped.flat[~mask].any()
+    mapped.flat.sum().backward()
+    torch.testing.assert_close(factor.grad, flat.detach()[mask].log().sum(), rtol=1e-14, atol=0)
+    assert flat.grad is not None and not flat.grad[~mask].any()
+    torch.testing.assert_close(flat.grad[mask], 2 / flat.detach()[mask], rtol=1e-14, atol=0)
+
+
+def test_files_of_torch_are_read_without_pickled_code() -> None:
+    spec = WeightSpec([1, 4, 3], filters=[(3, 3), ()], keys=[("a", None), ("b", "c")])
+    for ws in (WeightSpace(torch.randn(2, spec.numel, 9), spec), WeightSpace(torch.randn(1, 13, 1), [2, 3, 1], torch.tensor([[2, 2, 1]]))):
+        file = io.BytesIO()
+        torch.save({"networks": ws}, file)
+        file.seek(0)
+        read = torch.load(file, weights_only=True)["networks"]
+        assert isinstance(read, WeightSpace) and torch.equal(read.flat, ws.flat)
+        assert read.spec == ws.spec and read.spec.keys == ws.spec.keys
+        assert (read.sizes is None) == (ws.sizes is None) and (ws.sizes is None or torch.equal(read.sizes, ws.sizes))
+
+
+def test_arguments_of_other_types_are_named() -> None:
+    weights, biases = [torch.randn(4, 3, 2), torch.randn(4, 1, 3)], [torch.randn(4, 3), None]
+    assert WeightSpace.from_tensors(weights, biases, [2, 3, 1]).spec == WeightSpec([2, 3, 1])
+    assert WeightSpace.from_state_dicts(states(mlp(2, 3, 1)), spec=[2, 3, 1]).spec == WeightSpec([2, 3, 1])
+    state_dict = mlp(2, 3, 1).state_dict()
+    for call, error, text in (
+        (lambda: WeightSpace.from_tensors(weights, biases, "231"), TypeError, "from_tensors: spec must be a WeightSpec or a list"),
+        (lambda: WeightSpace.from_tensors(weights, biases, [2, 0, 1]), ValueError, "from_tensors: WeightSpec: widths must be"),
+        (lambda: WeightSpace.from_tensors(weights[0], biases), TypeError, "from_tensors: weights must be a list of tensors, got Tensor"),
+        (lambda: WeightSpace.from_tensors(weights, None), TypeError, "from_tensors: biases must be a list of tensors, got NoneType"),
+        (lambda: WeightSpace.from_tensors([torch.zeros(3)], [None]), ValueError, r"from_tensors: weights\[0\] must have shape"),
+        (
+            lambda: WeightSpace.from_tensors([weights[0], weights[1] * float("inf")], biases),
+            ValueError,
+            r"from_tensors: weights\[1\] has values that are not finite",
+        ),
+        (lambda: WeightSpace.from_state_dicts([state_dict], 3), TypeError, "from_state_dicts: spec must be a WeightSpec or a list"),
+        (
+            lambda: WeightSpace.from_state_dicts([{key: value.to("meta") for key, value in state_dict.items()}]),
+            TypeError,
+            "from_state_dicts: state dict 0, '0.weight' must hold values, got a tensor on the meta device",
+        ),
+        (
+            lambda: WeightSpace.from_state_dicts([{"0.weight": torch.eye(3).to_sparse()}]),
+            TypeError,
+            "from_state_dicts: state dict 0, '0.weight' must be dense, got torch.sparse_coo",
+        ),
+        (lambda: WeightSpace.from_state_dicts([{0: torch.eye(3)}]), TypeError, "from_state_dicts: state dict 0 must have strings for"),
+    ):
+        with pytest.raises(error, match=f"^WeightSpace.{text}"):
+            call()

@@ -1,10 +1,11 @@
 """Data sets for examples and tests: seeded, and read from installed packages, never from a network.
 
 Around weight spaces: `NeuralField` says what packed networks (N, P) compute, `fit_fields` fits them, `WeightSet` keeps them in one file,
-`weight_augment` changes them, `align_neurons` brings them into one order.
+`weight_augment` changes them, `align_neurons` brings them into one order, `collate` makes batches of them.
 """
 
 from isotypic.data import weight_augment
+from isotypic.data.collate import collate
 from isotypic.data.digits import Digits, mnist, rotate, rotated_mnist
 from isotypic.data.fitting import Fitted, fit_fields, psnr
 from isotypic.data.neural_field import NeuralField, image_grid
@@ -17,6 +18,7 @@ __all__ = [
     "NeuralField",
     "WeightSet",
     "align_neurons",
+    "collate",
     "fit_fields",
     "image_grid",
     "mnist",

@@ -17,10 +17,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isotypic.data.neural_field import NeuralField
+from isotypic.nn._arguments import check_tensor
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 
@@ -65,8 +67,8 @@ def fit_fields(
 
     Args:
         field: the MLP to fit.
-        targets: (N, Q, d_M), floating point: the values at the points.
-        coordinates: (Q, d_0): the points.
+        targets: (N, Q, d_M), floating point: the values at the points. Pixels from 0 to 255 have to be divided first.
+        coordinates: (Q, d_0), floating point: the points.
         steps: of Adam, at most.
         learning_rate, schedule: "constant", or "cosine" from `learning_rate` down to 0.
         point_batches: the points are split at random in as many parts, and each step uses the next part.
@@ -78,7 +80,8 @@ def fit_fields(
         progress: True for a progress bar (needs rich), or a function that is called with the number of networks that have been finished.
 
     Returns: `Fitted`, on the device of the targets.
-    Raises ValueError for other shapes and values, and for tensors that are not finite.
+    Raises ValueError for other shapes and values, and for tensors that are not finite; TypeError for what is no tensor of a floating-point
+    dtype, and for counts that are no integers.
 
     V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural
     Representations with Periodic Activation Functions", 2020.
@@ -90,6 +93,14 @@ def fit_fields(
     (torch.Size([20, 337]), True)
     """
     spec = field.spec
+    for name, values in (("targets", targets), ("coordinates", coordinates), ("initial", initial)):
+        if name != "initial" or values is not None:
+            check_tensor("fit_fields", name, values, floating=True)
+    for name, count in (("steps", steps), ("point_batches", point_batches), ("seed", seed), ("chunk", chunk)):
+        if (name != "chunk" or count is not None) and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):
+            raise TypeError(f"fit_fields: {name} must be an integer, got {count!r}")
+    if math.isnan(psnr_goal):
+        raise ValueError("fit_fields: psnr_goal must be a number of dB, or infinite, got nan")
     shape = (coordinates.shape[0] if coordinates.dim() else 0, spec.out_features)
     if coordinates.dim() != 2 or coordinates.shape[1] != spec.in_features or not len(coordinates):
         raise ValueError(f"fit_fields: coordinates must have shape (Q >= 1, d_0={spec.in_features}), got {tuple(coordinates.shape)}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn._arguments import check_tensor
+from isotypic.nn.weight_space import WeightSpace
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 
 ODD = ("sine", "tanh")
 ACTIVATIONS = (*ODD, "relu")
@@ -42,7 +45,7 @@ class NeuralField:
     def __init__(
         self, spec: WeightSpec | Sequence[int], activation: str = "sine", frequency: float | None = None, offset: float = 0.5
     ) -> None:
-        self.spec = spec if isinstance(spec, WeightSpec) else WeightSpec(spec)
+        self.spec = as_spec("NeuralField", spec)
         if any(self.spec.filters):
             raise ValueError(f"NeuralField: spec must have linear layers only, got {self.spec}")
         if activation not in ACTIVATIONS:
@@ -60,9 +63,10 @@ class NeuralField:
     def views(self, networks: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The weights [(N, d_i, d_{i-1})] and the biases [(N, d_i)] of packed networks (N, P), as views.
 
-        Raises ValueError for another shape.
+        Raises ValueError for another shape, TypeError for what is no tensor.
         """
         spec = self.spec
+        _check_networks(networks)
         if networks.dim() != 2 or networks.shape[1] != spec.numel:
             raise ValueError(f"NeuralField: networks must have shape (N, P={spec.numel}) for {spec}, got {tuple(networks.shape)}")
         weights = [networks[:, part].unflatten(1, (rows, -1)) for part, rows in zip(spec.weight_slices, spec.widths[1:], strict=True)]
@@ -89,9 +93,10 @@ class NeuralField:
             coordinates: (Q, d_0) for all networks or (N, Q, d_0), of the dtype of `networks`.
 
         Returns: (N, Q, d_M).
-        Raises ValueError for other shapes.
+        Raises ValueError for other shapes; TypeError for what is no tensor, and for another dtype.
         """
         weights, biases = self.views(networks)
+        check_tensor("NeuralField", "coordinates", coordinates)
         inputs, count = self.spec.in_features, len(networks)
         points = coordinates.unsqueeze(0) if coordinates.dim() == 2 else coordinates
         if points.dim() != 3 or points.shape[2] != inputs or points.shape[0] not in (1, count):
@@ -107,6 +112,12 @@ class NeuralField:
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             state = phi(self.frequency * torch.baddbmm(bias.unsqueeze(2), weight, state))
         return (torch.baddbmm(biases[-1].unsqueeze(2), weights[-1], state) + self.offset).mT
+
+
+def _check_networks(networks: Any) -> None:
+    if isinstance(networks, WeightSpace):
+        raise TypeError("NeuralField: networks must be a torch.Tensor (N, P), got a WeightSpace; take its flat.squeeze(-1)")
+    check_tensor("NeuralField", "networks", networks)
 
 
 def image_grid(height: int, width: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from isotypic.data.neural_field import ODD, NeuralField
 from isotypic.data.weight_augment import scale_neurons
+from isotypic.nn._arguments import check_tensor
 
 
 def align_neurons(
@@ -44,6 +45,7 @@ def align_neurons(
     signs = field.activation in ODD if signs is None else signs
     if signs and field.activation not in ODD:
         raise ValueError(f"align_neurons: signs can be matched for an odd activation only, got {field.activation!r}")
+    check_tensor("align_neurons", "reference", reference)
     if tuple(reference.shape) != (field.spec.numel,):
         raise ValueError(f"align_neurons: reference must have shape (P={field.spec.numel},), got {tuple(reference.shape)}")
     field.views(networks)

@@ -69,6 +69,7 @@ def flip_signs(field: NeuralField, networks: Tensor, generator: torch.Generator 
     """
     if field.activation not in ODD:
         raise ValueError(f"flip_signs: the activation must be odd ({' or '.join(ODD)}), got {field.activation!r}")
+    field.views(networks)
     signs = [1 - 2 * (_random((len(networks), width), networks, generator) < 0.5).to(networks.dtype) for width in field.spec.hidden]
     return scale_neurons(field, networks, signs)
 
@@ -82,6 +83,7 @@ def rescale_neurons(field: NeuralField, networks: Tensor, spread: float = 0.5, g
         raise ValueError(f"rescale_neurons: the activation must be relu, got {field.activation!r}")
     if not 0 <= spread < math.inf:
         raise ValueError(f"rescale_neurons: spread must be at least 0 and finite, got {spread}")
+    field.views(networks)
     factors = [(spread * (2 * _random((len(networks), width), networks, generator) - 1)).exp() for width in field.spec.hidden]
     return scale_neurons(field, networks, factors)
 
@@ -96,6 +98,7 @@ def wrap_phases(field: NeuralField, networks: Tensor) -> Tensor:
     """
     if field.activation != "sine":
         raise ValueError(f"wrap_phases: the activation must be sine, got {field.activation!r}")
+    field.views(networks)
     networks = networks.clone()
     weights, biases = field.views(networks)
     for layer in range(field.spec.depth - 1):
@@ -133,6 +136,7 @@ def transform_coordinates(field: NeuralField, networks: Tensor, matrix: Tensor, 
 
     Raises ValueError for other shapes.
     """
+    before, _ = field.views(networks)
     size, count = field.spec.in_features, len(networks)
     if tuple(matrix.shape) not in ((size, size), (count, size, size)):
         raise ValueError(
@@ -140,7 +144,6 @@ def transform_coordinates(field: NeuralField, networks: Tensor, matrix: Tensor, 
         )
     if shift is not None and tuple(shift.shape) not in ((size,), (count, size)):
         raise ValueError(f"transform_coordinates: shift must have shape (d_0={size},) or (N={count}, {size}), got {tuple(shift.shape)}")
-    before, _ = field.views(networks)
     networks = networks.clone()
     weights, biases = field.views(networks)
     weights[0].copy_(before[0] @ matrix.to(networks))
@@ -157,13 +160,16 @@ def rotate_coordinates(field: NeuralField, networks: Tensor, degrees: Tensor | f
     Args:
         degrees: one angle, or (N).
 
-    Raises ValueError when d_0 is not 2, and for another shape.
+    Raises ValueError when d_0 is not 2, for another shape, and for angles that are not finite.
     """
     if field.spec.in_features != 2:
         raise ValueError(f"rotate_coordinates: the networks must have d_0=2 inputs, got {field.spec.in_features}")
+    field.views(networks)
     angles = torch.as_tensor(degrees, dtype=networks.dtype, device=networks.device) * (math.pi / 180)
     if angles.dim() and angles.shape != networks.shape[:1]:
         raise ValueError(f"rotate_coordinates: degrees must be a number or have shape (N={len(networks)},), got {tuple(angles.shape)}")
+    if not angles.isfinite().all():
+        raise ValueError("rotate_coordinates: degrees must be finite")
     cosine, sine = angles.cos(), angles.sin()
     return transform_coordinates(field, networks, torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2))
 
@@ -181,8 +187,12 @@ def random_motion(
     Args:
         degrees: largest angle. shift: largest translation along each axis. zoom: the largest change of the scale, below 1.
 
-    Raises ValueError for a zoom outside [0, 1), and when d_0 is not 2.
+    Raises ValueError for a zoom outside [0, 1), bounds that are negative or not finite, and when d_0 is not 2.
     """
+    field.views(networks)
+    for name, bound in (("degrees", degrees), ("shift", shift)):
+        if not 0 <= bound < math.inf:
+            raise ValueError(f"random_motion: {name} must be at least 0 and finite, got {bound}")
     if not 0 <= zoom < 1:
         raise ValueError(f"random_motion: zoom must be in [0, 1), got {zoom}")
     draw = 2 * _random((len(networks), 4), networks, generator) - 1

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, as_weight_space, check_spec
+from isotypic.nn.io_position import IOPosition
+from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, as_weight_space
 from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
 from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 
-# In place where the derivative needs the result alone: no layer and no norm keeps what it gives.
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": functools.partial(nn.ReLU, inplace=True),
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+# Not in place, so that forward hooks see what a layer computed.
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
 class DWSNet(nn.Module):
     """A deep weight-space network: equivariant layers with normalisation and activation, and an invariant or an equivariant head.
 
     Args:
-        spec: the networks that it reads.
+        spec: the networks that it reads, as a `WeightSpec` or as the widths of MLPs.
         channels: channels after each hidden layer.
         out_features: length of the output of the invariant head, for example the number of classes; None for an equivariant head, whose
             output is a weight space with the channels of `spec`: an edit of the networks, or a prediction for each parameter.
@@ -38,13 +34,18 @@ class DWSNet(nn.Module):
         residual: add the input of a hidden layer to its output where both have the same number of channels.
         dropout: probability of setting an entry to zero after each activation.
         pool: "mean", "sum" or "max".
-        rank: for a wide input, as in `DWSLinear`.
+        rank: for a wide input, as in `DWSLinear`. With 0 each layer has about 2 d_0^2 + 4 d_0 d_M + 4 d_M^2 matrices between its channels:
+            with 784 inputs and 10 outputs 1.3 million, which at 16 channels take 1.3 GB. Take `rank` or `symmetry="all"` from some tens of
+            inputs on.
+        symmetry: "hidden" (`DWSLinear`), or "all": layers that permute the neurons of the input and the output too (`NPLinear`), behind an
+            `IOPosition` that tells these apart. Their size does not depend on any width.
         device, dtype: of the parameters.
 
     Input: a `WeightSpace` with the channels of `spec`, or its flat tensor (B, P, C). Output: (B, out_features), or as the input.
     Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
 
-    A. Navon et al., "Equivariant Architectures for Learning in Deep Weight Spaces", 2023.
+    A. Navon et al., "Equivariant Architectures for Learning in Deep Weight Spaces", 2023; A. Zhou et al., "Permutation Equivariant Neural
+    Functionals", 2023.
 
     >>> import torch
     >>> spec = WeightSpec([2, 32, 32, 1])
@@ -57,7 +58,7 @@ class DWSNet(nn.Module):
 
     def __init__(
         self,
-        spec: WeightSpec,
+        spec: WeightSpec | Sequence[int],
         channels: Sequence[int],
         out_features: int | None,
         norm: str | None = "batch",
@@ -66,11 +67,12 @@ class DWSNet(nn.Module):
         dropout: float = 0.0,
         pool: str = "mean",
         rank: int = 0,
+        symmetry: str = "hidden",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_spec("DWSNet", spec)
+        spec = as_spec("DWSNet", spec)
         if not isinstance(channels, Sequence):
             raise TypeError(f"DWSNet: channels must be a sequence of integers, got {channels!r}")
         for count in channels:
@@ -81,35 +83,51 @@ class DWSNet(nn.Module):
             raise ValueError(f"DWSNet: norm must be 'batch', 'block', 'layer' or None, got {norm!r}")
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(f"DWSNet: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
             raise ValueError(f"DWSNet: dropout must be in [0, 1], got {dropout!r}")
+        if symmetry not in ("hidden", "all"):
+            raise ValueError(f"DWSNet: symmetry must be 'hidden' or 'all', got {symmetry!r}")
+        if symmetry == "all" and rank:
+            raise ValueError(f"DWSNet: rank must be 0 with symmetry 'all', got {rank!r}")
         if out_features is not None:
             positive("DWSNet", out_features=out_features)
-        self.spec, self.residual = spec, residual
+        self.spec, self.residual, self.symmetry = spec, residual, symmetry
         self.input_norm = None if norm is None else WeightSpaceBlockNorm(spec, spec.channels, affine=False)
-        self.layers = nn.ModuleList(
-            DWSLinear(spec, before, after, pool=pool, rank=rank) for before, after in itertools.pairwise([spec.channels, *channels])
-        )
+        self.position = IOPosition(spec, spec.channels) if symmetry == "all" else None
+
+        def linear(before: int, after: int) -> DWSLinear | NPLinear:
+            if symmetry == "all":
+                return NPLinear(spec, before, after, pool=pool)
+            return DWSLinear(spec, before, after, pool=pool, rank=rank)
+
+        first = spec.channels if self.position is None else self.position.out_channels
+        self.layers = nn.ModuleList(linear(before, after) for before, after in itertools.pairwise([first, *channels]))
         fused = norm in ("batch", "block") and activation == "relu"  # one pass over memory for both
         self.norms = nn.ModuleList(_norm(norm, spec, count, "relu" if fused else None) for count in channels)
-        self.activation = WeightSpacePointwise(nn.Identity() if fused else _ACTIVATIONS[activation]())
-        self.dropout = WeightSpacePointwise(nn.Dropout(dropout))
+        self.activation = nn.Identity() if fused else _ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
         self.head: nn.Module
         if out_features is None:
-            self.head = DWSLinear(spec, channels[-1], spec.channels, pool=pool, rank=rank)
+            self.head = linear(channels[-1], spec.channels)
         else:
-            self.head = DWSInvariant(spec, channels[-1], out_features, pool=pool, rank=rank)
+            self.head = DWSInvariant(spec, channels[-1], out_features, pool=pool, symmetry=symmetry, rank=rank)
         self.to(device=device, dtype=dtype)
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         as_weight_space("DWSNet", ws, self.spec, self.spec.channels)
         features = ws if self.input_norm is None else self.input_norm(ws)
+        if self.position is not None:
+            features = self.position(features)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            update = self.dropout(self.activation(norm(layer(features))))
+            update: Any = norm(layer(features))
+            update = self._activate(update) if isinstance(update, Tensor) else update.with_flat(self._activate(update.flat))
             if self.residual and layer.in_channels == layer.out_channels:
                 update = features + update if isinstance(features, Tensor) else features.with_flat(features.flat + update.flat)
             features = update
         return self.head(features)
+
+    def _activate(self, flat: Tensor) -> Tensor:
+        return self.dropout(self.activation(flat))
 
 
 def _norm(norm: str | None, spec: WeightSpec, channels: int, activation: str | None) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -15,14 +16,20 @@ def check_activation(owner: str, activation: str | None) -> None:
         raise ValueError(f"{owner}: activation must be None or 'relu', got {activation!r}")
 
 
+def check_eps(owner: str, eps: float) -> None:
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
+        raise ValueError(f"{owner}: eps must be at least 0 and finite, got {eps!r}")
+
+
 class _ActivatedBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d`, its arguments and its state-dict names, with an activation and channels on any axis."""
 
     activation: str | None
 
-    def __init__(self, num_features: int, *settings: Any, activation: str | None) -> None:
+    def __init__(self, num_features: int, eps: float, *settings: Any, activation: str | None) -> None:
         check_activation(type(self).__name__, activation)
-        super().__init__(num_features, *settings)
+        check_eps(type(self).__name__, eps)
+        super().__init__(num_features, eps, *settings)
         self.activation = activation
 
     def normalise(self, x: Tensor, axis: int) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import check_tensor
 from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops import weight_layout
 
 
@@ -100,7 +101,36 @@ class _StateDict:
             raise ValueError(f"{self.owner}: {next(iter(self.unread))!r} belongs to no linear layer that is converted")
 
 
-def from_dwsnets(state_dict: Mapping[str, Tensor], spec: WeightSpec, reduction: str = "mean") -> nn.Module:
+def _convert(
+    owner: str, state_dict: Any, starts: Sequence[str], layer: Callable[[str, Mapping[str, Tensor]], nn.Module]
+) -> nn.Module | dict[str, nn.Module]:
+    """The layer of a state dict, or, where names have prefixes, the layers by their prefixes. Each has a tensor named in `starts`."""
+    if not isinstance(state_dict, Mapping):
+        hint = "; take its state_dict()" if isinstance(state_dict, nn.Module) else ""
+        raise TypeError(f"{owner}: state_dict must be a mapping from names to tensors, got {type(state_dict).__name__}{hint}")
+    for key in state_dict:
+        if not isinstance(key, str):
+            raise TypeError(f"{owner}: state_dict must have strings for names, got {key!r}")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for start in starts:
+        for key in state_dict:
+            # A name within a layer that was found may look like the start of another kind of layer.
+            if ("." + key).endswith("." + start) and not key.startswith(tuple(parts)):
+                parts[key.removesuffix(start)] = {}
+    if not parts or "" in parts:
+        return layer(owner, state_dict)
+    for key, tensor in state_dict.items():
+        prefix = next((prefix for prefix in parts if key.startswith(prefix)), None)
+        if prefix is None:
+            raise ValueError(f"{owner}: {key!r} belongs to no linear layer that is converted; leave it out of state_dict")
+        parts[prefix][key.removeprefix(prefix)] = tensor
+    order = dict.fromkeys(next(prefix for prefix in parts if key.startswith(prefix)) for key in state_dict)
+    return {prefix.removesuffix("."): layer(f"{owner}: layer {prefix.removesuffix('.')!r}", parts[prefix]) for prefix in order}
+
+
+def from_dwsnets(
+    state_dict: Mapping[str, Tensor], spec: WeightSpec | Sequence[int], reduction: str = "mean"
+) -> nn.Module | dict[str, nn.Module]:
     """The same function as a trained layer of DWSNets, the code of Navon et al., 2023.
 
     `DWSLayer` becomes `DWSLinear`, `InvariantLayer` becomes `DWSInvariant`; the converted layer can be trained on in the complete space, of
@@ -109,36 +139,49 @@ def from_dwsnets(state_dict: Mapping[str, Tensor], spec: WeightSpec, reduction: 
 
     Args:
         state_dict: of a `DWSLayer` with `set_layer="ds"`, `n_fc_layers=1`, with or without `bias`, `add_skip` and `diagonal`; or of an
-            `InvariantLayer` with `n_fc_layers=1`.
+            `InvariantLayer` with `n_fc_layers=1`; or of a module that has several of these and no other parameters, an `nn.Sequential` for
+            example: then the result is a dict from their names in it, "0", "2" and so on, to the converted layers, in its order.
         spec: the widths, of at least three layers as there.
-        reduction: that of the layer, "mean", "sum" or "max"; the state dict does not tell.
+        reduction: that of the layers, "mean", "sum" or "max"; the state dict does not tell.
 
     Raises ValueError for attention layers (`set_layer="sab"`, the default there) and deeper maps between blocks, which are not linear; for
-    tensors that are missing, unknown or of another shape.
+    tensors that are missing, unknown or of another shape; TypeError for what is no state dict.
 
     >>> head = from_dwsnets({"layer.0.weight": torch.randn(10, 7 * 8), "layer.0.bias": torch.zeros(10)}, WeightSpec([2, 32, 32, 1]))
     >>> head
     DWSInvariant(WeightSpec([2, 32, 32, 1]), 8, 10, bias=True, pool='mean', symmetry='hidden')
     """
-    owner = "from_dwsnets"
-    if spec.depth < 3:
-        raise ValueError(f"{owner}: DWSNets has layers for networks of at least 3 layers, got {spec}")
+    known = as_spec("from_dwsnets", spec)
+    if known.depth < 3:
+        raise ValueError(f"from_dwsnets: DWSNets has layers for networks of at least 3 layers, got {known}")
     if reduction not in ("mean", "sum", "max"):
-        raise ValueError(f"{owner}: reduction must be 'mean', 'sum' or 'max', got {reduction!r}")
-    source = _StateDict(owner, state_dict, spec)
-    for key in state_dict:
-        if ".mab." in key or "attn" in key:
-            raise ValueError(f"{owner}: {key!r} belongs to an attention layer, which is not linear; only set_layer='ds' is converted")
-        if key.endswith((".2.weight", ".2.bias")):
-            raise ValueError(f"{owner}: {key!r} belongs to a map with hidden layers, which is not linear; only n_fc_layers=1 is converted")
-    return _dws_invariant(source, reduction) if "layer.0.weight" in state_dict else _dws_layer(source, reduction)
+        raise ValueError(f"from_dwsnets: reduction must be 'mean', 'sum' or 'max', got {reduction!r}")
+
+    def layer(owner: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+        source = _StateDict(owner, tensors, known)
+        for key in tensors:
+            if ".mab." in key or "attn" in key:
+                raise ValueError(f"{owner}: {key!r} belongs to an attention layer, which is not linear; only set_layer='ds' is converted")
+            if key.endswith((".2.weight", ".2.bias")):
+                raise ValueError(
+                    f"{owner}: {key!r} belongs to a map with hidden layers, which is not linear; only n_fc_layers=1 is converted"
+                )
+        return _dws_invariant(source, reduction) if "layer.0.weight" in tensors else _dws_layer(source, reduction)
+
+    return _convert("from_dwsnets", state_dict, (_DWS_LAYER, "layer.0.weight"), layer)
+
+
+_DWS_LAYER = "bias_to_bias.layers.0_0.layer.set_layer.Gamma.0.weight"
 
 
 def _dws_layer(source: _StateDict, reduction: str) -> nn.Module:
     spec, depth = source.spec, source.spec.depth
-    first = source.tensors.get("bias_to_bias.layers.0_0.layer.set_layer.Gamma.0.weight")
+    first = source.tensors.get(_DWS_LAYER)
     if first is None or first.dim() != 2:
-        raise ValueError(f"{source.owner}: the state dict is neither that of a DWSLayer nor that of an InvariantLayer")
+        raise ValueError(
+            f"{source.owner}: the state dict is neither that of a DWSLayer nor that of an InvariantLayer, nor of a module made of these; "
+            f"it has {', '.join(list(source.tensors)[:4]) or 'no tensors'}"
+        )
     c_out, c_in = first.shape
     parameters = _Parameters(spec, "hidden", (c_in, c_out), first)
     scale = 1 / (2 * depth)  # the sum over blocks is divided by the number of matrices and biases
@@ -219,6 +262,9 @@ def _dws_invariant(source: _StateDict, reduction: str) -> nn.Module:
     spec = source.spec
     layout = weight_layout(spec.widths)
     weight = source.tensors["layer.0.weight"]
+    if weight.dim() != 2 or weight.shape[1] < layout.global_slots:
+        shape = f"(out_features, {layout.global_slots} C)"
+        raise ValueError(f"{source.owner}: 'layer.0.weight' must have shape {shape} for {spec}, got {tuple(weight.shape)}")
     out_features, columns = weight.shape
     channels = columns // layout.global_slots
     matrix = source.read("layer.0.weight", 1, out_features, layout.global_slots, channels)[0]
@@ -237,37 +283,47 @@ def _dws_invariant(source: _StateDict, reduction: str) -> nn.Module:
     return head
 
 
-def from_nfn(state_dict: Mapping[str, Tensor], spec: WeightSpec) -> nn.Module:
+def from_nfn(state_dict: Mapping[str, Tensor], spec: WeightSpec | Sequence[int]) -> nn.Module | dict[str, nn.Module]:
     """The same function as a trained layer of nfn, the code of Zhou et al., 2023.
 
     `HNPLinear` becomes `DWSLinear`, `NPLinear` becomes `NPLinear`, and `Pointwise` does too; the converted layer can be trained on in the
     complete space, of which theirs is a part. Their channels come first: weights (B, C, d_i, d_{i-1}) there are (B, d_i, d_{i-1}, C) here,
-    and `WeightSpace.from_tensors([w.movedim(1, -1) for w in weights], [b.movedim(1, -1) for b in biases])` takes them over.
+    and `WeightSpace.from_tensors([w.movedim(1, -1) for w in weights], [b.movedim(1, -1) for b in biases])` takes them over. Their
+    `IOSinusoidalEncoding` has no parameters; `IOPosition` with `scheme="nfn"` is the same.
 
     Args:
-        state_dict: of an `NPLinear` (with `io_embed=False`), an `HNPLinear` or a `Pointwise` layer for MLPs.
+        state_dict: of an `NPLinear` (with `io_embed=False`), an `HNPLinear` or a `Pointwise` layer for MLPs; or of a module that has
+            several of these and no other parameters, an `nn.Sequential` for example: then the result is a dict from their names in it, "0",
+            "2" and so on, to the converted layers, in its order.
         spec: the widths.
 
-    Raises ValueError for other layers, and for tensors that are missing, unknown or of another shape; TypeError for what is no tensor.
+    Raises ValueError for other layers, and for tensors that are missing, unknown or of another shape; TypeError for what is no state dict.
 
     >>> tensors = {"weight_maps.0.weight": torch.randn(8, 1, 1, 1), "weight_maps.0.bias": torch.zeros(8)}
     >>> tensors |= {"bias_maps.0.weight": torch.randn(8, 1, 1), "bias_maps.0.bias": torch.zeros(8)}
     >>> from_nfn(tensors, WeightSpec([2, 3]))
     NPLinear(WeightSpec([2, 3]), 1, 8, bias=True, pool='mean')
     """
-    source = _StateDict("from_nfn", state_dict, spec)
-    if "weight_maps.0.weight" in state_dict:
-        return _nfn_pointwise(source)
-    if "w0_rpt.weight" in state_dict:
-        return _NFN(source, "hidden").convert()
-    if "in_embed" in state_dict:
-        raise ValueError("from_nfn: io_embed=True adds positions to the input; take io_embed=False and IOPosition")
-    return _NFN(source, "all").convert()
+    known = as_spec("from_nfn", spec)
+
+    def layer(owner: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+        source = _StateDict(owner, tensors, known)
+        if "weight_maps.0.weight" in tensors:
+            return _nfn_pointwise(source)
+        if "w0_rpt.weight" in tensors:
+            return _NFN(source, "hidden").convert()
+        if "in_embed" in tensors:
+            raise ValueError(f"{owner}: io_embed=True adds positions to the input; take io_embed=False and IOPosition")
+        return _NFN(source, "all").convert()
+
+    return _convert("from_nfn", state_dict, ("bias_0_rc.weight", "weight_maps.0.weight"), layer)
 
 
 def _nfn_pointwise(source: _StateDict) -> nn.Module:
-    c_out, c_in = source.tensors["weight_maps.0.weight"].shape[:2]
     like = source.tensors["weight_maps.0.weight"]
+    if like.dim() < 2:
+        raise ValueError(f"{source.owner}: 'weight_maps.0.weight' must have shape (C_out, C_in, 1, 1), got {tuple(like.shape)}")
+    c_out, c_in = like.shape[:2]
     parameters = _Parameters(source.spec, "all", (c_in, c_out), like)
     for i in range(1, source.spec.depth + 1):
         for kind, stem in (("W", f"weight_maps.{i - 1}"), ("b", f"bias_maps.{i - 1}")):
@@ -288,10 +344,13 @@ class _NFN:
         self.source, self.spec, self.symmetry = source, source.spec, symmetry
         self.depth = self.spec.depth
         if symmetry == "hidden" and self.depth < 2:
-            raise ValueError(f"from_nfn: HNPLinear is for networks of at least 2 layers, got {self.spec}")
+            raise ValueError(f"{source.owner}: HNPLinear is for networks of at least 2 layers, got {self.spec}")
         like = source.tensors.get("bias_0_rc.weight")
         if like is None or like.dim() != 2:
-            raise ValueError("from_nfn: the state dict is none of NPLinear, HNPLinear and Pointwise")
+            raise ValueError(
+                f"{source.owner}: the state dict is none of NPLinear, HNPLinear and Pointwise, nor of a module made of these; "
+                f"it has {', '.join(list(source.tensors)[:4]) or 'no tensors'}"
+            )
         self.c_out, self.c_in = like.shape[0], like.shape[1] // sum(features for *_, features in self.total_inputs())
         self.like = like
         self.parameters = _Parameters(self.spec, symmetry, (self.c_in, self.c_out), like)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import _WeightSpaceModule, check_spec
+from isotypic.nn.weight_linear import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 
 
 class IOPosition(_WeightSpaceModule):
@@ -20,15 +21,18 @@ class IOPosition(_WeightSpaceModule):
     them, layers such as `NPLinear` that treat all neurons alike know which input and output is which.
 
     Args:
-        spec: the networks.
+        spec: the networks, as a `WeightSpec` or as the widths of MLPs.
         in_channels: channels per entry before.
         num_frequencies: F; there are 2 F more channels. Sinusoidal ones are sin and cos of pi f_k t, with t from -1 to 1 over the neurons
             and f_k from 1 to `max_frequency`, as a geometric series.
         max_frequency: the largest frequency, in half periods over the neurons.
         learned: learn the 2 F features of each neuron, from a normal distribution of variance 1/2, instead.
+        scheme: "geometric" as above, or "nfn" for what the `IOSinusoidalEncoding` of nfn computes: f_k in equal steps from 1 to
+            `max_frequency` / 2, t itself as one more channel behind the sinusoids, and in all entries of layer i the same features of the
+            position of i, from -1 to 1 over the layers, are added. A single neuron or layer has t = -1 there, and t = 0 otherwise.
 
-    Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind with `out_channels` = C + 2 F.
-    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
+    Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind with `out_channels` = C + 2 F, or C + 2 F + 1 for "nfn".
+    Raises ValueError for networks whose depth, input or output differs, for a wrong number of channels and for an unknown scheme.
 
     A. Zhou et al., "Permutation Equivariant Neural Functionals", 2023.
 
@@ -39,30 +43,40 @@ class IOPosition(_WeightSpaceModule):
 
     input_features: Tensor
     output_features: Tensor
+    layer_features: Tensor | None
 
     def __init__(
         self,
-        spec: WeightSpec,
+        spec: WeightSpec | Sequence[int],
         in_channels: int,
         num_frequencies: int = 6,
         max_frequency: float = 10.0,
         learned: bool = False,
+        scheme: str = "geometric",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_spec("IOPosition", spec)
+        spec = as_spec("IOPosition", spec)
         positive("IOPosition", in_channels=in_channels, num_frequencies=num_frequencies)
-        if not isinstance(max_frequency, (int, float)) or not 1 <= max_frequency < math.inf:
+        if isinstance(max_frequency, bool) or not isinstance(max_frequency, (int, float)) or not 1 <= max_frequency < math.inf:
             raise ValueError(f"IOPosition: max_frequency must be at least 1 and finite, got {max_frequency!r}")
-        self.spec, self.in_channels, self.out_channels = spec, in_channels, in_channels + 2 * num_frequencies
-        self.num_frequencies, self.max_frequency, self.learned = num_frequencies, max_frequency, learned
+        if scheme not in ("geometric", "nfn"):
+            raise ValueError(f"IOPosition: scheme must be 'geometric' or 'nfn', got {scheme!r}")
+        if learned and scheme == "nfn":
+            raise ValueError("IOPosition: scheme must be 'geometric' with learned=True, got 'nfn'")
+        self.spec, self.in_channels, self.num_frequencies, self.max_frequency = spec, in_channels, num_frequencies, max_frequency
+        self.learned, self.scheme = learned, scheme
+        features = 2 * num_frequencies + int(scheme == "nfn")
+        self.out_channels = in_channels + features
         for name, width in (("input_features", spec.in_features), ("output_features", spec.out_features)):
             if learned:
-                value = torch.randn(width, 2 * num_frequencies, device=device, dtype=dtype) / math.sqrt(2)
-                self.register_parameter(name, nn.Parameter(value))
+                self.register_parameter(name, nn.Parameter(torch.randn(width, features, device=device, dtype=dtype) / math.sqrt(2)))
             else:
-                self.register_buffer(name, sinusoids(width, num_frequencies, max_frequency).to(device, dtype), persistent=False)
+                value = sinusoids(width, num_frequencies, max_frequency, scheme)
+                self.register_buffer(name, value.to(device, dtype), persistent=False)
+        codes = sinusoids(spec.depth, num_frequencies, max_frequency, scheme).to(device, dtype) if scheme == "nfn" else None
+        self.register_buffer("layer_features", codes, persistent=False)
 
     def compute(self, ws: WeightSpace) -> Tensor:
         spec = ws.spec
@@ -71,6 +85,8 @@ class IOPosition(_WeightSpaceModule):
         for layer in range(spec.depth):
             rows, columns = spec.widths[layer + 1], spec.widths[layer]
             weight = self.input_features.new_zeros(rows, columns, features)
+            if self.layer_features is not None:
+                weight = weight + self.layer_features[layer]
             bias = weight[:, 0]
             if layer == 0:
                 weight = weight + self.input_features
@@ -81,12 +97,18 @@ class IOPosition(_WeightSpaceModule):
 
     def extra_repr(self) -> str:
         frequencies = f"num_frequencies={self.num_frequencies}, max_frequency={self.max_frequency}"
-        return f"{self.spec}, {self.in_channels}, {frequencies}, learned={self.learned}"
+        scheme = "" if self.scheme == "geometric" else f", scheme={self.scheme!r}"
+        return f"{self.spec}, {self.in_channels}, {frequencies}, learned={self.learned}{scheme}"
 
 
-def sinusoids(width: int, num_frequencies: int, max_frequency: float) -> Tensor:
-    """(width, 2 F) in the default dtype."""
-    position = torch.linspace(-1, 1, width, dtype=torch.float64) if width > 1 else torch.zeros(1, dtype=torch.float64)
-    exponents = torch.linspace(0, 1, num_frequencies, dtype=torch.float64)
-    angles = math.pi * position.unsqueeze(1) * max_frequency**exponents
-    return torch.cat([angles.sin(), angles.cos()], 1).to(torch.get_default_dtype())
+def sinusoids(width: int, num_frequencies: int, max_frequency: float, scheme: str = "geometric") -> Tensor:
+    """(width, 2 F) in the default dtype, or (width, 2 F + 1) for the scheme of nfn."""
+    position = torch.linspace(-1, 1, width, dtype=torch.float64).unsqueeze(1)
+    if scheme == "nfn":
+        frequencies = torch.linspace(1, max_frequency / 2, num_frequencies, dtype=torch.float64)
+    else:
+        position = position if width > 1 else torch.zeros_like(position)
+        frequencies = max_frequency ** torch.linspace(0, 1, num_frequencies, dtype=torch.float64)
+    angles = math.pi * position * frequencies
+    features = [angles.sin(), angles.cos(), *([position] if scheme == "nfn" else [])]
+    return torch.cat(features, 1).to(torch.get_default_dtype())

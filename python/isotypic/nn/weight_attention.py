@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import positive, same_dtype
-from isotypic.nn.weight_linear import _WeightSpaceModule, check_spec
+from isotypic.nn.weight_linear import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace, entry_mask
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 
 
 class WeightSpaceAttention(_WeightSpaceModule):
@@ -28,7 +29,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
     All neurons are treated alike, those of the input and output too; put `IOPosition` in front to tell these apart.
 
     Args:
-        spec: the networks.
+        spec: the networks, as a `WeightSpec` or as the widths of MLPs.
         channels: C, of the input and the output; a multiple of num_heads.
         num_heads: heads.
         dropout: probability of leaving out a pair of tokens in training.
@@ -46,7 +47,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
 
     def __init__(
         self,
-        spec: WeightSpec,
+        spec: WeightSpec | Sequence[int],
         channels: int,
         num_heads: int = 4,
         dropout: float = 0.0,
@@ -54,11 +55,11 @@ class WeightSpaceAttention(_WeightSpaceModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_spec("WeightSpaceAttention", spec)
+        spec = as_spec("WeightSpaceAttention", spec)
         positive("WeightSpaceAttention", channels=channels, num_heads=num_heads)
         if channels % num_heads:
             raise ValueError(f"WeightSpaceAttention: channels={channels} must be divisible by num_heads={num_heads}")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
             raise ValueError(f"WeightSpaceAttention: dropout must be in [0, 1), got {dropout!r}")
         self.spec, self.in_channels, self.num_heads, self.dropout = spec, channels, num_heads, dropout
         self.qkv = nn.Linear(channels, 3 * channels, device=device, dtype=dtype)
@@ -66,7 +67,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
     def compute(self, ws: WeightSpace) -> Tensor:
         heads, size = self.num_heads, self.in_channels // self.num_heads
         same_dtype("WeightSpaceAttention", "input", ws.flat, self.qkv.weight)
-        flat = self.qkv(ws.flat)
+        flat = self.qkv(ws.masked().flat)
         counts = None
         if ws.sizes is not None:
             flat = flat.masked_fill(~entry_mask(ws.sizes, ws.spec).unsqueeze(-1), 0.0)
@@ -122,8 +123,11 @@ class WeightSpaceAttention(_WeightSpaceModule):
             query = query / math.sqrt(neurons * size)
         else:
             query = query * (neurons * size).to(query.dtype).rsqrt()[:, None, None, None]
-        mask = None if present is None else present[:, None, None]
-        return F.scaled_dot_product_attention(query, key, value, mask, self.dropout if self.training else 0.0, scale=1.0)
+        # Few tokens with long vectors: two products are as fast as torch's fused attention, and have derivatives of any order.
+        scores = query @ key.mT
+        if present is not None:
+            scores = scores.masked_fill(~present[:, None, None], -math.inf)
+        return F.dropout(scores.softmax(-1), self.dropout, self.training) @ value
 
     def extra_repr(self) -> str:
         return f"{self.spec}, num_heads={self.num_heads}, dropout={self.dropout}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import check_tensor, positive
-from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation
+from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation, check_eps
 from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops.batch_norm import batch_norm
 
 
@@ -93,16 +93,16 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
             raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
         if isinstance(ws, Tensor):
             return self.normalise(flat, -1)
-        mask = ws.mask
-        if mask is None or not (self.training or self.running_mean is None):
+        flat, mask = _masked(ws)
+        if mask is None or not len(ws) or not (self.training or self.running_mean is None):
             return ws.with_flat(self.normalise(flat, -1))
         return ws.with_flat(self._masked(flat, mask.unsqueeze(-1)))
 
     def _masked(self, flat: Tensor, mask: Tensor) -> Tensor:
-        """The same with the statistics of the entries in the mask (B, P, 1)."""
+        """The same with the statistics of the entries in the mask (B, P, 1); the others are zero."""
         values = _at_least_float32(flat)
         count = mask.sum().to(values.dtype)
-        mean = values.masked_fill(~mask, 0.0).sum((0, 1)) / count
+        mean = values.sum((0, 1)) / count
         centred = (values - mean).masked_fill(~mask, 0.0)
         var = centred.square().sum((0, 1)) / count
         momentum = self.count_batch()
@@ -119,15 +119,20 @@ class WeightSpaceBlockNorm(nn.Module):
     """Batch normalisation of each channel of each W_i and each b_i: matrices of one network often have very different scales.
 
     Mean and variance of a block are taken over the batch and its entries; a scale and a shift per block and channel follow. Behaves as
-    `nn.BatchNorm1d` on each block, in a few calls for all blocks.
+    `nn.BatchNorm1d` on each block, in a few calls for all blocks, but for one thing: a block that has a single value of each channel in a
+    batch of training, such as b_M of one network with d_M = 1, has no variance. It is normalised by its running statistics, as in
+    evaluation, and leaves them as they are. Where hidden widths differ, entries outside of a network do not count.
 
     Args:
-        spec: the networks.
-        num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`.
+        spec: the networks, as a `WeightSpec` or as the widths of MLPs.
+        num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`, but that momentum is a number: blocks see different
+            numbers of batches, so that there is no common count for the average over all of them.
         activation: None or "relu", of the result.
 
-    Input: a `WeightSpace` for a spec of the same depth, or the flat tensor (B, P, C) of `spec`. Output: the same kind.
-    Raises ValueError for a wrong number of channels and for an unknown activation.
+    Input: a `WeightSpace` for a spec of the same depth, or the flat tensor (B, P, C) of `spec`, of the dtype of the parameters. Output: the
+    same kind. Values are centred and scaled in float32 (float64 for float64).
+    Raises ValueError for a wrong number of channels, an unknown activation, a momentum outside [0, 1] and a negative eps; TypeError for
+    another dtype.
 
     >>> spec = WeightSpec([2, 4, 1])
     >>> WeightSpaceBlockNorm(spec, 1)(torch.randn(3, 17, 1)).shape
@@ -140,7 +145,7 @@ class WeightSpaceBlockNorm(nn.Module):
 
     def __init__(
         self,
-        spec: WeightSpec,
+        spec: WeightSpec | Sequence[int],
         num_channels: int,
         eps: float = 1e-5,
         momentum: float = 0.1,
@@ -151,9 +156,11 @@ class WeightSpaceBlockNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_activation("WeightSpaceBlockNorm", activation)
-        if not isinstance(spec, WeightSpec):
-            raise TypeError(f"WeightSpaceBlockNorm: spec must be a WeightSpec, got {type(spec).__name__}")
+        spec = as_spec("WeightSpaceBlockNorm", spec)
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
+        check_eps("WeightSpaceBlockNorm", eps)
+        if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
+            raise ValueError(f"WeightSpaceBlockNorm: momentum must be a number from 0 to 1, got {momentum!r}")
         self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
         self.activation = activation
         shape = (2 * spec.depth, num_channels)
@@ -180,60 +187,56 @@ class WeightSpaceBlockNorm(nn.Module):
                 f"got {space.channels} channels for {space.spec}"
             )
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
-        flat = space.flat
-        if self.training and not len(flat):
-            raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
-        if self.training and space.mask is None and len(flat) * min(lengths) > 1:
-            out = self._normalise_blocks(flat, lengths)
-        else:
-            out = self._normalise_entries(flat, space.mask, lengths)
+        flat, mask = _masked(space)
+        if self.training:
+            if not len(flat):
+                raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
+            self.num_batches_tracked.add_(1)
+        masked = self.training and mask is not None
+        out = self._normalise_masked(flat, mask, lengths) if masked else self._normalise_blocks(flat, lengths)  # type: ignore[arg-type]
         return out if isinstance(ws, Tensor) else space.with_flat(out)
 
     def _normalise_blocks(self, flat: Tensor, lengths: list[int]) -> Tensor:
-        """In training, where every block has all of its entries, and more than one value of a channel."""
-        self.num_batches_tracked.add_(1)
+        """In eval, and in training where every block has all of its entries."""
         none = [None] * len(lengths)
         weights, biases = (none if rows is None else rows.unbind() for rows in (self.weight, self.bias))
         rows = zip(flat.split(lengths, 1), weights, biases, self.running_mean.unbind(), self.running_var.unbind(), strict=True)
-        settings: dict[str, Any] = dict(training=True, momentum=self.momentum, eps=self.eps, activation=self.activation, axis=-1)
-        return torch.cat([batch_norm(*row, **settings) for row in rows], 1)
+        settings: dict[str, Any] = dict(momentum=self.momentum, eps=self.eps, activation=self.activation, axis=-1)
+        return torch.cat(
+            [
+                batch_norm(*row, training=self.training and len(flat) * length > 1, **settings)
+                for row, length in zip(rows, lengths, strict=True)
+            ],
+            1,
+        )
 
-    def _normalise_entries(self, flat: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
-        """In eval, or by the entries in the mask (B, P)."""
-        if self.training:
-            mean, var, count = self._statistics(_at_least_float32(flat), mask, lengths)
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_((var * (count / (count - 1).clamp(min=1))).to(self.running_var.dtype), self.momentum)
-        else:
-            mean, var = self.running_mean, self.running_var
-        scale = (var + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -mean * scale
-        if self.bias is not None:
-            shift = shift + self.bias
-        out = torch.addcmul(_spread(shift, lengths), flat, _spread(scale, lengths)).to(flat.dtype)
-        return out.relu() if self.activation == "relu" else out
-
-    def _statistics(self, values: Tensor, mask: Tensor | None, lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance (2 M, C) and number of values (2 M, 1) of each block."""
-        if mask is None:
-            entries = values.new_tensor([len(values)]).expand(values.shape[1], 1)
-        else:
-            values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
-            entries = mask.sum(0).to(values.dtype).unsqueeze(-1)
-        count = _gather(entries, lengths)
+    def _normalise_masked(self, flat: Tensor, mask: Tensor, lengths: list[int]) -> Tensor:
+        """In training, by the entries in the mask (B, P); the others are zero."""
+        values, outside = _at_least_float32(flat), ~mask.unsqueeze(-1)
+        count = _gather(mask.sum(0).to(values.dtype).unsqueeze(-1), lengths)  # (2 M, 1)
+        several = count > 1
         mean = _gather(values.sum(0), lengths) / count
-        centred = values - _spread(mean, lengths)
-        if mask is not None:
-            centred = centred.masked_fill(~mask.unsqueeze(-1), 0.0)
-        return mean, _gather(centred.square().sum(0), lengths) / count, count
+        var = _gather((values - _spread(mean, lengths)).masked_fill(outside, 0.0).square().sum(0), lengths) / count
+        running = [(self.running_mean, mean), (self.running_var, var * (count / (count - 1).clamp(min=1)))]
+        mean, var = (torch.where(several, new, old.to(new.dtype)) for new, old in ((mean, self.running_mean), (var, self.running_var)))
+        with torch.no_grad():
+            for old, new in running:
+                old.copy_(torch.where(several, old.lerp(new.to(old.dtype), self.momentum), old))
+        out = (values - _spread(mean, lengths)) * _spread((var + self.eps).rsqrt(), lengths)
+        if self.weight is not None and self.bias is not None:
+            out = torch.addcmul(_spread(self.bias, lengths).to(out.dtype), out, _spread(self.weight, lengths).to(out.dtype))
+        out = out.to(flat.dtype)
+        return out.relu() if self.activation == "relu" else out
 
     def extra_repr(self) -> str:
         settings = f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         return settings + ("" if self.activation is None else f", activation={self.activation!r}")
+
+
+def _masked(ws: WeightSpace) -> tuple[Tensor, Tensor | None]:
+    """The flat tensor with zeros outside of the networks, and the mask of what is inside."""
+    mask = ws.mask
+    return ws.flat if mask is None else ws.flat.masked_fill(~mask.unsqueeze(-1), 0.0), mask
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 from isotypic._register import plain, register_container
 from isotypic.nn._arguments import check_tensor
 from isotypic.nn._state_dict import read_state_dicts, write_state_dict
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weight_spec import WeightSpec, as_spec
 
 
 class WeightSpace:
@@ -21,7 +23,7 @@ class WeightSpace:
 
     Args:
         flat: (B, P, C): for each of B networks its P entries in the order W_1, b_1, ..., W_M, b_M, rows first, with C channels each.
-        spec: the `WeightSpec` of the networks.
+        spec: the `WeightSpec` of the networks, or the widths of MLPs.
         sizes: (B, M + 1) int64, where the hidden widths of the networks differ: the widths of each, at most those of `spec`, which are
             those that `flat` has room for. A network lies in the first rows and columns of each W_i and b_i; layers ignore what is outside.
 
@@ -36,10 +38,9 @@ class WeightSpace:
     (torch.Size([64, 32, 32, 1]), torch.Size([64, 1, 1]))
     """
 
-    def __init__(self, flat: Tensor, spec: WeightSpec, sizes: Tensor | None = None) -> None:
+    def __init__(self, flat: Tensor, spec: WeightSpec | Sequence[int], sizes: Tensor | None = None) -> None:
         check_tensor("WeightSpace", "flat", flat)
-        if not isinstance(spec, WeightSpec):
-            raise TypeError(f"WeightSpace: spec must be a WeightSpec, got {type(spec).__name__}")
+        spec = as_spec("WeightSpace", spec)
         if flat.dim() != 3 or flat.shape[1] != spec.numel:
             raise ValueError(f"WeightSpace: flat must have shape (B, P={spec.numel}, C) for {spec}, got {tuple(flat.shape)}")
         if sizes is not None:
@@ -76,11 +77,47 @@ class WeightSpace:
         """(B, P): which entries belong to a network, where hidden widths differ; None where all do."""
         return None if self.sizes is None else entry_mask(self.sizes, self.spec)
 
+    @property
+    def shape(self) -> torch.Size:
+        """(B, P, C)."""
+        return self.flat.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of `flat`."""
+        return self.flat.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of `flat`."""
+        return self.flat.device
+
     def __len__(self) -> int:
         return self.flat.shape[0]
 
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> WeightSpace:
+        """A part of the batch: one network as a batch of one, a slice, or what integers or a mask (B) choose.
+
+        Raises IndexError for a network that is not there, TypeError for another kind of index.
+
+        >>> ws = WeightSpace(torch.zeros(4, 17, 1), WeightSpec([2, 4, 1]))
+        >>> len(ws[0]), len(ws[1:]), len(ws[torch.tensor([True, False, True, False])])
+        (1, 3, 2)
+        """
+        chosen = _index(index, len(self))
+        return _unflatten([part[chosen] for part in _flatten(self)[0]], self.spec)
+
+    def __iter__(self) -> Iterator[WeightSpace]:
+        return (self[index] for index in range(len(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By the constructor, so that `torch.load(..., weights_only=True)` reads a batch, and checks it.
+        return type(self), (self.flat, self.spec, self.sizes)
+
     def split(self) -> list[WeightSpace]:
         """The networks one by one, as batches of one with the widths of each."""
+        if not len(self):
+            return []
         if self.sizes is None:
             return [WeightSpace(part, self.spec) for part in self.flat.split(1)]
         mask = entry_mask(self.sizes, self.spec)
@@ -92,6 +129,9 @@ class WeightSpace:
     @classmethod
     def cat(cls, batches: Sequence[WeightSpace]) -> WeightSpace:
         """One batch of the networks of several, whose hidden widths may differ.
+
+        Raises ValueError for networks that differ in more, also in the names of their parameters or in the biases that they have: a batch
+        has one spec, and `to_state_dicts` writes the names of all its networks from it.
 
         >>> narrow, wide = (WeightSpace(torch.zeros(2, spec.numel, 1), spec) for spec in (WeightSpec([2, 4, 1]), WeightSpec([2, 8, 1])))
         >>> both = WeightSpace.cat([narrow, wide])
@@ -116,6 +156,11 @@ class WeightSpace:
                 raise ValueError(
                     f"WeightSpace.cat: networks may differ in their hidden widths alone; batch 0 has {first}, {index} {batch.spec}"
                 )
+            if first.keys != batch.spec.keys:
+                raise ValueError(
+                    f"WeightSpace.cat: networks must have the same names of weights and biases; batch 0 has {list(first.keys)}, "
+                    f"{index} {list(batch.spec.keys)}"
+                )
         if all(batch.sizes is None and batch.spec == first for batch in batches):
             return cls(torch.cat([batch.flat for batch in batches]), first)
         spec = first.with_widths([max(widths) for widths in zip(*(batch.spec.widths for batch in batches), strict=True)])
@@ -126,22 +171,24 @@ class WeightSpace:
         return cls(torch.cat([_pad(batch, spec) for batch in batches]), spec, torch.cat(sizes))
 
     @classmethod
-    def from_tensors(cls, weights: Sequence[Tensor], biases: Sequence[Tensor | None], spec: WeightSpec | None = None) -> WeightSpace:
+    def from_tensors(
+        cls, weights: Sequence[Tensor], biases: Sequence[Tensor | None], spec: WeightSpec | Sequence[int] | None = None
+    ) -> WeightSpace:
         """A batch from W_i (B, d_i, d_{i-1}) and b_i (B, d_i), with or without a last axis of channels; None for a bias is zero.
 
-        Raises ValueError, naming the tensor, when shapes do not fit together or are not those of `spec`.
+        Raises ValueError, naming the tensor, when shapes do not fit together or are not those of `spec`, and for values that are not
+        finite; TypeError for what is no list of tensors of one dtype.
         """
+        spec = None if spec is None else as_spec("WeightSpace.from_tensors", spec)
+        for name, given in (("weights", weights), ("biases", biases)):
+            if not isinstance(given, (list, tuple)):
+                raise TypeError(f"WeightSpace.from_tensors: {name} must be a list of tensors, got {type(given).__name__}")
         if not weights or len(weights) != len(biases):
             raise ValueError(f"WeightSpace.from_tensors: weights and biases must be as many, got {len(weights)} and {len(biases)}")
         for name, given in (("weights", weights), ("biases", biases)):
             for index, value in enumerate(given):
                 if name == "weights" or value is not None:
-                    check_tensor("WeightSpace.from_tensors", f"{name}[{index}]", value)
-                if value is not None and value.dtype != weights[0].dtype:
-                    raise TypeError(
-                        f"WeightSpace.from_tensors: {name}[{index}] must have the dtype of weights[0], {weights[0].dtype}, "
-                        f"got {value.dtype}"
-                    )
+                    _check_values(f"{name}[{index}]", value, getattr(weights[0], "dtype", None))
         weights = [weight.unsqueeze(-1) if weight.dim() == 3 else weight for weight in weights]
         if weights[0].dim() != 4:
             raise ValueError(
@@ -166,38 +213,49 @@ class WeightSpace:
         return cls(torch.cat(parts, 1), found)
 
     @classmethod
-    def from_state_dicts(cls, state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSpec | None = None) -> WeightSpace:
+    def from_state_dicts(cls, state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSpec | Sequence[int] | None = None) -> WeightSpace:
         """A batch from the state dicts of MLPs or CNNs, one for each network.
 
         Every tensor is the weight or the bias of a linear or convolutional layer, in the order in which the layers are applied; a linear
         layer may follow a convolution through global pooling or through `nn.Flatten`. A layer without a bias gets a zero one, with a
         warning. Networks may differ in their hidden widths.
 
+        The order of the layers is that of the keys of `spec` where they are given, and otherwise that of the state dict, as modules write
+        it. Where a dict is in alphabetical order, as some file formats sort it, or makes no chain as it is, numbers in names say the order:
+        "2.weight" comes before "10.weight".
+
         Args:
             state_dicts: one for each network, with equal keys.
-            spec: the widths to expect; inferred by default.
+            spec: the widths to expect; inferred by default. Its keys may have any form, "W1" and "b1" for example; then a state dict has
+                these tensors and no other. With the keys that a spec has by default, state dicts may have other names.
 
-        Raises ValueError, naming the state dict and the key, for other tensors, for layers that do not form a chain, for shapes that
-        differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite.
+        Raises ValueError, naming the state dict and the key, for other tensors, for layers that do not form a chain, for keys and shapes
+        that differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite; TypeError for what
+        is no dense tensor of a floating-point dtype with values.
 
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
         >>> WeightSpace.from_state_dicts([net.state_dict()] * 3)
         WeightSpace(3 networks, flat (3, 129, 1), WeightSpec([2, 32, 1]))
         """
+        spec = None if spec is None else as_spec("WeightSpace.from_state_dicts", spec)
         flats, specs = read_state_dicts(state_dicts, spec)
         runs = itertools.groupby(zip(flats, specs, strict=True), key=lambda pair: pair[1])
         return cls.cat([cls(torch.stack([flat for flat, _ in run]), one) for one, run in runs])
 
-    def to_state_dicts(self) -> list[dict[str, Tensor]]:
+    def to_state_dicts(self, drop_biases: bool = False) -> list[dict[str, Tensor]]:
         """The state dicts of the networks, with the names of the spec: what `from_state_dicts` read, after editing.
 
-        Raises ValueError when the channels are not those of the parameters, and when a bias that the networks do not have is not zero.
+        Args:
+            drop_biases: leave out what an edit wrote into biases that the networks do not have.
+
+        Raises ValueError when the channels are not those of the parameters, and when a bias that the networks do not have is not zero,
+        unless it is to be left out.
         """
         if self.channels != self.spec.channels:
             raise ValueError(
                 f"WeightSpace.to_state_dicts: the parameters of {self.spec} have {self.spec.channels} channels, these have {self.channels}"
             )
-        return [write_state_dict(network.flat[0], network.spec, index) for index, network in enumerate(self.split())]
+        return [write_state_dict(network.flat[0], network.spec, index, drop_biases) for index, network in enumerate(self.split())]
 
     def with_flat(self, flat: Tensor) -> WeightSpace:
         """Other values for the same networks; the number of channels may change."""
@@ -207,13 +265,49 @@ class WeightSpace:
         return _unflatten([flat] if self.sizes is None else [flat, self.sizes], self.spec)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WeightSpace:
-        """The function of `flat`, which has to act on each entry alone."""
-        return self.with_flat(function(self.flat))
+        """The function of `flat`, which has to act on each entry alone.
 
-    def to(self, *args: Any) -> WeightSpace:
+        Where hidden widths differ, zeros stay outside of the networks. There the function is given W_1[0, 0], so that it does not leave its
+        domain: the derivative of log(0) would be zero times infinity.
+        """
+        mask = self.mask
+        if mask is None:
+            return self.with_flat(function(self.flat))
+        return self.with_flat(function(torch.where(mask.unsqueeze(-1), self.flat, self.flat[:, :1]))).masked()
+
+    def masked(self) -> WeightSpace:
+        """Zeros outside of the networks, where hidden widths differ; the same object where they do not."""
+        mask = self.mask
+        return self if mask is None else self.with_flat(self.flat.masked_fill(~mask.unsqueeze(-1), 0.0))
+
+    def to(self, *args: Any, **settings: Any) -> WeightSpace:
         """As `Tensor.to`, for a device, a dtype or both."""
-        flat = self.flat.to(*args)
-        return WeightSpace(flat, self.spec, None if self.sizes is None else self.sizes.to(flat.device))
+        flat = self.flat.to(*args, **settings)
+        return _unflatten([flat] if self.sizes is None else [flat, self.sizes.to(flat.device)], self.spec)
+
+    def cpu(self) -> WeightSpace:
+        """The batch on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | str | torch.device | None = None) -> WeightSpace:
+        """The batch on a CUDA device."""
+        return self.to("cuda" if device is None else torch.device("cuda", device) if isinstance(device, int) else device)
+
+    def float(self) -> WeightSpace:
+        """In float32."""
+        return self.to(torch.float32)
+
+    def double(self) -> WeightSpace:
+        """In float64."""
+        return self.to(torch.float64)
+
+    def detach(self) -> WeightSpace:
+        """The same values, without their gradient."""
+        return self.with_flat(self.flat.detach())
+
+    def clone(self) -> WeightSpace:
+        """A copy; as a copy of a tensor it passes gradients on."""
+        return _unflatten([part.clone() for part in _flatten(self)[0]], self.spec)
 
     def permute(self, permutations: Sequence[Tensor]) -> WeightSpace:
         """The hidden neurons in another order, which leaves the functions of the networks alone.
@@ -274,6 +368,29 @@ def entry_mask(sizes: Tensor, spec: WeightSpec) -> Tensor:
     return torch.cat(parts, 1)
 
 
+def _index(index: Any, length: int) -> slice | Tensor:
+    """What to take of an axis of this length, which stays an axis."""
+    if isinstance(index, slice):
+        return index
+    if isinstance(index, (list, tuple, np.ndarray)):
+        index = torch.as_tensor(index if len(index) else np.empty(0, np.int64))
+    if isinstance(index, Tensor) and index.dim() == 1 and index.dtype in (torch.bool, torch.uint8, torch.int32, torch.int64):
+        if index.dtype == torch.bool and len(index) != length:
+            raise IndexError(f"WeightSpace: a mask must have shape (B={length},), got {tuple(index.shape)}")
+        return index if index.dtype == torch.bool else index.long()
+    try:
+        if isinstance(index, bool) or (isinstance(index, Tensor) and index.dtype == torch.bool):
+            raise TypeError
+        position = operator.index(index)
+    except TypeError:
+        raise TypeError(
+            f"WeightSpace: an index must be an integer, a slice, or integers or booleans on one axis, got {type(index).__name__}"
+        ) from None
+    if not -length <= position < length:
+        raise IndexError(f"WeightSpace: index must be from {-length} to {length - 1}, got {position}")
+    return slice(position % length, position % length + 1)
+
+
 def _check_sizes(sizes: Tensor, spec: WeightSpec) -> None:
     widths = torch.tensor(spec.widths)
     least = torch.ones_like(widths)
@@ -285,6 +402,15 @@ def _check_sizes(sizes: Tensor, spec: WeightSpec) -> None:
             f"WeightSpace: sizes must be from {int(least[label])} to {spec.widths[label]} at label {label}, "
             f"got {int(sizes[network, label])} for network {network}"
         )
+
+
+def _check_values(name: str, value: Any, dtype: torch.dtype | None) -> None:
+    """Of an argument of `from_tensors`; the values are not read where a graph is made."""
+    check_tensor("WeightSpace.from_tensors", name, value)
+    if value.dtype != dtype:
+        raise TypeError(f"WeightSpace.from_tensors: {name} must have the dtype of weights[0], {dtype}, got {value.dtype}")
+    if not torch.compiler.is_compiling() and plain(value) and not value.is_meta and not value.isfinite().all():
+        raise ValueError(f"WeightSpace.from_tensors: {name} has values that are not finite")
 
 
 def _pad(batch: WeightSpace, spec: WeightSpec) -> Tensor:
@@ -309,3 +435,4 @@ def _unflatten(tensors: Sequence[Any], spec: WeightSpec) -> WeightSpace:
 
 
 register_container(WeightSpace, _flatten, _unflatten)
+torch.serialization.add_safe_globals([WeightSpace, WeightSpec])

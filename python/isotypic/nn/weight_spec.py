@@ -123,10 +123,25 @@ class WeightSpec:
     def __hash__(self) -> int:
         return hash((self.widths, self.filters, self.flattened))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.widths, self.filters, self.flattened, self.keys)
+
     def __repr__(self) -> str:
         filters = f", filters={list(self.filters)}" if any(self.filters) else ""
         flattened = f", flattened={self.flattened}" if self.flattened is not None else ""
         return f"WeightSpec({list(self.widths)}{filters}{flattened})"
+
+
+def as_spec(owner: str, spec: Any) -> WeightSpec:
+    """The spec of a layer or a batch, from a `WeightSpec` or the widths of an MLP."""
+    if isinstance(spec, WeightSpec):
+        return spec
+    if not _is_list(spec):
+        raise TypeError(f"{owner}: spec must be a WeightSpec or a list of widths, got {type(spec).__name__}")
+    try:
+        return WeightSpec(spec)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
 
 
 def _is_list(value: Any) -> bool:

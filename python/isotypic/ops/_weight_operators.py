@@ -104,17 +104,18 @@ def _sections(layout: WeightLayout) -> Iterator[tuple[int, int, int, int]]:
 
 def _neurons(pooled: Tensor, offset: int, width: int, slots: int) -> Tensor:
     """(B width, slots C). One product of two matrices: of three axes, torch takes another way when a gradient is wanted, with other
-    rounding errors."""
-    return pooled[:, offset : offset + width * slots].unflatten(1, (width, slots)).flatten(2).flatten(0, 1)
+    rounding errors. Here and below `reshape`, because torch has no rule for `unflatten` of a batch of gradients."""
+    return pooled[:, offset : offset + width * slots].reshape(pooled.shape[0] * width, slots * pooled.shape[2])
 
 
 def terms_of(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLayout, transposed: bool = False) -> Tensor:
     """(B, N, C_out) of pooled (B, N, C), D S x + bias; or, transposed, (B, N, C) of (B, N, C_out)."""
     parts = []
     for offset, width, slots, parameter in _sections(layout):
-        matrix = weight[parameter : parameter + slots**2].unflatten(0, (slots, slots)).transpose(1, 2).flatten(2).flatten(0, 1)
+        matrix = weight[parameter : parameter + slots**2].reshape(slots, slots, *weight.shape[1:]).transpose(1, 2)
+        matrix = matrix.reshape(slots * weight.shape[1], slots * weight.shape[2])
         out = _neurons(pooled, offset, width, slots) @ (matrix.mT if transposed else matrix)
-        parts.append(out.view(pooled.shape[0], width * slots, weight.shape[1 if transposed else 2]))
+        parts.append(out.reshape(pooled.shape[0], width * slots, weight.shape[1 if transposed else 2]))
     if bias is not None:
         parts[-1] = parts[-1] + bias
     return torch.cat(parts, 1)
@@ -125,7 +126,8 @@ def _matrices(pooled: Tensor, summed: Tensor, layout: WeightLayout) -> list[Tens
     parts = []
     for offset, width, slots, _ in _sections(layout):
         matrix = _neurons(pooled, offset, width, slots).mT @ _neurons(summed, offset, width, slots)
-        parts.append(matrix.view(slots, pooled.shape[2], slots, summed.shape[2]).transpose(1, 2).flatten(0, 1))
+        matrix = matrix.reshape(slots, pooled.shape[2], slots, summed.shape[2]).transpose(1, 2)
+        parts.append(matrix.reshape(slots**2, pooled.shape[2], summed.shape[2]))
     return parts
 
 
