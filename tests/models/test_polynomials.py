@@ -291,6 +291,20 @@ def test_networks_that_cannot_be(call: Any, text: str) -> None:
         call()
 
 
+def test_numbers_of_numpy_and_wrong_kinds() -> None:
+    six, three, two, eight = (np.int64(n) for n in (6, 3, 2, 8))
+    p = torch.ones(1, 7)
+    for net in (SL2Net(six, three, two, eight), SO2Net(six, three, two, eight), PolyMLP(six, [three])):
+        assert net(p).shape == (1, 4, 4)
+    with pytest.raises(TypeError, match=r"^PolyMLP: hidden must be a sequence of widths, got 5"):
+        PolyMLP(6, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^SO2Net: max_frequency must be even and at least 0, got 3"):
+        SO2Net(6, max_frequency=3)
+    for network in (SL2Net, SO2Net, PolyMLP):
+        with pytest.raises(ValueError, match=rf"^{network.__name__}: degree must be even and at least 0, got 'a'"):
+            network("a")
+
+
 def test_what_an_error_advises_is_right() -> None:
     for degree in (4, 6, 8, 14):
         for layers in (1, 2, 3):

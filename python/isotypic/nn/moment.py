@@ -7,7 +7,8 @@ from torch import Tensor
 
 from isotypic._constants import Constants
 from isotypic.nn._arguments import check_tensor
-from isotypic.ops.moment_gram import Tables, check_settings, from_moments, is_integer, tables
+from isotypic.ops._arguments import is_integer
+from isotypic.ops.moment_gram import Tables, check_settings, from_moments, tables
 
 
 class MomentLayer(Constants):

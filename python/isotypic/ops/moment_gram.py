@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops import _circle
+from isotypic.ops._arguments import is_integer
 from isotypic.ops.gram import check_form, project_gram
 from isotypic.ops.max_det_gram import MAX_DEGREE
 
@@ -43,10 +44,6 @@ def tables(d: int, nodes: int) -> dict[str, np.ndarray]:
         "change": _circle.basis_coefficients(d),
         "unit": np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
     }
-
-
-def is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def check_settings(owner: str, newton_steps: Any, nodes: Any, degree: int) -> None:
