@@ -168,7 +168,7 @@ class SL2Net(nn.Module):
             self.invariants.append(_mlp(channels, channels, channels) if layer.degrees_out[0] == 0 else nn.Identity())
             degrees, width = layer.degrees_out + again, channels
         if frame and self.parts:
-            nn.init.zeros_(self.layers[-1].weight)
+            nn.init.zeros_(next(self.layers[-1].parameters()))
         self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
@@ -352,5 +352,5 @@ class PolyMLP(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
-        _check_forms("PolyMLP", p, self.degree, self.mlp[0].weight)
+        _check_forms("PolyMLP", p, self.degree, next(self.mlp.parameters()))
         return self.mlp(p)[:, self.place]

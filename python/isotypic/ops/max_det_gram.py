@@ -38,8 +38,8 @@ class MaxDetGram(NamedTuple):
     status: Tensor
     """(...), int64: 0 solved, 1 not positive (see witness), 2 undecided, 3 the coefficients are not finite."""
     witness: Tensor
-    """(..., 2): where status is 1, a point (x, y) at which p(x, y) <= 0 exactly, of the unit circle up to rounding; where the coefficients of
-    y^(2d) and x^(2d) are positive and differ by more than a factor of 64, of norm between 1/2 and 3/2. Zeros elsewhere."""
+    """(..., 2): where status is 1, a point (x, y) at which p(x, y) <= 0 exactly, of the unit circle up to rounding; where the coefficients
+    of y^(2d) and x^(2d) are positive and differ by more than a factor of 64, of norm between 1/2 and 3/2. Zeros elsewhere."""
     iterations: Tensor
     """(...), int64: steps of Newton's method."""
 
@@ -91,9 +91,7 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
         witness, exact = _move(witness, f.to(p.dtype))
         status = torch.where(exact, status, UNDECIDED)
     lead = p.shape[:-1]
-    return MaxDetGram(
-        gram.to(p.dtype).reshape(*lead, n, n), status.reshape(lead), witness.reshape(*lead, 2), iterations.reshape(lead)
-    )
+    return MaxDetGram(gram.to(p.dtype).reshape(*lead, n, n), status.reshape(lead), witness.reshape(*lead, 2), iterations.reshape(lead))
 
 
 def _is_ordinary(p: np.ndarray) -> bool:
@@ -109,7 +107,7 @@ def _power_of_two(x: Tensor) -> Tensor:
 
 
 def _balance(p: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 2 d + 1): powers of two c f^(k - d), by which p(x, y) becomes c p(sqrt(f) x, y / sqrt(f)) and Q[i, j] is multiplied by the one for
+    """(B, 2 d + 1): powers of two c f^(k - d), by which p(x, y) becomes c p(sqrt(f) x, y / sqrt(f)) and Q[i, j] is multiplied by that of
     k = i + j; (B, 1): f.
 
     f^(2d) is the ratio of the first coefficient to the last where that is above 64 or below 1 / 64, and c scales the largest to 1. Forms
@@ -128,7 +126,7 @@ def _balance(p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _move(point: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 2): multiples of (f x, y), on which p(x, y) has the sign of p(sqrt(f) x, y / sqrt(f)) on the points; (B): whether they are exact."""
+    """(B, 2): multiples of (f x, y), where p has the sign that p(sqrt(f) x, y / sqrt(f)) has at (x, y); (B): whether they are exact."""
     factors = torch.cat([f, torch.ones_like(f)], -1)
     size = (point * factors).abs().amax(-1, keepdim=True)
     factors = torch.where((f != 1) & (size > 0), factors / _power_of_two(size), 1)

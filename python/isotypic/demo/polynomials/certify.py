@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,18 @@ def _json_rows(name: str, text: str) -> list[tuple[int, Any]]:
             return []
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}, line {error.lineno}: not JSON, {error.msg} at column {error.colno}") from None
-    rows, decoder = [], json.JSONDecoder()
-    position = text.index("[") + 1
+    rows: list[tuple[int, Any]] = []
+    line = 1
+    gap, decoder = re.compile(r"[\s,]*"), json.JSONDecoder()
+    counted, position = 0, text.index("[") + 1
     while True:
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
+        between = gap.match(text, position)
+        position = between.end() if between else position
         if text[position] == "]":
             return rows
-        value, end = decoder.raw_decode(text, position)
-        rows.append((text.count("\n", 0, position) + 1, value))
-        position = end
+        line, counted = line + text.count("\n", counted, position), position
+        value, position = decoder.raw_decode(text, position)
+        rows.append((line, value))
 
 
 def answer(forms: list[list[float]]) -> list[dict[str, Any]]:

@@ -36,7 +36,8 @@ def run(
 ) -> dict[str, Any]:
     """The whole demo; `forms` is a JSON or CSV file of coefficients. Writes `polynomials.json` and `polynomials.png` in `out`.
 
-    Returns what the JSON holds, which has infinite numbers as text. By default the equivariant networks have the size and the training set of the paper.
+    Returns what the JSON holds, which has infinite numbers as text. By default the equivariant networks have the size and the training set
+    of the paper.
     """
     console = console or terminal.console()
     start = time.perf_counter()
@@ -80,7 +81,11 @@ def run(
     results["info"] = isotypic.info()
     (out / "polynomials.json").write_text(json.dumps(as_json(results), indent=1, default=str, allow_nan=False) + "\n")
     picture.draw(results, out / "polynomials.png")
-    console.print(f"\n{results['seconds']:.0f} s in all. Written: {out / 'polynomials.png'}, {out / 'polynomials.json'}", highlight=False, markup=False)
+    console.print(
+        f"\n{results['seconds']:.0f} s in all. Written: {out / 'polynomials.png'}, {out / 'polynomials.json'}",
+        highlight=False,
+        markup=False,
+    )
     return results
 
 
