@@ -15,6 +15,8 @@ from isotypic import sl2
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 
+from rich.console import Console
+
 from isotypic.demo.polynomials import certify, compare, lyapunov, run
 
 
@@ -29,13 +31,35 @@ def test_answers_of_a_file(tmp_path: Path) -> None:
     assert certify.answer(certify.read(tmp_path / "forms.csv")) == answers
     assert all(certify.describe(entry).startswith(entry["verdict"]) for entry in answers)
     for name, text, message in (
-        ("forms.txt", "1", "must end in .json or .csv"),
-        ("a.json", "[]", "must hold a list of forms"),
-        ("b.csv", "1,x,1", "form 1: coefficients must be numbers"),
+        ("forms.txt", "1", r"must end in .json or .csv, got forms.txt"),
+        ("a.json", "[]", r"^a.json must hold a list of forms"),
+        ("a.json", "{}", r"^a.json must hold a list of forms"),
+        ("a.csv", "\n", r"^a.csv must hold a list of forms"),
+        ("b.csv", "1,0,1\n\n1,x,1", r"^b.csv, line 3: coefficients must be numbers, got \['1', 'x', '1'\]"),
+        ("b.csv", "1,,1", r"^b.csv, line 1: coefficients must be numbers"),
+        ("c.json", "[[1, 0, 1],\n[1, 0", r"^c.json, line 2: not JSON, "),
+        ("c.json", "[[1, 0, 1],\n [1, true, 1]]", r"^c.json, line 2: coefficients must be numbers, got \[1, True, 1\]"),
+        ("c.json", '[[1, 0, 1],\n\n ["1", 0, 1]]', r"^c.json, line 3: coefficients must be numbers, got \['1', 0, 1\]"),
+        ("c.json", f"[[1, 0, 1{'0' * 400}]]", r"^c.json, line 1: coefficients must be numbers"),
+        ("c.json", "[1, 0, 1]", r"^c.json, line 1: a form must be a list of coefficients, got 1"),
+        ("c.json", '["101"]', r"^c.json, line 1: a form must be a list of coefficients, got '101'"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=message):
             certify.read(tmp_path / name)
+    (tmp_path / "d.csv").write_bytes(b"\xff\xfe1,0")
+    with pytest.raises(ValueError, match=r"^d.csv must be text in UTF-8, got byte 0xff at position 0"):
+        certify.read(tmp_path / "d.csv")
+
+
+def test_files_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf1, 0 ,1,,\r\n\r\n,,,\r\n5\r\n")
+    assert certify.read(tmp_path / "bom.csv") == [[1, 0, 1], [], [5]]
+    (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf[[1, 0, 1], [], [1e999, 0, 1]]")
+    assert certify.read(tmp_path / "bom.json") == [[1, 0, 1], [], [float("inf"), 0, 1]]
+    answers = certify.answer(certify.read(tmp_path / "bom.csv"))
+    assert [entry["verdict"] for entry in answers] == ["positive", "refused", "positive"]
+    assert certify.describe(answers[1]) == "refused: it has no coefficients"
 
 
 def test_lyapunov_function_is_proved() -> None:
@@ -56,9 +80,19 @@ def test_lyapunov_function_is_proved() -> None:
 
 
 def test_a_short_run_writes_everything(tmp_path: Path) -> None:
-    results = run(tmp_path, degrees=(6,), train_size=64, test_size=32, epochs=1, channels=2, layers=2, conic_forms=0)
+    (tmp_path / "forms.json").write_text("[[1e999, 0.0, 1.0], [1, 0, 1]]")
+    console = Console(record=True, width=200)
+    settings = {"forms": tmp_path / "forms.json", "console": console}
+    results = run(tmp_path, **settings, degrees=(6,), train_size=64, test_size=32, epochs=1, channels=2, layers=2, conic_forms=0)
     assert (tmp_path / "polynomials.png").read_bytes().startswith(b"\x89PNG")
-    figures = json.loads((tmp_path / "polynomials.json").read_text())["comparison"]["6"]
+    assert "[inf, 0.0, 1.0]" in console.export_text()
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    written = json.loads((tmp_path / "polynomials.json").read_text(), parse_constant=refuse)
+    assert written["certificates"][0]["form"] == ["inf", 0, 1]
+    figures = written["comparison"]["6"]
     networks = {"MLP", "MLP, augmented", "SO2Net", "SL2Net", "moment layer", "moment layer, one step"}
     assert set(figures) == {"mean of the labels", "solver"} | networks
     assert figures["SL2Net"]["equivariance_error"] < 1e-5 < 1e-2 < figures["MLP"]["equivariance_error"]

@@ -66,9 +66,12 @@ def test_max_det_gram(degree: int, dtype: torch.dtype, tolerance: float) -> None
 
 
 def test_networks() -> None:
-    p = torch.randn(16, 9)
+    a = torch.randn(16, 5, 5)
+    p = iso.ops.gram_to_form(a.mT @ a + torch.eye(5))  # positive, or SL2Net would have no frame
     for network in (iso.models.SL2Net, iso.models.SO2Net, iso.models.PolyMLP):
         net = network(8)
+        if network is iso.models.SL2Net:
+            net.layers[-1].reset_parameters()
         expected = net.double()(p.double())
         result = net.float().cuda()(p.cuda())
         assert (result.double().cpu() - expected).norm() <= 1e-4 * expected.norm()

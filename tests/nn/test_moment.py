@@ -137,3 +137,9 @@ def test_is_a_module() -> None:
 def test_wrong_arguments(call, text: str) -> None:
     with pytest.raises((TypeError, ValueError), match="^" + text):
         call()
+
+
+def test_constants_survive_a_change_of_dtype() -> None:
+    p = forms(6, 3)
+    for change in (lambda layer: layer.float().double(), lambda layer: layer.half(), lambda layer: layer.to(torch.float32)):
+        assert torch.equal(change(MomentLayer(6, 1))(p), MomentLayer(6, 1)(p))

@@ -379,6 +379,82 @@ def test_gradient_scales() -> None:
         torch.testing.assert_close(gradient(scale), gradient(1.0), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scales"), [(torch.float32, (1e-30, 1e30)), (torch.float64, (1e-300, 1e-200, 1e200))], ids=["float32", "float64"]
+)
+def test_derivatives_at_every_scale(dtype: torch.dtype, scales: tuple[float, ...]) -> None:
+    """The gradient and the forward derivative have degree 0 in p, the second derivative degree -1; that at scale 1 is the reference."""
+    p, cotangent = round_forms(6, 3), torch.randn(3, 4, 4, dtype=torch.float64)
+    tangent = torch.randn_like(p)
+
+    def derivatives(p: Tensor) -> list[Tensor]:
+        forward = torch.func.jvp(gram, (p,), (tangent.to(p),))[1]
+        p = p.clone().requires_grad_()
+        (first,) = torch.autograd.grad((gram(p) * cotangent.to(p)).sum(), p, create_graph=True)
+        (second,) = torch.autograd.grad((first * tangent.to(p)).sum(), p)
+        return [forward, first.detach(), second]
+
+    expected = derivatives(p)
+    for scale in scales:
+        found = derivatives((p * scale).to(dtype))
+        for index, (a, b) in enumerate(zip(found, expected, strict=True)):
+            a = a.double() * (scale if index == 2 else 1)
+            assert (a - b).norm() < 1e3 * torch.finfo(dtype).eps * b.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_what_a_diagonal_map_balances(dtype: torch.dtype) -> None:
+    """p(t x, y / t) for powers of two t: Q and its derivatives move along exactly, and nothing becomes undecided."""
+    for row in ([1e12, 0, 0, 0, 1], [1e9, 0, 1], [1, 0, 1e-9], [1, 0, 1e-30], [1e15, 0, 3, 0, 1e-15]):
+        check_rows(torch.tensor([row, [-value for value in row]], dtype=dtype), [0, 1])
+    p, cotangent = round_forms(6, 4).to(dtype), torch.randn(4, 4, 4, dtype=dtype)
+    p.requires_grad_()
+    expected = gram(p)
+    (gradient,) = torch.autograd.grad(expected, p, cotangent)
+    for exponent in (-12, -5, 5, 12):
+        factors = 2.0 ** (exponent * torch.arange(-3, 4, dtype=dtype))
+        moved = (p.detach() * factors).requires_grad_()
+        result = max_det_gram(moved)
+        block = factors.unfold(0, 4, 1)
+        assert not result.status.any()
+        assert ((result.gram / block - expected).norm(dim=(1, 2)) < 1e3 * torch.finfo(dtype).eps * expected.norm(dim=(1, 2))).all()
+        (found,) = torch.autograd.grad(result.gram, moved, cotangent / block)
+        assert ((found * factors - gradient).norm(dim=1) < 1e3 * torch.finfo(dtype).eps * gradient.norm(dim=1)).all()
+        mixed = torch.cat([p.detach(), moved.detach()])  # neighbours that need it change nothing for those that do not
+        assert torch.equal(gram(mixed)[:4], gram(p)) and torch.equal(gram(mixed)[4:], result.gram)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("degree", [2, 4, 8, 16])
+def test_witnesses_of_balanced_forms_are_exact(degree: int, dtype: torch.dtype) -> None:
+    root = torch.randint(-3, 4, (40, degree // 2 + 1), generator=torch.Generator().manual_seed(degree)).to(dtype)
+    root[:, [0, -1]] = root[:, [0, -1]].abs() + 1  # positive ends
+    square = antidiagonal_sums(root[:, :, None] * root[:, None])
+    exponents = torch.arange(degree + 1, dtype=dtype) - degree // 2
+    dips = square.clone()
+    dips[:, degree // 2] -= square.abs().sum(1) + 1  # p(1, 1) < 0
+    for exponent in (-6, 6):
+        p = torch.cat([square, dips]) * 2.0 ** (exponent * exponents)
+        result = max_det_gram(p)
+        assert (result.status[40:] == 1).all()
+        for row, status, point, matrix in zip(p, result.status.tolist(), result.witness, result.gram, strict=True):
+            if status == 1:
+                assert 0.49 < float(point.norm()) < 1.51 and iso.sl2.certify_witness(row, point)
+            elif status == 0:
+                assert iso.sl2.certify_positive(row, iso.sl2.rational_gram(row, matrix))
+        assert torch.equal(max_det_gram(p.clone().requires_grad_()).status, result.status)
+
+
+def test_underflow_proves_nothing() -> None:
+    """Where a coefficient would be lost by balancing, the form is solved as it is."""
+    p = torch.tensor([[1e300, 0, 1e-200], [1e300, 1e-300, 1e-10], [1e-310, 0, 1e-310], [1e308, 1e308, 1e308]], dtype=torch.float64)
+    for row, status, point, matrix in zip(p, *(t.tolist() for t in max_det_gram(p)[1:3]), max_det_gram(p).gram, strict=True):
+        if status == 1:
+            assert iso.sl2.certify_witness(row, point)
+        elif status == 0:
+            assert iso.sl2.certify_positive(row, iso.sl2.rational_gram(row, matrix))
+
+
 def test_euler_identity() -> None:
     """f(c p) = c f(p): the derivative along p is f(p) itself, by forward mode."""
     p = sums_of_squares(8, 4)

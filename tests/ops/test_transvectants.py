@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from isotypic.nn import Transvectants
 from isotypic.ops import form_action, transvectant, transvectant_paths, transvectants
 from isotypic.ops._clebsch_gordan import clebsch_gordan, norm_squared
 from isotypic.sl2 import from_scaled, random_sl2, to_scaled
@@ -156,6 +157,25 @@ def test_paths() -> None:
     assert reached == sorted(reached)
     with pytest.raises(ValueError, match=r"^transvectant_paths: degrees must be at least 0, got \[2, -1\]"):
         transvectant_paths([2, -1])
+    assert transvectant_paths(np.array([2, 4]), np.int64(2)) == transvectant_paths([2, 4], 2)
+    assert transvectant(torch.ones(3), torch.ones(3), np.int64(1)).shape == (3,)  # type: ignore[arg-type]
+    for wrong, text in ((3, "3"), ([1.5], r"\[1.5\]"), ([True], r"\[True\]"), ("24", "'24'")):
+        with pytest.raises(TypeError, match=rf"^transvectant_paths: degrees must be a sequence of integers, got {text}"):
+            transvectant_paths(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^transvectant_paths: max_degree must be an integer or None, got 1.5"):
+        transvectant_paths([2], 1.5)  # type: ignore[arg-type]
+
+
+def test_arguments_of_the_layer() -> None:
+    layer = Transvectants(np.array([2, 4]), np.int64(4), np.int64(3), np.int64(2), degrees_out=np.array([4, 0]))  # type: ignore[arg-type]
+    assert layer.degrees_out == (0, 4) and layer(torch.zeros(1, 3, 8)).shape == (1, 2, 6)
+    with pytest.raises(TypeError, match=r"^Transvectants: degrees_in must be a sequence of integers, got 4"):
+        Transvectants(4, 4, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Transvectants: degrees_out must be a sequence of integers, got 4"):
+        Transvectants([4], 4, 3, degrees_out=4)  # type: ignore[arg-type]
+    for wrong in ([], [1.5], [-2], [True]):
+        with pytest.raises(ValueError, match=r"^Transvectants: degrees_in must hold integers of at least 0, got "):
+            Transvectants(wrong, 4, 3)
 
 
 def test_batches_broadcast() -> None:

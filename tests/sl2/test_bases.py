@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from isotypic.ops import transvectant
 from isotypic.sl2 import circle_matrix, from_circle, from_scaled, random_sl2, to_circle, to_scaled
 
 DEGREES = (0, 1, 2, 3, 6, 14, 40)
@@ -67,6 +68,32 @@ def test_wrong_arguments(function: Callable[[Tensor], Tensor]) -> None:
             function(value)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("function", [to_scaled, from_scaled, to_circle, from_circle])
+def test_compiles(function: Callable[[Tensor], Tensor]) -> None:
+    """In one graph, with its derivative, and with sizes that are symbols."""
+    p = torch.randn(2, 5, dtype=torch.complex128 if function is from_circle else torch.float64, requires_grad=True)
+    for dynamic in (False, True):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+        assert torch.allclose(compiled(p), function(p), rtol=1e-14, atol=1e-14)
+        found, expected = (torch.autograd.grad(f(p).abs().square().sum(), p)[0] for f in (compiled, function))
+        assert torch.allclose(found, expected, rtol=1e-13, atol=1e-13)
+    assert torch.allclose(compiled(p[:, :3]), function(p[:, :3]), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 260), (torch.float64, 1029)], ids=str)
+def test_the_largest_degree(dtype: torch.dtype, largest: int) -> None:
+    """Binomials stay in the range: their roots in that of float32, and they themselves in that of float64."""
+    bound = int(torch.finfo(dtype).max) ** (2 if dtype == torch.float32 else 1)
+    assert largest == max(d for d in range(1100) if math.comb(d, d // 2) <= bound)
+    p = from_scaled(torch.ones(largest + 1, dtype=dtype))
+    assert p.isfinite().all() and torch.allclose(to_scaled(p), torch.ones(largest + 1, dtype=dtype))
+    for function in (to_scaled, from_scaled, to_circle):
+        with pytest.raises(ValueError, match=rf"^{function.__name__}: . must have degree at most {largest} in {dtype}, got {largest + 1}"):
+            function(torch.ones(largest + 2, dtype=dtype))
+    with pytest.raises(ValueError, match=f"^transvectant: p must have degree at most {largest}"):
+        transvectant(torch.ones(largest + 2, dtype=dtype), torch.ones(2, dtype=dtype), 1)
+
+
 @pytest.mark.parametrize("bound", [1.0, 1.5, 2.0, 10.0, math.inf])
 def test_random_sl2(bound: float) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -94,5 +121,10 @@ def test_random_sl2_arguments() -> None:
         random_sl2(max_condition=0.5)
     with pytest.raises(ValueError, match=r"^random_sl2: size must hold integers of at least 0, got \(2, -1\)"):
         random_sl2((2, -1))
+    assert random_sl2((np.int64(3),), max_condition=np.float32(2)).shape == (3, 2, 2)
+    with pytest.raises(TypeError, match=r"^random_sl2: size must be a sequence of integers, got 5"):
+        random_sl2(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^random_sl2: max_condition must be a number, got 'a'"):
+        random_sl2((2,), max_condition="a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^random_sl2: dtype"):
         random_sl2(dtype=torch.float16)

@@ -128,10 +128,37 @@ def test_shapes_and_wrong_arguments() -> None:
     for wrong, text in (
         (parts[:4], "parts must be the homogeneous parts of degree 0 to D, D even and at least 2, got 4 of them"),
         ([*parts[:-1], parts[0]], r"parts\[4\] must have shape \(..., 5\)"),
-        ([parts[0] * torch.nan, *parts[1:]], "parts must be finite"),
     ):
         with pytest.raises(ValueError, match=rf"^minimize: {text}"):
             iso.sl2.minimize(wrong)
+    for wrong, name in ((5, "int"), (torch.zeros(3, 1), "Tensor"), ("abc", "str")):
+        with pytest.raises(TypeError, match=f"^minimize: parts must be a sequence of tensors, got {name}"):
+            iso.sl2.minimize(wrong)  # type: ignore[arg-type]
+
+
+def test_rows_that_are_not_finite() -> None:
+    """They have a status of their own, gradients of zero, and change nothing for the others."""
+    parts, _ = products(2, 4)
+    broken = [part.clone() for part in parts]
+    broken[0][1], broken[4][3, 2] = torch.nan, torch.inf
+    broken = [part.requires_grad_() for part in broken]
+    found, expected = iso.sl2.minimize(broken), iso.sl2.minimize(parts)
+    assert found.status.tolist() == [0, 3, 0, 3]
+    assert found.value[[1, 3]].isnan().all() and found.point[[1, 3]].isnan().all()
+    assert torch.equal(found.value[::2], expected.value[::2]) and torch.equal(found.point[::2], expected.point[::2])
+    gradients = torch.autograd.grad(found.value.nansum(), broken)
+    assert all(not gradient[1::2].any() and gradient.isfinite().all() for gradient in gradients)
+
+
+def test_constants() -> None:
+    found = iso.sl2.minimize([torch.tensor([[3.0], [-2.0]]), torch.zeros(2), torch.zeros(3)])
+    assert found.status.tolist() == [0, 0] and found.value.tolist() == [3.0, -2.0] and found.point.isfinite().all()
+
+
+def test_values_are_rounded_once() -> None:
+    """(x - 1000)^2 + (y - 1000)^2 + 1 in float32: the terms are 1e6 and cancel."""
+    found = iso.sl2.minimize([torch.tensor([2e6 + 1]), torch.tensor([-2000.0, -2000.0]), torch.tensor([1.0, 0.0, 1.0])])
+    assert found.value.dtype == torch.float32 and abs(float(found.value) - 1) < 1e-6
 
 
 @pytest.mark.parametrize("degree", [0, 2, 6, 20])
@@ -152,6 +179,10 @@ def test_circle_bounds(degree: int) -> None:
         low, high = iso.sl2.circle_bounds(constant)
         tolerance = 100 * (degree + 1) * torch.finfo(dtype).eps
         assert 1 - tolerance < low < 1 < high < 1 + tolerance
+    p[3], p[4, 0], p[5] = torch.nan, torch.inf, 1e308
+    low, high = iso.sl2.circle_bounds(p)
+    assert (low[3:5] == -torch.inf).all() and (high[3:5] == torch.inf).all()
+    assert not low.isnan().any() and not high.isnan().any() and low[6:].isfinite().all()
     for wrong in (degree, 99.5, True):
         with pytest.raises(ValueError, match=r"^circle_bounds: samples must be more than 2 d"):
             iso.sl2.circle_bounds(p, wrong)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from isotypic._constants import Constants
 from isotypic.ops._clebsch_gordan import clebsch_gordan, roots_of_binomials
 
 
@@ -35,23 +35,6 @@ def gram_basis(degree: int) -> np.ndarray:
     basis = columns * roots[:, None, None] * roots[:, None]
     basis.setflags(write=False)
     return basis
-
-
-class Constants(nn.Module):
-    """A module whose constant buffers are made again, not rounded again, when its dtype changes."""
-
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        super().__init__()
-        self._arrays = arrays
-        for name, array in arrays.items():
-            self.register_buffer(name, torch.tensor(array, dtype=torch.get_default_dtype()), persistent=False)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
-        for name, array in self._arrays.items():
-            buffer = getattr(self, name)
-            setattr(self, name, torch.tensor(array, dtype=buffer.dtype, device=buffer.device))
-        return self
 
 
 def triangle(size: int) -> np.ndarray:

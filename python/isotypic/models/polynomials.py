@@ -9,29 +9,37 @@ H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivaria
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isotypic.models._gram import Constants, GramHead, part_degrees, triangle
-from isotypic.nn._arguments import check_tensor, positive
+from isotypic import ops
+from isotypic._constants import Constants
+from isotypic.models._frame import Frame, inverse
+from isotypic.models._gram import GramHead, part_degrees, triangle
+from isotypic.nn._arguments import check_tensor, positive, same_dtype
 from isotypic.nn.transvectants import Transvectants
-from isotypic.sl2.bases import circle_matrix, to_scaled
+from isotypic.ops._arguments import is_integer
+from isotypic.sl2.bases import circle_matrix, from_scaled, to_scaled
 
 
-def _check_degree(owner: str, degree: int) -> None:
-    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 0 or degree % 2:
-        raise ValueError(f"{owner}: degree must be even and at least 0, got {degree!r}")
+def _check_degree(owner: str, degree: Any, name: str = "degree") -> int:
+    if not is_integer(degree) or degree < 0 or degree % 2:
+        raise ValueError(f"{owner}: {name} must be even and at least 0, got {degree!r}")
+    return int(degree)
 
 
-def _check_forms(owner: str, p: Tensor, degree: int) -> None:
+def _check_forms(owner: str, p: Tensor, degree: int, parameter: Tensor) -> None:
     check_tensor(owner, "p", p)
     if p.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{owner}: p must have dtype float32 or float64, got {p.dtype}")
     if p.dim() != 2 or p.shape[1] != degree + 1:
         raise ValueError(f"{owner}: p must have shape (B, degree+1={degree + 1}), got {tuple(p.shape)}")
+    same_dtype(owner, "p", p, parameter)
 
 
 def _mlp(*widths: int) -> nn.Sequential:
@@ -39,6 +47,50 @@ def _mlp(*widths: int) -> nn.Sequential:
     for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def _reached(degree: int, layers: int, max_degree: int, again: tuple[int, ...]) -> set[int]:
+    """The degrees that the last of some layers of transvectants reaches, where `again` takes part from the second layer on."""
+    degrees: tuple[int, ...] = (degree,)
+    for layer in range(layers):
+        limit = max_degree if layer < layers - 1 else None
+        paths = ops.transvectant_paths(degrees, limit)
+        reached = {degrees[s] + degrees[t] - 2 * k for s, t, k in paths} | {m for m in degrees if limit is None or m <= limit}
+        degrees = (*reached, *again)
+    return set(degrees)
+
+
+def _check_reached(degree: int, parts: list[int], layers: int, max_degree: int, again: tuple[int, ...]) -> None:
+    missing = [part for part in parts if part not in _reached(degree, layers, max_degree, again)]
+    if missing:
+        more = ((layers + extra, limit) for limit in range(max_degree, max(max_degree, 2 * degree) + 1) for extra in range(4))
+        enough = next(((count, limit) for count, limit in more if set(parts) <= _reached(degree, count, limit, again)), None)
+        advice = f"; layers={enough[0]} and max_degree={enough[1]} would do" if enough else ""
+        raise ValueError(
+            f"SL2Net: the parts of degrees {missing} are not reached from degree {degree} with layers={layers} and max_degree={max_degree}"
+            + advice
+        )
+
+
+class _FormNorm(nn.Module):
+    """Forms of norm 1 in the mean over channels: q[c] gain[c, D] / sqrt(sum_{c, m} q[c, m]^2 / C + eps) for each degree D > 0.
+
+    Norms in scaled coordinates are invariant under rotations. Degree 0 is left to the MLP of the invariants.
+    """
+
+    def __init__(self, degrees: tuple[int, ...], channels: int, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.degrees, self.eps = degrees, eps
+        self.gain = nn.Parameter(torch.ones(channels, sum(degree > 0 for degree in degrees)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, sum of (D + 1)) to the same."""
+        parts = list(x.split([degree + 1 for degree in self.degrees], -1))
+        first = len(parts) - self.gain.shape[1]  # of degree above 0
+        for index, gain in enumerate(self.gain.unbind(1), first):
+            square = parts[index].square().sum((1, 2), keepdim=True) / x.shape[1]
+            parts[index] = parts[index] * ((square + self.eps).rsqrt() * gain[:, None])
+        return torch.cat(parts, -1)
 
 
 class SL2Net(nn.Module):
@@ -49,6 +101,21 @@ class SL2Net(nn.Module):
     and so on; that of degree 2d is p itself, so that the linear constraint holds exactly. The orthogonal Clebsch-Gordan matrices put Q
     together.
 
+    With `frame` the layers see p o h / |p o h|, where h is a frame of p,
+
+        integral over the circle of z z^T p(h z)^(-2/d) dtheta = a multiple of I,   det h = 1,
+
+    and what they give is multiplied by |p o h| and moved back by h^-1. Of SL(2, R) only rotations are left there, so that norms in scaled
+    coordinates are invariants, Q(c p) = c Q(p) for c > 0, and the group, which is not compact, cannot blow features up. Each form is
+    normalised after each layer, for each degree over the channels of one sample (the authors' code divides by standard deviations of the
+    batch, so that what it does depends on the batch, and on a running mean of it in the end); p is one more form in every layer, so that
+    all covariants stay in reach when 2d > max_degree; and the last layer begins at zero, the bare form. For forms that are not positive
+    at the nodes of the integral the frame does not exist: all parts but p are zero, with derivatives of zero.
+
+    Without `frame` it is the polynomial network as it was published. Its values grow with the 2^layers-th power of p, and it does not
+    train. If 2d > max_degree, p takes part in the first layer only, and the parts may come from a pseudo-covariant alone: at degree 14 with
+    max_degree 10 they change sign under reflections, which those of the solution do not.
+
     The features are covariants of p with coefficients that depend on invariants, so that the network cannot be universal (the theorem of
     the paper): for p = x^8 + y^8 the part of degree 4 has no x^4 and y^4 whatever the weights, but that of the solution has.
 
@@ -56,12 +123,13 @@ class SL2Net(nn.Module):
         degree: 2d of the forms, even.
         channels, layers: of the network; the last layer has one channel.
         max_degree: of the features inside.
+        frame: see above.
         device, dtype: of the parameters.
 
     Input:  p (B, 2d+1), index i belongs to x^i y^(2d-i)
     Output: Q (B, d+1, d+1), symmetric
     Raises ValueError for arguments that fit no network, and for inputs of another shape; TypeError for inputs that are no tensors
-    of float32 or float64.
+    of the dtype of the parameters, float32 or float64.
 
     H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
 
@@ -75,44 +143,63 @@ class SL2Net(nn.Module):
         channels: int = 50,
         layers: int = 4,
         max_degree: int = 10,
+        frame: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_degree("SL2Net", degree)
-        positive("SL2Net", channels=channels, layers=layers)
-        self.degree = degree
-        self.layers, self.invariants = nn.ModuleList(), nn.ModuleList()
+        degree = _check_degree("SL2Net", degree)
+        positive("SL2Net", channels=channels, layers=layers, max_degree=max_degree)
+        self.degree, self.parts = degree, part_degrees(degree)[:0:-1]  # all but p itself, in increasing order
+        self.layers, self.norms, self.invariants = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.head = GramHead(degree)
-        parts = part_degrees(degree)[:0:-1]  # all but p itself, in increasing order
+        self.frame = Frame(degree) if frame and self.parts else None
+        again = (degree,) if frame else ()
+        _check_reached(degree, self.parts, layers, max_degree, again)
         degrees: tuple[int, ...] = (degree,)
         width = 1
-        for index in range(layers if parts else 0):
-            last = index == layers - 1
-            layer = Transvectants(
-                degrees, max(parts) if last else max_degree, width, 1 if last else channels, degrees_out=parts if last else None
-            )
+        for index in range(layers if self.parts else 0):
+            if index == layers - 1:
+                self.layers.append(Transvectants(degrees, self.parts[-1], width, 1, degrees_out=self.parts))
+                break
+            layer = Transvectants(degrees, max_degree, width, channels)
             self.layers.append(layer)
-            degrees, width = layer.degrees_out, layer.out_channels
-            if not last:
-                self.invariants.append(_mlp(width, width, width) if degrees[0] == 0 else nn.Identity())
+            self.norms.append(_FormNorm(layer.degrees_out, channels) if frame else nn.Identity())
+            self.invariants.append(_mlp(channels, channels, channels) if layer.degrees_out[0] == 0 else nn.Identity())
+            degrees, width = layer.degrees_out + again, channels
+        if frame and self.parts:
+            nn.init.zeros_(next(self.layers[-1].parameters()))
         self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
-        _check_forms("SL2Net", p, self.degree)
+        _check_forms("SL2Net", p, self.degree, self.head.basis)
         form = to_scaled(p)
-        if not len(self.layers):
+        if not self.parts:
             return self.head(form, form[:, :0])
+        parts = self._parts(form) if self.frame is None else self._parts_by_frame(self.frame, p)
+        return self.head(form, torch.cat(parts[::-1], -1))  # the head has decreasing degrees
+
+    def _parts(self, form: Tensor) -> tuple[Tensor, ...]:
+        """The parts of Q, (B, D + 1) each, from the form in scaled coordinates."""
         x = form[:, None]
-        for layer, invariants in zip(self.layers, self.invariants, strict=False):
-            x = layer(x)
+        for layer, norm, invariants in zip(self.layers, self.norms, self.invariants, strict=False):
+            x = norm(layer(x))
             if not isinstance(invariants, nn.Identity):
                 first, rest = x.split([1, x.shape[-1] - 1], -1)
                 x = torch.cat([invariants(first[..., 0])[..., None], rest], -1)
-        x = self.layers[-1](x)[:, 0]
-        # From increasing degrees to those of the head, 2d-4, 2d-8, ..
-        parts = x.split([degree + 1 for degree in part_degrees(self.degree)[:0:-1]], -1)
-        return self.head(form, torch.cat(parts[::-1], -1))
+            if self.frame is not None:
+                x = torch.cat([x, form[:, None].to(x.dtype).expand(-1, x.shape[1], -1)], -1)
+        return self.layers[-1](x)[:, 0].split([degree + 1 for degree in self.parts], -1)
+
+    def _parts_by_frame(self, frame: Frame, p: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(p.device.type, enabled=False):  # the frame feels 16 bits, the layers do not
+            g, moved, size, positive = frame(p)
+            form = to_scaled(moved)
+            norm = form.norm(dim=-1, keepdim=True)
+        parts = self._parts(form / norm)
+        with torch.autocast(p.device.type, enabled=False):
+            back = [to_scaled(ops.form_action(from_scaled(part.to(p.dtype)), inverse(g))) for part in parts]
+            return tuple(torch.where(positive[:, None], part * (size * norm), 0) for part in back)
 
 
 class _FrequencyLayer(nn.Module):
@@ -187,8 +274,7 @@ class SO2Net(Constants):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_degree("SO2Net", degree)
-        _check_degree("SO2Net", max_frequency)
+        degree, max_frequency = _check_degree("SO2Net", degree), _check_degree("SO2Net", max_frequency, "max_frequency")
         positive("SO2Net", channels=channels, layers=layers)
         super().__init__({"to_circle": _frequencies(degree)} | {f"part_{part}": _frequencies(part) for part in part_degrees(degree)[1:]})
         self.degree, self.parts = degree, part_degrees(degree)[1:]
@@ -205,7 +291,7 @@ class SO2Net(Constants):
         self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
-        _check_forms("SO2Net", p, self.degree)
+        _check_forms("SO2Net", p, self.degree, self.head.basis)
         form = to_scaled(p)
         if not len(self.layers):
             return self.head(form, form[:, :0])
@@ -251,12 +337,14 @@ class PolyMLP(nn.Module):
     def __init__(
         self,
         degree: int,
-        hidden: tuple[int, ...] = (100, 1000),
+        hidden: Sequence[int] = (100, 1000),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_degree("PolyMLP", degree)
+        degree = _check_degree("PolyMLP", degree)
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise TypeError(f"PolyMLP: hidden must be a sequence of widths, got {hidden!r}")
         positive("PolyMLP", **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
         self.degree, size = degree, degree // 2 + 1
         self.register_buffer("place", torch.from_numpy(triangle(size)), persistent=False)
@@ -264,5 +352,5 @@ class PolyMLP(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def forward(self, p: Tensor) -> Tensor:
-        _check_forms("PolyMLP", p, self.degree)
+        _check_forms("PolyMLP", p, self.degree, next(self.mlp.parameters()))
         return self.mlp(p)[:, self.place]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from isotypic._constants import Constants
 from isotypic.nn._arguments import check_tensor
-from isotypic.ops.moment_gram import Constants, check_settings, constants, from_moments, is_integer
+from isotypic.ops._arguments import is_integer
+from isotypic.ops.moment_gram import Tables, check_settings, from_moments, tables
 
 
-class MomentLayer(nn.Module):
+class MomentLayer(Constants):
     """Maps positive binary forms to Gram matrices close to those of largest determinant, by one contour integral; see `ops.moment_gram`.
 
     It commutes with SL(2, R), Q(g.p) = M Q M^T, and is not polynomial in p, so that what polynomial equivariant networks cannot represent,
@@ -31,13 +33,13 @@ class MomentLayer(nn.Module):
     """
 
     def __init__(self, degree: int, newton_steps: int = 0, nodes: int | None = None) -> None:
-        super().__init__()
         if not is_integer(degree) or degree % 2 or not 0 <= degree <= 40:
             raise ValueError(f"MomentLayer: degree must be even and between 0 and 40, got {degree!r}")
         check_settings("MomentLayer", newton_steps, nodes, degree)
-        self.degree, self.newton_steps, self.nodes = degree, newton_steps, 8 * (degree + 2) if nodes is None else nodes
-        for name, constant in constants(degree // 2, self.nodes, torch.float64)._asdict().items():
-            self.register_buffer(name, constant, persistent=False)
+        count = 8 * (degree + 2) if nodes is None else nodes
+        # In float64 for good: forms of either dtype may come, whatever the dtype of the network around the layer.
+        super().__init__(tables(degree // 2, count), torch.float64)
+        self.degree, self.newton_steps, self.nodes = degree, newton_steps, count
 
     def forward(self, p: Tensor) -> Tensor:
         check_tensor("MomentLayer", "input", p)
@@ -46,7 +48,7 @@ class MomentLayer(nn.Module):
         if p.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"MomentLayer: input must have dtype float32 or float64, got {p.dtype}")
         with torch.autocast(p.device.type, enabled=False):
-            return from_moments(p, Constants(*(getattr(self, name).to(p.dtype) for name in Constants._fields)), self.newton_steps)
+            return from_moments(p, Tables(*(getattr(self, name).to(p.dtype) for name in Tables._fields)), self.newton_steps)
 
     def extra_repr(self) -> str:
         return f"degree={self.degree}, newton_steps={self.newton_steps}, nodes={self.nodes}"

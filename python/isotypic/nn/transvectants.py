@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isotypic import ops
 from isotypic.nn._arguments import check_tensor, positive
+from isotypic.ops._arguments import is_integer
+
+
+def _degrees(name: str, value: Any) -> list[int]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"Transvectants: {name} must be a sequence of integers, got {value!r}")
+    degrees = list(value)
+    if not degrees or not all(is_integer(degree) and degree >= 0 for degree in degrees):
+        raise ValueError(f"Transvectants: {name} must hold integers of at least 0, got {degrees!r}")
+    return [int(degree) for degree in degrees]
 
 
 class Transvectants(nn.Module):
@@ -31,7 +42,7 @@ class Transvectants(nn.Module):
 
     Input:  (B, C, sum of (m + 1) over degrees_in)
     Output: (B, O, sum of (D + 1) over the attribute degrees_out), in increasing order of D
-    Raises ValueError for arguments that fit no layer, and for inputs of another shape.
+    Raises ValueError for arguments that fit no layer, and for inputs of another shape; TypeError for degrees that are no sequence.
 
     H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
 
@@ -54,11 +65,12 @@ class Transvectants(nn.Module):
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
         positive("Transvectants", channels=channels, out_channels=out_channels)
-        for name, degrees in (("degrees_in", degrees_in), ("degrees_out", degrees_out or [0]), ("max_degree", [max_degree])):
-            if not degrees or any(isinstance(degree, bool) or not isinstance(degree, int) or degree < 0 for degree in degrees):
-                raise ValueError(f"Transvectants: {name} must hold integers of at least 0, got {degrees!r}")
+        degrees_in = _degrees("degrees_in", degrees_in)
+        if degrees_out is not None:
+            degrees_out = _degrees("degrees_out", degrees_out)
+        (max_degree,) = _degrees("max_degree", [max_degree])
         self.degrees_in, self.max_degree, self.skip = tuple(degrees_in), max_degree, skip
-        self.channels, self.out_channels = channels, out_channels
+        self.channels, self.out_channels = int(channels), int(out_channels)
         slots = list(self.degrees_in)
         paths = ops.transvectant_paths(slots, max_degree)
         if skip:
@@ -74,8 +86,8 @@ class Transvectants(nn.Module):
             wanted = sorted(set(degrees_out))
         self.degrees_out = tuple(wanted)
         self.paths = tuple(sorted((path for path in paths if reached[path] in wanted), key=lambda path: (reached[path], path)))
-        self.weight = nn.Parameter(torch.empty((channels, len(self.paths), out_channels), device=device, dtype=dtype))
-        self._fan_in = [channels * sum(reached[other] == reached[path] for other in self.paths) for path in self.paths]
+        self.weight = nn.Parameter(torch.empty((self.channels, len(self.paths), self.out_channels), device=device, dtype=dtype))
+        self._fan_in = [self.channels * sum(reached[other] == reached[path] for other in self.paths) for path in self.paths]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -66,6 +66,10 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
     return tuple(int(e) if isinstance(e, np.integer) else e for e in entries)
 
 
+def is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def check_integers(operator: str, **settings: Any) -> None:
     """That none is a bool or a float: a dictionary takes these for the integer they equal, and a repeated call would not differ."""
     for name, value in settings.items():

@@ -7,6 +7,7 @@ from functools import cache
 from math import comb, factorial, perm
 
 import numpy as np
+import torch
 
 
 def coefficient(m: int, n: int, k: int, i: int, j: int) -> Fraction:
@@ -40,6 +41,17 @@ def clebsch_gordan(m: int, n: int, k: int) -> np.ndarray:
             table[i, j] = (1 if exact > 0 else -1) * float(square) ** 0.5
     table.setflags(write=False)
     return table
+
+
+RANGE = {torch.float32: 260, torch.complex64: 260}
+LARGEST_DEGREE = 1029
+
+
+def check_range(operator: str, name: str, degree: int, dtype: torch.dtype) -> None:
+    """Raises for degrees whose scaled coordinates leave the range of the dtype: sqrt(C(d, d / 2)) in float32, C(d, d / 2) in float64."""
+    largest = RANGE.get(dtype, LARGEST_DEGREE)
+    if degree > largest:
+        raise ValueError(f"{operator}: {name} must have degree at most {largest} in {dtype}, got {degree}")
 
 
 def roots_of_binomials(degree: int) -> list[float]:

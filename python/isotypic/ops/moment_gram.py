@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from isotypic.ops import _circle
+from isotypic.ops._arguments import is_integer
 from isotypic.ops.gram import check_form, project_gram
 from isotypic.ops.max_det_gram import MAX_DEGREE
 
 
-class Constants(NamedTuple):
+class Tables(NamedTuple):
     """What the moments of forms of degree 2d need, m = 2 d + 1, n = d + 1."""
 
     samples: Tensor
@@ -32,21 +33,17 @@ class Constants(NamedTuple):
     """(m): (x^2 + y^2)^d."""
 
 
-def constants(d: int, nodes: int, dtype: torch.dtype, device: torch.device | None = None) -> Constants:
+def tables(d: int, nodes: int) -> dict[str, np.ndarray]:
+    """By the names of their fields."""
     fine, coarse = np.pi * np.arange(nodes) / nodes, _circle.nodes(d)
-    arrays = (
-        _circle.monomials(2 * d, fine),
-        _circle.basis(d, fine) / np.sqrt(nodes),
-        _circle.monomials(2 * d, coarse),
-        _circle.basis(d, coarse),
-        _circle.basis_coefficients(d),
-        np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
-    )
-    return Constants(*(torch.tensor(array, dtype=dtype, device=device) for array in arrays))
-
-
-def is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return {
+        "samples": _circle.monomials(2 * d, fine),
+        "weights": _circle.basis(d, fine) / np.sqrt(nodes),
+        "coarse_samples": _circle.monomials(2 * d, coarse),
+        "basis": _circle.basis(d, coarse),
+        "change": _circle.basis_coefficients(d),
+        "unit": np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
+    }
 
 
 def check_settings(owner: str, newton_steps: Any, nodes: Any, degree: int) -> None:
@@ -83,10 +80,11 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
     d, n = degree // 2, degree // 2 + 1
     count = 16 * n if nodes is None else nodes
     check_settings("moment_gram", newton_steps, nodes, degree)
-    return from_moments(p, constants(d, count, p.dtype, p.device), newton_steps)
+    c = Tables(**{name: torch.tensor(table, dtype=p.dtype, device=p.device) for name, table in tables(d, count).items()})
+    return from_moments(p, c, newton_steps)
 
 
-def from_moments(p: Tensor, c: Constants, newton_steps: int) -> Tensor:
+def from_moments(p: Tensor, c: Tables, newton_steps: int) -> Tensor:
     n = c.change.shape[0]
     d = n - 1
     samples = p @ c.samples.mT

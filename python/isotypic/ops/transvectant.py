@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isotypic.ops import _forms
-from isotypic.ops._clebsch_gordan import norm_squared, roots_of_binomials
+from isotypic.ops._clebsch_gordan import check_range, norm_squared, roots_of_binomials
 from isotypic.ops.transvectants import polar
 
 
@@ -30,8 +31,8 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
             it is the orthogonal Clebsch-Gordan matrix.
 
     Returns: (..., m+n-2k+1).
-    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, a k out of range and
-    tensors on two devices; RuntimeError where isotypic has no kernels.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, a k out of range,
+    degrees above 260 (1029 in float64) and tensors on two devices; RuntimeError where isotypic has no kernels.
 
     P. Olver, "Classical Invariant Theory", 1999. H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance",
     2024.
@@ -46,9 +47,11 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
             _forms.check_form("transvectant", name, form)
     batch = _forms.batch_shape("transvectant", {"p": p, "q": q}, (1, 1))
     m, n = p.shape[-1] - 1, q.shape[-1] - 1
-    if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= min(m, n):
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k <= min(m, n):
         raise ValueError(f"transvectant: k must be an integer with 0 <= k <= min(m={m}, n={n}), got {k!r}")
-
+    k = int(k)
+    for name, degree in (("p", m), ("q", n), ("the result", m + n - 2 * k)):
+        check_range("transvectant", name, degree, torch.float64 if p.dtype == torch.float64 else torch.float32)
     dtype = p.dtype
     if dtype != torch.float64 and p.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(p.device.type):
         dtype = torch.get_autocast_dtype(p.device.type)

@@ -13,7 +13,7 @@ are the derivatives of one another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import index
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from torch import Tensor
 from isotypic._extension import kernels
 from isotypic._register import Gradients
 from isotypic.ops import _forms
-from isotypic.ops._arguments import check_tensors
+from isotypic.ops._arguments import check_tensors, is_integer
 from isotypic.ops._clebsch_gordan import clebsch_gordan
 from isotypic.ops._kernel_operator import kernel_operator
 
@@ -40,13 +40,18 @@ def transvectant_paths(degrees: Sequence[int], max_degree: int | None = None) ->
         degrees: of the forms, at least 0 each.
         max_degree: of what the paths lead to; None for all.
 
-    Raises ValueError for a negative degree.
+    Raises TypeError for what is no sequence of integers and a max_degree that is no integer; ValueError for a negative degree.
 
     >>> transvectant_paths([2, 4], max_degree=2)
     [(0, 0, 2), (1, 1, 4), (0, 1, 2)]
     """
+    if isinstance(degrees, str) or not isinstance(degrees, Iterable) or not all(map(is_integer, degrees := list(degrees))):
+        raise TypeError(f"transvectant_paths: degrees must be a sequence of integers, got {degrees!r}")
+    degrees = [int(degree) for degree in degrees]
     if any(degree < 0 for degree in degrees):
         raise ValueError(f"transvectant_paths: degrees must be at least 0, got {list(degrees)}")
+    if max_degree is not None and not is_integer(max_degree):
+        raise TypeError(f"transvectant_paths: max_degree must be an integer or None, got {max_degree!r}")
     paths = [
         (degrees[s] + degrees[t] - 2 * k, s, t, k)
         for s in range(len(degrees))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops._clebsch_gordan import roots_of_binomials
+from isotypic.ops._clebsch_gordan import check_range, roots_of_binomials
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
@@ -72,11 +72,22 @@ def _check(operator: str, name: str, value: Tensor, complex_valued: bool = False
         raise TypeError(f"{operator}: {name} must have a dtype of {' or '.join(map(str, dtypes))}, got {value.dtype}")
     if value.dim() < 1 or value.shape[-1] < 1:
         raise ValueError(f"{operator}: {name} must have shape (..., d+1) with d >= 0, got {tuple(value.shape)}")
-    return value.shape[-1] - 1
+    degree = value.shape[-1] - 1
+    check_range(operator, name, degree, value.dtype)
+    return len(range(degree))  # a number also where a compiler has a symbol for it
 
 
-def _constant(array: np.ndarray | list[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.tensor(array, dtype=dtype or like.dtype, device=like.device)
+def _roots(degree: int, like: Tensor) -> Tensor:
+    return torch.tensor(roots_of_binomials(degree), dtype=like.dtype, device=like.device)
+
+
+@torch.compiler.assume_constant_result
+def _circle_transpose(degree: int, inverse: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(d+1, d+1): the transpose of the matrix from monomial coordinates to those of the circle, or of its inverse. Compilers run it, since
+    they cannot trace fractions."""
+    roots = np.array(roots_of_binomials(degree))
+    matrix = circle_matrix(degree).conj().T * 2.0**degree if inverse else circle_matrix(degree)
+    return torch.tensor((roots[:, None] * matrix / roots * 2.0 ** (-degree / 2)).T, dtype=dtype, device=device)
 
 
 def to_scaled(p: Tensor) -> Tensor:
@@ -86,12 +97,12 @@ def to_scaled(p: Tensor) -> Tensor:
         p: (..., d+1), float32 or float64; index i belongs to x^i y^(d-i).
 
     Returns: a tensor of that shape.
-    Raises TypeError for other dtypes, ValueError for a scalar or an empty last axis.
+    Raises TypeError for other dtypes, ValueError for a scalar, an empty last axis and degrees above 260 (float32) or 1029 (float64).
 
     >>> to_scaled(torch.tensor([1.0, 2.0, 1.0]))[0]
     tensor(1.)
     """
-    return p / _constant(roots_of_binomials(_check("to_scaled", "p", p)), p)
+    return p / _roots(_check("to_scaled", "p", p), p)
 
 
 def from_scaled(a: Tensor) -> Tensor:
@@ -100,7 +111,7 @@ def from_scaled(a: Tensor) -> Tensor:
     >>> from_scaled(torch.tensor([1.0, 2.0]))  # both roots of binomials are 1
     tensor([1., 2.])
     """
-    return a * _constant(roots_of_binomials(_check("from_scaled", "a", a)), a)
+    return a * _roots(_check("from_scaled", "a", a), a)
 
 
 def to_circle(p: Tensor) -> Tensor:
@@ -116,9 +127,7 @@ def to_circle(p: Tensor) -> Tensor:
     tensor([0.+0.j, 1.+0.j, 0.+0.j])
     """
     degree = _check("to_circle", "p", p)
-    roots = np.array(roots_of_binomials(degree))
-    matrix = roots[:, None] * circle_matrix(degree) / roots * 2.0 ** (-degree / 2)
-    return p.to(_COMPLEX[p.dtype]) @ _constant(matrix.T, p, _COMPLEX[p.dtype])
+    return p.to(_COMPLEX[p.dtype]) @ _circle_transpose(degree, False, _COMPLEX[p.dtype], p.device)
 
 
 def from_circle(c: Tensor) -> Tensor:
@@ -134,6 +143,4 @@ def from_circle(c: Tensor) -> Tensor:
     tensor([1., 2., 3.])
     """
     degree = _check("from_circle", "c", c, complex_valued=True)
-    roots = np.array(roots_of_binomials(degree))
-    matrix = roots[:, None] * circle_matrix(degree).conj().T / roots * 2.0 ** (degree / 2)
-    return (c @ _constant(matrix.T, c)).real
+    return (c @ _circle_transpose(degree, True, c.dtype, c.device)).real

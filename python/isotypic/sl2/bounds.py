@@ -20,7 +20,7 @@ def circle_bounds(p: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor
     samples is added to r, so that a positive low proves that p is positive.
 
     Args:
-        p: (..., 2 d + 1), float32 or float64.
+        p: (..., 2 d + 1), float32 or float64. Forms whose coefficients or samples are not finite have the bounds -inf and inf.
         samples: N > 2 d; by default 64 (d + 1), which bounds to 0.12% of the range.
 
     Raises TypeError for other dtypes; ValueError for odd degree and too few samples.
@@ -44,7 +44,9 @@ def circle_bounds(p: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor
     low, high = values.aminmax(dim=-1)
     reach = ((high / 2 - low / 2) + error) / math.cos(math.pi * d / count) + error
     middle = low / 2 + high / 2
-    return middle - reach, middle + reach
+    low, high = middle - reach, middle + reach
+    finite = low.isfinite() & high.isfinite()
+    return torch.where(finite, low, -math.inf), torch.where(finite, high, math.inf)
 
 
 def _nearby(degree: int, angles: np.ndarray) -> np.ndarray:

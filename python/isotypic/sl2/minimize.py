@@ -23,12 +23,19 @@ class Minimum(NamedTuple):
     """What :func:`minimize` finds."""
 
     value: Tensor
-    """(...): the least value found, -inf where status is 1. Its gradient in the parts is that of the polynomial at the point."""
+    """(...): the least value found, -inf where status is 1, NaN where it is 3. Its gradient in the parts is that of the polynomial at the
+    point, before both are rounded to the dtype of the parts."""
     point: Tensor
-    """(..., 2): where it is taken; where status is 1, a direction in which the polynomial falls without end."""
+    """(..., 2): where it is taken; where status is 1, a direction in which the polynomial falls without end; NaN where it is 3."""
     status: Tensor
-    """(...), int64: 0 bounded below, since the part of highest degree is positive on the circle; 1 not bounded below, since that part is
-    negative somewhere, or f falls along an axis; 2 neither is known, and there may be no minimum."""
+    """(...), int64:
+
+    0 bounded below, since the part of highest degree is positive on the circle or the polynomial is constant;
+    1 not bounded below, since the part of highest degree is negative somewhere, or f falls along an axis;
+    2 neither is known: the value is the least that was found, a bound of the infimum from above. It is the minimum if there is one within
+      reach of the grid. A polynomial that falls without end along a curve on which its highest part vanishes has this status too, and then
+      the value means nothing;
+    3 the coefficients are not finite."""
 
 
 def minimize(parts: Sequence[Tensor]) -> Minimum:
@@ -41,13 +48,15 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
     Args:
         parts: D + 1 tensors, part k of shape (..., k + 1), the coefficients of x^i y^(k-i); float32 or float64, D even and at least 2.
 
-    Returns: a :class:`Minimum`, (value, point, status).
-    Raises TypeError for other dtypes, ValueError for wrong shapes and odd D.
+    Returns: a :class:`Minimum`, (value, point, status). Values are summed in float64 and rounded once.
+    Raises TypeError for what is no sequence of tensors and for other dtypes, ValueError for wrong shapes and odd D.
 
     >>> f = minimize([torch.tensor([5.0]), torch.tensor([-4.0, -2.0]), torch.tensor([1.0, 0.0, 1.0])])  # (x - 1)^2 + (y - 2)^2
     >>> f.value.abs().round(decimals=4), f.point.round(decimals=4)
     (tensor(0.), tensor([1., 2.]))
     """
+    if isinstance(parts, str) or not isinstance(parts, Sequence):
+        raise TypeError(f"minimize: parts must be a sequence of tensors, got {type(parts).__name__}")
     degree = len(parts) - 1
     if degree < 2 or degree % 2:
         raise ValueError(f"minimize: parts must be the homogeneous parts of degree 0 to D, D even and at least 2, got {len(parts)} of them")
@@ -61,16 +70,16 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
         lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     except RuntimeError:
         raise ValueError(f"minimize: the batches of the parts must broadcast, got {[tuple(part.shape[:-1]) for part in parts]}") from None
-    flat = [part.expand(*lead, k + 1).reshape(-1, k + 1) for k, part in enumerate(parts)]
-    if not all(bool(part.isfinite().all()) for part in flat):
-        raise ValueError("minimize: parts must be finite")
-    point, status = _search([part.detach().double() for part in flat])
-    point = point.to(flat[0].dtype)
+    flat = [part.expand(*lead, k + 1).reshape(-1, k + 1).double() for k, part in enumerate(parts)]
+    broken = torch.stack([~part.isfinite().all(-1) for part in flat]).any(0)
+    flat = [torch.where(broken[:, None], 0.0, part) for part in flat]
+    point, status = _search([part.detach() for part in flat])
     powers_x, powers_y = (_powers(point[:, i], degree)[0] for i in range(2))
     terms = [(part * powers_x[:, : k + 1] * powers_y[:, : k + 1].flip(-1)).sum(-1) for k, part in enumerate(flat)]
-    value = torch.stack(terms).sum(0)
-    value = torch.where(status == 1, value.new_tensor(-torch.inf), value)
-    return Minimum(value.reshape(lead), point.reshape(*lead, 2), status.reshape(lead))
+    value = torch.where(status == 1, -torch.inf, torch.stack(terms).sum(0))
+    value, point = torch.where(broken, torch.nan, value), torch.where(broken[:, None], torch.nan, point)
+    status, dtype = torch.where(broken, 3, status), parts[0].dtype
+    return Minimum(value.to(dtype).reshape(lead), point.to(dtype).reshape(*lead, 2), status.reshape(lead))
 
 
 def _powers(t: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,7 +155,8 @@ def _boundedness(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     negative = (top @ powers.T + 1e-14 * (degree + 1) * (top.abs() @ powers.abs().T)).min(1)
     angle = torch.from_numpy(angles).to(top.device)[negative.indices]
     direction = torch.stack([angle.cos(), angle.sin()], -1)
-    status = torch.where(negative.values < 0, 1, torch.where(circle_bounds(top)[0] > 0, 0, 2))
+    constant = torch.stack([~part.any(-1) for part in parts[1:]]).all(0)
+    status = torch.where(negative.values < 0, 1, torch.where(constant | (circle_bounds(top)[0] > 0), 0, 2))
     if degree <= MAX_DEGREE:  # the bounds are coarse, this is not
         solved = max_det_gram(top)
         x, y = (_powers(solved.witness[:, i], degree)[0] for i in range(2))

@@ -30,7 +30,8 @@ def random_sl2(
         dtype: float32 or float64, by default torch's.
         device: of the result.
 
-    Raises ValueError for a bound below 1 and for sizes below 0, TypeError for other dtypes.
+    Raises ValueError for a bound below 1 and for sizes below 0, TypeError for other dtypes, a size that is no sequence and a bound that is
+    no number.
 
     H. Lawrence, M. T. Harris, "Learning Polynomial Problems with SL(2, R) Equivariance", 2024.
 
@@ -41,8 +42,12 @@ def random_sl2(
     dtype = dtype or torch.get_default_dtype()
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"random_sl2: dtype must be torch.float32 or torch.float64, got {dtype}")
+    if isinstance(size, str) or not isinstance(size, Sequence):
+        raise TypeError(f"random_sl2: size must be a sequence of integers, got {size!r}")
     if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in size):
         raise ValueError(f"random_sl2: size must hold integers of at least 0, got {size!r}")
+    if isinstance(max_condition, bool) or not isinstance(max_condition, (int, float, np.integer, np.floating)):
+        raise TypeError(f"random_sl2: max_condition must be a number, got {max_condition!r}")
     if not max_condition >= 1:
         raise ValueError(f"random_sl2: max_condition must be at least 1, got {max_condition!r}")
     least = 0.0 if math.isinf(max_condition) else 2 / (max_condition + 1 / max_condition)

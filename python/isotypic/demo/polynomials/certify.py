@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,66 @@ EXAMPLES: list[list[float]] = [
 
 
 def read(path: Path) -> list[list[float]]:
-    """The forms of a JSON file (a list of lists) or a CSV file (a form to a line): coefficients of x^k y^(degree - k), k from 0."""
-    if path.suffix == ".json":
-        rows = json.loads(path.read_text())
-    elif path.suffix == ".csv":
-        with path.open(newline="") as file:
-            rows = [[entry for entry in row if entry.strip()] for row in csv.reader(file) if row]
-    else:
+    """The forms of a JSON file (a list of lists) or a CSV file (a form to a line): coefficients of x^k y^(degree - k), k from 0.
+
+    Raises ValueError, with the name of the file and the line, for everything else.
+    """
+    if path.suffix not in (".json", ".csv"):
         raise ValueError(f"a file of forms must end in .json or .csv, got {path.name}")
-    if not isinstance(rows, list) or not rows:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} must be text in UTF-8, got byte {error.object[error.start]:#x} at position {error.start}") from None
+    rows = _json_rows(path.name, text) if path.suffix == ".json" else _csv_rows(text)
+    if not rows:
         raise ValueError(f"{path.name} must hold a list of forms, each a list of coefficients")
     forms = []
-    for number, row in enumerate(rows, 1):
+    for line, row in rows:
+        place = f"{path.name}, line {line}"
+        if not isinstance(row, list):
+            raise ValueError(f"{place}: a form must be a list of coefficients, got {row!r}")
         try:
-            forms.append([float(value) for value in row])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path.name}, form {number}: coefficients must be numbers, got {row!r}") from error
+            forms.append([_number(value, path.suffix == ".csv") for value in row])
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{place}: coefficients must be numbers, got {row!r}") from None
     return forms
+
+
+def _number(value: Any, text: bool) -> float:
+    if isinstance(value, bool) or isinstance(value, str) != text:
+        raise TypeError
+    return float(value)
+
+
+def _csv_rows(text: str) -> list[tuple[int, Any]]:
+    """The lines that are not blank, with their numbers; commas at the end of a line, as spreadsheets write them, are no coefficients."""
+    reader, rows = csv.reader(text.splitlines()), []
+    for row in reader:
+        filled = [index for index, entry in enumerate(row) if entry.strip()]
+        if row:
+            rows.append((reader.line_num, row[: filled[-1] + 1] if filled else []))
+    return rows
+
+
+def _json_rows(name: str, text: str) -> list[tuple[int, Any]]:
+    """The entries of the list, with the numbers of the lines on which they begin."""
+    try:
+        if not isinstance(json.loads(text), list):
+            return []
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}, line {error.lineno}: not JSON, {error.msg} at column {error.colno}") from None
+    rows: list[tuple[int, Any]] = []
+    line = 1
+    gap, decoder = re.compile(r"[\s,]*"), json.JSONDecoder()
+    counted, position = 0, text.index("[") + 1
+    while True:
+        between = gap.match(text, position)
+        position = between.end() if between else position
+        if text[position] == "]":
+            return rows
+        line, counted = line + text.count("\n", counted, position), position
+        value, position = decoder.raw_decode(text, position)
+        rows.append((line, value))
 
 
 def answer(forms: list[list[float]]) -> list[dict[str, Any]]:
@@ -50,7 +94,9 @@ def answer(forms: list[list[float]]) -> list[dict[str, Any]]:
     degrees: dict[int, list[int]] = {}
     for index, form in enumerate(forms):
         degree = len(form) - 1
-        if degree < 0 or degree % 2 or degree > 40:
+        if degree < 0:
+            answers[index] = {"form": form, "verdict": "refused", "reason": "it has no coefficients"}
+        elif degree % 2 or degree > 40:
             answers[index] = {"form": form, "verdict": "refused", "reason": f"degree {degree} is not an even number up to 40"}
         elif not all(abs(value) < float("inf") for value in form):
             answers[index] = {"form": form, "verdict": "refused", "reason": "the coefficients are not finite"}

@@ -96,14 +96,11 @@ def seconds_per_form(function: Map, p: Tensor, repeats: int) -> float:
     return min(times) / len(p)
 
 
-def in_float32(network: nn.Module, scaled: bool) -> Map:
-    """The trained network as a map of forms; `scaled`: of any norm, by Q(c p) = c Q(p), where they were trained on norm 1.
-
-    Scaling would cost SL2Net its symmetry: the norm of p is not an invariant.
-    """
+def in_float32(network: nn.Module) -> Map:
+    """The trained network as a map of forms of any norm, by Q(c p) = c Q(p), where they were trained on norm 1."""
 
     def function(p: Tensor) -> Tensor:
-        norm = p.norm(dim=1, keepdim=True) if scaled else p.new_ones(len(p), 1)
+        norm = p.norm(dim=1, keepdim=True)
         return network((p / norm).float()).double() * norm[..., None]
 
     return function
@@ -178,7 +175,7 @@ def compare(
     for name, (network, count, augment) in networks.items():
         advance = bar(name, steps(len(p), count))
         train(network, p, labels, epochs=count, augment=augment, generator=generator, progress=advance)
-        results[name] = measure(in_float32(network, name != "SL2Net"), test, exact, generator)
+        results[name] = measure(in_float32(network), test, exact, generator)
     results["moment layer"] = measure(MomentLayer(degree), test, exact, generator)
     results["moment layer, one step"] = measure(MomentLayer(degree, newton_steps=1), test, exact, generator)
     results["solver"] = measure(lambda p: ops.max_det_gram(p).gram, test, exact, generator)

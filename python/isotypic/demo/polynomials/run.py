@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,8 @@ def run(
 ) -> dict[str, Any]:
     """The whole demo; `forms` is a JSON or CSV file of coefficients. Writes `polynomials.json` and `polynomials.png` in `out`.
 
-    Returns what the JSON holds. By default the equivariant networks have the size and the training set of the paper.
+    Returns what the JSON holds, which has infinite numbers as text. By default the equivariant networks have the size and the training set
+    of the paper.
     """
     console = console or terminal.console()
     start = time.perf_counter()
@@ -44,7 +46,7 @@ def run(
     console.print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     console.print("[bold]Is it positive?[/bold] p = sum of p_k x^k y^(degree - k)")
     for entry in answers:
-        console.print(f"  {entry['form']}\n    {certify.describe(entry)}", highlight=False)
+        console.print(f"  {entry['form']}\n    {certify.describe(entry)}", highlight=False, markup=False)  # [inf, 0] is no tag
 
     sizes = {"train_size": train_size, "test_size": test_size, "epochs": epochs, "channels": channels, "layers": layers}
     results: dict[str, Any] = {"seed": seed, **sizes, "conic_forms": conic_forms, "certificates": answers, "comparison": {}}
@@ -77,10 +79,23 @@ def run(
     console.print(f"  {verdict}", highlight=False)
     results["seconds"] = time.perf_counter() - start
     results["info"] = isotypic.info()
-    (out / "polynomials.json").write_text(json.dumps(results, indent=1, default=str) + "\n")
+    (out / "polynomials.json").write_text(json.dumps(as_json(results), indent=1, default=str, allow_nan=False) + "\n")
     picture.draw(results, out / "polynomials.png")
-    console.print(f"\n{results['seconds']:.0f} s in all. Written: {out / 'polynomials.png'}, {out / 'polynomials.json'}", highlight=False)
+    console.print(
+        f"\n{results['seconds']:.0f} s in all. Written: {out / 'polynomials.png'}, {out / 'polynomials.json'}",
+        highlight=False,
+        markup=False,
+    )
     return results
+
+
+def as_json(value: Any) -> Any:
+    """Numbers that JSON does not know, as text: "inf", "-inf", "nan"."""
+    if isinstance(value, dict):
+        return {key: as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(degree: int, figures: dict[str, dict[str, float]]) -> Table:
