@@ -11,6 +11,7 @@ under differentiation: for z = Hess(Q)^-1 r and a cotangent c, the gradient in r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -80,9 +81,7 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
     n = degree // 2 + 1
     wide = p.double() if p.dtype == torch.float32 and degree > FLOAT32_DEGREE else p
     forms = wide.reshape(-1, degree + 1)
-    readable = not torch.compiler.is_compiling() and plain(forms) and forms.device.type == "cpu"
-    ordinary = readable and _is_ordinary(forms.detach().numpy())
-    factors, f = (None, None) if ordinary else _balance(forms.detach())
+    factors, f = _factors(forms)
     solution = max_det(forms if factors is None else forms * factors, p.dtype == torch.float32)
     gram, rest = solution[:, : n * n].reshape(-1, n, n), solution[:, n * n :].detach().to(p.dtype)
     status, iterations, witness = rest[:, 0].long(), rest[:, 1].long(), rest[:, 2:]
@@ -94,11 +93,26 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
     return MaxDetGram(gram.to(p.dtype).reshape(*lead, n, n), status.reshape(lead), witness.reshape(*lead, 2), iterations.reshape(lead))
 
 
-def _is_ordinary(p: np.ndarray) -> bool:
-    """Whether no form (B, 2 d + 1) of the batch needs :func:`_balance`, whose passes take half the time of the solver."""
-    size, first, last = np.abs(p).max(1, initial=0), p[:, 0], p[:, -1]
-    far = (first > 0) & (last > 0) & ((first / 64 > last) | (last / 64 > first))
-    return bool(((size > 2.0**-20) & (size < 2.0**20) & ~far).all())
+def _far(dtype: torch.dtype) -> float:
+    """The ratio of the first coefficient to the last, or back, from which on a form is balanced, long before its minimum on the circle comes
+    near the root of epsilon of the maximum."""
+    return 2.0**6 if dtype == torch.float32 else 2.0**12
+
+
+def _factors(forms: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Those of :func:`_balance`, or None where no form needs them. Where values can be read, only the forms that do are balanced, because
+    its passes over all of them would take a third of the time of the solver."""
+    if torch.compiler.is_compiling() or not plain(forms) or forms.device.type != "cpu":
+        return _balance(forms.detach())
+    p = forms.detach().numpy()
+    size, low, high = np.abs(p).max(1, initial=0), np.minimum(p[:, 0], p[:, -1]), np.maximum(p[:, 0], p[:, -1])
+    ordinary = (size > 2.0**-20) & (size < 2.0**20) & ((low <= 0) | (low >= high / _far(forms.dtype)))
+    if ordinary.all():
+        return None, None
+    rows = torch.from_numpy(~ordinary).nonzero()[:, 0]
+    chosen = _balance(forms.detach()[rows])
+    factors, f = torch.ones_like(forms, requires_grad=False), forms.new_ones(len(forms), 1)
+    return factors.index_copy_(0, rows, chosen[0]), f.index_copy_(0, rows, chosen[1])
 
 
 def _power_of_two(x: Tensor) -> Tensor:
@@ -110,13 +124,13 @@ def _balance(p: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 2 d + 1): powers of two c f^(k - d), by which p(x, y) becomes c p(sqrt(f) x, y / sqrt(f)) and Q[i, j] is multiplied by that of
     k = i + j; (B, 1): f.
 
-    f^(2d) is the ratio of the first coefficient to the last where that is above 64 or below 1 / 64, and c scales the largest to 1. Forms
+    f^(2d) is the ratio of the first coefficient to the last where they are positive and far apart, and c scales the largest to 1. Forms
     whose coefficients would not survive without rounding, by underflow, are left alone, and so are those that are not finite.
     """
     d = p.shape[1] // 2
     first, last = p[:, :1], p[:, -1:]
     ratio = first.log2() - last.log2()
-    far = (first > 0) & (last > 0) & (ratio.abs() > 6)
+    far = (first > 0) & (last > 0) & (ratio.abs() > math.log2(_far(p.dtype)))
     f = torch.where(far, _power_of_two((torch.where(far, ratio, 0) / max(2 * d, 1) - 0.5).exp2()), 1)
     up = f.expand(-1, d).cumprod(-1)
     factors = torch.cat([(1 / up).flip(-1), torch.ones_like(f), up], -1)
