@@ -94,8 +94,8 @@ def max_det_gram(p: Tensor) -> MaxDetGram:
 
 
 def _far(dtype: torch.dtype) -> float:
-    """The ratio of the first coefficient to the last, or back, from which on a form is balanced, long before its minimum on the circle comes
-    near the root of epsilon of the maximum."""
+    """The ratio of the first coefficient to the last, or back, from which on a form is balanced: long before its minimum on the circle
+    comes near the root of epsilon of the maximum."""
     return 2.0**6 if dtype == torch.float32 else 2.0**12
 
 
