@@ -109,7 +109,7 @@ def operator_table(results: dict[str, Any]) -> str:
                 digits=0,
             ),
             measured.both(
-                "`SL2Net(frame=False)`, 4 layers, 50 channels, batch 32, float32, against an outer and a matrix product for each pair of degrees",
+                "`SL2Net(frame=False)`, 4 layers, 50 channels, batch 32, float32, against outer and matrix products for each pair",
                 "test_network[torch.float32-{}]",
             ),
         ]
@@ -153,7 +153,7 @@ def bounds_table(results: dict[str, Any]) -> str:
             both("the same, against the published block-by-block layer", "test_layer_against_block_by_block[1-32-{}]"),
             both("weights [784, 128, 128, 10] with rank 16, against the factored layer", "test_wide_input[{}]"),
             measured.bounded("five layers with batch normalisation and ReLU, a training step", "", "test_network"),
-            both("`SL2Net(frame=False)`, float32, against an outer product and a matrix product for each pair", "test_network[torch.float32-{}]"),
+            both("`SL2Net(frame=False)`, float32, against outer and matrix products for each pair", "test_network[torch.float32-{}]"),
             both("the same, float64", "test_network[torch.float64-{}]"),
             both("`SL2Net(frame=False)`, float32, against dense products as published", "test_network_as_published[torch.float32-{}]"),
             both("the same, float64", "test_network_as_published[torch.float64-{}]"),
