@@ -31,7 +31,7 @@ struct Cut {
         pieces = across * ((outer + rows - 1) / rows);
         tiles = columns ? (width + kLanesOfNorm - 1) / kLanesOfNorm : channels;
     }
-    unsigned grid() const { return static_cast<unsigned>(tiles * pieces); }
+    int64_t grid() const { return tiles * pieces; }
     DEVICE int64_t rows_of(int64_t piece) const {
         const int64_t left = outer - piece / across * rows;
         return left < rows ? left : rows;
@@ -239,8 +239,8 @@ void batch_norm(const View& x, const View& weight, const View& bias, const Batch
         A* parts = static_cast<A*>(context.workspace);
         launch("batch_norm", partial_moments<S>, cut.grid(), kThreadsOfNorm, sizeof(Moments<A>) * kThreadsOfNorm, context.stream, cut,
                at<const S>(x), parts);
-        launch("batch_norm", put_together<A>, static_cast<unsigned>(cut.channels), kLanesOfNorm, sizeof(Moments<double>) * kLanesOfNorm,
-               context.stream, cut, static_cast<const A*>(parts), static_cast<const A*>(nullptr), A(0), at<A>(statistics));
+        launch("batch_norm", put_together<A>, cut.channels, kLanesOfNorm, sizeof(Moments<double>) * kLanesOfNorm, context.stream, cut,
+               static_cast<const A*>(parts), static_cast<const A*>(nullptr), A(0), at<A>(statistics));
         launch_normalise<S>(cut, x, statistics, weight, bias, settings, y, context.stream);
     });
 }
@@ -261,9 +261,8 @@ void batch_norm_backward(const View& g, const View& x, const View& statistics, c
         const A eps = static_cast<A>(settings.eps), share = batch ? static_cast<A>(1.0 / static_cast<double>(cut.outer * cut.inner)) : A(0);
         launch("batch_norm_backward", partial_sums<S>, cut.grid(), kThreadsOfNorm, sizeof(Sums<A>) * kThreadsOfNorm, context.stream, cut,
                at<const S>(g), at<const S>(x), at<const A>(statistics), at<const A>(weight), at<const A>(bias), eps, settings.relu, parts);
-        launch("batch_norm_backward", put_together<A>, static_cast<unsigned>(cut.channels), kLanesOfNorm,
-               sizeof(Moments<double>) * kLanesOfNorm, context.stream, cut, static_cast<const A*>(parts), at<const A>(statistics), eps,
-               at<A>(sums));
+        launch("batch_norm_backward", put_together<A>, cut.channels, kLanesOfNorm, sizeof(Moments<double>) * kLanesOfNorm, context.stream,
+               cut, static_cast<const A*>(parts), at<const A>(statistics), eps, at<A>(sums));
         launch("batch_norm_backward", gradient<S>, cut.grid(), kThreadsOfNorm, 0, context.stream, cut, at<const S>(g), at<const S>(x),
                at<const A>(statistics), at<const A>(weight), at<const A>(bias), eps, settings.relu, share, static_cast<const A*>(sums.data),
                at<S>(dx));

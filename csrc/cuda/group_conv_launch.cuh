@@ -150,15 +150,16 @@ void set_common(Common& p, const GroupConvPlan& plan, const GroupConvShape& shap
 }
 
 struct Launch {
-    unsigned grid = 0;
+    int64_t grid = 0;
     int block = 0;
     size_t shared = 0;
     int64_t workspace = 0;
 };
 
-inline unsigned grid_size(double blocks, const char* name) {
+// Counted as a double, because a product of sizes may exceed an int64; kernels divide a grid as an unsigned.
+inline int64_t grid_size(double blocks, const char* name) {
     if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": the call is too large for one CUDA launch");
-    return static_cast<unsigned>(blocks);
+    return static_cast<int64_t>(blocks);
 }
 
 // A call without blocks would leave its result as it was.
@@ -290,7 +291,7 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
         packing.total = elements;
         packing.geometry = p.geometry;
         const int64_t threads = std::max<int64_t>(elements, int64_t{p.orbits} * p.length);
-        launch(name, pack_weights<Policy>, grid_size(static_cast<double>(divide_up(threads, 256)), name), 256, 0, context.stream, packing);
+        launch(name, pack_weights<Policy>, divide_up(threads, 256), 256, 0, context.stream, packing);
         launch(name, convolve<C>, convolution.grid, convolution.block, convolution.shared, context.stream, p);
     });
 }
@@ -374,7 +375,7 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         packing.tables = p.tables, packing.geometry = p.geometry;
         packing.offsets = reinterpret_cast<int*>(scratch + partial);
         const int64_t taps = int64_t{p.orbits} * p.length;
-        launch(name, pack_weights<Policy>, static_cast<unsigned>(divide_up(taps, 256)), 256, 0, context.stream, packing);
+        launch(name, pack_weights<Policy>, divide_up(taps, 256), 256, 0, context.stream, packing);
         launch(name, weight_gradient<C>, gradient.grid, gradient.block, gradient.shared, context.stream, p);
 
         Unpacking unpacking{};
@@ -384,12 +385,10 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         unpacking.rows = p.rows, unpacking.columns = p.columns, unpacking.in_fields = p.in_fields, unpacking.out_fields = p.out_fields;
         if (p.splits > 1) {
             unpacking.total = values;
-            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, context.stream,
-                   unpacking);
+            launch(name, sum_splits<Policy>, divide_up(values, 256), 256, 0, context.stream, unpacking);
         }
         unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
-        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, context.stream,
-               unpacking);
+        launch(name, unpack_weights<Policy>, divide_up(unpacking.total, 256), 256, 0, context.stream, unpacking);
     });
 }
 

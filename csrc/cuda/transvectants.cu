@@ -198,11 +198,6 @@ int chunk_of(int64_t channels, size_t bytes_of_channel, const char* name) {
     return static_cast<int>(std::clamp<int64_t>(static_cast<int64_t>(kSharedBytes / std::max<size_t>(bytes_of_channel, 1)), 1, channels));
 }
 
-unsigned grid_of(int64_t blocks, const char* name) {
-    if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": too many samples for one launch");
-    return static_cast<unsigned>(blocks);
-}
-
 template <class T>
 void run_mix(const TransvectantsPlan& plan, const View& f, const View& h, const View& weight, const View& y, const void* tables,
              void* stream) {
@@ -212,8 +207,7 @@ void run_mix(const TransvectantsPlan& plan, const View& f, const View& h, const 
     const size_t bytes = sizeof(T) * (largest.rows + plan.in_size * (h.defined() ? 2 : 1));
     s.chunk = chunk_of(std::max<int64_t>(s.channels, 1), bytes, name);
     s.blocks = (s.out_channels * largest.width + kThreads * kOutputs - 1) / (kThreads * kOutputs);
-    const unsigned grid = grid_of(s.batch * plan.out_slots * s.blocks, name);
-    if (grid == 0) return;
+    const int64_t grid = s.batch * plan.out_slots * s.blocks;
     launch(name, mix<T>, grid, kThreads, bytes * s.chunk, stream, static_cast<const Tables*>(tables), s, static_cast<const T*>(f.data),
            h.defined() ? static_cast<const T*>(h.data) : nullptr, static_cast<const T*>(weight.data), static_cast<T*>(y.data));
 }
@@ -226,8 +220,7 @@ void run_input(const TransvectantsPlan& plan, const View& f, const View& weight,
     const size_t bytes = sizeof(T) * (plan.rows.size() + plan.in_size);
     s.chunk = chunk_of(std::max<int64_t>(s.channels, 1), bytes, name);
     s.blocks = (s.channels + s.chunk - 1) / s.chunk;
-    const unsigned grid = grid_of(s.batch * s.blocks, name);
-    if (grid == 0) return;
+    const int64_t grid = s.batch * s.blocks;
     launch(name, gradient<T>, grid, kThreads, bytes * s.chunk, stream, static_cast<const Tables*>(tables), s, static_cast<const T*>(f.data),
            static_cast<const T*>(weight.data), static_cast<const T*>(z.data), static_cast<T*>(x.data));
 }
@@ -241,8 +234,7 @@ void run_weight(const TransvectantsPlan& plan, const View& f, const View& h, con
     const size_t bytes = sizeof(T) * (largest.rows + plan.in_size * (h.defined() ? 2 : 1));
     chunk_of(1, bytes, name);
     s.blocks = (s.out_channels * largest.paths + kThreads - 1) / kThreads;
-    const unsigned grid = grid_of(s.channels * plan.out_slots * s.blocks, name);
-    if (grid == 0) return;
+    const int64_t grid = s.channels * plan.out_slots * s.blocks;
     launch(name, weight_gradient<T>, grid, kThreads, bytes, stream, static_cast<const Tables*>(tables), s, static_cast<const T*>(f.data),
            h.defined() ? static_cast<const T*>(h.data) : nullptr, static_cast<const T*>(z.data), static_cast<T*>(weight.data));
 }

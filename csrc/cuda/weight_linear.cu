@@ -26,17 +26,16 @@ int64_t aligned(int64_t bytes) {
 int tiles_of(int64_t count) {
     return static_cast<int>((count + kSide - 1) / kSide);
 }
-unsigned blocks_of(int64_t threads) {
-    return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+int64_t blocks_of(int64_t threads) {
+    return (threads + kThreads - 1) / kThreads;
 }
 
 template <class T, class Out>
 void run_pool(const char* name, const WeightPlan& plan, const T* x, const T* basis, const int64_t* sizes, bool mean, Out* pooled,
               int64_t batch, int C, void* stream) {
     const int64_t blocks = batch * plan.rows * ((C + kLanesOfBlock - 1) / kLanesOfBlock);
-    if (blocks == 0) return;
-    launch(name, pool_rows<T, Out>, static_cast<unsigned>(blocks), kLanesOfBlock * kGroups, kLanesOfBlock * kGroups * sizeof(Compute<T>),
-           stream, plan, x, basis, sizes, mean, pooled, C);
+    launch(name, pool_rows<T, Out>, blocks, kLanesOfBlock * kGroups, kLanesOfBlock * kGroups * sizeof(Compute<T>), stream, plan, x, basis,
+           sizes, mean, pooled, C);
 }
 
 template <class T, class Terms>
@@ -48,9 +47,8 @@ void run_affine(const char* name, const WeightPlan& plan, const T* x, const T* m
         tiles.first[2 * i + 2] = tiles.first[2 * i + 1] + tiles_of(plan.layer[i].rows);
     }
     const int64_t blocks = batch * tiles.first[2 * plan.layers] * tiles_of(N);
-    if (blocks == 0) return;
-    launch(name, affine_tiles<T, Terms>, static_cast<unsigned>(blocks), kThreads, 2 * kSide * kPitch * sizeof(Compute<T>), stream, plan,
-           tiles, x, mix, terms, basis, sizes, mean, transposed, y, C, N);
+    launch(name, affine_tiles<T, Terms>, blocks, kThreads, 2 * kSide * kPitch * sizeof(Compute<T>), stream, plan, tiles, x, mix, terms,
+           basis, sizes, mean, transposed, y, C, N);
 }
 
 void run_linear(const char* name, const WeightPlan& plan, const View& in, const View& weight, const View& bias, const View& project,
@@ -190,7 +188,7 @@ void weight_basis_gradient(const WeightPlan& plan, const View& x, const View& te
                            const WeightContext& context) {
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
-        launch("weight_basis_gradient", basis_sums<T>, static_cast<unsigned>(plan.rank * plan.layer[0].columns), kThreads,
+        launch("weight_basis_gradient", basis_sums<T>, static_cast<int64_t>(plan.rank) * plan.layer[0].columns, kThreads,
                kThreads * sizeof(Compute<T>), context.stream, plan, static_cast<const T*>(x.data), static_cast<const T*>(terms.data), sizes,
                mean, static_cast<T*>(basis.data), x.sizes[0], static_cast<int>(x.sizes[2]));
     });
@@ -201,7 +199,6 @@ void weight_select(const WeightPlan& plan, const View& values, const View& x, co
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         const int64_t count = pooled.numel();
-        if (count == 0) return;
         launch("weight_select", locate<T>, blocks_of(count), kThreads, 0, context.stream, plan, static_cast<const T*>(values.data),
                static_cast<const T*>(x.data), sizes, static_cast<int*>(nullptr), static_cast<T*>(pooled.data), count,
                static_cast<int>(x.sizes[2]));
@@ -213,7 +210,6 @@ void weight_scatter(const WeightPlan& plan, const View& pooled, const View& x, c
     with_type(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         const int C = static_cast<int>(x.sizes[2]);
-        if (values.numel() == 0) return;
         int* index = static_cast<int*>(context.workspace);
         launch("weight_scatter", locate<T>, blocks_of(pooled.numel()), kThreads, 0, context.stream, plan, static_cast<const T*>(nullptr),
                static_cast<const T*>(x.data), sizes, index, static_cast<T*>(nullptr), pooled.numel(), C);

@@ -58,6 +58,14 @@ def test_form_action_of_too_high_a_degree(module: ModuleType) -> None:
         module.form_action(view(p), view(g), view(p.clone()))
 
 
+def test_more_blocks_than_a_launch_takes_are_an_error(module: ModuleType) -> None:
+    count = 2**31 * 64  # 64 forms to a block
+    p, g = (0, 0, [count, 3], [3, 1]), (0, 0, [count, 2, 2], [4, 2, 1])  # nothing is read
+    with pytest.raises(RuntimeError, match=r"^form_action: 2147483648 blocks are more than the 2\^31 - 1 of one CUDA launch"):
+        module.form_action(p, g, p)
+    module.form_action((0, 0, [0, 3], [3, 1]), (0, 0, [0, 2, 2], [4, 2, 1]), (0, 0, [0, 3], [3, 1]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("degrees", "highest", "batch", "channels", "out_channels"), CASES)
 def test_transvectants(
