@@ -14,8 +14,17 @@ from torch import Tensor
 from isotypic.ops import reference_forms, transvectant_paths
 from isotypic.ops._clebsch_gordan import clebsch_gordan
 
-# Degrees of the forms, largest degree of the results, batch, channels, output channels: no multiples of a block's 256 threads.
-CASES = [([2], 4, 3, 1, 1), ([0, 2, 3], 5, 2, 5, 7), ([1, 1, 4], 3, 1, 3, 300), ([6, 8], 14, 2, 40, 3)]
+# Degrees of the forms, largest degree of the results, batch, channels, output channels: no multiples of a block's 256 threads. The last
+# three: so many samples that a block owns four, more paths to a degree than a block has, fewer output channels at a time than 32.
+CASES = [
+    ([2], 4, 3, 1, 1),
+    ([0, 2, 3], 5, 2, 5, 7),
+    ([1, 1, 4], 3, 1, 3, 300),
+    ([6, 8], 14, 2, 40, 3),
+    ([0, 2, 3], 5, 291, 2, 3),
+    ([1] * 8, 2, 2, 1, 5),
+    ([10, 12], 24, 1, 2, 35),
+]
 
 
 @pytest.fixture(scope="session")
