@@ -11,7 +11,8 @@
 //                  memory, 21.5 KB in float32 and 42 KB in float64, k outside, so that operands are read 16 bytes at a time: 2 loads for 16
 //                  multiply-adds (weight_linear_product.cuh). Where a channel count is a multiple of 4, terms are read and outputs written
 //                  16 bytes at a time.
-// outer_tiles      32 x 32 outputs to a block and a run of positions, which are those of all networks one after the other; 64 positions at a
+// outer_tiles      32 x 32 outputs to a block and a run of positions, which are those of all networks one after the other; 64 positions at
+// a
 //                  time, a quarter of them for each 64 threads. Up to 512 blocks a matrix of parameters, so that a small matrix fills the
 //                  device too; their tiles lie in the workspace, at most 2 MB a matrix of up to 512 tiles. The bias is a row of ones.
 //
