@@ -11,10 +11,9 @@
 //                  memory, 21.5 KB in float32 and 42 KB in float64, k outside, so that operands are read 16 bytes at a time: 2 loads for 16
 //                  multiply-adds (weight_linear_product.cuh). Where a channel count is a multiple of 4, terms are read and outputs written
 //                  16 bytes at a time.
-// outer_tiles      32 x 32 outputs to a block and a run of positions, which are those of all networks one after the other; 64 positions at
-// a
-//                  time, a quarter of them for each 64 threads. Up to 512 blocks a matrix of parameters, so that a small matrix fills the
-//                  device too; their tiles lie in the workspace, at most 2 MB a matrix of up to 512 tiles. The bias is a row of ones.
+// outer_tiles      32 x 32 outputs to a block and a run of positions, which are those of all networks one after the other; 64 positions
+//                  at a time, a quarter of them for each 64 threads. Up to 512 blocks a matrix of parameters, so that a small matrix fills
+//                  the device too; their tiles lie in the workspace, 4 KB (8 KB in float64) a block. The bias is a row of ones.
 //
 // Count for [2, 32, 32, 1], batch 512, 32 channels in and out in float32, where x has 78 MB, on an H200 at 4.3 TB/s, 67 Tflop/s and about
 // 900 G instructions of a warp a second; "expected" adds what instructions and the wait for loads cost:
@@ -25,9 +24,8 @@
 //     outer_tiles          134 MB + 26 MB              1.7 G              37 us     60 us
 //     sum_partials         7 MB                                           2 us      8 us     latency of 64 loads in eights
 // A layer must move 156 MB, 36 us; its gradient in the parameters the same. Nothing here uses tensor cores.
-// Registers on sm_90a (ptxas 13.0), float32 / bfloat16 / float64, no other spills: pool_matrices 64/64/100, multiply_nodes 68/68/106,
-// affine_tiles 76/80/118, outer_tiles 80/80/124 (4 bytes spilled
-// in the types of 16 bits), sum_partials 28/28/32.
+// Registers on sm_90a (ptxas 13.0), float32 / bfloat16 / float64: pool_matrices 64/64/100, multiply_nodes 68/68/106, affine_tiles
+// 76/80/118, outer_tiles 80/80/124, sum_partials 28/28/32. No spills but for 4 bytes of outer_tiles in the types of 16 bits.
 // These figures are counted: nothing here has been measured on a device yet.
 #include <algorithm>
 
