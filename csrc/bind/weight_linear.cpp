@@ -8,6 +8,7 @@
 #include <array>
 #include <initializer_list>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "bind/bind.hpp"
@@ -87,15 +88,18 @@ class Arguments {
 
     int64_t size(int axis) const { return axis < first_.view.ndim ? first_.view.sizes[axis] : -2; }
 
-    // Runs one of the two with the interpreter's lock released.
+    // Runs one of the two with the interpreter's lock released. Kernels of a pass need scratch, the others none.
     template <class OnCpu, class OnCuda>
-    void run(py::handle workspace, const OnCpu& on_cpu, const OnCuda& on_cuda) const {
+    void run(py::handle workspace, const OnCpu& on_cpu, const OnCuda& on_cuda, std::optional<cuda::WeightPass> pass = {},
+             int64_t in_channels = 0, int64_t out_channels = 0) const {
         if (!first_.on_cuda) {
             const py::gil_scoped_release release;
             return on_cpu();
         }
         if constexpr (kWithCuda) {
             const Buffer scratch = to_buffer(workspace, first_.device, "workspace");
+            if (pass && scratch.bytes < cuda::weight_linear_workspace(plan_, *pass, size(0), in_channels, out_channels, first_.view.dtype))
+                throw py::value_error(std::string(name_) + ": the workspace is too small");
             const cuda::WeightContext context{scratch.data, scratch.bytes, current_stream(handle_, first_.device)};
             const py::gil_scoped_release release;
             on_cuda(context);
@@ -158,7 +162,8 @@ void linear(const WeightPlan& plan, py::handle x, py::handle weight, py::handle 
     const int64_t* widths = a.sizes(sizes, in.sizes[0]);
     a.run(
         workspace, [&] { cpu::weight_linear(plan, in, parameters, offsets, reads, writes, widths, mean, out); },
-        ISOTYPIC_ON_CUDA(cuda::weight_linear(plan, in, parameters, offsets, reads, writes, widths, mean, out, context)));
+        ISOTYPIC_ON_CUDA(cuda::weight_linear(plan, in, parameters, offsets, reads, writes, widths, mean, out, context)),
+        cuda::WeightPass::linear, in.sizes[2], out.sizes[2]);
 }
 
 void linear_transpose(const WeightPlan& plan, py::handle y, py::handle weight, py::handle sizes, bool mean, py::handle x,
@@ -171,7 +176,8 @@ void linear_transpose(const WeightPlan& plan, py::handle y, py::handle weight, p
     const int64_t* widths = a.sizes(sizes, in.sizes[0]);
     a.run(
         workspace, [&] { cpu::weight_linear_transpose(plan, in, parameters, widths, mean, out); },
-        ISOTYPIC_ON_CUDA(cuda::weight_linear_transpose(plan, in, parameters, widths, mean, out, context)));
+        ISOTYPIC_ON_CUDA(cuda::weight_linear_transpose(plan, in, parameters, widths, mean, out, context)), cuda::WeightPass::linear,
+        in.sizes[2], out.sizes[2]);
 }
 
 void linear_gradient(const WeightPlan& plan, py::handle x, py::handle y, py::handle sizes, bool mean, py::handle gradient,
@@ -183,7 +189,8 @@ void linear_gradient(const WeightPlan& plan, py::handle x, py::handle y, py::han
     const int64_t* widths = a.sizes(sizes, in.sizes[0]);
     a.run(
         workspace, [&] { cpu::weight_linear_gradient(plan, in, out, widths, mean, sum); },
-        ISOTYPIC_ON_CUDA(cuda::weight_linear_gradient(plan, in, out, widths, mean, sum, context)));
+        ISOTYPIC_ON_CUDA(cuda::weight_linear_gradient(plan, in, out, widths, mean, sum, context)), cuda::WeightPass::gradient, in.sizes[2],
+        out.sizes[2]);
 }
 
 void mix_gradient(const WeightPlan& plan, py::handle x, py::handle y, py::handle sizes, py::handle mix, py::handle workspace) {
@@ -193,7 +200,8 @@ void mix_gradient(const WeightPlan& plan, py::handle x, py::handle y, py::handle
     const int64_t* widths = a.sizes(sizes, in.sizes[0]);
     a.run(
         workspace, [&] { cpu::weight_mix_gradient(plan, in, out, widths, sum); },
-        ISOTYPIC_ON_CUDA(cuda::weight_mix_gradient(plan, in, out, widths, sum, context)));
+        ISOTYPIC_ON_CUDA(cuda::weight_mix_gradient(plan, in, out, widths, sum, context)), cuda::WeightPass::mix_gradient, in.sizes[2],
+        out.sizes[2]);
 }
 
 void basis_gradient(const WeightPlan& plan, py::handle x, py::handle terms, py::handle sizes, bool mean, py::handle basis,
@@ -230,7 +238,7 @@ void scatter(const WeightPlan& plan, py::handle pooled, py::handle x, py::handle
     const int64_t* widths = a.sizes(sizes, keys.sizes[0]);
     a.run(
         workspace, [&] { cpu::weight_scatter(plan, in, keys, widths, out); },
-        ISOTYPIC_ON_CUDA(cuda::weight_scatter(plan, in, keys, widths, out, context)));
+        ISOTYPIC_ON_CUDA(cuda::weight_scatter(plan, in, keys, widths, out, context)), cuda::WeightPass::scatter, in.sizes[2], in.sizes[2]);
 }
 
 int64_t workspace_bytes(const WeightPlan& plan, const std::string& kernel, int64_t batch, int64_t in_channels, int64_t out_channels,

@@ -109,33 +109,38 @@ struct EntryRows {
     bool alive;  // whether the network has this entry
 };
 
+// Of the entry (r, s) of the weight of a layer, or r of its bias, where s is -1; in a network of the plan's own widths.
+HOST_DEVICE inline EntryRows entry_rows(const WeightPlan& plan, int i, int r, int s) {
+    const WeightLayer& layer = plan.layer[i];
+    EntryRows out{i, r, s, -1, -1, 0, true};
+    const bool rows_pooled = plan.nodes_of[i + 1] >= 0, columns_pooled = plan.nodes_of[i] >= 0;
+    if (s < 0) {
+        if (rows_pooled) out.row = plan.nodes[plan.nodes_of[i + 1]].offset + r * plan.nodes[plan.nodes_of[i + 1]].slots + layer.bias_slot;
+        out.total = plan.global_offset + layer.bias_total_slot + (rows_pooled ? 0 : r);
+        return out;
+    }
+    const bool basis = i == 0 && plan.rank > 0;
+    const int feature = columns_pooled || basis ? 0 : s;  // among those that a pooled row axis leaves
+    if (rows_pooled) {
+        const WeightNodes& nodes = plan.nodes[plan.nodes_of[i + 1]];
+        out.row = nodes.offset + r * nodes.slots + layer.row_slot + feature;
+    }
+    if (columns_pooled) {
+        const WeightNodes& nodes = plan.nodes[plan.nodes_of[i]];
+        out.column = nodes.offset + s * nodes.slots + layer.column_slot + (rows_pooled ? 0 : r);
+    }
+    out.total = plan.global_offset + layer.total_slot + feature + (rows_pooled ? 0 : r * (columns_pooled ? 1 : layer.columns));
+    return out;
+}
+
 HOST_DEVICE inline EntryRows entry_rows(const WeightPlan& plan, const int64_t* sizes, int entry) {
     int i = 0;
     while (i + 1 < plan.layers && entry >= plan.layer[i + 1].weight) ++i;
     const WeightLayer& layer = plan.layer[i];
-    EntryRows out{i, 0, -1, -1, -1, 0, true};
-    const bool rows_pooled = plan.nodes_of[i + 1] >= 0, columns_pooled = plan.nodes_of[i] >= 0;
-    if (entry >= layer.bias) {
-        out.r = entry - layer.bias;
-        if (rows_pooled)
-            out.row = plan.nodes[plan.nodes_of[i + 1]].offset + out.r * plan.nodes[plan.nodes_of[i + 1]].slots + layer.bias_slot;
-        out.total = plan.global_offset + layer.bias_total_slot + (rows_pooled ? 0 : out.r);
-        out.alive = out.r < width_of(plan, sizes, i + 1);
-        return out;
-    }
-    out.r = (entry - layer.weight) / layer.columns, out.s = (entry - layer.weight) % layer.columns;
+    const bool bias = entry >= layer.bias;
+    const int local = entry - (bias ? layer.bias : layer.weight);
+    EntryRows out = bias ? entry_rows(plan, i, local, -1) : entry_rows(plan, i, local / layer.columns, local % layer.columns);
     out.alive = out.r < width_of(plan, sizes, i + 1) && out.s < width_of(plan, sizes, i);
-    const bool basis = i == 0 && plan.rank > 0;
-    const int feature = columns_pooled || basis ? 0 : out.s;  // among those that a pooled row axis leaves
-    if (rows_pooled) {
-        const WeightNodes& nodes = plan.nodes[plan.nodes_of[i + 1]];
-        out.row = nodes.offset + out.r * nodes.slots + layer.row_slot + feature;
-    }
-    if (columns_pooled) {
-        const WeightNodes& nodes = plan.nodes[plan.nodes_of[i]];
-        out.column = nodes.offset + out.s * nodes.slots + layer.column_slot + (rows_pooled ? 0 : out.r);
-    }
-    out.total = plan.global_offset + layer.total_slot + feature + (rows_pooled ? 0 : out.r * (columns_pooled ? 1 : layer.columns));
     return out;
 }
 

@@ -31,13 +31,14 @@ struct Cut {
         pieces = across * ((outer + rows - 1) / rows);
         tiles = columns ? (width + kLanesOfNorm - 1) / kLanesOfNorm : channels;
     }
-    unsigned grid() const { return static_cast<unsigned>(tiles * pieces); }
-    DEVICE int64_t rows_of(int64_t piece) const {
-        const int64_t left = outer - piece / across * rows;
+    int64_t grid() const { return tiles * pieces; }
+    // Pieces are blocks of a launch, so that 32 bits hold them.
+    DEVICE int64_t rows_of(unsigned piece) const {
+        const int64_t left = outer - static_cast<int64_t>(piece / static_cast<unsigned>(across)) * rows;
         return left < rows ? left : rows;
     }
-    DEVICE int64_t numbers_of(int64_t piece) const {  // of one column, or of one channel
-        const int64_t left = inner - piece % across * width;
+    DEVICE int64_t numbers_of(unsigned piece) const {  // of one column, or of one channel
+        const int64_t left = inner - static_cast<int64_t>(piece % static_cast<unsigned>(across)) * width;
         return columns ? rows_of(piece) : rows_of(piece) * (left < width ? left : width);
     }
     HOST_DEVICE int64_t parts() const { return columns ? inner : 1; }  // columns of a channel
@@ -45,10 +46,12 @@ struct Cut {
 
 // The channel of this thread, or -1, and visit(index) for its numbers.
 struct Place {
-    int64_t piece, column, channel;
+    unsigned piece;
+    int64_t column, channel;
 };
 DEVICE Place place_of(const Cut& cut) {
-    const int64_t tile = block_index() % cut.tiles, piece = block_index() / cut.tiles;
+    const unsigned tiles = static_cast<unsigned>(cut.tiles), piece = block_index() / tiles;
+    const int64_t tile = block_index() % tiles;
     if (!cut.columns) return {piece, tile, tile};
     const int64_t column = tile * kLanesOfNorm + thread_index() % kLanesOfNorm;
     return {piece, column, column < cut.width ? column / cut.inner : -1};
@@ -56,14 +59,15 @@ DEVICE Place place_of(const Cut& cut) {
 template <class Visit>
 DEVICE void visit_numbers(const Cut& cut, const Place& place, const Visit& visit) {
     if (place.channel < 0) return;
-    const int64_t first = place.piece / cut.across * cut.rows, rows = cut.rows_of(place.piece);
+    const unsigned across = static_cast<unsigned>(cut.across), piece = place.piece / across;
+    const int64_t first = piece * cut.rows, rows = cut.rows_of(place.piece);
     if (cut.columns) {
         for (int64_t r = thread_index() / kLanesOfNorm; r < rows; r += kWarpsOfNorm) visit((first + r) * cut.width + place.column);
         return;
     }
     int lanes = kLanesOfNorm;  // along a row
     while (lanes < kThreadsOfNorm && lanes < cut.width) lanes *= 2;
-    const int64_t begin = place.piece % cut.across * cut.width, left = cut.inner - begin, width = left < cut.width ? left : cut.width;
+    const int64_t begin = (place.piece - piece * across) * cut.width, left = cut.inner - begin, width = left < cut.width ? left : cut.width;
     for (int64_t r = thread_index() / lanes; r < rows; r += kThreadsOfNorm / lanes) {
         const int64_t row = ((first + r) * cut.channels + place.channel) * cut.inner + begin;
         for (int64_t i = thread_index() % lanes; i < width; i += lanes) visit(row + i);
@@ -150,29 +154,33 @@ __global__ void __launch_bounds__(kThreadsOfNorm)
     write_part(cut, place, sums, parts);
 }
 
-// One warp a channel. Moments give mean and variance; sums, with statistics, the second one times the inverse deviation.
+// One block a channel; its threads deal the parts among them and are joined by halves, in an order that does not depend on the device.
+// Moments give mean and variance; sums, with statistics, the second one times the inverse deviation.
 template <class A>
-__global__ void __launch_bounds__(kLanesOfNorm) put_together(Cut cut, const A* parts, const A* statistics, A eps, A* out) {
-    const int64_t channel = block_index(), count = cut.pieces * cut.parts();
+__global__ void __launch_bounds__(kThreadsOfNorm) put_together(Cut cut, const A* parts, const A* statistics, A eps, A* out) {
+    const int64_t channel = block_index();
+    const unsigned columns = static_cast<unsigned>(cut.parts()), count = static_cast<unsigned>(cut.pieces) * columns;
     auto* slots = reinterpret_cast<Moments<double>*>(shared_memory());
-    Moments<double> total{0, 0, 0};
-    for (int64_t p = thread_index(); p < count; p += kLanesOfNorm) {
-        const int64_t piece = p / cut.parts();
-        const A* part = parts + 2 * ((piece * cut.channels + channel) * cut.parts() + p % cut.parts());
+    const auto join = [&](Moments<double>& total, const Moments<double>& other) {
         if (statistics)
-            total.mean += part[0], total.squares += part[1];
+            total.mean += other.mean, total.squares += other.squares;
         else
-            total.join({static_cast<double>(cut.numbers_of(piece)), part[0], part[1]});
+            total.join(other);
+    };
+    Moments<double> total{0, 0, 0};
+    for (unsigned p = thread_index(); p < count; p += kThreadsOfNorm) {
+        const unsigned piece = p / columns;
+        const A* part = parts + 2 * ((piece * cut.channels + channel) * columns + (p - piece * columns));
+        join(total, {statistics ? 0.0 : static_cast<double>(cut.numbers_of(piece)), part[0], part[1]});
     }
     slots[thread_index()] = total;
     __syncthreads();
-    if (thread_index()) return;
-    for (int lane = 1; lane < kLanesOfNorm; ++lane) {
-        if (statistics)
-            total.mean += slots[lane].mean, total.squares += slots[lane].squares;
-        else
-            total.join(slots[lane]);
+    for (int half = kThreadsOfNorm / 2; half > 0; half /= 2) {
+        if (thread_index() < half) join(slots[thread_index()], slots[thread_index() + half]);
+        __syncthreads();
     }
+    if (thread_index()) return;
+    total = slots[0];
     const double scale = statistics ? 1.0 / sqrt(static_cast<double>(statistics[cut.channels + channel]) + eps) : 1.0 / total.count;
     out[channel] = static_cast<A>(total.mean);
     out[cut.channels + channel] = static_cast<A>(total.squares * scale);
@@ -239,8 +247,8 @@ void batch_norm(const View& x, const View& weight, const View& bias, const Batch
         A* parts = static_cast<A*>(context.workspace);
         launch("batch_norm", partial_moments<S>, cut.grid(), kThreadsOfNorm, sizeof(Moments<A>) * kThreadsOfNorm, context.stream, cut,
                at<const S>(x), parts);
-        launch("batch_norm", put_together<A>, static_cast<unsigned>(cut.channels), kLanesOfNorm, sizeof(Moments<double>) * kLanesOfNorm,
-               context.stream, cut, static_cast<const A*>(parts), static_cast<const A*>(nullptr), A(0), at<A>(statistics));
+        launch("batch_norm", put_together<A>, cut.channels, kThreadsOfNorm, sizeof(Moments<double>) * kThreadsOfNorm, context.stream, cut,
+               static_cast<const A*>(parts), static_cast<const A*>(nullptr), A(0), at<A>(statistics));
         launch_normalise<S>(cut, x, statistics, weight, bias, settings, y, context.stream);
     });
 }
@@ -261,9 +269,8 @@ void batch_norm_backward(const View& g, const View& x, const View& statistics, c
         const A eps = static_cast<A>(settings.eps), share = batch ? static_cast<A>(1.0 / static_cast<double>(cut.outer * cut.inner)) : A(0);
         launch("batch_norm_backward", partial_sums<S>, cut.grid(), kThreadsOfNorm, sizeof(Sums<A>) * kThreadsOfNorm, context.stream, cut,
                at<const S>(g), at<const S>(x), at<const A>(statistics), at<const A>(weight), at<const A>(bias), eps, settings.relu, parts);
-        launch("batch_norm_backward", put_together<A>, static_cast<unsigned>(cut.channels), kLanesOfNorm,
-               sizeof(Moments<double>) * kLanesOfNorm, context.stream, cut, static_cast<const A*>(parts), at<const A>(statistics), eps,
-               at<A>(sums));
+        launch("batch_norm_backward", put_together<A>, cut.channels, kThreadsOfNorm, sizeof(Moments<double>) * kThreadsOfNorm,
+               context.stream, cut, static_cast<const A*>(parts), at<const A>(statistics), eps, at<A>(sums));
         launch("batch_norm_backward", gradient<S>, cut.grid(), kThreadsOfNorm, 0, context.stream, cut, at<const S>(g), at<const S>(x),
                at<const A>(statistics), at<const A>(weight), at<const A>(bias), eps, settings.relu, share, static_cast<const A*>(sums.data),
                at<S>(dx));

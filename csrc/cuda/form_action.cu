@@ -76,14 +76,13 @@ template <class T, Mode mode>
 void run_action(const View& p, const View& g, const View& z, const View& y, void* stream) {
     const int64_t count = p.sizes[0];
     const int degree = static_cast<int>(p.sizes[1]) - 1;
-    if (count == 0) return;
     if (degree > kMaxDegree)
         throw std::runtime_error("form_action: the degree must be at most " + std::to_string(kMaxDegree) + " on a CUDA device, got " +
                                  std::to_string(degree));
     Binomials<T> binomials{};
     forms::binomials(degree, binomials.value);
     const auto kernel = degree <= 20 ? action<T, 20, mode> : action<T, kMaxDegree, mode>;
-    const unsigned grid = static_cast<unsigned>((count + kFormsOfBlock - 1) / kFormsOfBlock);
+    const int64_t grid = (count + kFormsOfBlock - 1) / kFormsOfBlock;
     const size_t bytes = sizeof(T) * kFormsOfBlock * (degree + 1) * (mode == Mode::matrix ? 2 : 1);
     launch("form_action", kernel, grid, kFormsOfBlock, bytes, stream, static_cast<const T*>(p.data), static_cast<const T*>(g.data),
            static_cast<const T*>(z.data), static_cast<T*>(y.data), binomials, count, degree);

@@ -42,9 +42,11 @@ DEVICE void multiply_columns(const Common& p, const Job* jobs, const char* a, co
     }
 }
 
-// One step of the inner index for all slots of a warp. A: [slot][row] rows, B: [column tile][b slot] tiles.
+// One step of the inner index for all slots of a warp. A: [slot][row] rows, B: [column tile][b slot] tiles. The lanes may come from the
+// branches of a transform: ldmatrix and mma ask for all of them at once.
 template <class C>
 DEVICE void multiply(const Common& p, const Job* jobs, const char* a, const char* b, int rows, Accumulators<C>& acc) {
+    sync_warp();
     if constexpr (C::kColumnTiles >= 4) {
         if (p.column_tiles == 4) return multiply_columns<C, 4>(p, jobs, a, b, rows, acc);
     }

@@ -81,6 +81,8 @@ inline Geometry geometry_of(const GroupConvShape& shape, bool adjoint, bool mirr
     return g;
 }
 
+constexpr double kMostPixels = 1 << 20;  // more than any shared memory holds: such tiles are read where they lie, whatever is counted here
+
 // The tile of `positions` positions that reads the fewest pixels in all, with long rows for coalesced access.
 inline void choose_tile(Geometry& g, int positions, int orbits) {
     const Geometry base = g;
@@ -95,9 +97,9 @@ inline void choose_tile(Geometry& g, int positions, int orbits) {
             }
             const int row = std::min(tile[2], base.positions[2]);
             const double cost = tiles * (pixels + static_cast<double>(positions) * orbits) * (row < 8 ? 1.25 : row < 16 ? 1.05 : 1);
-            if (cost >= best || pixels > 1 << 20) continue;
+            if (cost >= best) continue;
             best = cost;
-            g.pixels = static_cast<int>(pixels);
+            g.pixels = static_cast<int>(std::min(pixels, kMostPixels));
             for (int i = 0; i < 3; ++i) {
                 g.tile_log2[i] = 0;
                 while (1 << g.tile_log2[i] < tile[i]) ++g.tile_log2[i];
@@ -148,15 +150,21 @@ void set_common(Common& p, const GroupConvPlan& plan, const GroupConvShape& shap
 }
 
 struct Launch {
-    unsigned grid = 0;
+    int64_t grid = 0;
     int block = 0;
     size_t shared = 0;
     int64_t workspace = 0;
 };
 
-inline unsigned grid_size(double blocks, const char* name) {
+// Counted as a double, because a product of sizes may exceed an int64; kernels divide a grid as an unsigned.
+inline int64_t grid_size(double blocks, const char* name) {
     if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": the call is too large for one CUDA launch");
-    return static_cast<unsigned>(blocks);
+    return static_cast<int64_t>(blocks);
+}
+
+// A call without blocks would leave its result as it was.
+inline void check_grid(const Launch& launch, const View& result, const char* name) {
+    if (launch.grid == 0 && result.numel() > 0) throw std::runtime_error(std::string(name) + ": no tile of positions serves this call");
 }
 
 inline void check_workspace(const Launch& launch, const Context& context, const char* name) {
@@ -257,6 +265,7 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
         using C = decltype(configuration);
         Convolution p{};
         const Launch convolution = plan_convolution<C>(plan, shape, adjoint, name, p);
+        check_grid(convolution, out, name);
         if (convolution.grid == 0) return;
         check_workspace(convolution, context, name);
         p.tables = static_cast<const char*>(context.tables);
@@ -282,7 +291,7 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
         packing.total = elements;
         packing.geometry = p.geometry;
         const int64_t threads = std::max<int64_t>(elements, int64_t{p.orbits} * p.length);
-        launch(name, pack_weights<Policy>, grid_size(static_cast<double>(divide_up(threads, 256)), name), 256, 0, context.stream, packing);
+        launch(name, pack_weights<Policy>, divide_up(threads, 256), 256, 0, context.stream, packing);
         launch(name, convolve<C>, convolution.grid, convolution.block, convolution.shared, context.stream, p);
     });
 }
@@ -350,6 +359,7 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         using C = decltype(configuration);
         WeightGradient p{};
         const Launch gradient = plan_weight_gradient<C>(plan, shape, name, p);
+        check_grid(gradient, weight, name);
         if (gradient.grid == 0) return;
         check_workspace(gradient, context, name);
         const int64_t values = int64_t{p.groups} * p.weight_slots * p.rows * p.columns;
@@ -365,7 +375,7 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         packing.tables = p.tables, packing.geometry = p.geometry;
         packing.offsets = reinterpret_cast<int*>(scratch + partial);
         const int64_t taps = int64_t{p.orbits} * p.length;
-        launch(name, pack_weights<Policy>, static_cast<unsigned>(divide_up(taps, 256)), 256, 0, context.stream, packing);
+        launch(name, pack_weights<Policy>, divide_up(taps, 256), 256, 0, context.stream, packing);
         launch(name, weight_gradient<C>, gradient.grid, gradient.block, gradient.shared, context.stream, p);
 
         Unpacking unpacking{};
@@ -375,12 +385,10 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
         unpacking.rows = p.rows, unpacking.columns = p.columns, unpacking.in_fields = p.in_fields, unpacking.out_fields = p.out_fields;
         if (p.splits > 1) {
             unpacking.total = values;
-            launch(name, sum_splits<Policy>, grid_size(static_cast<double>(divide_up(values, 256)), name), 256, 0, context.stream,
-                   unpacking);
+            launch(name, sum_splits<Policy>, divide_up(values, 256), 256, 0, context.stream, unpacking);
         }
         unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
-        launch(name, unpack_weights<Policy>, grid_size(static_cast<double>(divide_up(unpacking.total, 256)), name), 256, 0, context.stream,
-               unpacking);
+        launch(name, unpack_weights<Policy>, divide_up(unpacking.total, 256), 256, 0, context.stream, unpacking);
     });
 }
 

@@ -18,6 +18,14 @@
 namespace isotypic {
 namespace cuda {
 
+// A grid as the runtime takes it.
+inline unsigned checked_grid(const char* name, int64_t grid) {
+    if (grid > INT32_MAX)
+        throw std::runtime_error(std::string(name) + ": " + std::to_string(grid) +
+                                 " blocks are more than the 2^31 - 1 of one CUDA launch; divide the call");
+    return static_cast<unsigned>(grid);
+}
+
 #if defined(ISOTYPIC_EMULATE)
 
 inline int thread_index() {
@@ -39,9 +47,12 @@ inline size_t shared_memory_limit(const char*) {
     return emulation::machine().shared_limit;
 }
 
+// The lanes of a warp run together at every exchange of the emulation.
+inline void sync_warp() {}
+
 template <class... Parameters, class... Arguments>
-void launch(const char*, void (*kernel)(Parameters...), unsigned grid, int block, size_t smem, void*, Arguments... arguments) {
-    emulation::run(kernel, grid, block, smem, arguments...);
+void launch(const char* name, void (*kernel)(Parameters...), int64_t grid, int block, size_t smem, void*, Arguments... arguments) {
+    if (grid > 0) emulation::run(kernel, checked_grid(name, grid), block, smem, arguments...);
 }
 
 #else
@@ -63,8 +74,16 @@ DEVICE char* shared_memory() {
     return bytes;
 }
 
+// Lanes that have diverged come together again: instructions of a whole warp need it.
+DEVICE void sync_warp() {
+    __syncwarp();
+}
+
+// The runtime keeps the last error of a thread: it is taken away here, so that no later call is blamed for it.
 inline void check(cudaError_t error, const char* name) {
-    if (error != cudaSuccess) throw std::runtime_error(std::string(name) + ": CUDA error: " + cudaGetErrorString(error));
+    if (error == cudaSuccess) return;
+    cudaGetLastError();
+    throw std::runtime_error(std::string(name) + ": CUDA error: " + cudaGetErrorString(error));
 }
 
 // The most dynamic shared memory a block may ask for on the current device, in bytes.
@@ -75,11 +94,16 @@ inline size_t shared_memory_limit(const char* name) {
     return static_cast<size_t>(bytes);
 }
 
+// Does nothing where the grid is empty. The limit of shared memory belongs to the kernel and not to the launch: every launch sets it to the
+// same value, that of the device, because a smaller one could come between another thread's call and its launch.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, size_t smem, void* stream, Arguments... arguments) {
-    if (smem > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem)), name);
+void launch(const char* name, void (*kernel)(Parameters...), int64_t grid, int block, size_t smem, void* stream, Arguments... arguments) {
+    if (grid <= 0) return;
+    const unsigned blocks = checked_grid(name, grid);
+    if (smem > 48 * 1024)
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_memory_limit(name))), name);
     // clang-format off
-    kernel<<<grid, block, smem, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    kernel<<<blocks, block, smem, static_cast<cudaStream_t>(stream)>>>(arguments...);
     // clang-format on
     check(cudaGetLastError(), name);
 }

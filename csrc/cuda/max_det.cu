@@ -174,15 +174,12 @@ int64_t numbers(int d) {
 
 template <class T>
 void run(const char* name, bool derivative, const Problem& problem, void* stream) {
-    if (problem.batch == 0) return;
-    if (problem.batch > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 - 1 forms in one call");
     if (problem.d + 1 <= kThreadSide) {
-        const unsigned grid = static_cast<unsigned>((problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock);
+        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
         launch(name, derivative ? adjoint<T, ThreadTeam> : solve<T, ThreadTeam>, grid, kThreadsPerBlock, 0, stream, problem);
     } else {
         const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, static_cast<unsigned>(problem.batch), 32, bytes, stream,
-               problem);
+        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, problem.batch, 32, bytes, stream, problem);
     }
 }
 

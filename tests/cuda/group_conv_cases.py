@@ -65,6 +65,8 @@ CASES = (
     Case("stride_3d", "O", 1, 2, (5, 3, 4), (3, 3, 3), batch=1, options={"padding": 1, "stride": 2}),
     Case("dilation", "p4", 2, 3, (9, 8), (3, 3), options={"padding": 2, "dilation": 2}),
     Case("dilation_and_stride", "p4m", 1, 2, (8, 9), (3, 3), bias=False, options={"padding": 1, "dilation": 2, "stride": 3}),
+    # Taps further apart than any tile could be staged with: more than 2^20 pixels to a tile.
+    Case("wide_dilation", "p4", 1, 2, (523, 1), (3, 3), batch=1, options={"padding": 520, "dilation": 520}),
     Case("groups", "p4m", 4, 6, (5, 4), (3, 3), options={"padding": 1, "groups": 2}),
     Case("depthwise", "p4", 5, 5, (4, 6), (5, 5), options={"padding": 2, "groups": 5}),
     Case("linear", "p4m", 5, 3, (), (), field="linear", batch=7),

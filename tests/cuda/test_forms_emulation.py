@@ -14,8 +14,17 @@ from torch import Tensor
 from isotypic.ops import reference_forms, transvectant_paths
 from isotypic.ops._clebsch_gordan import clebsch_gordan
 
-# Degrees of the forms, largest degree of the results, batch, channels, output channels: no multiples of a block's 256 threads.
-CASES = [([2], 4, 3, 1, 1), ([0, 2, 3], 5, 2, 5, 7), ([1, 1, 4], 3, 1, 3, 300), ([6, 8], 14, 2, 40, 3)]
+# Degrees of the forms, largest degree of the results, batch, channels, output channels: no multiples of a block's 256 threads. The last
+# three: so many samples that a block owns four, more paths to a degree than a block has, fewer output channels at a time than 32.
+CASES = [
+    ([2], 4, 3, 1, 1),
+    ([0, 2, 3], 5, 2, 5, 7),
+    ([1, 1, 4], 3, 1, 3, 300),
+    ([6, 8], 14, 2, 40, 3),
+    ([0, 2, 3], 5, 291, 2, 3),
+    ([1] * 8, 2, 2, 1, 5),
+    ([10, 12], 24, 1, 2, 35),
+]
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +65,14 @@ def test_form_action_of_too_high_a_degree(module: ModuleType) -> None:
     p, g = torch.randn(1, 66), torch.randn(1, 2, 2)
     with pytest.raises(RuntimeError, match=r"^form_action: the degree must be at most 64 on a CUDA device, got 65"):
         module.form_action(view(p), view(g), view(p.clone()))
+
+
+def test_more_blocks_than_a_launch_takes_are_an_error(module: ModuleType) -> None:
+    count = 2**31 * 64  # 64 forms to a block
+    p, g = (0, 0, [count, 3], [3, 1]), (0, 0, [count, 2, 2], [4, 2, 1])  # nothing is read
+    with pytest.raises(RuntimeError, match=r"^form_action: 2147483648 blocks are more than the 2\^31 - 1 of one CUDA launch"):
+        module.form_action(p, g, p)
+    module.form_action((0, 0, [0, 3], [3, 1]), (0, 0, [0, 2, 2], [4, 2, 1]), (0, 0, [0, 3], [3, 1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

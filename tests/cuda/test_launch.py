@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from isotypic.ops import _cuda
+from isotypic.ops import _circle, _cuda
 from isotypic.ops.group_conv import _call, _device_plan
 
 _C = pytest.importorskip("isotypic._C")
@@ -68,6 +68,8 @@ def test_tables_are_not_copied_during_a_capture(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match=r"^group_conv: the first call .* make one such call before the capture"):
         _cuda._tables("group_conv", object(), 0)
+    with pytest.raises(RuntimeError, match=r"^max_det_gram: the first call .* make one such call before the capture"):
+        _circle.table_tensor(39, torch.float64, torch.device("cuda", 0))
 
 
 @pytest.fixture

@@ -20,6 +20,11 @@ CASES = [  # widths, symmetry, rank, channels in and out, ragged
     ([3, 4, 2], "all", 0, 2, 33, True),
     ([2, 3], "hidden", 0, 2, 3, False),
     ([11, 6, 4, 2], "hidden", 3, 4, 5, True),
+    # More entries than a tile, more positions than a run, one channel; more rows than a block keeps sums of; vectors of four; a wide basis.
+    ([3, 20, 15, 2], "hidden", 0, 1, 33, True),
+    ([2, 3, 520, 1], "hidden", 0, 17, 2, False),
+    ([9, 18, 7, 2], "all", 0, 33, 8, True),
+    ([19, 6, 4, 2], "hidden", 11, 3, 8, True),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{'-'.join(map(str, case[0]))}-{case[1]}-rank{case[2]}")
 
@@ -120,6 +125,28 @@ def test_linear(emulation: ModuleType, case: Any, dtype: torch.dtype, reverse: b
         assert close(p.call("weight_linear_transpose", p.y, p.weight, out=p.x, mean=mean), x_grad)
         both = torch.cat([weight_grad.flatten(), bias_grad.flatten()])
         assert close(p.call("weight_linear_gradient", p.x, p.y, out=both, mean=mean), both)
+
+
+def shifted(tensor: Tensor) -> Tensor:
+    """The same numbers one element into a longer storage, where no vector of them is aligned."""
+    return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_odd_storage_offsets(emulation: ModuleType, dtype: torch.dtype) -> None:
+    p = Problem(emulation, ([2, 7, 5, 3], "hidden", 0, 8, 12, True), dtype)
+    for name, tensors, out in (
+        ("weight_pool", (p.x, None), p.pooled),
+        ("weight_affine", (p.x, p.mix, p.terms, None), p.y),
+        ("weight_linear", (p.x, p.weight, p.bias, None, None), p.y),
+        ("weight_linear_transpose", (p.y, p.weight), p.x),
+        ("weight_mix_gradient", (p.x, p.y), p.mix),
+    ):
+        aligned = p.call(name, *tensors, out=out)
+        result = shifted(torch.full_like(out, float("nan")))
+        moved = [tensor if tensor is None else shifted(tensor) for tensor in tensors]
+        p.module.call(name, p.plan, [view(tensor) for tensor in (*moved, result)], p.sizes.data_ptr(), False)
+        assert torch.equal(result, aligned), name
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

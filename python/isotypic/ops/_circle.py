@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from isotypic.ops._cuda import refuse_capture
+
 Array = npt.NDArray[np.float64]
 
 
@@ -96,5 +98,7 @@ def table_tensor(d: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     key = d, dtype, device
     found = _TENSORS.get(key)
     if found is None:
+        if device.type == "cuda":
+            refuse_capture("max_det_gram", "a degree and dtype", device)
         found = _TENSORS.setdefault(key, torch.from_numpy(tables(d)).to(device=device, dtype=dtype))
     return found

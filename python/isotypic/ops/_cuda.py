@@ -14,15 +14,20 @@ _TABLES: dict[tuple[Any, int], Tensor] = {}
 """Plans as the devices read them. They stay for good, because a captured CUDA graph holds their addresses."""
 
 
+def refuse_capture(operator: str, settings: str, device: torch.device) -> None:
+    """Raises RuntimeError where a graph is being captured: copies from the host are not part of one."""
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            f"{operator}: the first call with {settings} copies tables to {device}, which cannot be captured in a CUDA graph; make one "
+            "such call before the capture"
+        )
+
+
 def _tables(operator: str, plan: Any, device: int) -> Tensor:
     tables = _TABLES.get((plan, device))
     if tables is not None:
         return tables
-    if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            f"{operator}: the first call with a group and a kernel size copies tables to CUDA device {device}, which cannot be captured in "
-            "a CUDA graph; make one such call before the capture"
-        )
+    refuse_capture(operator, "a group and a kernel size", torch.device("cuda", device))
     tables = torch.from_numpy(kernels(operator).group_conv_tables(plan)).to(torch.device("cuda", device))
     return _TABLES.setdefault((plan, device), tables)
 

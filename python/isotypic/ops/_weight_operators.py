@@ -53,6 +53,12 @@ def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> Any:
     return kernels("weight_linear").WeightPlan(*tables, *counts)
 
 
+@lru_cache(maxsize=4096)
+def _workspace_bytes(plan: Any, kernel: str, batch: int, in_channels: int, out_channels: int, dtype: torch.dtype) -> int:
+    name = str(dtype).removeprefix("torch.")
+    return int(kernels(kernel).weight_linear_workspace(plan, kernel, batch, in_channels, out_channels, name))
+
+
 def _layout(settings: Sequence[Any]) -> WeightLayout:
     return weight_layout(tuple(settings[0]), *settings[1:3])
 
@@ -75,8 +81,7 @@ def _operator(tensors: str, flags: str, **options: Any) -> Operator:
                 "nvcc is found"
             )
         with torch.cuda.device(out.device):
-            sizes = first.shape[0], first.shape[2], out.shape[-1]
-            size = extension.weight_linear_workspace(plan, name, *sizes, str(out.dtype).removeprefix("torch."))
+            size = _workspace_bytes(plan, name, first.shape[0], first.shape[2], out.shape[-1], out.dtype)
             workspace = torch.empty(max(size, 256), dtype=torch.uint8, device=out.device)
             getattr(extension, name)(plan, *given, *called_with, out, workspace)
         return out
@@ -87,10 +92,11 @@ def _operator(tensors: str, flags: str, **options: Any) -> Operator:
 def _rows_of_basis(layout: WeightLayout, like: Tensor) -> Tensor:
     """(N, 1): one in the rows of the pooled tensor that a basis makes, zero in the others."""
     first, nodes = layout.layers[0], layout.nodes[0]
-    node = [float(first.row_slot <= slot < first.row_slot + first.row_slots) for slot in range(nodes.slots)]
-    total = [float(first.total_slot <= slot < first.total_slot + first.total_slots) for slot in range(layout.global_slots)]
-    rest = [0.0] * (layout.rows - nodes.width * nodes.slots - layout.global_slots)
-    return torch.tensor(node * nodes.width + rest + total, dtype=like.dtype, device=like.device).unsqueeze(1)
+    # Filled where it lies: a copy from the host would wait for the device, and cannot be captured in a graph.
+    rows = torch.zeros(layout.rows, 1, dtype=like.dtype, device=like.device)
+    rows[: nodes.width * nodes.slots].view(nodes.width, nodes.slots)[:, first.row_slot : first.row_slot + first.row_slots].fill_(1)
+    rows[layout.global_offset + first.total_slot :][: first.total_slots].fill_(1)
+    return rows
 
 
 # The products of a layer's labels and of its global vector in torch: where the kernel of the whole layer does not serve.

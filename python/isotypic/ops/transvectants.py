@@ -26,6 +26,7 @@ from isotypic._register import Gradients
 from isotypic.ops import _forms
 from isotypic.ops._arguments import check_tensors, is_integer
 from isotypic.ops._clebsch_gordan import clebsch_gordan
+from isotypic.ops._cuda import refuse_capture
 from isotypic.ops._kernel_operator import kernel_operator
 
 Path = tuple[int, int, int]
@@ -161,11 +162,7 @@ def _tables(extension: Any, plan: Any, like: Tensor) -> Tensor | None:
         return None
     key = plan, like.get_device()
     if key not in _TABLES:
-        if torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                f"transvectants: the first call with some degrees and paths copies tables to {like.device}, which cannot be captured in "
-                "a CUDA graph; make one such call before the capture"
-            )
+        refuse_capture("transvectants", "some degrees and paths", like.device)
         _TABLES[key] = torch.from_numpy(extension.transvectants_tables(plan)).to(like.device)
     return _TABLES[key]
 
