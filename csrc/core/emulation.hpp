@@ -62,6 +62,7 @@ struct Machine {
     std::vector<int> turn;
     bool reverse = false;
     size_t shared_limit = 99 * 1024;  // of sm_86 and sm_120, the smallest of the targets
+    int launches = 0;
 };
 
 inline Machine& machine() {
@@ -150,6 +151,7 @@ void run(void (*kernel)(Parameters...), unsigned grid, int threads, size_t share
     m.turn.assign(threads, 0);
     m.threads = threads;
     m.grid = grid;
+    ++m.launches;
     m.body = [=] { kernel(arguments...); };
     for (unsigned block = 0; block < grid; ++block) {
         m.block = m.reverse ? grid - 1 - block : block;

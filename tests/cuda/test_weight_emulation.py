@@ -158,3 +158,11 @@ def test_maxima(emulation: ModuleType, case: Any, dtype: torch.dtype) -> None:
     assert close(p.call("weight_select", p.x, p.x, out=p.pooled), expected)
     if dtype not in (torch.bfloat16, torch.float16):  # where values are equal the twin may choose another
         assert close(p.call("weight_scatter", p.pooled, p.x, out=p.x), torch.autograd.grad(expected, x, p.pooled.double())[0])
+
+
+@every_case
+def test_a_layer_takes_three_launches(emulation: ModuleType, case: Any) -> None:
+    problem = Problem(emulation, case, torch.float32)
+    emulation.launches()
+    problem.call("weight_linear", problem.x, problem.weight, problem.bias, problem.basis, problem.expand, out=problem.y, mean=True)
+    assert emulation.launches() == 3

@@ -13,6 +13,7 @@
 #include <optional>
 #include <stdexcept>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/emulation.hpp"
@@ -56,13 +57,15 @@ class Workspace {
     std::vector<char> storage_;
 };
 
-// configure(reverse, shared_limit): the order of the threads, and bytes of shared memory of a block.
+// configure(reverse, shared_limit): the order of the threads, and bytes of shared memory of a block. launches(): how many kernels were
+// launched since it was last called.
 inline void define_configure(py::module_& m) {
     const auto configure = [](bool reverse, size_t shared_limit) {
         machine().reverse = reverse;
         machine().shared_limit = shared_limit;
     };
     m.def("configure", configure, py::arg("reverse"), py::arg("shared_limit") = Machine{}.shared_limit);
+    m.def("launches", [] { return std::exchange(machine().launches, 0); });
 }
 
 }  // namespace isotypic::emulation
