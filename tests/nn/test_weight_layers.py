@@ -318,8 +318,12 @@ def test_wrong_arguments_are_named() -> None:
         WeightSpaceAttention(spec, 4)(WeightSpace(torch.zeros(1, spec.numel, 3), spec))
     with pytest.raises(ValueError, match=r"WeightSpaceBatchNorm: input must have shape \(B, P, C=4\), got \(1, 17, 3\)"):
         WeightSpaceBatchNorm(4)(torch.zeros(1, 17, 3))
-    with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: input must have 4 channels for networks of 2 layers, got 3 channels"):
-        WeightSpaceBlockNorm(spec, 4)(torch.zeros(1, 17, 3))
+    norm = WeightSpaceBlockNorm(spec, 4)
+    with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: a plain tensor must have shape \(B, P=17, C=4\) .*, got \(1, 17, 3\)"):
+        norm(torch.zeros(1, 17, 3))
+    for other in (WeightSpec([5, 4, 3]), WeightSpec([2, 4, 4, 1])):
+        with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: networks may differ in their hidden widths alone"):
+            norm(WeightSpace(torch.zeros(1, other.numel, 4), other))
 
 
 def test_inputs_of_another_kind_are_named() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isotypic.nn._arguments import check_tensor, positive
 from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation, check_eps
+from isotypic.nn.weight_linear import as_weight_space
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops.batch_norm import batch_norm
@@ -129,10 +130,10 @@ class WeightSpaceBlockNorm(nn.Module):
             numbers of batches, so that there is no common count for the average over all of them.
         activation: None or "relu", of the result.
 
-    Input: a `WeightSpace` for a spec of the same depth, or the flat tensor (B, P, C) of `spec`, of the dtype of the parameters. Output: the
-    same kind. Values are centred and scaled in float32 (float64 for float64).
-    Raises ValueError for a wrong number of channels, an unknown activation, a momentum outside [0, 1] and a negative eps; TypeError for
-    another dtype.
+    Input: a `WeightSpace` with C channels, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are
+    float32. Output: the same kind. Values are centred and scaled in float32 (float64 for float64).
+    Raises ValueError for networks whose depth, input or output differs, a wrong number of channels, an unknown activation, a momentum
+    outside [0, 1] and a negative eps; TypeError for another dtype.
 
     >>> spec = WeightSpec([2, 4, 1])
     >>> WeightSpaceBlockNorm(spec, 1)(torch.randn(3, 17, 1)).shape
@@ -177,15 +178,8 @@ class WeightSpaceBlockNorm(nn.Module):
     def forward(self, ws: Tensor) -> Tensor: ...
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
-        if not isinstance(ws, WeightSpace):
-            check_tensor("WeightSpaceBlockNorm", "input", ws)
-        space = WeightSpace(ws, self.spec) if isinstance(ws, Tensor) else ws
+        space = as_weight_space("WeightSpaceBlockNorm", ws, self.spec, self.num_channels)
         check_tensor("WeightSpaceBlockNorm", "input", space.flat, floating=True)
-        if space.channels != self.num_channels or space.spec.depth != self.spec.depth:
-            raise ValueError(
-                f"WeightSpaceBlockNorm: input must have {self.num_channels} channels for networks of {self.spec.depth} layers, "
-                f"got {space.channels} channels for {space.spec}"
-            )
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
         flat, mask = _masked(space)
         if self.training:
