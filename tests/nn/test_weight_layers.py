@@ -330,6 +330,7 @@ def test_inputs_of_another_kind_are_named() -> None:
     spec = WeightSpec([2, 4, 1])
     layers = [
         iso.nn.DWSLinear(spec, 1, 2),
+        iso.nn.NPLinear(spec, 1, 2),
         iso.nn.DWSInvariant(spec, 1, 2),
         iso.nn.WeightSpaceAttention(spec, 1, num_heads=1),
         iso.nn.WeightSpaceBatchNorm(1),
@@ -340,13 +341,27 @@ def test_inputs_of_another_kind_are_named() -> None:
     for layer in layers:
         with pytest.raises(TypeError, match=f"^{type(layer).__name__}: input must be a .*torch.Tensor, got list"):
             layer([1])
-    for layer in layers[:3]:
-        with pytest.raises(TypeError, match="must have the dtype of"):
-            layer(torch.zeros(2, spec.numel, 1, dtype=torch.float64))
+        if list(layer.parameters()):
+            text = "input must have the dtype of the parameters, torch.float32, got torch.float64"
+            with pytest.raises(TypeError, match=f"^{type(layer).__name__}: {text}"):
+                layer(torch.zeros(2, spec.numel, 1, dtype=torch.float64))
     norm = iso.nn.WeightSpaceBlockNorm(spec, 1)
     with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: in training the input must have at least one network"):
         norm(torch.zeros(0, spec.numel, 1))
     assert norm.running_mean.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["batch", "block"])
+@pytest.mark.parametrize("batch", ["equal", "ragged"])
+def test_norms_of_float32_take_16_bits_and_what_autocast_makes(kind: str, batch: str) -> None:
+    spec = WeightSpec([2, 4, 3])
+    norm = WeightSpaceBatchNorm(5) if kind == "batch" else WeightSpaceBlockNorm(spec, 5)
+    sizes = torch.tensor([[2, 3, 3], [2, 4, 3]]) if batch == "ragged" else None
+    ws = WeightSpace(torch.randn(2, spec.numel, 5), spec, sizes)
+    assert norm(ws.to(torch.bfloat16)).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert norm(ws.to(torch.bfloat16)).flat.isfinite().all()
+        assert norm.bfloat16()(ws).flat.isfinite().all()
 
 
 def test_export_with_a_dynamic_batch() -> None:

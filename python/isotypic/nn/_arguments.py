@@ -41,12 +41,17 @@ def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> N
         raise TypeError(f"{owner}: {name} must be of a floating-point dtype, got {value.dtype}")
 
 
-def same_dtype(owner: str, name: str, value: Tensor, parameter: Tensor | None) -> None:
-    """Raises unless the value has the dtype and device of a parameter; autocast sees to the dtype itself."""
+def same_dtype(owner: str, name: str, value: Tensor, parameter: Tensor | None, wider: bool = False) -> None:
+    """Raises unless the value has the dtype and device of a parameter; autocast sees to the dtype itself.
+
+    wider: a parameter of float32 serves values of 16 bits too.
+    """
     if parameter is None:
         return
     if value.device != parameter.device:
         raise ValueError(f"{owner}: {name} must be on the device of the parameters, {parameter.device}, got {value.device}")
+    if wider and parameter.dtype == torch.float32 and value.dtype in (torch.bfloat16, torch.float16):
+        return
     if value.dtype != parameter.dtype and not torch.is_autocast_enabled(value.device.type):
         raise TypeError(f"{owner}: {name} must have the dtype of the parameters, {parameter.dtype}, got {value.dtype}")
 

@@ -36,7 +36,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
         device, dtype: of the parameters.
 
     Input: a `WeightSpace` with C channels, or its flat tensor. Output: the same kind.
-    Raises ValueError for networks whose depth, input or output differs, and for wrong numbers of channels.
+    Raises ValueError for networks whose depth, input or output differs, and for wrong numbers of channels; TypeError for another dtype.
 
     A. Zhou et al., "Neural Functional Transformers", 2023.
 

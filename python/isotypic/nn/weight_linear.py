@@ -75,10 +75,10 @@ class _WeightLinear(_WeightSpaceModule):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        spec = _check_spec(owner, spec)
+        spec = check_spec(owner, spec)
         positive(owner, in_channels=in_channels, out_channels=out_channels)
-        _check_pool(owner, pool)
-        _check_rank(owner, rank, spec, pool)
+        check_pool(owner, pool)
+        check_rank(owner, rank, spec, pool)
         self.spec, self.in_channels, self.out_channels, self.pool, self.rank = spec, in_channels, out_channels, pool, rank
         layout = weight_layout(spec.widths, self.symmetry, rank)
         options = {"device": device, "dtype": dtype}
@@ -102,6 +102,7 @@ class _WeightLinear(_WeightSpaceModule):
             self.weight.mul_(_standard_deviations(layout, self.pool, self.in_channels).to(self.weight)[:, None, None])
 
     def compute(self, ws: WeightSpace) -> Tensor:
+        same_dtype(type(self).__name__, "input", ws.flat, self.weight)
         return ops.weight_linear(
             ws.flat,
             self.weight,
@@ -144,7 +145,7 @@ class DWSLinear(_WeightLinear):
         device, dtype: of the parameters.
 
     Input: a `WeightSpace` with C_in channels, or its flat tensor (B, P, C_in). Output: the same kind, with C_out channels.
-    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
+    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
 
     A. Navon et al., "Equivariant Architectures for Learning in Deep Weight Spaces", 2023; A. Zhou et al., "Permutation Equivariant Neural
     Functionals", 2023.
@@ -220,7 +221,7 @@ class DWSInvariant(nn.Module):
         device, dtype: of the parameters.
 
     Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: (B, out_features).
-    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
+    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
 
     >>> spec = WeightSpec([2, 32, 32, 1])
     >>> DWSInvariant(spec, 8, 10)(WeightSpace(torch.randn(4, spec.numel, 8), spec)).shape
@@ -240,12 +241,12 @@ class DWSInvariant(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        spec = _check_spec("DWSInvariant", spec)
+        spec = check_spec("DWSInvariant", spec)
         positive("DWSInvariant", in_channels=in_channels, out_features=out_features)
-        _check_pool("DWSInvariant", pool)
+        check_pool("DWSInvariant", pool)
         if symmetry not in ("hidden", "all"):
             raise ValueError(f"DWSInvariant: symmetry must be 'hidden' or 'all', got {symmetry!r}")
-        _check_rank("DWSInvariant", rank, spec, pool)
+        check_rank("DWSInvariant", rank, spec, pool)
         if rank and symmetry == "all":
             raise ValueError(f"DWSInvariant: rank must be 0 with symmetry 'all', got {rank}")
         self.spec, self.in_channels, self.out_features = spec, in_channels, out_features
@@ -288,19 +289,19 @@ class DWSInvariant(nn.Module):
         )
 
 
-def _check_spec(owner: str, spec: WeightSpec | Sequence[int]) -> WeightSpec:
+def check_spec(owner: str, spec: WeightSpec | Sequence[int]) -> WeightSpec:
     spec = as_spec(owner, spec)
     if spec.depth > MOST_LAYERS:
         raise ValueError(f"{owner}: spec must have at most {MOST_LAYERS} layers, got {spec.depth}")
     return spec
 
 
-def _check_pool(owner: str, pool: str) -> None:
+def check_pool(owner: str, pool: str) -> None:
     if pool not in ("mean", "sum", "max"):
         raise ValueError(f"{owner}: pool must be 'mean', 'sum' or 'max', got {pool!r}")
 
 
-def _check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
+def check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
     if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
         raise ValueError(f"{owner}: rank must be an integer, got {rank!r}")
     if rank and (pool == "max" or spec.depth < 2 or not 0 < rank <= spec.in_features):

@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import check_tensor, positive
+from isotypic.nn._arguments import check_tensor, positive, same_dtype
 from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation, check_eps
 from isotypic.nn.weight_linear import as_weight_space
 from isotypic.nn.weight_space import WeightSpace
@@ -57,8 +57,9 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
         num_channels: C; the other arguments are those of `nn.BatchNorm1d`.
         activation: None or "relu", of the result.
 
-    Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind.
-    Raises ValueError for a wrong number of channels and for an unknown activation.
+    Input: a `WeightSpace`, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are float32. Output:
+    the same kind.
+    Raises ValueError for a wrong number of channels and for an unknown activation; TypeError for another dtype.
 
     S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
 
@@ -92,6 +93,7 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
         flat = ws if isinstance(ws, Tensor) else ws.flat
         if flat.dim() != 3 or flat.shape[2] != self.num_features:
             raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
+        same_dtype("WeightSpaceBatchNorm", "input", flat, self.weight, wider=True)
         if isinstance(ws, Tensor):
             return self.normalise(flat, -1)
         flat, mask = _masked(ws)
@@ -180,6 +182,7 @@ class WeightSpaceBlockNorm(nn.Module):
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         space = as_weight_space("WeightSpaceBlockNorm", ws, self.spec, self.num_channels)
         check_tensor("WeightSpaceBlockNorm", "input", space.flat, floating=True)
+        same_dtype("WeightSpaceBlockNorm", "input", space.flat, self.weight, wider=True)
         lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
         flat, mask = _masked(space)
         if self.training:
