@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that the modules share; shapes and dtypes of tensors are checked by `isotypic.ops`."""
+"""Checks that the modules share, and their messages: of constructor arguments, and of what an input is before `isotypic.ops` sees it."""
 
 from __future__ import annotations
 
