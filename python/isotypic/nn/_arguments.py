@@ -26,6 +26,12 @@ def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None)
     return resolved
 
 
+def check_subgroup(owner: str, group: groups.Group, subgroup: groups.Group) -> None:
+    """Raises unless every element of `subgroup`, as a matrix, is an element of `group`."""
+    if not group.is_subgroup(subgroup):
+        raise ValueError(f"{owner}: the elements of {subgroup.name} must be among those of {group.name}")
+
+
 def positive(owner: str, **counts: int) -> None:
     """Raises unless every count is a positive integer."""
     for name, count in counts.items():
@@ -113,12 +119,7 @@ def check_exchanged(owner: str, group: groups.Group, **values: Sequence[int]) ->
 
 def check_reflect(owner: str, group: groups.Group, padding_mode: str) -> None:
     """Raises for reflection at the sides of a box that the group does not leave invariant."""
-    if padding_mode == "reflect" and not preserves_axes(group):
+    if padding_mode == "reflect" and not group.preserves_axes:
         raise ValueError(
             f'{owner}: padding_mode "reflect" is not equivariant under {group.name}, which moves the sides of the box; use "zeros"'
         )
-
-
-def preserves_axes(group: groups.Group) -> bool:
-    """Whether every element maps coordinate axes to coordinate axes (signed permutations), so that boxes of equal sides are invariant."""
-    return bool((np.abs(group.elements).sum(axis=-1) == 1).all())
