@@ -192,7 +192,7 @@ def test_wrong_arguments_are_named() -> None:
         (dict(symmetry="all", rank=1), "rank must be 0 with symmetry 'all', got 1"),
         (dict(pool="avg"), "pool must be 'mean', 'sum' or 'max', got 'avg'"),
         (dict(rank=9), "rank must be 0, or at most d_0=2 with .*, got 9 with pool='mean'"),
-        (dict(dropout=True), r"dropout must be in \[0, 1\], got True"),
+        (dict(dropout=True), r"dropout must be a number in \[0, 1\], got True"),
         (dict(channels=[]), "channels must have at least one entry"),
         (dict(channels=[4, 0]), "channels must be a positive integer, got 0"),
         (dict(norm="group"), "norm must be 'batch', 'block', 'layer' or None, got 'group'"),

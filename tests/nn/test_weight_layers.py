@@ -122,6 +122,8 @@ def test_attention_drops_pairs_in_training_only() -> None:
     layer = WeightSpaceAttention(spec, 4, num_heads=1, dropout=0.5)
     x = torch.randn(2, spec.numel, 4)
     assert not torch.equal(layer(x), layer(x))
+    nothing = WeightSpaceAttention(spec, 4, num_heads=1, dropout=1.0)
+    assert not nothing(x).any()
     layer.eval()
     plain = WeightSpaceAttention(spec, 4, num_heads=1)
     plain.load_state_dict(layer.state_dict())
@@ -249,7 +251,7 @@ def test_block_norm_in_evaluation_centres_before_it_scales(dtype: torch.dtype, p
 def test_settings_of_norms_are_checked() -> None:
     spec = WeightSpec([2, 4, 1])
     for momentum in (None, -0.1, 1.5, math.nan, True):
-        with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: momentum must be a number from 0 to 1, got"):
+        with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: momentum must be a number in \[0, 1\], got"):
             WeightSpaceBlockNorm(spec, 3, momentum=momentum)  # type: ignore[arg-type]
     for eps in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: eps must be at least 0 and finite, got"):
@@ -309,7 +311,7 @@ def test_wrong_arguments_are_named() -> None:
     spec = WeightSpec([2, 4, 1])
     for arguments, text in (
         (dict(channels=6, num_heads=4), "channels=6 must be divisible by num_heads=4"),
-        (dict(channels=4, dropout=1.0), r"dropout must be in \[0, 1\), got 1\.0"),
+        (dict(channels=4, dropout=1.5), r"dropout must be a number in \[0, 1\], got 1\.5"),
         (dict(channels=0), "channels must be a positive integer, got 0"),
     ):
         with pytest.raises(ValueError, match=f"WeightSpaceAttention: {text}"):

@@ -156,7 +156,7 @@ class Group:
 
     @cached_property
     def preserves_axes(self) -> bool:
-        """Whether every element maps coordinate axes to coordinate axes (signed permutations), so that boxes of equal sides are invariant."""
+        """Whether every element maps coordinate axes to coordinate axes (signed permutations): boxes of equal sides are invariant."""
         return bool((np.abs(self.elements).sum(axis=-1) == 1).all())
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive, same_dtype
+from isotypic.nn._arguments import number, positive, same_dtype
 from isotypic.nn.io_position import IOPosition
 from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, as_weight_space, check_pool, check_rank, check_spec
 from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
@@ -32,7 +32,7 @@ class DWSNet(nn.Module):
             entry) or None. With a norm the input is normalised too, by blocks: the matrices of one network often differ in scale.
         activation: "relu", "gelu", "silu" or "tanh".
         residual: add the input of a hidden layer to its output where both have the same number of channels.
-        dropout: probability of setting an entry to zero after each activation.
+        dropout: probability of setting an entry to zero after each activation, in [0, 1].
         pool: "mean", "sum" or "max".
         rank: for a wide input, as in `DWSLinear`. With 0 each layer has about 2 d_0^2 + 4 d_0 d_M + 4 d_M^2 matrices between its channels:
             with 784 inputs and 10 outputs 1.3 million, which at 16 channels take 1.3 GB. Take `rank` or `symmetry="all"` from some tens of
@@ -83,8 +83,7 @@ class DWSNet(nn.Module):
             raise ValueError(f"DWSNet: norm must be 'batch', 'block', 'layer' or None, got {norm!r}")
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(f"DWSNet: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
-            raise ValueError(f"DWSNet: dropout must be in [0, 1], got {dropout!r}")
+        number("DWSNet", 0, 1, dropout=dropout)
         if symmetry not in ("hidden", "all"):
             raise ValueError(f"DWSNet: symmetry must be 'hidden' or 'all', got {symmetry!r}")
         if symmetry == "all" and rank:

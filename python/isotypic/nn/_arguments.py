@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isotypic import groups
-from isotypic.ops._arguments import DTYPES
+from isotypic.ops._arguments import DTYPES, is_integer
 
 PADDING_MODES = ("zeros", "circular", "reflect")
 
@@ -35,8 +35,17 @@ def check_subgroup(owner: str, group: groups.Group, subgroup: groups.Group) -> N
 def positive(owner: str, **counts: int) -> None:
     """Raises unless every count is a positive integer."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        if not is_integer(count) or count < 1:
             raise ValueError(f"{owner}: {name} must be a positive integer, got {count!r}")
+
+
+def number(owner: str, least: float, most: float = math.inf, **values: float) -> None:
+    """Raises unless every value is a finite number from `least` to `most`."""
+    for name, value in values.items():
+        valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not valid or not least <= value <= most or math.isinf(value):
+            expected = f"at least {least} and finite" if math.isinf(most) else f"a number in [{least}, {most}]"
+            raise ValueError(f"{owner}: {name} must be {expected}, got {value!r}")
 
 
 def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> None:
@@ -72,8 +81,7 @@ def divisible(owner: str, groups: int, **fields: int) -> None:
 def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimum: int) -> tuple[int, ...]:
     """One integer of at least `minimum` for each of the `dim` spatial axes."""
     entries = tuple(value) if isinstance(value, Iterable) else (value,) * dim
-    valid = all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries)
-    if len(entries) != dim or not valid or any(entry < minimum for entry in entries):
+    if len(entries) != dim or not all(map(is_integer, entries)) or any(entry < minimum for entry in entries):
         raise ValueError(f"{owner}: {name} must be an integer or {dim} integers, each at least {minimum}, got {value!r}")
     return tuple(int(entry) for entry in entries)
 

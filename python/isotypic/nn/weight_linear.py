@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from isotypic.nn._arguments import positive, same_dtype
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops import WeightLayout, weight_layout
+from isotypic.ops._arguments import is_integer
 from isotypic.ops._weight_arguments import MOST_LAYERS
 
 
@@ -305,7 +305,7 @@ def check_pool(owner: str, pool: str) -> None:
 
 
 def check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
+    if not is_integer(rank):
         raise ValueError(f"{owner}: rank must be an integer, got {rank!r}")
     if rank and (pool == "max" or spec.depth < 2 or not 0 < rank <= spec.in_features):
         raise ValueError(

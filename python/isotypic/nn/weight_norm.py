@@ -8,8 +8,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import check_tensor, positive, same_dtype
-from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation, check_eps
+from isotypic.nn._arguments import check_tensor, number, positive, same_dtype
+from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation
 from isotypic.nn.weight_linear import as_weight_space
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
@@ -161,9 +161,8 @@ class WeightSpaceBlockNorm(nn.Module):
         check_activation("WeightSpaceBlockNorm", activation)
         spec = as_spec("WeightSpaceBlockNorm", spec)
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
-        check_eps("WeightSpaceBlockNorm", eps)
-        if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
-            raise ValueError(f"WeightSpaceBlockNorm: momentum must be a number from 0 to 1, got {momentum!r}")
+        number("WeightSpaceBlockNorm", 0, eps=eps)
+        number("WeightSpaceBlockNorm", 0, 1, momentum=momentum)
         self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
         self.activation = activation
         shape = (2 * spec.depth, num_channels)

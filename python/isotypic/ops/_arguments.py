@@ -68,6 +68,7 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
 
 
 def is_integer(value: Any) -> bool:
+    """An integer of Python or numpy, and no bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
