@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import number, positive, same_dtype
+from isotypic.nn._weight_module import as_weight_space
 from isotypic.nn.io_position import IOPosition
-from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, as_weight_space, check_pool, check_rank, check_spec
+from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, check_pool, check_rank, check_spec
 from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import number, positive
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn._weight_module import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 

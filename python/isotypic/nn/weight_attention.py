@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import number, positive, same_dtype
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn._weight_module import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace, entry_mask
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 
