@@ -122,6 +122,7 @@ def test_attention_drops_pairs_in_training_only() -> None:
     layer = WeightSpaceAttention(spec, 4, num_heads=1, dropout=0.5)
     x = torch.randn(2, spec.numel, 4)
     assert not torch.equal(layer(x), layer(x))
+    assert repr(layer).startswith("WeightSpaceAttention(\n  WeightSpec([2, 6, 3]), 4, num_heads=1, dropout=0.5")
     nothing = WeightSpaceAttention(spec, 4, num_heads=1, dropout=1.0)
     assert not nothing(x).any()
     layer.eval()
@@ -180,6 +181,7 @@ def test_batch_norm_is_that_of_torch_on_the_entries(training: bool) -> None:
     for name in ("weight", "bias", "running_mean"):
         nn.init.normal_(getattr(layer, name))
     norm.load_state_dict(layer.state_dict())
+    assert layer.num_channels == layer.num_features == 3
     x = 3 * torch.randn(4, spec.numel, 3, dtype=torch.float64) + 1
     torch.testing.assert_close(layer(WeightSpace(x, spec)).flat, norm(x.flatten(0, 1)).view_as(x), rtol=0, atol=1e-13)
     for key, value in norm.state_dict().items():

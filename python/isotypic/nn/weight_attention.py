@@ -130,7 +130,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
         return F.dropout(scores.softmax(-1), self.dropout, self.training) @ value
 
     def extra_repr(self) -> str:
-        return f"{self.spec}, num_heads={self.num_heads}, dropout={self.dropout}"
+        return f"{self.spec}, {self.in_channels}, num_heads={self.num_heads}, dropout={self.dropout}"
 
 
 def _shapes(spec: WeightSpec) -> list[tuple[int, int]]:

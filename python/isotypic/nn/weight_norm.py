@@ -78,6 +78,11 @@ class WeightSpaceBatchNorm(_WeightSpaceModule, _ActivatedBatchNorm):
         positive("WeightSpaceBatchNorm", num_channels=num_channels)
         super().__init__(num_channels, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)
 
+    @property
+    def num_channels(self) -> int:
+        """C, which `nn.BatchNorm1d` calls num_features."""
+        return self.num_features
+
     def check(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         if not isinstance(ws, WeightSpace):
             check_tensor("WeightSpaceBatchNorm", "input", ws)
