@@ -1,4 +1,4 @@
-"""Every code block of the README, of CONTRIBUTING and of docs/ runs; their shell commands and links exist."""
+"""Every code block of the README, of CONTRIBUTING and of docs/ runs; their shell commands and links, and those of CHANGELOG, exist."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_figures_are_those_of_the_results(page: str, source: str) -> None:
     assert tables.filled(text, results) == text, "python benchmarks/tables.py writes them"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_id)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=page_id)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([\w./-]*[./][\w./-]*)\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -25,10 +25,6 @@ __all__ = ["act", "assert_equivariant", "equivariance_error", "hexagonal_mask"]
 Field = Literal["regular", "scalar"]
 
 
-def _preserves_axes(group: groups.Group) -> bool:
-    return bool((np.abs(group.elements).sum(axis=-1) == 1).all())
-
-
 def _positions(size: Sequence[int]) -> np.ndarray:
     """(positions, n): the positions of a box of odd sizes, counted from its centre."""
     return np.stack(np.unravel_index(np.arange(int(np.prod(size))), tuple(size)), axis=-1) - (np.array(size) - 1) // 2
@@ -44,7 +40,7 @@ def _sources(element: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 def _mask(group: groups.Group, size: Sequence[int]) -> np.ndarray:
     """The largest set of positions in the box that every element maps to itself, as bool of shape `size`."""
-    if _preserves_axes(group):
+    if group.preserves_axes:
         return np.ones(tuple(size), dtype=bool)
     if any(extent % 2 == 0 for extent in size):
         raise ValueError(f"{group.name} has no centre on a grid of even size, got spatial sizes {tuple(size)}; use odd sizes")
@@ -110,7 +106,7 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
         return tensor
     matrix = resolved.elements[inverse]
     lead, size = tensor.dim() - spatial, tensor.shape[tensor.dim() - spatial :]
-    if _preserves_axes(resolved):
+    if resolved.preserves_axes:
         # out(x) = f(g^-1 x): axis i of x is read along the axis j of f with g^-1[j, i] = +-1, backwards where it is -1.
         axes = np.abs(matrix).argmax(axis=0)
         flipped = [lead + i for i in range(spatial) if matrix[axes[i], i] < 0]
@@ -140,7 +136,7 @@ def _compare(
     """(element, F(L_g f), L_g F(f)) for each element, set to zero outside the invariant positions."""
     if not x.is_floating_point():
         raise TypeError(f"equivariance: input must have a floating-point dtype, got {x.dtype}")
-    if _check_field(group, x, in_field) and not _preserves_axes(group):
+    if _check_field(group, x, in_field) and not group.preserves_axes:
         x = act(group, 0, x, in_field)
     with torch.no_grad():
         output = module(x)

@@ -57,5 +57,18 @@ def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse
 
 
 def test_empty_batch(emulation: ModuleType) -> None:
+    """Nothing is written, though there is memory for one form."""
     tables = _circle.table_tensor(3, torch.float64, torch.device("cpu"))
-    emulation.max_det(view(torch.empty(0, 7).double()), view(tables), False, view(torch.empty(0, 20).double()))
+    p, matrix = forms(6, torch.float64)[:1], torch.eye(4, dtype=torch.float64)[None]
+    solution, result = torch.full((1, 20), torch.nan, dtype=torch.float64), torch.full((1, 7), torch.nan, dtype=torch.float64)
+
+    def none_of(tensor: Tensor) -> tuple[int, int, list[int], list[int]]:
+        pointer, dtype, (_, *shape), strides = view(tensor)  # type: ignore[misc]
+        return pointer, dtype, [0, *shape], strides
+
+    emulation.max_det(none_of(p), view(tables), False, none_of(solution))
+    emulation.max_det_adjoint(none_of(matrix), none_of(matrix), None, view(tables), none_of(result))
+    assert solution.isnan().all() and result.isnan().all()
+    emulation.max_det(view(p), view(tables), False, view(solution))
+    emulation.max_det_adjoint(view(matrix), view(matrix), None, view(tables), view(result))
+    assert solution.isfinite().all() and result.isfinite().all()

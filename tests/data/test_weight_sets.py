@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -227,6 +228,21 @@ def test_a_loader_joins_networks_of_different_widths(items: str) -> None:
     assert [torch.equal(found.flat, one.flat) for found, one in zip(again.split(), (singles[3], singles[0]), strict=True)] == [True, True]
     with pytest.raises(ValueError, match=r"^collate: items must be"):
         collate([{"a": 1}, {"b": 1}] if items == "dicts" else [(1, 2), (1,)])
+
+
+class Item(NamedTuple):
+    network: WeightSpace
+    label: int
+
+
+def test_batches_are_of_the_kind_of_their_items() -> None:
+    first, second = WeightSpace(torch.randn(2, 17, 1), [2, 4, 1])
+    pair = collate([(first, 0), (second, 1)])
+    both = collate([[first, 0], [second, 1]])
+    named = collate([Item(first, 0), Item(second, 1)])
+    assert type(pair) is tuple and type(both) is list and type(named) is Item
+    for network, labels in (pair, both, named):
+        assert isinstance(network, WeightSpace) and len(network) == 2 and labels.tolist() == [0, 1]
 
 
 def test_bfloat16_survives_the_file(tmp_path: Path) -> None:

@@ -113,6 +113,10 @@ def test_autocast() -> None:
 def test_dtype_and_device() -> None:
     net = DWSNet(SPEC, [6], 3, dtype=torch.float64)
     assert net(sample()).dtype == torch.float64
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(TypeError, match=r"^DWSNet: input must have the dtype of the parameters, torch.float64, got torch.float32"):
+        net(sample(dtype=torch.float32))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())  # no statistics of what is refused
     assert all(tensor.is_meta for tensor in DWSNet(SPEC, [6], 3, device="meta").state_dict().values())
 
 
@@ -186,7 +190,9 @@ def test_wrong_arguments_are_named() -> None:
     for arguments, text in (
         (dict(symmetry="none"), "symmetry must be 'hidden' or 'all', got 'none'"),
         (dict(symmetry="all", rank=1), "rank must be 0 with symmetry 'all', got 1"),
-        (dict(dropout=True), r"dropout must be in \[0, 1\], got True"),
+        (dict(pool="avg"), "pool must be 'mean', 'sum' or 'max', got 'avg'"),
+        (dict(rank=9), "rank must be 0, or at most d_0=2 with .*, got 9 with pool='mean'"),
+        (dict(dropout=True), r"dropout must be a number in \[0, 1\], got True"),
         (dict(channels=[]), "channels must have at least one entry"),
         (dict(channels=[4, 0]), "channels must be a positive integer, got 0"),
         (dict(norm="group"), "norm must be 'batch', 'block', 'layer' or None, got 'group'"),

@@ -16,7 +16,7 @@ from isotypic.nn import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
 def test_batch_norm_is_that_of_torch_on_flat_positions(shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
     torch.manual_seed(0)
     ours, theirs = GroupBatchNorm(3, **arguments), nn.BatchNorm1d(3, **arguments)
-    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict()) and ours.num_fields == ours.num_features == 3
     for _ in range(2):
         x = torch.randn(shape) * 3 + 1
         assert torch.allclose(ours(x), theirs(x.flatten(2)).reshape(shape), rtol=1e-5, atol=1e-5)

@@ -122,6 +122,9 @@ def test_attention_drops_pairs_in_training_only() -> None:
     layer = WeightSpaceAttention(spec, 4, num_heads=1, dropout=0.5)
     x = torch.randn(2, spec.numel, 4)
     assert not torch.equal(layer(x), layer(x))
+    assert repr(layer).startswith("WeightSpaceAttention(\n  WeightSpec([2, 6, 3]), 4, num_heads=1, dropout=0.5")
+    nothing = WeightSpaceAttention(spec, 4, num_heads=1, dropout=1.0)
+    assert not nothing(x).any()
     layer.eval()
     plain = WeightSpaceAttention(spec, 4, num_heads=1)
     plain.load_state_dict(layer.state_dict())
@@ -178,6 +181,7 @@ def test_batch_norm_is_that_of_torch_on_the_entries(training: bool) -> None:
     for name in ("weight", "bias", "running_mean"):
         nn.init.normal_(getattr(layer, name))
     norm.load_state_dict(layer.state_dict())
+    assert layer.num_channels == layer.num_features == 3
     x = 3 * torch.randn(4, spec.numel, 3, dtype=torch.float64) + 1
     torch.testing.assert_close(layer(WeightSpace(x, spec)).flat, norm(x.flatten(0, 1)).view_as(x), rtol=0, atol=1e-13)
     for key, value in norm.state_dict().items():
@@ -249,7 +253,7 @@ def test_block_norm_in_evaluation_centres_before_it_scales(dtype: torch.dtype, p
 def test_settings_of_norms_are_checked() -> None:
     spec = WeightSpec([2, 4, 1])
     for momentum in (None, -0.1, 1.5, math.nan, True):
-        with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: momentum must be a number from 0 to 1, got"):
+        with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: momentum must be a number in \[0, 1\], got"):
             WeightSpaceBlockNorm(spec, 3, momentum=momentum)  # type: ignore[arg-type]
     for eps in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: eps must be at least 0 and finite, got"):
@@ -309,7 +313,7 @@ def test_wrong_arguments_are_named() -> None:
     spec = WeightSpec([2, 4, 1])
     for arguments, text in (
         (dict(channels=6, num_heads=4), "channels=6 must be divisible by num_heads=4"),
-        (dict(channels=4, dropout=1.0), r"dropout must be in \[0, 1\), got 1\.0"),
+        (dict(channels=4, dropout=1.5), r"dropout must be a number in \[0, 1\], got 1\.5"),
         (dict(channels=0), "channels must be a positive integer, got 0"),
     ):
         with pytest.raises(ValueError, match=f"WeightSpaceAttention: {text}"):
@@ -318,14 +322,19 @@ def test_wrong_arguments_are_named() -> None:
         WeightSpaceAttention(spec, 4)(WeightSpace(torch.zeros(1, spec.numel, 3), spec))
     with pytest.raises(ValueError, match=r"WeightSpaceBatchNorm: input must have shape \(B, P, C=4\), got \(1, 17, 3\)"):
         WeightSpaceBatchNorm(4)(torch.zeros(1, 17, 3))
-    with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: input must have 4 channels for networks of 2 layers, got 3 channels"):
-        WeightSpaceBlockNorm(spec, 4)(torch.zeros(1, 17, 3))
+    norm = WeightSpaceBlockNorm(spec, 4)
+    with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: a plain tensor must have shape \(B, P=17, C=4\) .*, got \(1, 17, 3\)"):
+        norm(torch.zeros(1, 17, 3))
+    for other in (WeightSpec([5, 4, 3]), WeightSpec([2, 4, 4, 1])):
+        with pytest.raises(ValueError, match=r"WeightSpaceBlockNorm: networks may differ in their hidden widths alone"):
+            norm(WeightSpace(torch.zeros(1, other.numel, 4), other))
 
 
 def test_inputs_of_another_kind_are_named() -> None:
     spec = WeightSpec([2, 4, 1])
     layers = [
         iso.nn.DWSLinear(spec, 1, 2),
+        iso.nn.NPLinear(spec, 1, 2),
         iso.nn.DWSInvariant(spec, 1, 2),
         iso.nn.WeightSpaceAttention(spec, 1, num_heads=1),
         iso.nn.WeightSpaceBatchNorm(1),
@@ -336,13 +345,27 @@ def test_inputs_of_another_kind_are_named() -> None:
     for layer in layers:
         with pytest.raises(TypeError, match=f"^{type(layer).__name__}: input must be a .*torch.Tensor, got list"):
             layer([1])
-    for layer in layers[:3]:
-        with pytest.raises(TypeError, match="must have the dtype of"):
-            layer(torch.zeros(2, spec.numel, 1, dtype=torch.float64))
+        if list(layer.parameters()):
+            text = "input must have the dtype of the parameters, torch.float32, got torch.float64"
+            with pytest.raises(TypeError, match=f"^{type(layer).__name__}: {text}"):
+                layer(torch.zeros(2, spec.numel, 1, dtype=torch.float64))
     norm = iso.nn.WeightSpaceBlockNorm(spec, 1)
     with pytest.raises(ValueError, match=r"^WeightSpaceBlockNorm: in training the input must have at least one network"):
         norm(torch.zeros(0, spec.numel, 1))
     assert norm.running_mean.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["batch", "block"])
+@pytest.mark.parametrize("batch", ["equal", "ragged"])
+def test_norms_of_float32_take_16_bits_and_what_autocast_makes(kind: str, batch: str) -> None:
+    spec = WeightSpec([2, 4, 3])
+    norm = WeightSpaceBatchNorm(5) if kind == "batch" else WeightSpaceBlockNorm(spec, 5)
+    sizes = torch.tensor([[2, 3, 3], [2, 4, 3]]) if batch == "ragged" else None
+    ws = WeightSpace(torch.randn(2, spec.numel, 5), spec, sizes)
+    assert norm(ws.to(torch.bfloat16)).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert norm(ws.to(torch.bfloat16)).flat.isfinite().all()
+        assert norm.bfloat16()(ws).flat.isfinite().all()
 
 
 def test_export_with_a_dynamic_batch() -> None:

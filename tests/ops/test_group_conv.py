@@ -246,7 +246,12 @@ def test_even_kernels_with_same_padding_warn() -> None:
 def test_same_padding_of_even_kernels_is_exact_where_nothing_is_reversed() -> None:
     for group in (groups.get("p1"), EVERY_GROUP["exchange of the axes"]):
         x, weight = tensors(group, True, 6, 2)
-        iso.ops.group_conv(x, weight, group=group, padding="same", strict=True)
+
+        def conv(x: Tensor, group: groups.Group = group, weight: Tensor = weight) -> Tensor:
+            return iso.ops.group_conv(x, weight, group=group, padding="same", strict=True)
+
+        assert conv(x).shape == x.shape
+        iso.testing.assert_equivariant(conv, group, x)
 
 
 @pytest.mark.parametrize("name", ["p3", "p6m"])

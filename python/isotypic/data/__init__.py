@@ -1,7 +1,9 @@
-"""Data sets for examples and tests: seeded, and read from installed packages, never from a network.
+"""Networks as data, and digits to make them from.
 
-Around weight spaces: `NeuralField` says what packed networks (N, P) compute, `fit_fields` fits them, `WeightSet` keeps them in one file,
-`weight_augment` changes them, `align_neurons` brings them into one order, `collate` makes batches of them.
+`NeuralField` says what packed networks (N, P) compute, `fit_fields` fits them (`image_grid` has the coordinates, `psnr` the quality),
+`WeightSet` keeps them in one file, `weight_augment` changes them, `align_neurons` brings them into one order, `collate` makes batches.
+
+`mnist` and `rotated_mnist` give digits for examples and tests, from an installed package and never from a network; `rotate` turns images.
 """
 
 from isotypic.data import weight_augment

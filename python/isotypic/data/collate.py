@@ -13,8 +13,9 @@ from isotypic.nn.weight_space import WeightSpace
 def collate(items: Sequence[Any]) -> Any:
     """`collate_fn` of a loader whose items are, or contain, weight spaces: these are joined by `WeightSpace.cat`.
 
-    Items may be tuples, lists or dicts, for example (network, label); what is no `WeightSpace` is collated as torch does by default. Hidden
-    widths may differ.
+    Items may be tuples, lists or dicts, for example (network, label), and what comes out is of that kind: tuples stay tuples, which torch's
+    default makes lists of, named tuples keep their names, mappings become dicts. What is no `WeightSpace` is collated as torch does by
+    default. Hidden widths may differ.
 
     Raises ValueError for items of different structure, and for networks that `WeightSpace.cat` refuses.
 
@@ -34,5 +35,8 @@ def collate(items: Sequence[Any]) -> Any:
     if isinstance(first, (tuple, list)):
         if any(not isinstance(item, (tuple, list)) or len(item) != len(first) for item in items):
             raise ValueError(f"collate: items must be sequences of {len(first)}")
-        return tuple(collate(column) for column in zip(*items, strict=True))
+        columns = [collate(column) for column in zip(*items, strict=True)]
+        if isinstance(first, list):
+            return columns
+        return type(first)(*columns) if hasattr(first, "_fields") else tuple(columns)
     return default_collate(list(items))

@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
+from isotypic.ops._arguments import is_integer
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 
@@ -97,7 +97,7 @@ def fit_fields(
         if name != "initial" or values is not None:
             check_tensor("fit_fields", name, values, floating=True)
     for name, count in (("steps", steps), ("point_batches", point_batches), ("seed", seed), ("chunk", chunk)):
-        if (name != "chunk" or count is not None) and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):
+        if (name != "chunk" or count is not None) and not is_integer(count):
             raise TypeError(f"fit_fields: {name} must be an integer, got {count!r}")
     if math.isnan(psnr_goal):
         raise ValueError("fit_fields: psnr_goal must be a number of dB, or infinite, got nan")

@@ -5,7 +5,7 @@ Every function takes a `NeuralField` and packed networks (N, P) and returns new 
 | function | the function that the networks compute |
 |---|---|
 | `permute_neurons`, `flip_signs`, `orient_neurons`, `wrap_phases`, `rescale_neurons` | stays as it is |
-| `transform_coordinates`, `rotate_coordinates` | is moved |
+| `transform_coordinates`, `rotate_coordinates`, `random_motion` | is moved |
 | `add_noise`, `mask_weights` | is disturbed |
 """
 

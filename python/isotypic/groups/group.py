@@ -155,6 +155,11 @@ class Group:
         return int(self.elements.shape[1])
 
     @cached_property
+    def preserves_axes(self) -> bool:
+        """Whether every element maps coordinate axes to coordinate axes (signed permutations): boxes of equal sides are invariant."""
+        return bool((np.abs(self.elements).sum(axis=-1) == 1).all())
+
+    @cached_property
     def multiply(self) -> NDArray[np.int64]:
         """``multiply[a, b]`` is the index of the product a b; (order, order)."""
         return read_only(multiplication_table(self.elements))

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import number, positive, same_dtype
+from isotypic.nn._weight_module import as_weight_space
 from isotypic.nn.io_position import IOPosition
-from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, as_weight_space
+from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, check_pool, check_rank, check_spec
 from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
 from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec, as_spec
+from isotypic.nn.weight_spec import WeightSpec
 
 # Not in place, so that forward hooks see what a layer computed.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -32,7 +33,7 @@ class DWSNet(nn.Module):
             entry) or None. With a norm the input is normalised too, by blocks: the matrices of one network often differ in scale.
         activation: "relu", "gelu", "silu" or "tanh".
         residual: add the input of a hidden layer to its output where both have the same number of channels.
-        dropout: probability of setting an entry to zero after each activation.
+        dropout: probability of setting an entry to zero after each activation, in [0, 1].
         pool: "mean", "sum" or "max".
         rank: for a wide input, as in `DWSLinear`. With 0 each layer has about 2 d_0^2 + 4 d_0 d_M + 4 d_M^2 matrices between its channels:
             with 784 inputs and 10 outputs 1.3 million, which at 16 channels take 1.3 GB. Take `rank` or `symmetry="all"` from some tens of
@@ -42,7 +43,7 @@ class DWSNet(nn.Module):
         device, dtype: of the parameters.
 
     Input: a `WeightSpace` with the channels of `spec`, or its flat tensor (B, P, C). Output: (B, out_features), or as the input.
-    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
+    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
 
     A. Navon et al., "Equivariant Architectures for Learning in Deep Weight Spaces", 2023; A. Zhou et al., "Permutation Equivariant Neural
     Functionals", 2023.
@@ -72,7 +73,7 @@ class DWSNet(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        spec = as_spec("DWSNet", spec)
+        spec = check_spec("DWSNet", spec)
         if not isinstance(channels, Sequence):
             raise TypeError(f"DWSNet: channels must be a sequence of integers, got {channels!r}")
         for count in channels:
@@ -83,12 +84,13 @@ class DWSNet(nn.Module):
             raise ValueError(f"DWSNet: norm must be 'batch', 'block', 'layer' or None, got {norm!r}")
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(f"DWSNet: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
-            raise ValueError(f"DWSNet: dropout must be in [0, 1], got {dropout!r}")
+        number("DWSNet", 0, 1, dropout=dropout)
         if symmetry not in ("hidden", "all"):
             raise ValueError(f"DWSNet: symmetry must be 'hidden' or 'all', got {symmetry!r}")
         if symmetry == "all" and rank:
             raise ValueError(f"DWSNet: rank must be 0 with symmetry 'all', got {rank!r}")
+        check_pool("DWSNet", pool)
+        check_rank("DWSNet", rank, spec, pool)
         if out_features is not None:
             positive("DWSNet", out_features=out_features)
         self.spec, self.residual, self.symmetry = spec, residual, symmetry
@@ -114,7 +116,8 @@ class DWSNet(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
-        as_weight_space("DWSNet", ws, self.spec, self.spec.channels)
+        space = as_weight_space("DWSNet", ws, self.spec, self.spec.channels)
+        same_dtype("DWSNet", "input", space.flat, next(self.layers.parameters()))
         features = ws if self.input_norm is None else self.input_norm(ws)
         if self.position is not None:
             features = self.position(features)

@@ -3,8 +3,9 @@
 from isotypic.nn.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
 from isotypic.nn.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
 from isotypic.nn.dropout import FieldDropout
+from isotypic.nn.from_dwsnets import from_dwsnets
 from isotypic.nn.from_escnn import from_escnn
-from isotypic.nn.from_weight_networks import from_dwsnets, from_nfn
+from isotypic.nn.from_nfn import from_nfn
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.io_position import IOPosition
 from isotypic.nn.linear import GroupLinear

@@ -1,16 +1,16 @@
-"""Checks of constructor arguments that the modules share; shapes and dtypes of tensors are checked by `isotypic.ops`."""
+"""Checks that the modules share, and their messages: of constructor arguments, and of what an input is before `isotypic.ops` sees it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isotypic import groups
-from isotypic.ops._arguments import DTYPES
+from isotypic.ops._arguments import DTYPES, is_integer
 
 PADDING_MODES = ("zeros", "circular", "reflect")
 
@@ -26,11 +26,26 @@ def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None)
     return resolved
 
 
+def check_subgroup(owner: str, group: groups.Group, subgroup: groups.Group) -> None:
+    """Raises unless every element of `subgroup`, as a matrix, is an element of `group`."""
+    if not group.is_subgroup(subgroup):
+        raise ValueError(f"{owner}: the elements of {subgroup.name} must be among those of {group.name}")
+
+
 def positive(owner: str, **counts: int) -> None:
     """Raises unless every count is a positive integer."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        if not is_integer(count) or count < 1:
             raise ValueError(f"{owner}: {name} must be a positive integer, got {count!r}")
+
+
+def number(owner: str, least: float, most: float = math.inf, **values: float) -> None:
+    """Raises unless every value is a finite number from `least` to `most`."""
+    for name, value in values.items():
+        valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not valid or not least <= value <= most or math.isinf(value):
+            expected = f"at least {least} and finite" if math.isinf(most) else f"a number in [{least}, {most}]"
+            raise ValueError(f"{owner}: {name} must be {expected}, got {value!r}")
 
 
 def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> None:
@@ -41,12 +56,17 @@ def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> N
         raise TypeError(f"{owner}: {name} must be of a floating-point dtype, got {value.dtype}")
 
 
-def same_dtype(owner: str, name: str, value: Tensor, parameter: Tensor | None) -> None:
-    """Raises unless the value has the dtype and device of a parameter; autocast sees to the dtype itself."""
+def same_dtype(owner: str, name: str, value: Tensor, parameter: Tensor | None, wider: bool = False) -> None:
+    """Raises unless the value has the dtype and device of a parameter; autocast sees to the dtype itself.
+
+    wider: a parameter of float32 serves values of 16 bits too.
+    """
     if parameter is None:
         return
     if value.device != parameter.device:
         raise ValueError(f"{owner}: {name} must be on the device of the parameters, {parameter.device}, got {value.device}")
+    if wider and parameter.dtype == torch.float32 and value.dtype in (torch.bfloat16, torch.float16):
+        return
     if value.dtype != parameter.dtype and not torch.is_autocast_enabled(value.device.type):
         raise TypeError(f"{owner}: {name} must have the dtype of the parameters, {parameter.dtype}, got {value.dtype}")
 
@@ -61,8 +81,7 @@ def divisible(owner: str, groups: int, **fields: int) -> None:
 def per_axis(owner: str, name: str, value: int | Sequence[int], dim: int, minimum: int) -> tuple[int, ...]:
     """One integer of at least `minimum` for each of the `dim` spatial axes."""
     entries = tuple(value) if isinstance(value, Iterable) else (value,) * dim
-    valid = all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries)
-    if len(entries) != dim or not valid or any(entry < minimum for entry in entries):
+    if len(entries) != dim or not all(map(is_integer, entries)) or any(entry < minimum for entry in entries):
         raise ValueError(f"{owner}: {name} must be an integer or {dim} integers, each at least {minimum}, got {value!r}")
     return tuple(int(entry) for entry in entries)
 
@@ -108,12 +127,7 @@ def check_exchanged(owner: str, group: groups.Group, **values: Sequence[int]) ->
 
 def check_reflect(owner: str, group: groups.Group, padding_mode: str) -> None:
     """Raises for reflection at the sides of a box that the group does not leave invariant."""
-    if padding_mode == "reflect" and not preserves_axes(group):
+    if padding_mode == "reflect" and not group.preserves_axes:
         raise ValueError(
             f'{owner}: padding_mode "reflect" is not equivariant under {group.name}, which moves the sides of the box; use "zeros"'
         )
-
-
-def preserves_axes(group: groups.Group) -> bool:
-    """Whether every element maps coordinate axes to coordinate axes (signed permutations), so that boxes of equal sides are invariant."""
-    return bool((np.abs(group.elements).sum(axis=-1) == 1).all())

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from isotypic.nn._arguments import number
 from isotypic.ops.batch_norm import ACTIVATIONS, batch_norm
 
 
 def check_activation(owner: str, activation: str | None) -> None:
     if activation not in ACTIVATIONS:
         raise ValueError(f"{owner}: activation must be None or 'relu', got {activation!r}")
-
-
-def check_eps(owner: str, eps: float) -> None:
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
-        raise ValueError(f"{owner}: eps must be at least 0 and finite, got {eps!r}")
 
 
 class _ActivatedBatchNorm(_BatchNorm):
@@ -28,7 +23,7 @@ class _ActivatedBatchNorm(_BatchNorm):
 
     def __init__(self, num_features: int, eps: float, *settings: Any, activation: str | None) -> None:
         check_activation(type(self).__name__, activation)
-        check_eps(type(self).__name__, eps)
+        number(type(self).__name__, 0, eps=eps)
         super().__init__(num_features, eps, *settings)
         self.activation = activation
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import resolve_group
-from isotypic.nn.restrict import subgroup_elements
+from isotypic.nn._arguments import check_subgroup, resolve_group
 
 
 class GroupPool(nn.Module):
@@ -52,8 +52,8 @@ class GroupPool(nn.Module):
             if subgroup is not None:
                 part = resolve_group("GroupPool", subgroup)
                 self.names += f", subgroup={part.name}"
-                products = whole.multiply[:, subgroup_elements("GroupPool", whole, part)]
-                cosets = torch.tensor(sorted({tuple(sorted(row)) for row in products.tolist()}))
+                check_subgroup("GroupPool", whole, part)
+                cosets = torch.tensor(np.sort(whole.left_cosets(part)))
         elif subgroup is not None:
             raise ValueError("GroupPool: subgroup needs its group")
         self.register_buffer("cosets", cosets, persistent=False)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn._arguments import number, positive
+from isotypic.nn._weight_module import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 
@@ -59,8 +59,7 @@ class IOPosition(_WeightSpaceModule):
         super().__init__()
         spec = as_spec("IOPosition", spec)
         positive("IOPosition", in_channels=in_channels, num_frequencies=num_frequencies)
-        if isinstance(max_frequency, bool) or not isinstance(max_frequency, (int, float)) or not 1 <= max_frequency < math.inf:
-            raise ValueError(f"IOPosition: max_frequency must be at least 1 and finite, got {max_frequency!r}")
+        number("IOPosition", 1, max_frequency=max_frequency)
         if scheme not in ("geometric", "nfn"):
             raise ValueError(f"IOPosition: scheme must be 'geometric' or 'nfn', got {scheme!r}")
         if learned and scheme == "nfn":

@@ -49,6 +49,11 @@ class GroupBatchNorm(_ActivatedBatchNorm):
         positive("GroupBatchNorm", num_fields=num_fields)
         super().__init__(num_fields, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)
 
+    @property
+    def num_fields(self) -> int:
+        """C, which `nn.BatchNorm2d` calls num_features."""
+        return self.num_features
+
     def forward(self, input: Tensor) -> Tensor:
         _check_field("GroupBatchNorm", input, self.num_features)
         return self.normalise(input, 1)

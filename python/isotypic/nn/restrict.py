@@ -6,16 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import resolve_group
-
-
-def subgroup_elements(owner: str, group: finite_groups.Group, subgroup: finite_groups.Group) -> list[int]:
-    """The index in `group` of each element of `subgroup`, found by its matrix."""
-    position = {element.tobytes(): index for index, element in enumerate(group.elements)}
-    found = [position.get(element.tobytes(), -1) for element in subgroup.elements]
-    if group.dim != subgroup.dim or -1 in found:
-        raise ValueError(f"{owner}: the elements of {subgroup.name} must be among those of {group.name}")
-    return found
+from isotypic.nn._arguments import check_subgroup, resolve_group
 
 
 class Restrict(nn.Module):
@@ -43,16 +34,10 @@ class Restrict(nn.Module):
     def __init__(self, group: str | finite_groups.Group, subgroup: str | finite_groups.Group) -> None:
         super().__init__()
         whole, part = resolve_group("Restrict", group), resolve_group("Restrict", subgroup)
-        inside = subgroup_elements("Restrict", whole, part)
-        cosets: list[list[int]] = []
-        left = set(range(whole.order))
-        while left:
-            coset = whole.multiply[inside, min(left)].tolist()
-            cosets.append(coset)
-            left -= set(coset)
+        check_subgroup("Restrict", whole, part)
         self.group, self.subgroup, self.order, self.suborder = whole.key, part.key, whole.order, part.order
         self.names = f"{whole.name}, {part.name}"
-        self.register_buffer("entries", torch.tensor(cosets).flatten(), persistent=False)
+        self.register_buffer("entries", torch.tensor(whole.right_cosets(part)).flatten(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 3 or x.shape[2] != self.order:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis, preserves_axes, resolve_group
+from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis, resolve_group
+from isotypic.ops._arguments import is_integer
 from isotypic.ops._equivariance import Grid, check_equivariance
 
 
@@ -104,7 +105,7 @@ class _BlurPool(_SpatialPool):
         super().__init__()
         owner = type(self).__name__
         resolved = resolve_group(owner, group, self.dim)
-        if isinstance(kernel_size, bool) or not isinstance(kernel_size, (int, np.integer)) or kernel_size < 1 or kernel_size % 2 == 0:
+        if not is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"{owner}: kernel_size must be an odd integer, got {kernel_size!r}")
         kernel_size = int(kernel_size)
         if padding_mode not in PADDING_MODES:
@@ -202,7 +203,7 @@ class _WindowPool(_SpatialPool):
         super().__init__()
         owner = type(self).__name__
         resolved = resolve_group(owner, group, self.dim)
-        if not preserves_axes(resolved):
+        if not resolved.preserves_axes:
             raise ValueError(f"{owner}: {resolved.name} does not leave a box of positions invariant; use BlurPool{self.dim}d")
         self.group, self.group_name = resolved.key, resolved.name
         self.window = per_axis(owner, "kernel_size", kernel_size, self.dim, 1)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive, same_dtype
-from isotypic.nn.weight_linear import _WeightSpaceModule
+from isotypic.nn._arguments import number, positive, same_dtype
+from isotypic.nn._weight_module import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace, entry_mask
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 
@@ -32,11 +32,12 @@ class WeightSpaceAttention(_WeightSpaceModule):
         spec: the networks, as a `WeightSpec` or as the widths of MLPs.
         channels: C, of the input and the output; a multiple of num_heads.
         num_heads: heads.
-        dropout: probability of leaving out a pair of tokens in training.
+        dropout: probability of leaving out a pair of tokens in training, in [0, 1].
         device, dtype: of the parameters.
 
     Input: a `WeightSpace` with C channels, or its flat tensor. Output: the same kind.
-    Raises ValueError for networks whose depth, input or output differs, and for wrong numbers of channels.
+    Raises ValueError for networks whose depth, input or output differs, for wrong numbers of channels and a
+    dropout outside [0, 1]; TypeError for another dtype.
 
     A. Zhou et al., "Neural Functional Transformers", 2023.
 
@@ -59,8 +60,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
         positive("WeightSpaceAttention", channels=channels, num_heads=num_heads)
         if channels % num_heads:
             raise ValueError(f"WeightSpaceAttention: channels={channels} must be divisible by num_heads={num_heads}")
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"WeightSpaceAttention: dropout must be in [0, 1), got {dropout!r}")
+        number("WeightSpaceAttention", 0, 1, dropout=dropout)
         self.spec, self.in_channels, self.num_heads, self.dropout = spec, channels, num_heads, dropout
         self.qkv = nn.Linear(channels, 3 * channels, device=device, dtype=dtype)
 
@@ -130,7 +130,7 @@ class WeightSpaceAttention(_WeightSpaceModule):
         return F.dropout(scores.softmax(-1), self.dropout, self.training) @ value
 
     def extra_repr(self) -> str:
-        return f"{self.spec}, num_heads={self.num_heads}, dropout={self.dropout}"
+        return f"{self.spec}, {self.in_channels}, num_heads={self.num_heads}, dropout={self.dropout}"
 
 
 def _shapes(spec: WeightSpec) -> list[tuple[int, int]]:

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isotypic import ops
 from isotypic.nn._arguments import positive, same_dtype
+from isotypic.nn._weight_module import _WeightSpaceModule, as_weight_space
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops import WeightLayout, weight_layout
+from isotypic.ops._arguments import is_integer
 from isotypic.ops._weight_arguments import MOST_LAYERS
-
-
-def as_weight_space(owner: str, ws: WeightSpace | Tensor, spec: WeightSpec, channels: int) -> WeightSpace:
-    """The input of a layer as a weight space, checked against what the layer is for."""
-    if isinstance(ws, Tensor):
-        if ws.dim() != 3 or ws.shape[1] != spec.numel or ws.shape[2] != channels:
-            raise ValueError(
-                f"{owner}: a plain tensor must have shape (B, P={spec.numel}, C={channels}) for {spec}, got {tuple(ws.shape)}; "
-                "pass a WeightSpace for other hidden widths"
-            )
-        return WeightSpace(ws, spec)
-    if not isinstance(ws, WeightSpace):
-        raise TypeError(f"{owner}: input must be a WeightSpace or a torch.Tensor, got {type(ws).__name__}")
-    if not spec.matches(ws.spec):
-        raise ValueError(f"{owner}: networks may differ in their hidden widths alone; the layer is for {spec}, the input is {ws.spec}")
-    if ws.channels != channels:
-        raise ValueError(f"{owner}: input must have {channels} channels, got {ws.channels}")
-    return ws
-
-
-class _WeightSpaceModule(nn.Module):
-    """A layer from weight spaces to weight spaces of the same networks. A plain flat tensor gives a plain flat tensor."""
-
-    spec: WeightSpec
-    in_channels: int
-
-    @overload
-    def forward(self, ws: WeightSpace) -> WeightSpace: ...
-
-    @overload
-    def forward(self, ws: Tensor) -> Tensor: ...
-
-    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
-        space = as_weight_space(type(self).__name__, ws, self.spec, self.in_channels)
-        flat = self.compute(space)
-        return flat if isinstance(ws, Tensor) else space.with_flat(flat)
-
-    def compute(self, ws: WeightSpace) -> Tensor:
-        """(B, P, C_out)."""
-        raise NotImplementedError
 
 
 class _WeightLinear(_WeightSpaceModule):
@@ -75,10 +35,10 @@ class _WeightLinear(_WeightSpaceModule):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        spec = _check_spec(owner, spec)
+        spec = check_spec(owner, spec)
         positive(owner, in_channels=in_channels, out_channels=out_channels)
-        _check_pool(owner, pool)
-        _check_rank(owner, rank, spec, pool)
+        check_pool(owner, pool)
+        check_rank(owner, rank, spec, pool)
         self.spec, self.in_channels, self.out_channels, self.pool, self.rank = spec, in_channels, out_channels, pool, rank
         layout = weight_layout(spec.widths, self.symmetry, rank)
         options = {"device": device, "dtype": dtype}
@@ -102,6 +62,7 @@ class _WeightLinear(_WeightSpaceModule):
             self.weight.mul_(_standard_deviations(layout, self.pool, self.in_channels).to(self.weight)[:, None, None])
 
     def compute(self, ws: WeightSpace) -> Tensor:
+        same_dtype(type(self).__name__, "input", ws.flat, self.weight)
         return ops.weight_linear(
             ws.flat,
             self.weight,
@@ -144,7 +105,7 @@ class DWSLinear(_WeightLinear):
         device, dtype: of the parameters.
 
     Input: a `WeightSpace` with C_in channels, or its flat tensor (B, P, C_in). Output: the same kind, with C_out channels.
-    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
+    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
 
     A. Navon et al., "Equivariant Architectures for Learning in Deep Weight Spaces", 2023; A. Zhou et al., "Permutation Equivariant Neural
     Functionals", 2023.
@@ -179,7 +140,10 @@ class NPLinear(_WeightLinear):
     As `DWSLinear`, with the input and output layers treated as the hidden ones. Its size does not depend on any width: 4 L^2 + 10 L - 4
     matrices and 2 L rows of bias for L layers. Where inputs and outputs are not alike, `IOPosition` in front tells them apart.
 
-    Args: as for `DWSLinear`.
+    Args: as for `DWSLinear`, without `rank`.
+
+    Input: a `WeightSpace` with C_in channels, or its flat tensor (B, P, C_in). Output: the same kind, with C_out channels.
+    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
 
     A. Zhou et al., "Permutation Equivariant Neural Functionals", 2023.
 
@@ -220,7 +184,7 @@ class DWSInvariant(nn.Module):
         device, dtype: of the parameters.
 
     Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: (B, out_features).
-    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels.
+    Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
 
     >>> spec = WeightSpec([2, 32, 32, 1])
     >>> DWSInvariant(spec, 8, 10)(WeightSpace(torch.randn(4, spec.numel, 8), spec)).shape
@@ -240,12 +204,12 @@ class DWSInvariant(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        spec = _check_spec("DWSInvariant", spec)
+        spec = check_spec("DWSInvariant", spec)
         positive("DWSInvariant", in_channels=in_channels, out_features=out_features)
-        _check_pool("DWSInvariant", pool)
+        check_pool("DWSInvariant", pool)
         if symmetry not in ("hidden", "all"):
             raise ValueError(f"DWSInvariant: symmetry must be 'hidden' or 'all', got {symmetry!r}")
-        _check_rank("DWSInvariant", rank, spec, pool)
+        check_rank("DWSInvariant", rank, spec, pool)
         if rank and symmetry == "all":
             raise ValueError(f"DWSInvariant: rank must be 0 with symmetry 'all', got {rank}")
         self.spec, self.in_channels, self.out_features = spec, in_channels, out_features
@@ -288,20 +252,20 @@ class DWSInvariant(nn.Module):
         )
 
 
-def _check_spec(owner: str, spec: WeightSpec | Sequence[int]) -> WeightSpec:
+def check_spec(owner: str, spec: WeightSpec | Sequence[int]) -> WeightSpec:
     spec = as_spec(owner, spec)
     if spec.depth > MOST_LAYERS:
         raise ValueError(f"{owner}: spec must have at most {MOST_LAYERS} layers, got {spec.depth}")
     return spec
 
 
-def _check_pool(owner: str, pool: str) -> None:
+def check_pool(owner: str, pool: str) -> None:
     if pool not in ("mean", "sum", "max"):
         raise ValueError(f"{owner}: pool must be 'mean', 'sum' or 'max', got {pool!r}")
 
 
-def _check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
+def check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
+    if not is_integer(rank):
         raise ValueError(f"{owner}: rank must be an integer, got {rank!r}")
     if rank and (pool == "max" or spec.depth < 2 or not 0 < rank <= spec.in_features):
         raise ValueError(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import check_tensor, positive
-from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation, check_eps
+from isotypic.nn._arguments import check_tensor, number, positive, same_dtype
+from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation
+from isotypic.nn._weight_module import _WeightSpaceModule, as_weight_space
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 from isotypic.ops.batch_norm import batch_norm
 
 
-class WeightSpacePointwise(nn.Module):
+class WeightSpacePointwise(_WeightSpaceModule):
     """A module that acts on the channels of each entry alone, such as `nn.ReLU`, `nn.LayerNorm(C)`, `nn.Linear(C, ...)` or `nn.Dropout`.
 
     Args:
@@ -34,19 +35,16 @@ class WeightSpacePointwise(nn.Module):
             raise TypeError(f"WeightSpacePointwise: module must be a module or a function, got {type(module).__name__}")
         self.module = module
 
-    @overload
-    def forward(self, ws: WeightSpace) -> WeightSpace: ...
-
-    @overload
-    def forward(self, ws: Tensor) -> Tensor: ...
-
-    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+    def check(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         if not isinstance(ws, WeightSpace):
             check_tensor("WeightSpacePointwise", "input", ws)
-        return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module)
+        return ws
+
+    def compute(self, ws: WeightSpace | Tensor) -> Tensor:
+        return self.module(ws) if isinstance(ws, Tensor) else ws.map(self.module).flat
 
 
-class WeightSpaceBatchNorm(_ActivatedBatchNorm):
+class WeightSpaceBatchNorm(_WeightSpaceModule, _ActivatedBatchNorm):
     """Batch normalisation of each channel over all entries of all networks: `nn.BatchNorm1d` on (B P, C), with its state-dict names.
 
     Where hidden widths differ, entries outside of a network do not count. A ReLU that follows costs nothing more when it is computed with
@@ -56,8 +54,9 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
         num_channels: C; the other arguments are those of `nn.BatchNorm1d`.
         activation: None or "relu", of the result.
 
-    Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind.
-    Raises ValueError for a wrong number of channels and for an unknown activation.
+    Input: a `WeightSpace`, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are float32. Output:
+    the same kind.
+    Raises ValueError for a wrong number of channels and for an unknown activation; TypeError for another dtype.
 
     S. Ioffe and C. Szegedy, "Batch Normalization", 2015.
 
@@ -79,26 +78,27 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
         positive("WeightSpaceBatchNorm", num_channels=num_channels)
         super().__init__(num_channels, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)
 
-    @overload  # type: ignore[override]
-    def forward(self, ws: WeightSpace) -> WeightSpace: ...
+    @property
+    def num_channels(self) -> int:
+        """C, which `nn.BatchNorm1d` calls num_features."""
+        return self.num_features
 
-    @overload
-    def forward(self, ws: Tensor) -> Tensor: ...
-
-    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
+    def check(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         if not isinstance(ws, WeightSpace):
             check_tensor("WeightSpaceBatchNorm", "input", ws)
         flat = ws if isinstance(ws, Tensor) else ws.flat
         if flat.dim() != 3 or flat.shape[2] != self.num_features:
             raise ValueError(f"WeightSpaceBatchNorm: input must have shape (B, P, C={self.num_features}), got {tuple(flat.shape)}")
-        if isinstance(ws, Tensor):
-            return self.normalise(flat, -1)
-        flat, mask = _masked(ws)
-        if mask is None or not len(ws) or not (self.training or self.running_mean is None):
-            return ws.with_flat(self.normalise(flat, -1))
-        return ws.with_flat(self._masked(flat, mask.unsqueeze(-1)))
+        same_dtype("WeightSpaceBatchNorm", "input", flat, self.weight, wider=True)
+        return ws
 
-    def _masked(self, flat: Tensor, mask: Tensor) -> Tensor:
+    def compute(self, ws: WeightSpace | Tensor) -> Tensor:
+        flat, mask = (ws, None) if isinstance(ws, Tensor) else _masked(ws)
+        if mask is None or not len(flat) or not (self.training or self.running_mean is None):
+            return self.normalise(flat, -1)
+        return self._normalise_masked(flat, mask.unsqueeze(-1))
+
+    def _normalise_masked(self, flat: Tensor, mask: Tensor) -> Tensor:
         """The same with the statistics of the entries in the mask (B, P, 1); the others are zero."""
         values = _at_least_float32(flat)
         count = mask.sum().to(values.dtype)
@@ -115,7 +115,7 @@ class WeightSpaceBatchNorm(_ActivatedBatchNorm):
         return normal.relu() if self.activation == "relu" else normal
 
 
-class WeightSpaceBlockNorm(nn.Module):
+class WeightSpaceBlockNorm(_WeightSpaceModule):
     """Batch normalisation of each channel of each W_i and each b_i: matrices of one network often have very different scales.
 
     Mean and variance of a block are taken over the batch and its entries; a scale and a shift per block and channel follow. Behaves as
@@ -129,10 +129,10 @@ class WeightSpaceBlockNorm(nn.Module):
             numbers of batches, so that there is no common count for the average over all of them.
         activation: None or "relu", of the result.
 
-    Input: a `WeightSpace` for a spec of the same depth, or the flat tensor (B, P, C) of `spec`, of the dtype of the parameters. Output: the
-    same kind. Values are centred and scaled in float32 (float64 for float64).
-    Raises ValueError for a wrong number of channels, an unknown activation, a momentum outside [0, 1] and a negative eps; TypeError for
-    another dtype.
+    Input: a `WeightSpace` with C channels, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are
+    float32. Output: the same kind. Values are centred and scaled in float32 (float64 for float64).
+    Raises ValueError for networks whose depth, input or output differs, a wrong number of channels, an unknown activation, a momentum
+    outside [0, 1] and a negative eps; TypeError for another dtype.
 
     >>> spec = WeightSpec([2, 4, 1])
     >>> WeightSpaceBlockNorm(spec, 1)(torch.randn(3, 17, 1)).shape
@@ -158,9 +158,8 @@ class WeightSpaceBlockNorm(nn.Module):
         check_activation("WeightSpaceBlockNorm", activation)
         spec = as_spec("WeightSpaceBlockNorm", spec)
         positive("WeightSpaceBlockNorm", num_channels=num_channels)
-        check_eps("WeightSpaceBlockNorm", eps)
-        if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
-            raise ValueError(f"WeightSpaceBlockNorm: momentum must be a number from 0 to 1, got {momentum!r}")
+        number("WeightSpaceBlockNorm", 0, eps=eps)
+        number("WeightSpaceBlockNorm", 0, 1, momentum=momentum)
         self.spec, self.num_channels, self.eps, self.momentum, self.affine = spec, num_channels, eps, momentum, affine
         self.activation = activation
         shape = (2 * spec.depth, num_channels)
@@ -170,31 +169,22 @@ class WeightSpaceBlockNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(shape, device=device, dtype=dtype))
         self.register_buffer("num_batches_tracked", torch.tensor(0, device=device))
 
-    @overload
-    def forward(self, ws: WeightSpace) -> WeightSpace: ...
-
-    @overload
-    def forward(self, ws: Tensor) -> Tensor: ...
-
-    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
-        if not isinstance(ws, WeightSpace):
-            check_tensor("WeightSpaceBlockNorm", "input", ws)
-        space = WeightSpace(ws, self.spec) if isinstance(ws, Tensor) else ws
+    def check(self, ws: WeightSpace | Tensor) -> WeightSpace:
+        space = as_weight_space("WeightSpaceBlockNorm", ws, self.spec, self.num_channels)
         check_tensor("WeightSpaceBlockNorm", "input", space.flat, floating=True)
-        if space.channels != self.num_channels or space.spec.depth != self.spec.depth:
-            raise ValueError(
-                f"WeightSpaceBlockNorm: input must have {self.num_channels} channels for networks of {self.spec.depth} layers, "
-                f"got {space.channels} channels for {space.spec}"
-            )
-        lengths = [part.stop - part.start for pair in zip(space.spec.weight_slices, space.spec.bias_slices, strict=True) for part in pair]
-        flat, mask = _masked(space)
+        same_dtype("WeightSpaceBlockNorm", "input", space.flat, self.weight, wider=True)
+        return space
+
+    def compute(self, ws: WeightSpace) -> Tensor:
+        lengths = [part.stop - part.start for pair in zip(ws.spec.weight_slices, ws.spec.bias_slices, strict=True) for part in pair]
+        flat, mask = _masked(ws)
         if self.training:
             if not len(flat):
                 raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
             self.num_batches_tracked.add_(1)
-        masked = self.training and mask is not None
-        out = self._normalise_masked(flat, mask, lengths) if masked else self._normalise_blocks(flat, lengths)  # type: ignore[arg-type]
-        return out if isinstance(ws, Tensor) else space.with_flat(out)
+            if mask is not None:
+                return self._normalise_masked(flat, mask, lengths)
+        return self._normalise_blocks(flat, lengths)
 
     def _normalise_blocks(self, flat: Tensor, lengths: list[int]) -> Tensor:
         """In eval, and in training where every block has all of its entries."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
+from isotypic.ops._arguments import is_integer
 
 
 class WeightSpec:
@@ -150,4 +150,4 @@ def _is_list(value: Any) -> bool:
 
 def _integers(values: Any) -> bool:
     """Whether these are integers of at least 1."""
-    return _is_list(values) and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in values)
+    return _is_list(values) and all(is_integer(v) and v >= 1 for v in values)

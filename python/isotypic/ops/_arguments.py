@@ -1,7 +1,8 @@
-"""Arguments of the group convolutions: normalising them, checking them, and wording what is wrong with them.
+"""Checks that all operators share, and the arguments of the group convolutions: normalising, checking, and wording what is wrong with them.
 
-A repeated call finds its normalised arguments in a dictionary; everything below runs once per configuration. In a graph that is being
-traced, where sizes may be symbolic, only the normalisation runs here, and the fake implementation of the operator checks the shapes.
+`check_tensors` and `is_integer` are for every operator, everything else is of the convolutions. A repeated call of one finds its normalised
+arguments in a dictionary; the checks run once per configuration. In a graph that is being traced, where sizes may be symbolic, only the
+normalisation runs here, and the fake implementation of the operator checks the shapes.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def per_axis(operator: str, name: str, value: Any, axes: int, minimum: int) -> t
 
 
 def is_integer(value: Any) -> bool:
+    """An integer of Python or numpy, and no bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

@@ -70,7 +70,7 @@ def _broken(grid: Grid, size: tuple[int, ...]) -> str:
     reach = np.array([2 * p - d * (k - 1) for p, d, k in zip(padding, dilation, kernel, strict=True)])  # size - 1 + reach = -first
     left = (np.array(size) - 1 + reach + end) % steps
     centre = end - left
-    if (np.abs(elements).sum(axis=2) == 1).all():
+    if group.preserves_axes:
         # Sizes are permuted with the axes, and what is left over with them; but no output_padding is.
         off = (elements < 0).any(axis=(0, 1)) & (centre != 0)
         period = steps

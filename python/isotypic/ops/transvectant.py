@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isotypic.ops import _forms
+from isotypic.ops._arguments import is_integer
 from isotypic.ops._clebsch_gordan import check_range, norm_squared, roots_of_binomials
 from isotypic.ops.transvectants import polar
 
@@ -47,7 +47,7 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
             _forms.check_form("transvectant", name, form)
     batch = _forms.batch_shape("transvectant", {"p": p, "q": q}, (1, 1))
     m, n = p.shape[-1] - 1, q.shape[-1] - 1
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k <= min(m, n):
+    if not is_integer(k) or not 0 <= k <= min(m, n):
         raise ValueError(f"transvectant: k must be an integer with 0 <= k <= min(m={m}, n={n}), got {k!r}")
     k = int(k)
     for name, degree in (("p", m), ("q", n), ("the result", m + n - 2 * k)):

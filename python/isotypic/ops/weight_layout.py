@@ -27,8 +27,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
+
+from isotypic.ops._arguments import is_integer
 
 SYMMETRIES = ("hidden", "all")
 POOLS = ("mean", "sum", "max")
@@ -123,14 +124,13 @@ def weight_layout(widths: Sequence[int], symmetry: str = "hidden", rank: int = 0
 
 
 def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
-    integers = all(isinstance(d, (int, np.integer)) and not isinstance(d, bool) for d in widths)
-    if len(widths) < 2 or not integers or min(widths) < 1:
+    if len(widths) < 2 or not all(map(is_integer, widths)) or min(widths) < 1:
         raise ValueError(f"weight_layout: widths must be two or more positive integers, got {widths}")
     if symmetry not in SYMMETRIES:
         raise ValueError(f"weight_layout: symmetry must be one of {', '.join(SYMMETRIES)}, got {symmetry!r}")
     widths = tuple(int(d) for d in widths)
     last = len(widths) - 1
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 0 or (rank and (symmetry == "all" or last < 2)):
+    if not is_integer(rank) or rank < 0 or (rank and (symmetry == "all" or last < 2)):
         raise ValueError(
             f"weight_layout: rank must be 0, or positive with symmetry='hidden' and at least one hidden layer, got {rank} with "
             f"symmetry={symmetry!r} and widths {widths}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops import _circle
+from isotypic.ops._arguments import is_integer
 from isotypic.ops.gram import check_form
 
 
@@ -33,7 +34,7 @@ def circle_bounds(p: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor
     """
     d = check_form("circle_bounds", "p", p) // 2
     count = 64 * (d + 1) if samples is None else samples
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 2 * d:
+    if not is_integer(count) or count <= 2 * d:
         raise ValueError(f"circle_bounds: samples must be more than 2 d = {2 * d}, an integer, got {samples!r}")
     angles = np.pi * np.arange(count) / count
     monomials = torch.from_numpy(_circle.monomials(2 * d, angles)).to(p).T

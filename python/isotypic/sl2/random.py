@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isotypic.ops._arguments import is_integer
+
 
 def random_sl2(
     size: Sequence[int] = (),
@@ -44,7 +46,7 @@ def random_sl2(
         raise TypeError(f"random_sl2: dtype must be torch.float32 or torch.float64, got {dtype}")
     if isinstance(size, str) or not isinstance(size, Sequence):
         raise TypeError(f"random_sl2: size must be a sequence of integers, got {size!r}")
-    if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in size):
+    if any(not is_integer(n) or n < 0 for n in size):
         raise ValueError(f"random_sl2: size must hold integers of at least 0, got {size!r}")
     if isinstance(max_condition, bool) or not isinstance(max_condition, (int, float, np.integer, np.floating)):
         raise TypeError(f"random_sl2: max_condition must be a number, got {max_condition!r}")
