@@ -117,7 +117,7 @@ class DWSNet(nn.Module):
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         space = as_weight_space("DWSNet", ws, self.spec, self.spec.channels)
-        same_dtype("DWSNet", "input", space.flat, next(self.layers.parameters()))
+        same_dtype("DWSNet", "input", space.flat, self.layers[0].weight)  # type: ignore[arg-type]
         features = ws if self.input_norm is None else self.input_norm(ws)
         if self.position is not None:
             features = self.position(features)
