@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
 from isotypic import groups as finite_groups
+from isotypic._constants import Constants
 from isotypic.nn._arguments import resolve_group
 from isotypic.nn.restrict import subgroup_elements
 
 
-class GroupPool(nn.Module):
+class GroupPool(Constants):
     """The maximum or the mean of a regular field over the group, which is a scalar field: it turns with the input and nothing else.
 
     With a subgroup H it pools over each coset s H only, to a quotient field on G / H, where the group acts by (L_g f)[s H] = f[g^-1 s H].
@@ -53,10 +54,13 @@ class GroupPool(nn.Module):
                 part = resolve_group("GroupPool", subgroup)
                 self.names += f", subgroup={part.name}"
                 products = whole.multiply[:, subgroup_elements("GroupPool", whole, part)]
-                cosets = torch.tensor(sorted({tuple(sorted(row)) for row in products.tolist()}))
+                cosets = np.array(sorted({tuple(sorted(row)) for row in products.tolist()}))
         elif subgroup is not None:
             raise ValueError("GroupPool: subgroup needs its group")
-        self.register_buffer("cosets", cosets, persistent=False)
+        if cosets is None:
+            self.cosets = None
+        else:
+            self.add_constant("cosets", cosets)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 3 or (self.order and x.shape[2] != self.order):

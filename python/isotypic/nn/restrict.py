@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
 from isotypic import groups as finite_groups
+from isotypic._constants import Constants
 from isotypic.nn._arguments import resolve_group
 
 
@@ -18,7 +19,7 @@ def subgroup_elements(owner: str, group: finite_groups.Group, subgroup: finite_g
     return found
 
 
-class Restrict(nn.Module):
+class Restrict(Constants):
     """A regular field of G seen as [G:H] regular fields of a subgroup H: a permutation of its entries, with nothing lost.
 
     With G the disjoint union of the cosets H t_j,        out[(c, j), h] = f[c, h t_j].
@@ -52,7 +53,7 @@ class Restrict(nn.Module):
             left -= set(coset)
         self.group, self.subgroup, self.order, self.suborder = whole.key, part.key, whole.order, part.order
         self.names = f"{whole.name}, {part.name}"
-        self.register_buffer("entries", torch.tensor(cosets).flatten(), persistent=False)
+        self.add_constant("entries", np.array(cosets).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 3 or x.shape[2] != self.order:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from isotypic._constants import Constants
 from isotypic._register import needs_gradient, plain
 from isotypic.nn import _steerable_basis, bank
 from isotypic.nn._arguments import check_dtype, divisible, positive
@@ -20,7 +21,7 @@ from isotypic.ops.group_conv import convolution
 Self = TypeVar("Self", bound="_SteerableConv2d")
 
 
-class _SteerableConv2d(nn.Module):
+class _SteerableConv2d(Constants):
     """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular".
 
     A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the
@@ -88,13 +89,12 @@ class _SteerableConv2d(nn.Module):
         shape = (out_fields, in_fields // groups, *((self.order,) if regular else ()), basis.shape[1])
         self.coefficients = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
-        cosets = torch.from_numpy(planar.cosets.copy())
         # R^-i h R^j for each i and (j, h).
-        sources = torch.from_numpy(planar.multiply[planar.inverse[: planar.index, None], planar.cosets.reshape(1, -1)])
-        self.register_buffer("samples", basis.to(self.coefficients), persistent=False)
-        self.register_buffer("sources", sources.to(device), persistent=False)
-        self.register_buffer("cosets", cosets.to(device), persistent=False)
-        self.register_buffer("places", cosets.flatten().argsort().to(device), persistent=False)
+        sources = planar.multiply[planar.inverse[: planar.index, None], planar.cosets.reshape(1, -1)]
+        self.add_constant("samples", basis, device, dtype)
+        self.add_constant("sources", sources, device)
+        self.add_constant("cosets", planar.cosets, device)
+        self.add_constant("places", planar.cosets.argsort(axis=None), device)
         self._evaluated: tuple[Tensor, Tensor] | None = None
         self.reset_parameters()
 
@@ -112,8 +112,6 @@ class _SteerableConv2d(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        # A change of dtype rounds the basis from float64, not from the dtype before.
-        self.samples = _steerable_basis.samples(self.group, self.kernel_size).to(self.coefficients)
         self._evaluated = None
         return self
 
@@ -218,7 +216,7 @@ class _SteerableConv2d(nn.Module):
         with torch.no_grad():
             dense = permute_bank(conv.weight.double(), layer.cosets.flatten(), regular)
             weight = bank.project(dense, planar.lattice, cls.field).unflatten(0, (-1, planar.index))
-            samples = _steerable_basis.samples(planar.name, layer.kernel_size).to(weight.device)
+            samples = torch.tensor(_steerable_basis.samples(planar.name, layer.kernel_size), device=weight.device)
             design = samples.flatten(2).transpose(1, 2).flatten(0, 1)  # (q taps, functions)
             solve = torch.linalg.pinv(design).unflatten(1, (planar.index, -1))
             if regular:
