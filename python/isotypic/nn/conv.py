@@ -98,7 +98,7 @@ class _Conv(nn.Module):
         """
         used = bank.support(self.group, self.kernel_size)
         sources = self.order if self.field == "regular" else 1
-        fan_in = self.in_fields // self.groups * sources * int(used.sum())
+        fan_in = self.in_fields // self.groups * sources * bank.taps(self.group, self.kernel_size)
         bound = math.sqrt(6 / fan_in)
         with torch.no_grad():
             self.weight.uniform_(-bound, bound).mul_(used.to(self.weight.device))

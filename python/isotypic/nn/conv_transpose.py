@@ -65,7 +65,7 @@ class _ConvTranspose(nn.Module):
         K. He et al., "Delving Deep into Rectifiers", 2015.
         """
         used = bank.support(self.group, self.kernel_size)
-        fan_in = self.in_fields // self.groups * self.order * int(used.sum()) / math.prod(self.stride)
+        fan_in = self.in_fields // self.groups * self.order * bank.taps(self.group, self.kernel_size) / math.prod(self.stride)
         bound = math.sqrt(6 / fan_in)
         with torch.no_grad():
             self.weight.uniform_(-bound, bound).mul_(used.to(self.weight.device))
