@@ -443,3 +443,9 @@ def test_forward_mode_in_forward_mode_is_refused_where_torch_would_give_zero() -
         torch.testing.assert_close(second(one), expected)
     with pytest.raises(NotImplementedError, match="group_conv: torch cannot differentiate it by forward mode inside forward mode"):
         torch.func.jacfwd(torch.func.jacfwd(quadratic))(one)
+
+
+def test_strict_is_a_truth_value() -> None:
+    for function, name in ((iso.ops.group_conv, "group_conv"), (iso.ops.group_conv_transpose, "group_conv_transpose")):
+        with pytest.raises(TypeError, match=rf"^{name}: strict must be True or False, got 'yes'"):
+            function(torch.zeros(1, 1, 4, 3, 3), torch.zeros(1, 1, 4, 3, 3), group="p4", strict="yes")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
-from isotypic.nn._arguments import resolve_group
+from isotypic.nn._arguments import check_tensor, resolve_group
 from isotypic.nn.restrict import subgroup_elements
 
 
@@ -63,6 +63,7 @@ class GroupPool(Constants):
             self.add_constant("cosets", cosets)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("GroupPool", "input", x)
         if x.dim() < 3 or (self.order and x.shape[2] != self.order):
             order = f"|G|={self.order}" if self.order else "|G|"
             raise ValueError(f"GroupPool: input must have shape (B, C, {order}, *spatial), got {tuple(x.shape)}")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
-from isotypic.nn._arguments import per_axis, resolve_group
+from isotypic.nn._arguments import check_tensor, per_axis, resolve_group
 
 
 class FieldMask(Constants):
@@ -44,6 +44,7 @@ class FieldMask(Constants):
         self.add_constant("mask", mask)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("FieldMask", "input", x)
         if tuple(x.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"FieldMask: input must have spatial size {self.size}, got shape {tuple(x.shape)}")
         return x * self.mask

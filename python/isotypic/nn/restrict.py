@@ -7,7 +7,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
-from isotypic.nn._arguments import resolve_group
+from isotypic.nn._arguments import check_tensor, resolve_group
 
 
 def subgroup_elements(owner: str, group: finite_groups.Group, subgroup: finite_groups.Group) -> list[int]:
@@ -56,6 +56,7 @@ class Restrict(Constants):
         self.add_constant("entries", np.array(cosets).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("Restrict", "input", x)
         if x.dim() < 3 or x.shape[2] != self.order:
             raise ValueError(f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), got {tuple(x.shape)}")
         return x.index_select(2, self.entries).unflatten(2, (-1, self.suborder)).flatten(1, 2)

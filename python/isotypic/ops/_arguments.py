@@ -78,6 +78,11 @@ def check_integers(operator: str, **settings: Any) -> None:
             raise ValueError(f"{operator}: {name} must be an integer, or one integer for each axis, got {value!r}")
 
 
+def check_flag(operator: str, name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{operator}: {name} must be True or False, got {value!r}")
+
+
 def _autocast_enabled(device: str) -> bool:
     """Whether autocast is on for a type of device; some types (meta) have none."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -320,6 +325,7 @@ def convolution(
     sizes = problem(operator, settings, padded, weight_shape)
     check_bias(operator, bias, weight_shape[0])
     if strict is not None:
+        check_flag(operator, "strict", strict)
         check_equivariance(operator, _grid(settings, sizes.kernel, end), x_shape[lead:], strict)
     return settings, _pad_argument(end)
 
@@ -368,6 +374,7 @@ def transposed_convolution(
         if any(n < 1 for n in out_size):
             raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
         problem(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
+        check_flag(operator, "strict", strict)
         check_equivariance(operator, _grid(settings, kernel, transposed=True), out_size, strict)
     return settings, out_size
 
