@@ -179,6 +179,14 @@ def test_swap_names_the_module_with_an_argument_that_has_no_counterpart(module: 
         swap(nn.ModuleDict({"inner": nn.Sequential(nn.Conv2d(3, 8, 3), module)}), "p4")
 
 
+@pytest.mark.parametrize("padding_mode", ["reflect", "replicate"])
+def test_swap_takes_other_paddings_where_they_are_equivariant(padding_mode: str) -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode=padding_mode))
+    iso.testing.assert_equivariant(swap(plain, "p4m"), "p4m", torch.rand(1, 1, 7, 7), in_field="scalar")
+    with pytest.raises(TypeError, match=f'^swap: 0: LiftConv2d: padding_mode "{padding_mode}" is not equivariant under p6'):
+        swap(plain, "p6")
+
+
 def test_swap_takes_a_mean_that_has_no_padding_to_count() -> None:
     net = swap(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AvgPool2d(2, count_include_pad=False)), "p4")
     assert isinstance(net[1], iso.nn.GroupAvgPool2d)

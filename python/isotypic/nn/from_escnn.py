@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic._constants import Constants
+from isotypic.nn._arguments import PADDING_MODES
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.norm import GroupBatchNorm
@@ -127,7 +128,7 @@ def _convolution(module: Any) -> nn.Module:
     regular = _is_regular(module, module.in_type)
     if not _is_regular(module, module.out_type):
         raise _unsupported(module, "its output must be regular fields")
-    if module.padding_mode not in ("zeros", "circular", "reflect"):
+    if module.padding_mode not in PADDING_MODES:
         raise _unsupported(module, f"padding_mode {module.padding_mode!r}")
     with torch.no_grad():
         weight, bias = module.expand_parameters()

@@ -142,7 +142,7 @@ class BlurPool2d(_BlurPool):
         group: a name or a `groups.Group` acting on 2 axes; hexagonal groups get a hexagonally symmetric filter.
         kernel_size: odd size of the filter, whose highest-frequency response is 0 for 3 and more.
         stride: step of the subsampling.
-        padding_mode: "zeros", "circular" or "reflect", by kernel_size // 2 on every side.
+        padding_mode: "zeros", "circular", "reflect" or "replicate", by kernel_size // 2 on every side.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, H, W) or (B, C, H, W)

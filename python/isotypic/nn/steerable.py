@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isotypic._constants import Constants
 from isotypic._register import needs_gradient, plain
 from isotypic.nn import _steerable_basis, bank
-from isotypic.nn._arguments import check_dtype, divisible, positive
+from isotypic.nn._arguments import check_dtype, check_field, check_initialised, divisible, positive, relabelled
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, permute_bank, planar_group, to_lattice_fields
 from isotypic.ops.group_conv import convolution
@@ -153,11 +153,7 @@ class _SteerableConv2d(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         regular = self.field == "regular"
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{type(self).__name__}: input must be a torch.Tensor, got {type(x).__name__}")
-        if x.dim() != 4 + regular or x.shape[1] != self.in_fields or (regular and x.shape[2] != self.order):
-            expected = f"C={self.in_fields}, |G|={self.order}" if regular else f"C={self.in_fields}"
-            raise ValueError(f"{type(self).__name__}: input must have shape (B, {expected}, H, W), got {tuple(x.shape)}")
+        check_field(type(self).__name__, x, (self.in_fields, self.order) if regular else (self.in_fields,), 2)
         blocks = self.blocks
         x, padding, strict = blocks._pad(to_lattice_fields(x, self.cosets) if regular else x)
         settings = (blocks.group, blocks.field, blocks.stride, padding, blocks.dilation, self.groups, strict)
@@ -187,6 +183,7 @@ class _SteerableConv2d(Constants):
         planar = planar_group(group)
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"{owner}: conv must be an nn.Conv2d, got {type(conv).__name__}")
+        check_initialised(owner, "conv", conv)
         regular = cls.field == "regular"
         in_order = planar.order if regular else 1
         for name, channels, order in (("in_channels", conv.in_channels, in_order), ("out_channels", conv.out_channels, planar.order)):
@@ -198,21 +195,24 @@ class _SteerableConv2d(Constants):
         for name in ("kernel_size", "stride", "dilation"):
             if len(set(getattr(conv, name))) != 1:
                 raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
-        layer = cls(  # type: ignore[call-arg]
-            conv.in_channels // in_order,
-            conv.out_channels // planar.order,
-            conv.kernel_size[0],
-            group=planar,
-            stride=conv.stride[0],
-            padding=conv.padding,
-            dilation=conv.dilation[0],
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            strict=strict,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-        )
+        try:
+            layer = cls(  # type: ignore[call-arg]
+                conv.in_channels // in_order,
+                conv.out_channels // planar.order,
+                conv.kernel_size[0],
+                group=planar,
+                stride=conv.stride[0],
+                padding=conv.padding,
+                dilation=conv.dilation[0],
+                groups=conv.groups,
+                bias=conv.bias is not None,
+                padding_mode=conv.padding_mode,
+                strict=strict,
+                device=conv.weight.device,
+                dtype=conv.weight.dtype,
+            )
+        except (TypeError, ValueError) as error:
+            raise relabelled(error, cls.__name__, owner) from None
         with torch.no_grad():
             dense = permute_bank(conv.weight.double(), layer.cosets.flatten(), regular)
             weight = bank.project(dense, planar.lattice, cls.field).unflatten(0, (-1, planar.index))
@@ -249,7 +249,7 @@ class SteerableLiftConv2d(_SteerableConv2d):
         kernel_size: one integer, odd or even.
         group: "C8", "D8", "C16", ... or a `PlanarGroup`.
         stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
-        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -307,7 +307,7 @@ class SteerableConv2d(_SteerableConv2d):
         kernel_size: one integer, odd or even; 5 and more resolve rotations of less than 90 degrees well.
         group: "C8", "D8", "C12", "C16", ... or a `PlanarGroup`.
         stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
-        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
