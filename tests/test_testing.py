@@ -183,3 +183,11 @@ def test_bad_fields() -> None:
         act("p6", 1, torch.zeros(1, 2, 4, 4), "scalar")
     with pytest.raises(ValueError, match="act: p6 acts on arrays with equal sides"):
         act("p6", 1, torch.zeros(1, 2, 3, 5), "scalar")
+    with pytest.raises(TypeError, match=r"^act: tensor must be a torch\.Tensor, got list"):
+        act("p4", 1, [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^act: element must be an integer, got '1'"):
+        act("p4", "1", torch.zeros(1, 2, 4))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^act: unknown group 'p9'"):
+        act("p9", 0, torch.zeros(1, 2, 4))
+    with pytest.raises(ValueError, match=r"^assert_equivariant: unknown group 'p9'"):
+        assert_equivariant(nn.ReLU(), "p9", torch.zeros(1, 2, 4))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from isotypic import groups
+from isotypic.ops._arguments import is_integer, resolve_group
 
 __all__ = ["act", "assert_equivariant", "equivariance_error", "hexagonal_mask"]
 
@@ -61,7 +62,7 @@ def hexagonal_mask(size: int, group: str | groups.Group = "p6m") -> Tensor:
             [1, 1, 1],
             [1, 1, 0]], dtype=torch.int32)
     """
-    return torch.from_numpy(_mask(groups.get(group), (size, size)).copy())
+    return torch.from_numpy(_mask(resolve_group("hexagonal_mask", group), (size, size)).copy())
 
 
 def _check_field(group: groups.Group, tensor: Tensor, field: str) -> int:
@@ -88,14 +89,19 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
         field: "regular" or "scalar".
 
     Returns: a tensor of that dtype; axes of unequal sizes are exchanged along with the positions.
-    Raises ValueError for shapes that are no such field, an element that is none, and for hexagonal groups on even or unequal sizes.
+    Raises ValueError for shapes that are no such field, an element that is none, and for hexagonal groups on even or unequal sizes;
+    TypeError for an element that is no integer and a tensor that is none.
 
     >>> turned = act("p4", 2, torch.arange(9.0).reshape(1, 1, 3, 3), "scalar")
     >>> turned[0, 0, 1, 1]
     tensor(4.)
     """
-    resolved = groups.get(group)
+    resolved = resolve_group("act", group)
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"act: tensor must be a torch.Tensor, got {type(tensor).__name__}")
     spatial = _check_field(resolved, tensor, field)
+    if not is_integer(element):
+        raise TypeError(f"act: element must be an integer, got {element!r}")
     if not 0 <= element < resolved.order:
         raise ValueError(f"act: element must be an index below |G|={resolved.order} of {resolved.name}, got {element}")
     inverse = int(resolved.inverse[element])
@@ -134,6 +140,8 @@ def _compare(
     elements: Sequence[int] | None,
 ) -> list[tuple[int, Tensor, Tensor]]:
     """(element, F(L_g f), L_g F(f)) for each element, set to zero outside the invariant positions."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"equivariance: input must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"equivariance: input must have a floating-point dtype, got {x.dtype}")
     if _check_field(group, x, in_field) and not group.preserves_axes:
@@ -172,7 +180,7 @@ def equivariance_error(
     0.0
     """
     worst = 0.0
-    for _, found, expected in _compare(module, groups.get(group), x, in_field, out_field, elements):
+    for _, found, expected in _compare(module, resolve_group("equivariance_error", group), x, in_field, out_field, elements):
         if expected.numel() == 0:
             continue
         scale = expected.abs().max().double().item()
@@ -214,7 +222,7 @@ def assert_equivariant(
 
     >>> assert_equivariant(torch.nn.ReLU(), "p4m", torch.randn(1, 2, 8, 5, 5))
     """
-    resolved = groups.get(group)
+    resolved = resolve_group("assert_equivariant", group)
     for element, found, expected in _compare(module, resolved, x, in_field, out_field, elements):
         if expected.numel() == 0:
             continue

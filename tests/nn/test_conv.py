@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import re
 import warnings
 from typing import Any
 
@@ -12,9 +13,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isotypic import EquivarianceWarning, groups
-from isotypic.nn import GroupConv2d, GroupConv3d, GroupConvTranspose2d, GroupConvTranspose3d, GroupPool, LiftConv2d, LiftConv3d
+from isotypic.nn import (
+    GroupConv2d,
+    GroupConv3d,
+    GroupConvTranspose2d,
+    GroupConvTranspose3d,
+    GroupLinear,
+    GroupPool,
+    LiftConv2d,
+    LiftConv3d,
+    SteerableConv2d,
+    SteerableLiftConv2d,
+)
 from isotypic.testing import act, assert_equivariant
 
 LAYERS: list[tuple[type[nn.Module], tuple[int, int], dict[str, Any], tuple[int, ...]]] = [
@@ -29,6 +42,7 @@ LAYERS: list[tuple[type[nn.Module], tuple[int, int], dict[str, Any], tuple[int, 
     (GroupConv2d, (2, 2), dict(kernel_size=3, group="p3", padding=1), (5, 5)),
     (GroupConv2d, (2, 2), dict(kernel_size=5, group="p4", padding=2, padding_mode="circular"), (6, 6)),
     (GroupConv2d, (2, 2), dict(kernel_size=3, group="pm", padding=(2, 1), padding_mode="reflect"), (6, 5)),
+    (GroupConv2d, (2, 2), dict(kernel_size=3, group="pm", padding=(3, 1), padding_mode="replicate"), (2, 5)),
     (GroupConv2d, (2, 2), dict(kernel_size=3, group="p2", padding="same", padding_mode="circular", dilation=2), (6, 5)),
     (GroupConv3d, (1, 2), dict(kernel_size=3, group="O", padding=1), (3, 3, 3)),
     (GroupConv3d, (1, 1), dict(kernel_size=2, group="D4h", padding=1, padding_mode="circular"), (3, 3, 3)),
@@ -134,7 +148,7 @@ def test_a_field_for_every_channel_symmetrises_a_network(group: str) -> None:
     assert_equivariant(nn.Sequential(network, GroupPool("mean")), group, x, in_field="scalar")
 
 
-@pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect", "replicate"])
 @pytest.mark.parametrize("kernel_size, padding", [(3, "same"), (3, 1), (4, 2), (2, 0)])
 def test_equivariance_in_every_padding_mode(padding_mode: str, kernel_size: int, padding: Any) -> None:
     network = nn.Sequential(
@@ -238,7 +252,12 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (GroupConv2d, dict(padding=-1), "GroupConv2d: padding must be an integer or 2 integers, each at least 0, got -1"),
     (GroupConv2d, dict(padding="full"), 'GroupConv2d: padding must be "same", "valid", an integer or 2 integers, got \'full\''),
     (GroupConv2d, dict(padding="same", stride=2), 'GroupConv2d: padding="same" needs stride 1, got stride (2, 2)'),
-    (GroupConv2d, dict(padding_mode="mirror"), "GroupConv2d: padding_mode must be one of zeros, circular, reflect, got 'mirror'"),
+    (
+        GroupConv2d,
+        dict(padding_mode="mirror"),
+        "GroupConv2d: padding_mode must be one of zeros, circular, reflect, replicate, got",
+    ),
+    (LiftConv2d, dict(padding_mode="replicate", group="p6"), 'LiftConv2d: padding_mode "replicate" is not equivariant under p6'),
     (LiftConv2d, dict(padding_mode="reflect", group="p6"), 'LiftConv2d: padding_mode "reflect" is not equivariant under p6'),
     (GroupConv2d, dict(groups=3), "GroupConv2d: in_fields=4 must be divisible by groups=3"),
     (LiftConv2d, dict(groups=3), "LiftConv2d: in_channels=4 must be divisible by groups=3"),
@@ -269,11 +288,23 @@ def test_bad_numbers_of_fields() -> None:
 
 def test_bad_inputs() -> None:
     layer = GroupConv2d(2, 3, 3, group="p4m")
-    for shape in [(1, 2, 4, 5, 5), (1, 3, 8, 5, 5), (1, 2, 8, 5), (2, 5, 5)]:
-        with pytest.raises(ValueError, match="group_conv"):
-            layer(torch.zeros(shape))
-    with pytest.raises(ValueError, match="GroupConv2d: input must have 5 axes"):
-        GroupConv2d(2, 3, 3, group="p4m", padding=1, padding_mode="circular")(torch.zeros(1, 16, 5, 5))
+    circular = GroupConv2d(2, 3, 3, group="p4m", padding=1, padding_mode="circular")
+    for shape in [(1, 2, 4, 5, 5), (1, 3, 8, 5, 5), (1, 2, 8, 5), (2, 5, 5), (1, 16, 5, 5)]:
+        expected = re.escape(f"GroupConv2d: input must have shape (B, C=2, |G|=8, H, W), got {shape}")
+        for each in (layer, circular):
+            with pytest.raises(ValueError, match=f"^{expected}$"):
+                each(torch.zeros(shape))
+    for other, expected in (
+        (LiftConv2d(3, 1, 3), "LiftConv2d: input must have shape (B, C=3, H, W), got (1, 1, 1, 1, 1)"),
+        (LiftConv3d(3, 1, 3), "LiftConv3d: input must have shape (B, C=3, D, H, W), got (1, 1, 1, 1, 1)"),
+        (GroupConv3d(2, 1, 3), "GroupConv3d: input must have shape (B, C=2, |G|=24, D, H, W), got (1, 1, 1, 1, 1)"),
+        (GroupConvTranspose2d(2, 1, 3), "GroupConvTranspose2d: input must have shape (B, C=2, |G|=4, H, W), got (1, 1, 1, 1, 1)"),
+        (GroupLinear(2, 1), "GroupLinear: input must have shape (B, C=2, |G|=4, *spatial), got (1, 1, 1, 1, 1)"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+            other(torch.zeros(1, 1, 1, 1, 1))
+        with pytest.raises(TypeError, match=rf"^{type(other).__name__}: input must be a torch\.Tensor, got list"):
+            other([1.0])
     with pytest.raises((TypeError, ValueError), match="group_conv"):
         layer(torch.zeros(1, 2, 8, 5, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match="group_conv"):
@@ -287,8 +318,32 @@ def test_bad_conversions() -> None:
         GroupConv2d.from_conv(nn.Conv2d(3, 8, 3), "p4")
     with pytest.raises(TypeError, match=r"GroupConv2d.from_conv: conv must be an nn.Conv2d, got Conv3d"):
         GroupConv2d.from_conv(nn.Conv3d(4, 4, 3), "p4")
-    with pytest.raises(ValueError, match="padding_mode must be one of zeros, circular, reflect, got 'replicate'"):
-        GroupConv2d.from_conv(nn.Conv2d(4, 4, 3, padding_mode="replicate"), "p4")
+    with pytest.raises(ValueError, match=r"^GroupConv2d\.from_conv: stride must be equal on the axes that p4 exchanges, got \(1, 2\)"):
+        GroupConv2d.from_conv(nn.Conv2d(4, 4, 3, stride=(1, 2)), "p4")
+    for kind in (LiftConv2d, SteerableLiftConv2d):
+        expected = rf"^{kind.__name__}\.from_conv: conv must have its parameters, got an uninitialised LazyConv2d"
+        with pytest.raises(TypeError, match=expected):
+            kind.from_conv(nn.LazyConv2d(8, 3), "p4" if kind is LiftConv2d else "C8")
+    with pytest.raises(TypeError, match=r"^GroupLinear\.from_linear: linear must have its parameters, got an uninitialised LazyLinear"):
+        GroupLinear.from_linear(nn.LazyLinear(8), "p4")
+    with pytest.raises(TypeError, match=r"^SteerableConv2d\.from_conv: dtype must be one of"):
+        SteerableConv2d.from_conv(nn.Conv2d(8, 8, 3, dtype=torch.complex64), "C8")
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::isotypic.EquivarianceWarning")
+@pytest.mark.parametrize(
+    "layer", [GroupConv2d(1, 2, 3, padding="same"), GroupConv2d(1, 2, 2, padding="same"), GroupConvTranspose2d(1, 2, 3, stride=2)]
+)
+def test_traced_layers(layer: nn.Module) -> None:
+    traced = torch.jit.trace(layer, torch.randn(1, 1, 4, 5, 5))
+    x = torch.randn(3, 1, 4, 5, 5)
+    torch.testing.assert_close(traced(x), layer(x))
+
+
+def test_layers_are_built_without_values() -> None:
+    with FakeTensorMode():
+        layers = GroupConv2d(1, 2, 3), GroupConvTranspose2d(1, 2, 3), SteerableConv2d(1, 2, 5)
+        assert [tuple(layer(torch.empty(1, 1, layer.order, 9, 9)).shape[-2:]) for layer in layers] == [(7, 7), (11, 11), (5, 5)]
 
 
 def test_gradients_flow_to_every_parameter() -> None:
@@ -298,7 +353,7 @@ def test_gradients_flow_to_every_parameter() -> None:
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("padding_mode", ["circular", "reflect", "zeros"])
+@pytest.mark.parametrize("padding_mode", ["circular", "reflect", "replicate", "zeros"])
 def test_whether_sizes_keep_the_equivariance_is_judged_before_padding(padding_mode: str) -> None:
     """Unequal reach on axes that p4 exchanges is refused; unequal kernels whose padding makes up for it are not."""
     unequal = GroupConv2d(1, 1, 3, group="p4", padding=(1, 0), padding_mode=padding_mode, strict=True)

@@ -77,5 +77,5 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"GroupLinear.from_linear: linear.out_features=9 must be a multiple of \|G\|=4"):
         GroupLinear.from_linear(nn.Linear(8, 9), "p4")
     for shape in [(2, 2, 8), (2, 3, 4), (2, 8)]:
-        with pytest.raises(ValueError, match="group_linear"):
+        with pytest.raises(ValueError, match="GroupLinear: input must have shape"):
             GroupLinear(2, 3, "p4")(torch.zeros(shape))

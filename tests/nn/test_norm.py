@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from isotypic.nn import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn import FieldDropout, FieldGroupNorm, FieldLayerNorm, GroupBatchNorm, GroupPool, Restrict
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 8), (4, 3, 8, 5, 6), (2, 3, 24, 2, 3, 4), (1, 3, 4, 1, 1), (0, 3, 4, 2, 2)])
@@ -66,3 +66,11 @@ def test_errors() -> None:
         FieldGroupNorm(2, 3)
     with pytest.raises(ValueError, match="GroupBatchNorm: num_fields must be a positive integer, got 0"):
         GroupBatchNorm(0)
+    for layer in (GroupBatchNorm(3), FieldGroupNorm(3, 3), FieldLayerNorm(3), FieldDropout(), GroupPool(), Restrict("p4m", "p4")):
+        with pytest.raises(TypeError, match=rf"^{type(layer).__name__}: input must be a torch\.Tensor, got list"):
+            layer([1.0])
+    with pytest.raises(TypeError, match=r"^FieldGroupNorm: input must have the dtype of the parameters, torch\.float32, got"):
+        FieldGroupNorm(2, 4)(torch.zeros(2, 4, 8, dtype=torch.float64))
+    assert FieldGroupNorm(2, 4)(torch.zeros(2, 4, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16, "as in torch"
+    with pytest.raises(TypeError, match=r"^FieldDropout: p must be a number, got str"):
+        FieldDropout("a")  # type: ignore[arg-type]

@@ -165,7 +165,7 @@ def test_spatial_errors() -> None:
         BlurPool2d(group="p6", padding_mode="reflect")
     with pytest.raises(ValueError, match="BlurPool3d: group must act on 3 spatial axes, but p4 acts on 2"):
         BlurPool3d(group="p4")
-    with pytest.raises(ValueError, match="BlurPool2d: padding_mode must be one of zeros, circular, reflect, got 'same'"):
+    with pytest.raises(ValueError, match="BlurPool2d: padding_mode must be one of zeros, circular, reflect, replicate, got 'same'"):
         BlurPool2d(padding_mode="same")
     with pytest.raises(ValueError, match="GroupAvgPool2d: stride must be an integer or 2 integers, each at least 1, got 0"):
         GroupAvgPool2d(2, stride=0)

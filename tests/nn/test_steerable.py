@@ -114,6 +114,9 @@ def test_tables_of_the_groups(name: str) -> None:
     lattice = groups.get(group.lattice)
     np.testing.assert_allclose(expected[group.cosets[0]], lattice.elements, atol=1e-15)
     assert sorted(group.cosets.flatten()) == list(range(group.order))
+    assert PlanarGroup("C1024").order == 1024
+    with pytest.raises(ValueError, match="PlanarGroup: name must be that of a group of at most 1024 rotations, got 'C100000'"):
+        PlanarGroup("C100000")
     assert pickle.loads(pickle.dumps(group)) == group and hash(copy.deepcopy(group)) == hash(group) and group != PlanarGroup("C20")
 
 
@@ -318,7 +321,7 @@ def test_a_change_of_dtype_rounds_the_basis_once() -> None:
         (SteerableConv2d, (1, 1, 3), dict(stride=(1, 2)), "SteerableConv2d: stride must be a positive integer"),
         (SteerableConv2d, (2, 3, 3), dict(groups=2), "SteerableConv2d: out_fields=3 must be divisible by groups=2"),
         (SteerableConv2d, (1, 1, 3), dict(group="p4m"), "PlanarGroup: name must be"),
-        (SteerableConv2d, (1, 1, 3), dict(padding_mode="replicate"), "padding_mode must be one of zeros, circular, reflect"),
+        (SteerableConv2d, (1, 1, 3), dict(padding_mode="mirror"), "padding_mode must be one of zeros, circular, reflect, replicate"),
         (SteerableConv2d, (1, 1, 3), dict(padding="full"), 'padding must be "same", "valid"'),
     ],
 )

@@ -448,3 +448,28 @@ def test_forward_mode_in_forward_mode_is_refused_where_torch_would_give_zero() -
         torch.testing.assert_close(second(one), expected)
     with pytest.raises(NotImplementedError, match="group_conv: torch cannot differentiate it by forward mode inside forward mode"):
         torch.func.jacfwd(torch.func.jacfwd(quadratic))(one)
+
+
+def test_strict_is_a_truth_value() -> None:
+    for function, name in ((iso.ops.group_conv, "group_conv"), (iso.ops.group_conv_transpose, "group_conv_transpose")):
+        with pytest.raises(TypeError, match=rf"^{name}: strict must be True or False, got 'yes'"):
+            function(torch.zeros(1, 1, 4, 3, 3), torch.zeros(1, 1, 4, 3, 3), group="p4", strict="yes")
+
+
+@pytest.mark.parametrize(("group", "shape"), [("p4m", (2, 3, 8, 17, 19)), ("p4", (1, 4, 4, 64, 7)), ("p6", (3, 5, 6, 11, 13))])
+def test_threads_change_the_rounding_of_the_weight_gradient_alone(group: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape, requires_grad=True), torch.randn(5, *shape[1:3], 3, 3, requires_grad=True)
+
+    def run(threads: int) -> tuple[Tensor, ...]:
+        torch.set_num_threads(threads)
+        y = iso.ops.group_conv(x, weight, group=group, padding=1)
+        return y, *torch.autograd.grad(y.square().sum(), (x, weight))
+
+    before = torch.get_num_threads()
+    try:
+        one, two, again = run(1), run(2), run(2)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
+    assert torch.equal(two[2], again[2])

@@ -52,8 +52,7 @@ class GramHead(Constants):
     place: Tensor
 
     def __init__(self, degree: int) -> None:
-        super().__init__({"basis": gram_basis(degree)[np.triu_indices(degree // 2 + 1)].T})
-        self.register_buffer("place", torch.from_numpy(triangle(degree // 2 + 1)), persistent=False)
+        super().__init__({"basis": gram_basis(degree)[np.triu_indices(degree // 2 + 1)].T, "place": triangle(degree // 2 + 1)})
 
     def forward(self, form: Tensor, parts: Tensor) -> Tensor:
         return (torch.cat([form, parts], -1) @ self.basis)[:, self.place]

@@ -202,7 +202,7 @@ class SL2Net(nn.Module):
             return tuple(torch.where(positive[:, None], part * (size * norm), 0) for part in back)
 
 
-class _FrequencyLayer(nn.Module):
+class _FrequencyLayer(Constants):
     """Products z_m z_n at frequency m + n and conj(z_m) z_n at n - m, for all m <= n among the even frequencies, mixed over channels with
     the input by complex weights for each frequency."""
 
@@ -218,8 +218,8 @@ class _FrequencyLayer(nn.Module):
         pairs += [(2 * count, t, t) for t in range(count)]
         kept = sorted((pair for pair in pairs if pair[2] < out), key=lambda pair: pair[2])
         self.counts = [sum(pair[2] == frequency for pair in kept) for frequency in range(out)]
-        self.register_buffer("left", torch.tensor([pair[0] for pair in kept]), persistent=False)
-        self.register_buffer("right", torch.tensor([pair[1] for pair in kept]), persistent=False)
+        self.add_constant("left", np.array([pair[0] for pair in kept]))
+        self.add_constant("right", np.array([pair[1] for pair in kept]))
         self.weight = nn.Parameter(torch.empty(channels, len(kept), out_channels, 2))
         with torch.no_grad():
             for part, n in zip(self.weight.split(self.counts, 1), self.counts, strict=True):
@@ -315,7 +315,7 @@ class SO2Net(Constants):
         return torch.cat(parts, -1)
 
 
-class PolyMLP(nn.Module):
+class PolyMLP(Constants):
     """A plain MLP from the coefficients of a form to the upper triangle of a symmetric matrix.
 
     Args:
@@ -347,7 +347,7 @@ class PolyMLP(nn.Module):
             raise TypeError(f"PolyMLP: hidden must be a sequence of widths, got {hidden!r}")
         positive("PolyMLP", **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
         self.degree, size = degree, degree // 2 + 1
-        self.register_buffer("place", torch.from_numpy(triangle(size)), persistent=False)
+        self.add_constant("place", triangle(size))
         self.mlp = _mlp(degree + 1, *hidden, size * (size + 1) // 2)
         self.to(device=device, dtype=dtype)
 

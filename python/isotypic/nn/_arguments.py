@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isotypic import groups
 from isotypic.ops._arguments import DTYPES, is_integer
 
-PADDING_MODES = ("zeros", "circular", "reflect")
+PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 
 
 def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None) -> groups.Group:
@@ -101,16 +101,34 @@ def check_dtype(owner: str, dtype: torch.dtype | None) -> None:
         raise TypeError(f"{owner}: dtype must be one of {supported}, got {str(dtype).removeprefix('torch.')}")
 
 
-def check_axes(owner: str, x: Tensor, axes: int) -> None:
-    """Raises unless x is a tensor of this many axes."""
+def check_field(owner: str, x: Tensor, sizes: tuple[int, ...], dim: int | None) -> None:
+    """Raises unless x is (B, *sizes, *spatial) with `dim` spatial axes (None: any); sizes are those of C, or of C and |G|."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{owner}: input must be a torch.Tensor, got {type(x).__name__}")
-    if x.dim() != axes:
-        raise ValueError(f"{owner}: input must have {axes} axes, got shape {tuple(x.shape)}")
+    if x.is_nested:  # without sizes; the operator says what it takes
+        return
+    lead = 1 + len(sizes)
+    if tuple(x.shape[1:lead]) != sizes or (dim is not None and x.dim() != lead + dim):
+        named = [f"{name}={size}" for name, size in zip(("C", "|G|"), sizes, strict=False)]
+        space = ["*spatial"] if dim is None else ["D", "H", "W"][-dim:]
+        raise ValueError(f"{owner}: input must have shape (B, {', '.join(named + space)}), got {tuple(x.shape)}")
+
+
+def relabelled(error: Exception, layer: str, owner: str) -> Exception:
+    """The error of a layer's constructor, in the name of what called it."""
+    return type(error)(f"{owner}: {str(error).removeprefix(f'{layer}: ')}")
+
+
+def check_initialised(owner: str, name: str, layer: nn.Module) -> None:
+    """Raises for a lazy layer that has not seen an input."""
+    if any(nn.parameter.is_lazy(parameter) for parameter in layer.parameters()):
+        raise TypeError(f"{owner}: {name} must have its parameters, got an uninitialised {type(layer).__name__}")
 
 
 def check_wrapped(owner: str, padding_mode: str, sides: Sequence[tuple[int, int]], size: Sequence[int]) -> None:
     """Raises where reflection or periodic continuation would need more values than the input has."""
+    if padding_mode == "replicate":  # of one value any number of copies
+        return
     less = int(padding_mode == "reflect")  # the outermost value is not repeated
     if any(max(side) > max(extent - less, 0) for side, extent in zip(sides, size, strict=True)):
         limit = "smaller than the input" if less else "at most the size of the input"
@@ -126,8 +144,8 @@ def check_exchanged(owner: str, group: groups.Group, **values: Sequence[int]) ->
 
 
 def check_reflect(owner: str, group: groups.Group, padding_mode: str) -> None:
-    """Raises for reflection at the sides of a box that the group does not leave invariant."""
-    if padding_mode == "reflect" and not group.preserves_axes:
+    """Raises for reflection or replication at the sides of a box that the group does not leave invariant."""
+    if padding_mode in ("reflect", "replicate") and not group.preserves_axes:
         raise ValueError(
-            f'{owner}: padding_mode "reflect" is not equivariant under {group.name}, which moves the sides of the box; use "zeros"'
+            f'{owner}: padding_mode "{padding_mode}" is not equivariant under {group.name}, which moves the sides of the box; use "zeros"'
         )

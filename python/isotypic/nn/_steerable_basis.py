@@ -17,9 +17,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from isotypic.nn.planar_group import planar_group
 
@@ -67,23 +65,21 @@ def evaluate(points: NDArray[np.float64], kernel_size: int) -> NDArray[np.float6
 
 
 @functools.lru_cache(maxsize=64)
-def _samples(name: str, kernel_size: int) -> Tensor:
-    group = planar_group(name)
-    line = np.arange(kernel_size) - (kernel_size - 1) / 2
-    taps = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
-    # R^-j t as a row vector is t^T R^j.
-    moved = np.stack([taps @ group.elements[j] for j in range(group.index)])
-    values = evaluate(moved, kernel_size).swapaxes(0, 1)
-    norm = np.sqrt((values**2).sum(axis=(2, 3)).mean(axis=0))
-    return torch.from_numpy(np.ascontiguousarray(values / norm[:, None, None]))
-
-
-def samples(group: str, kernel_size: int) -> Tensor:
-    """b_n(R^-j t) for every turn R^j, j < q, that the lattice lacks, every function b_n and every tap t: (q, functions, k, k) float64.
+def samples(group: str, kernel_size: int) -> NDArray[np.float64]:
+    """b_n(R^-j t) for every turn R^j, j < q, that the lattice lacks, every function b_n and every tap t: (q, functions, k, k).
 
     The functions are scaled to have norm 1 in the mean over j.
 
     >>> samples("C8", 3).shape
-    torch.Size([2, 6, 3, 3])
+    (2, 6, 3, 3)
     """
-    return _samples(group, kernel_size).clone()
+    planar = planar_group(group)
+    line = np.arange(kernel_size) - (kernel_size - 1) / 2
+    taps = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
+    # R^-j t as a row vector is t^T R^j.
+    moved = np.stack([taps @ planar.elements[j] for j in range(planar.index)])
+    values = evaluate(moved, kernel_size).swapaxes(0, 1)
+    norm = np.sqrt((values**2).sum(axis=(2, 3)).mean(axis=0))
+    values = np.ascontiguousarray(values / norm[:, None, None])
+    values.setflags(write=False)
+    return values

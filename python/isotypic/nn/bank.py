@@ -22,6 +22,15 @@ def support(group: str, kernel_size: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(groups.support(groups.get(group), kernel_size).copy())
 
 
+def taps(group: str, kernel_size: tuple[int, ...]) -> int:
+    """The size of that set, without a tensor, which may be one without values while a layer is made.
+
+    >>> taps("p6", (3, 3))
+    7
+    """
+    return int(groups.support(groups.get(group), kernel_size).sum())
+
+
 def project(bank: Tensor, group: str, field: str) -> Tensor:
     """The weight whose filter bank is nearest in the least-squares sense, which is the average over the group.
 

@@ -15,15 +15,17 @@ from isotypic._extension import _C
 from isotypic.nn import bank
 from isotypic.nn._arguments import (
     PADDING_MODES,
-    check_axes,
     check_dtype,
     check_exchanged,
+    check_field,
+    check_initialised,
     check_reflect,
     check_support,
     check_wrapped,
     divisible,
     per_axis,
     positive,
+    relabelled,
     resolve_group,
 )
 from isotypic.ops._equivariance import Grid, check_equivariance
@@ -98,7 +100,7 @@ class _Conv(nn.Module):
         """
         used = bank.support(self.group, self.kernel_size)
         sources = self.order if self.field == "regular" else 1
-        fan_in = self.in_fields // self.groups * sources * int(used.sum())
+        fan_in = self.in_fields // self.groups * sources * bank.taps(self.group, self.kernel_size)
         bound = math.sqrt(6 / fan_in)
         with torch.no_grad():
             self.weight.uniform_(-bound, bound).mul_(used.to(self.weight.device))
@@ -113,7 +115,6 @@ class _Conv(nn.Module):
         if self.padding_mode == "zeros":
             return x, self.padding, self.strict
         lead = 3 if self.field == "regular" else 2
-        check_axes(type(self).__name__, x, lead + self.dim)
         if self.padding == "same":
             total = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
             sides = [(extent // 2, extent - extent // 2) for extent in total]
@@ -130,6 +131,8 @@ class _Conv(nn.Module):
         return padded.reshape(*x.shape[:lead], *padded.shape[2:]), (0,) * self.dim, None
 
     def forward(self, x: Tensor) -> Tensor:
+        sizes = (self.in_fields, self.order) if self.field == "regular" else (self.in_fields,)
+        check_field(type(self).__name__, x, sizes, self.dim)
         x, padding, strict = self._pad(x)
         settings = (self.group, self.field, self.stride, padding, self.dilation, self.groups, strict)
         return convolution(x, self.weight, self.bias, settings, self._kept())
@@ -191,6 +194,7 @@ class _Conv(nn.Module):
         resolved = resolve_group(owner, group, cls.dim)
         if not isinstance(conv, nn.Conv2d if cls.dim == 2 else nn.Conv3d):
             raise TypeError(f"{owner}: conv must be an nn.Conv{cls.dim}d, got {type(conv).__name__}")
+        check_initialised(owner, "conv", conv)
         in_order = 1 if field_per_channel or cls.field == "scalar" else resolved.order
         out_order = 1 if field_per_channel else resolved.order
         for name, channels, order in (("in_channels", conv.in_channels, in_order), ("out_channels", conv.out_channels, out_order)):
@@ -199,21 +203,24 @@ class _Conv(nn.Module):
                     f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular fields "
                     f"of {resolved.name}; field_per_channel=True makes every channel a field"
                 )
-        layer = cls(  # type: ignore[call-arg]
-            conv.in_channels // in_order,
-            conv.out_channels // out_order,
-            conv.kernel_size,
-            group=resolved,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            strict=strict,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-        )
+        try:
+            layer = cls(  # type: ignore[call-arg]
+                conv.in_channels // in_order,
+                conv.out_channels // out_order,
+                conv.kernel_size,
+                group=resolved,
+                stride=conv.stride,
+                padding=conv.padding,
+                dilation=conv.dilation,
+                groups=conv.groups,
+                bias=conv.bias is not None,
+                padding_mode=conv.padding_mode,
+                strict=strict,
+                device=conv.weight.device,
+                dtype=conv.weight.dtype,
+            )
+        except (TypeError, ValueError) as error:
+            raise relabelled(error, cls.__name__, owner) from None
         with torch.no_grad():
             if not field_per_channel:
                 layer.weight.copy_(bank.project(conv.weight, layer.group, cls.field))
@@ -253,7 +260,7 @@ class LiftConv2d(_Conv):
         kernel_size: 2 integers or one, odd or even. Taps outside the largest G-invariant support of the box are 0.
         group: a name or a `groups.Group` acting on 2 axes.
         stride, dilation, groups, bias: as in `nn.Conv2d`; the bias is one number per field. `groups=in_fields` is depthwise.
-        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -303,7 +310,7 @@ class GroupConv2d(_Conv):
         kernel_size: 2 integers or one, odd or even. Taps outside the largest G-invariant support of the box are 0.
         group: a name or a `groups.Group` acting on 2 axes.
         stride, dilation, groups, bias: as in `nn.Conv2d`; the bias is one number per field. `groups=in_fields` is depthwise.
-        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -353,7 +360,7 @@ class LiftConv3d(_Conv):
         kernel_size: 3 integers or one, odd or even. Taps outside the largest G-invariant support of the box are 0.
         group: a name or a `groups.Group` acting on 3 axes.
         stride, dilation, groups, bias: as in `nn.Conv3d`; the bias is one number per field. `groups=in_fields` is depthwise.
-        padding: an integer, 3 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 3 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -403,7 +410,7 @@ class GroupConv3d(_Conv):
         kernel_size: 3 integers or one, odd or even. Taps outside the largest G-invariant support of the box are 0.
         group: a name or a `groups.Group` acting on 3 axes.
         stride, dilation, groups, bias: as in `nn.Conv3d`; the bias is one number per field. `groups=in_fields` is depthwise.
-        padding: an integer, 3 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 3 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 

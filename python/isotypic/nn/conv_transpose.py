@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import check_dtype, check_exchanged, check_support, divisible, per_axis, positive, resolve_group
+from isotypic.nn._arguments import check_dtype, check_exchanged, check_field, check_support, divisible, per_axis, positive, resolve_group
 from isotypic.ops.reference import filter_bank
 
 
@@ -65,7 +65,7 @@ class _ConvTranspose(nn.Module):
         K. He et al., "Delving Deep into Rectifiers", 2015.
         """
         used = bank.support(self.group, self.kernel_size)
-        fan_in = self.in_fields // self.groups * self.order * int(used.sum()) / math.prod(self.stride)
+        fan_in = self.in_fields // self.groups * self.order * bank.taps(self.group, self.kernel_size) / math.prod(self.stride)
         bound = math.sqrt(6 / fan_in)
         with torch.no_grad():
             self.weight.uniform_(-bound, bound).mul_(used.to(self.weight.device))
@@ -73,6 +73,7 @@ class _ConvTranspose(nn.Module):
                 self.bias.zero_()
 
     def forward(self, y: Tensor) -> Tensor:
+        check_field(type(self).__name__, y, (self.in_fields, self.order), self.dim)
         return ops.group_conv_transpose(
             y,
             self.weight,

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isotypic._constants import Constants
+from isotypic.nn._arguments import PADDING_MODES
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.group_pool import GroupPool
 from isotypic.nn.norm import GroupBatchNorm
@@ -18,7 +20,7 @@ from isotypic.nn.spatial_pool import BlurPool2d
 from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
 
 
-class _LatticeConv2d(nn.Module):
+class _LatticeConv2d(Constants):
     """A convolution of fields of C_N or D_N of which nothing but its filter bank is known, as a convolution of the lattice's subgroup.
 
     Under that subgroup it is equivariant whatever its weight; under the other rotations it is as far as the bank it was made of.
@@ -30,11 +32,10 @@ class _LatticeConv2d(nn.Module):
     def __init__(self, dense: nn.Conv2d, group: PlanarGroup, regular: bool) -> None:
         super().__init__()
         self.regular = regular
-        cosets = torch.from_numpy(group.cosets.copy()).to(dense.weight.device)
-        self.register_buffer("cosets", cosets, persistent=False)
-        self.register_buffer("places", cosets.flatten().argsort(), persistent=False)
+        self.add_constant("cosets", group.cosets, dense.weight.device)
+        self.add_constant("places", group.cosets.argsort(axis=None), dense.weight.device)
         split = copy.deepcopy(dense)
-        split.weight = nn.Parameter(permute_bank(dense.weight.detach(), cosets.flatten(), regular))
+        split.weight = nn.Parameter(permute_bank(dense.weight.detach(), self.cosets.flatten(), regular))
         self.conv = (GroupConv2d if regular else LiftConv2d).from_conv(split, group.lattice)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ def _convolution(module: Any) -> nn.Module:
     regular = _is_regular(module, module.in_type)
     if not _is_regular(module, module.out_type):
         raise _unsupported(module, "its output must be regular fields")
-    if module.padding_mode not in ("zeros", "circular", "reflect"):
+    if module.padding_mode not in PADDING_MODES:
         raise _unsupported(module, f"padding_mode {module.padding_mode!r}")
     with torch.no_grad():
         weight, bias = module.expand_parameters()
@@ -193,7 +194,7 @@ def _blur_pool(module: Any) -> nn.Module:
     if tuple(module.padding) != (size // 2, size // 2):
         raise _unsupported(module, f"its padding must be half its kernel, {size // 2}, got {module.padding}")
     layer = BlurPool2d(group.lattice, size, tuple(module.stride)).to(module.filter.device)
-    layer.kernel = module.filter[0, 0].detach().clone()
+    layer.add_constant("kernel", module.filter[0, 0].double().numpy(force=True), module.filter.device)
     return layer
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import check_subgroup, resolve_group
+from isotypic._constants import Constants
+from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
 
 
-class GroupPool(nn.Module):
+class GroupPool(Constants):
     """The maximum or the mean of a regular field over the group, which is a scalar field: it turns with the input and nothing else.
 
     With a subgroup H it pools over each coset s H only, to a quotient field on G / H, where the group acts by (L_g f)[s H] = f[g^-1 s H].
@@ -53,12 +53,16 @@ class GroupPool(nn.Module):
                 part = resolve_group("GroupPool", subgroup)
                 self.names += f", subgroup={part.name}"
                 check_subgroup("GroupPool", whole, part)
-                cosets = torch.tensor(np.sort(whole.left_cosets(part)))
+                cosets = np.sort(whole.left_cosets(part))
         elif subgroup is not None:
             raise ValueError("GroupPool: subgroup needs its group")
-        self.register_buffer("cosets", cosets, persistent=False)
+        if cosets is None:
+            self.cosets = None
+        else:
+            self.add_constant("cosets", cosets)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("GroupPool", "input", x)
         if x.dim() < 3 or (self.order and x.shape[2] != self.order):
             order = f"|G|={self.order}" if self.order else "|G|"
             raise ValueError(f"GroupPool: input must have shape (B, C, {order}, *spatial), got {tuple(x.shape)}")

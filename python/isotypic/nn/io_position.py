@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from isotypic._constants import Constants
 from isotypic.nn._arguments import number, positive
 from isotypic.nn._weight_module import _WeightSpaceModule
 from isotypic.nn.weight_space import WeightSpace
 from isotypic.nn.weight_spec import WeightSpec, as_spec
 
 
-class IOPosition(_WeightSpaceModule):
+class IOPosition(_WeightSpaceModule, Constants):
     """Channels with the position of the input or output neuron that an entry belongs to, put behind those that are there.
 
     An entry W_1[r, s] gets features of input neuron s; W_M[r, s] and b_M[r] get features of output neuron r; all others get zeros. With
@@ -72,10 +75,11 @@ class IOPosition(_WeightSpaceModule):
             if learned:
                 self.register_parameter(name, nn.Parameter(torch.randn(width, features, device=device, dtype=dtype) / math.sqrt(2)))
             else:
-                value = sinusoids(width, num_frequencies, max_frequency, scheme)
-                self.register_buffer(name, value.to(device, dtype), persistent=False)
-        codes = sinusoids(spec.depth, num_frequencies, max_frequency, scheme).to(device, dtype) if scheme == "nfn" else None
-        self.register_buffer("layer_features", codes, persistent=False)
+                self.add_constant(name, sinusoids(width, num_frequencies, max_frequency, scheme), device, dtype)
+        if scheme == "nfn":
+            self.add_constant("layer_features", sinusoids(spec.depth, num_frequencies, max_frequency, scheme), device, dtype)
+        else:
+            self.layer_features = None
 
     def compute(self, ws: WeightSpace) -> Tensor:
         spec = ws.spec
@@ -100,14 +104,14 @@ class IOPosition(_WeightSpaceModule):
         return f"{self.spec}, {self.in_channels}, {frequencies}, learned={self.learned}{scheme}"
 
 
-def sinusoids(width: int, num_frequencies: int, max_frequency: float, scheme: str = "geometric") -> Tensor:
-    """(width, 2 F) in the default dtype, or (width, 2 F + 1) for the scheme of nfn."""
-    position = torch.linspace(-1, 1, width, dtype=torch.float64).unsqueeze(1)
+def sinusoids(width: int, num_frequencies: int, max_frequency: float, scheme: str = "geometric") -> NDArray[np.float64]:
+    """(width, 2 F), or (width, 2 F + 1) for the scheme of nfn."""
+    position = np.linspace(-1, 1, width)[:, None]
     if scheme == "nfn":
-        frequencies = torch.linspace(1, max_frequency / 2, num_frequencies, dtype=torch.float64)
+        frequencies = np.linspace(1, max_frequency / 2, num_frequencies)
     else:
-        position = position if width > 1 else torch.zeros_like(position)
-        frequencies = max_frequency ** torch.linspace(0, 1, num_frequencies, dtype=torch.float64)
+        position = position if width > 1 else np.zeros_like(position)
+        frequencies = max_frequency ** np.linspace(0, 1, num_frequencies)
     angles = math.pi * position * frequencies
-    features = [angles.sin(), angles.cos(), *([position] if scheme == "nfn" else [])]
-    return torch.cat(features, 1).to(torch.get_default_dtype())
+    features = [np.sin(angles), np.cos(angles), *([position] if scheme == "nfn" else [])]
+    return np.concatenate(features, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn import bank
-from isotypic.nn._arguments import check_dtype, positive, resolve_group
+from isotypic.nn._arguments import check_dtype, check_field, check_initialised, positive, resolve_group
 from isotypic.ops.reference import filter_bank
 
 
@@ -68,6 +68,7 @@ class GroupLinear(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        check_field("GroupLinear", x, (self.in_fields, self.order), None)
         return ops.group_linear(x, self.weight, self.bias, group=self.group)
 
     def to_linear(self) -> nn.Linear:
@@ -94,6 +95,7 @@ class GroupLinear(nn.Module):
         resolved = resolve_group("GroupLinear.from_linear", group)
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"GroupLinear.from_linear: linear must be an nn.Linear, got {type(linear).__name__}")
+        check_initialised("GroupLinear.from_linear", "linear", linear)
         for name, features in (("in_features", linear.in_features), ("out_features", linear.out_features)):
             if features % resolved.order:
                 raise ValueError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import per_axis, resolve_group
+from isotypic._constants import Constants
+from isotypic.nn._arguments import check_tensor, per_axis, resolve_group
 
 
-class FieldMask(nn.Module):
+class FieldMask(Constants):
     """Sets a field to zero outside the largest set of positions, about the centre of the grid, that the group maps to itself.
 
     In axial coordinates that is the hexagon inside the array. Layers with padding write into the two corners outside it, which elements of
@@ -41,9 +41,10 @@ class FieldMask(nn.Module):
             mask = finite_groups.support(resolved, self.size)
         except ValueError as error:
             raise ValueError(f"FieldMask: size {self.size} has no position at its centre for {resolved.name}; use odd sizes") from error
-        self.register_buffer("mask", torch.from_numpy(mask.copy()), persistent=False)
+        self.add_constant("mask", mask)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("FieldMask", "input", x)
         if tuple(x.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"FieldMask: input must have spatial size {self.size}, got shape {tuple(x.shape)}")
         return x * self.mask

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import check_tensor, positive, same_dtype
 from isotypic.nn._batch_norm import _ActivatedBatchNorm
 
 
 def _check_field(owner: str, x: Tensor, fields: int) -> None:
+    check_tensor(owner, "input", x)
     if x.dim() < 3 or x.shape[1] != fields:
         raise ValueError(f"{owner}: input must have shape (B, C={fields}, |G|, *spatial), got {tuple(x.shape)}")
 
@@ -91,6 +92,8 @@ class FieldGroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         _check_field("FieldGroupNorm", input, self.num_channels)
+        if input.element_size() != 2:  # fields of 16 bits may go with parameters in float32, as in torch
+            same_dtype("FieldGroupNorm", "input", input, self.weight)
         return super().forward(input)
 
 

@@ -15,6 +15,10 @@ def _frozen(array: NDArray) -> NDArray:
     return array
 
 
+LARGEST = 1024
+"""The number of rotations up to which a group is made."""
+
+
 class PlanarGroup:
     """C_N, the rotations of the plane by multiples of 2 pi / N, or D_N, these and N reflections; 4 divides N.
 
@@ -28,7 +32,7 @@ class PlanarGroup:
     Args:
         name: "C4", "C8", "C12", ..., or "D4", "D8", "D12", ...
 
-    Raises ValueError for other names.
+    Raises ValueError for other names, and for N above 1024, whose table of products would take more than 32 MB.
 
     >>> group = PlanarGroup("D8")
     >>> group.order, group.lattice, group.index
@@ -58,6 +62,8 @@ class PlanarGroup:
         if match is None or int(match[2]) % 4:
             raise ValueError(f'PlanarGroup: name must be "C" or "D" and a multiple of 4 ("C8", "D8", "C12", "D16", ...), got {name!r}')
         mirrored, count = match[1] == "D", int(match[2])
+        if count > LARGEST:
+            raise ValueError(f"PlanarGroup: name must be that of a group of at most {LARGEST} rotations, got {name!r}")
         self.name, self.rotations, self.order = name, count, count * (1 + mirrored)
         self.lattice, self.index = "p4m" if mirrored else "p4", count // 4
 

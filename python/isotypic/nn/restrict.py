@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic.nn._arguments import check_subgroup, resolve_group
+from isotypic._constants import Constants
+from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
 
 
-class Restrict(nn.Module):
+class Restrict(Constants):
     """A regular field of G seen as [G:H] regular fields of a subgroup H: a permutation of its entries, with nothing lost.
 
     With G the disjoint union of the cosets H t_j,        out[(c, j), h] = f[c, h t_j].
@@ -37,9 +38,10 @@ class Restrict(nn.Module):
         check_subgroup("Restrict", whole, part)
         self.group, self.subgroup, self.order, self.suborder = whole.key, part.key, whole.order, part.order
         self.names = f"{whole.name}, {part.name}"
-        self.register_buffer("entries", torch.tensor(whole.right_cosets(part)).flatten(), persistent=False)
+        self.add_constant("entries", np.array(whole.right_cosets(part)).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor("Restrict", "input", x)
         if x.dim() < 3 or x.shape[2] != self.order:
             raise ValueError(f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), got {tuple(x.shape)}")
         return x.index_select(2, self.entries).unflatten(2, (-1, self.suborder)).flatten(1, 2)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
+from isotypic._constants import Constants
 from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis, resolve_group
 from isotypic.ops._arguments import is_integer
 from isotypic.ops._equivariance import Grid, check_equivariance
@@ -96,13 +97,13 @@ def low_pass(owner: str, group: finite_groups.Group, kernel_size: int) -> np.nda
     raise ValueError(f"{owner}: there is no binomial filter of size {kernel_size} that {group.name} leaves invariant")
 
 
-class _BlurPool(_SpatialPool):
+class _BlurPool(_SpatialPool, Constants):
     kernel: Tensor
 
     def __init__(
         self, group: str | finite_groups.Group, kernel_size: int, stride: int | Sequence[int], padding_mode: str, strict: bool
     ) -> None:
-        super().__init__()
+        super().__init__(dtype=torch.float64)  # fields of any dtype may come, whatever the dtype of the network around the layer
         owner = type(self).__name__
         resolved = resolve_group(owner, group, self.dim)
         if not is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
@@ -116,7 +117,7 @@ class _BlurPool(_SpatialPool):
         check_exchanged(owner, resolved, stride=self.stride)
         self.window, self.padding = (kernel_size,) * self.dim, (kernel_size // 2,) * self.dim
         self.padding_mode, self.strict = padding_mode, strict
-        self.register_buffer("kernel", torch.from_numpy(low_pass(owner, resolved, kernel_size)), persistent=False)
+        self.add_constant("kernel", low_pass(owner, resolved, kernel_size))
 
     def _pool(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
@@ -142,7 +143,7 @@ class BlurPool2d(_BlurPool):
         group: a name or a `groups.Group` acting on 2 axes; hexagonal groups get a hexagonally symmetric filter.
         kernel_size: odd size of the filter, whose highest-frequency response is 0 for 3 and more.
         stride: step of the subsampling.
-        padding_mode: "zeros", "circular" or "reflect", by kernel_size // 2 on every side.
+        padding_mode: "zeros", "circular", "reflect" or "replicate", by kernel_size // 2 on every side.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, H, W) or (B, C, H, W)

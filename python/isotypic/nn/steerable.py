@@ -10,9 +10,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from isotypic._constants import Constants
 from isotypic._register import needs_gradient, plain
 from isotypic.nn import _steerable_basis, bank
-from isotypic.nn._arguments import check_dtype, divisible, positive
+from isotypic.nn._arguments import check_dtype, check_field, check_initialised, divisible, positive, relabelled
 from isotypic.nn.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.planar_group import PlanarGroup, from_lattice_fields, permute_bank, planar_group, to_lattice_fields
 from isotypic.ops.group_conv import convolution
@@ -20,7 +21,7 @@ from isotypic.ops.group_conv import convolution
 Self = TypeVar("Self", bound="_SteerableConv2d")
 
 
-class _SteerableConv2d(nn.Module):
+class _SteerableConv2d(Constants):
     """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular".
 
     A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the
@@ -88,13 +89,12 @@ class _SteerableConv2d(nn.Module):
         shape = (out_fields, in_fields // groups, *((self.order,) if regular else ()), basis.shape[1])
         self.coefficients = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
-        cosets = torch.from_numpy(planar.cosets.copy())
         # R^-i h R^j for each i and (j, h).
-        sources = torch.from_numpy(planar.multiply[planar.inverse[: planar.index, None], planar.cosets.reshape(1, -1)])
-        self.register_buffer("samples", basis.to(self.coefficients), persistent=False)
-        self.register_buffer("sources", sources.to(device), persistent=False)
-        self.register_buffer("cosets", cosets.to(device), persistent=False)
-        self.register_buffer("places", cosets.flatten().argsort().to(device), persistent=False)
+        sources = planar.multiply[planar.inverse[: planar.index, None], planar.cosets.reshape(1, -1)]
+        self.add_constant("samples", basis, device, dtype)
+        self.add_constant("sources", sources, device)
+        self.add_constant("cosets", planar.cosets, device)
+        self.add_constant("places", planar.cosets.argsort(axis=None), device)
         self._evaluated: tuple[Tensor, Tensor] | None = None
         self.reset_parameters()
 
@@ -112,8 +112,6 @@ class _SteerableConv2d(nn.Module):
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        # A change of dtype rounds the basis from float64, not from the dtype before.
-        self.samples = _steerable_basis.samples(self.group, self.kernel_size).to(self.coefficients)
         self._evaluated = None
         return self
 
@@ -155,11 +153,7 @@ class _SteerableConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         regular = self.field == "regular"
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{type(self).__name__}: input must be a torch.Tensor, got {type(x).__name__}")
-        if x.dim() != 4 + regular or x.shape[1] != self.in_fields or (regular and x.shape[2] != self.order):
-            expected = f"C={self.in_fields}, |G|={self.order}" if regular else f"C={self.in_fields}"
-            raise ValueError(f"{type(self).__name__}: input must have shape (B, {expected}, H, W), got {tuple(x.shape)}")
+        check_field(type(self).__name__, x, (self.in_fields, self.order) if regular else (self.in_fields,), 2)
         blocks = self.blocks
         x, padding, strict = blocks._pad(to_lattice_fields(x, self.cosets) if regular else x)
         settings = (blocks.group, blocks.field, blocks.stride, padding, blocks.dilation, self.groups, strict)
@@ -189,6 +183,7 @@ class _SteerableConv2d(nn.Module):
         planar = planar_group(group)
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"{owner}: conv must be an nn.Conv2d, got {type(conv).__name__}")
+        check_initialised(owner, "conv", conv)
         regular = cls.field == "regular"
         in_order = planar.order if regular else 1
         for name, channels, order in (("in_channels", conv.in_channels, in_order), ("out_channels", conv.out_channels, planar.order)):
@@ -200,25 +195,28 @@ class _SteerableConv2d(nn.Module):
         for name in ("kernel_size", "stride", "dilation"):
             if len(set(getattr(conv, name))) != 1:
                 raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
-        layer = cls(  # type: ignore[call-arg]
-            conv.in_channels // in_order,
-            conv.out_channels // planar.order,
-            conv.kernel_size[0],
-            group=planar,
-            stride=conv.stride[0],
-            padding=conv.padding,
-            dilation=conv.dilation[0],
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            strict=strict,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-        )
+        try:
+            layer = cls(  # type: ignore[call-arg]
+                conv.in_channels // in_order,
+                conv.out_channels // planar.order,
+                conv.kernel_size[0],
+                group=planar,
+                stride=conv.stride[0],
+                padding=conv.padding,
+                dilation=conv.dilation[0],
+                groups=conv.groups,
+                bias=conv.bias is not None,
+                padding_mode=conv.padding_mode,
+                strict=strict,
+                device=conv.weight.device,
+                dtype=conv.weight.dtype,
+            )
+        except (TypeError, ValueError) as error:
+            raise relabelled(error, cls.__name__, owner) from None
         with torch.no_grad():
             dense = permute_bank(conv.weight.double(), layer.cosets.flatten(), regular)
             weight = bank.project(dense, planar.lattice, cls.field).unflatten(0, (-1, planar.index))
-            samples = _steerable_basis.samples(planar.name, layer.kernel_size).to(weight.device)
+            samples = torch.tensor(_steerable_basis.samples(planar.name, layer.kernel_size), device=weight.device)
             design = samples.flatten(2).transpose(1, 2).flatten(0, 1)  # (q taps, functions)
             solve = torch.linalg.pinv(design).unflatten(1, (planar.index, -1))
             if regular:
@@ -251,7 +249,7 @@ class SteerableLiftConv2d(_SteerableConv2d):
         kernel_size: one integer, odd or even.
         group: "C8", "D8", "C16", ... or a `PlanarGroup`.
         stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
-        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 
@@ -309,7 +307,7 @@ class SteerableConv2d(_SteerableConv2d):
         kernel_size: one integer, odd or even; 5 and more resolve rotations of less than 90 degrees well.
         group: "C8", "D8", "C12", "C16", ... or a `PlanarGroup`.
         stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
-        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular" or "reflect".
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
         strict: raise where the size of the input and the stride break equivariance, instead of a warning.
         device, dtype: of the parameters.
 

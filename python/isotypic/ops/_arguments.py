@@ -80,6 +80,11 @@ def check_integers(operator: str, **settings: Any) -> None:
             raise ValueError(f"{operator}: {name} must be an integer, or one integer for each axis, got {value!r}")
 
 
+def check_flag(operator: str, name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{operator}: {name} must be True or False, got {value!r}")
+
+
 def _autocast_enabled(device: str) -> bool:
     """Whether autocast is on for a type of device; some types (meta) have none."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -278,6 +283,11 @@ def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | 
     return prepared
 
 
+def _sizes(shape: Sequence[Any]) -> tuple[Any, ...]:
+    """A shape of which `torch.jit.trace` would hand out the entries as tensors, which no list of an operator takes; symbols stay."""
+    return tuple(int(size) if isinstance(size, Tensor) else size for size in shape)
+
+
 def _pad_argument(end: tuple[int, ...]) -> list[int]:
     """In the order of ``F.pad``, the last axis first."""
     return [extent for axis in reversed(end) for extent in (0, axis)]
@@ -309,14 +319,16 @@ def convolution(
     resolved = resolve_group(operator, group)
     in_text = f"C_in={x.shape[1]}" if x.dim() > 1 and groups == 1 else "C_in/groups"
     check_weight(operator, resolved, field, weight.shape, "C_out", in_text)
-    settings, end = _normalise(operator, field, tuple(weight.shape[lead:]), resolved.key, stride, padding, dilation, groups)
-    padded = list(x.shape)
+    x_shape, weight_shape = _sizes(x.shape), _sizes(weight.shape)
+    settings, end = _normalise(operator, field, weight_shape[lead:], resolved.key, stride, padding, dilation, groups)
+    padded = list(x_shape)
     if end and len(padded) == lead + resolved.dim:
         padded[lead:] = [size + more for size, more in zip(padded[lead:], end, strict=True)]
-    sizes = problem(operator, settings, padded, weight.shape)
-    check_bias(operator, bias, weight.shape[0])
+    sizes = problem(operator, settings, padded, weight_shape)
+    check_bias(operator, bias, weight_shape[0])
     if strict is not None:
-        check_equivariance(operator, _grid(settings, sizes.kernel, end), tuple(x.shape[lead:]), strict)
+        check_flag(operator, "strict", strict)
+        check_equivariance(operator, _grid(settings, sizes.kernel, end), x_shape[lead:], strict)
     return settings, _pad_argument(end)
 
 
@@ -347,7 +359,7 @@ def transposed_convolution(
         check_weight(operator, resolved, "regular", weight.shape, f"C_in={x.shape[1]}", "C_out/groups")
         if weight.shape[0] != x.shape[1]:
             raise ValueError(f"{operator}: weight must have C_in={x.shape[1]} as its first size, got shape {tuple(weight.shape)}")
-    kernel, size = tuple(weight.shape[3:]), tuple(x.shape[3:])
+    kernel, size = _sizes(weight.shape[3:]), _sizes(x.shape[3:])
     settings, _ = _normalise(operator, "regular", kernel, key, stride, 0, dilation, groups)
     settings = settings._replace(padding=per_axis(operator, "padding", padding, len(kernel), 0))
     output_padding = per_axis(operator, "output_padding", output_padding, len(kernel), 0)
@@ -364,6 +376,7 @@ def transposed_convolution(
         if any(n < 1 for n in out_size):
             raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
         problem(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
+        check_flag(operator, "strict", strict)
         check_equivariance(operator, _grid(settings, kernel, transposed=True), out_size, strict)
     return settings, out_size
 
