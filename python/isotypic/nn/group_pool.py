@@ -26,6 +26,7 @@ class GroupPool(Constants):
 
     T. Cohen and M. Welling, "Group Equivariant Convolutional Networks", 2016.
 
+    >>> import torch
     >>> GroupPool("max")(torch.zeros(2, 3, 8, 5, 5)).shape
     torch.Size([2, 3, 5, 5])
     >>> GroupPool("mean", group="p4m", subgroup="p4")(torch.zeros(2, 3, 8, 5, 5)).shape

@@ -24,6 +24,7 @@ class FieldMask(Constants):
     Input and output: (B, C, |G|, *spatial) or (B, C, *spatial)
     Raises ValueError for a size at whose centre the group has no position, and for inputs of another size.
 
+    >>> import torch
     >>> FieldMask(3, "p6")(torch.ones(1, 1, 6, 3, 3))[0, 0, 0]
     tensor([[0., 1., 1.],
             [1., 1., 1.],

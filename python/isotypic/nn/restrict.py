@@ -26,6 +26,7 @@ class Restrict(Constants):
 
     M. Weiler and G. Cesa, "General E(2)-Equivariant Steerable CNNs", 2019.
 
+    >>> import torch
     >>> Restrict("p4m", "p4")(torch.zeros(2, 3, 8, 5, 5)).shape
     torch.Size([2, 6, 4, 5, 5])
     """
