@@ -114,6 +114,7 @@ class _Conv(nn.Module):
         """
         if self.padding_mode == "zeros":
             return x, self.padding, self.strict
+        self._check_input(x)
         lead = 3 if self.field == "regular" else 2
         if self.padding == "same":
             total = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
@@ -131,11 +132,17 @@ class _Conv(nn.Module):
         return padded.reshape(*x.shape[:lead], *padded.shape[2:]), (0,) * self.dim, None
 
     def forward(self, x: Tensor) -> Tensor:
+        try:
+            padded, padding, strict = self._pad(x)
+            settings = (self.group, self.field, self.stride, padding, self.dilation, self.groups, strict)
+            return convolution(padded, self.weight, self.bias, settings, self._kept())
+        except (TypeError, ValueError):  # only then, because it would be a good part of a short call
+            self._check_input(x)
+            raise
+
+    def _check_input(self, x: Tensor) -> None:
         sizes = (self.in_fields, self.order) if self.field == "regular" else (self.in_fields,)
         check_field(type(self).__name__, x, sizes, self.dim)
-        x, padding, strict = self._pad(x)
-        settings = (self.group, self.field, self.stride, padding, self.dilation, self.groups, strict)
-        return convolution(x, self.weight, self.bias, settings, self._kept())
 
     def _kept(self) -> object | None:
         """Where the kernel keeps what it makes of the weight, in eval. It compares the weight itself, so that any change of it is seen."""
