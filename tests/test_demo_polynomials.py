@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from isotypic import sl2
+from isotypic import cli, sl2
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
@@ -93,11 +93,18 @@ def test_a_short_run_writes_everything(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "polynomials.json").read_text(), parse_constant=refuse)
     assert written["certificates"][0]["form"] == ["inf", 0, 1]
     figures = written["comparison"]["6"]
-    networks = {"MLP", "MLP, augmented", "SO2Net", "SL2Net", "moment layer", "moment layer, one step"}
-    assert set(figures) == {"mean of the labels", "solver"} | networks
+    assert set(figures) == {"mean of the labels", "solver", "moment layer", "moment layer, one step", *compare.NETWORKS}
     assert figures["SL2Net"]["equivariance_error"] < 1e-5 < 1e-2 < figures["MLP"]["equivariance_error"]
     assert figures["solver"]["error"] == 0 and figures["moment layer, one step"]["error"] < figures["moment layer"]["error"] < 0.1
     assert results["lyapunov"]["verified"]
+
+
+def test_networks_are_chosen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sizes = {"train_size": 64, "test_size": 32, "epochs": 1, "channels": 2, "layers": 2, "conic_forms": 0}
+    figures = compare.compare(6, **sizes, seed=0, networks=("SL2Net",))
+    assert "SL2Net" in figures and not {"MLP", "SO2Net"} & set(figures)
+    assert cli.main(["demo", "polynomials", "--network", "SL3Net", "--out", str(tmp_path)]) == 2
+    assert "--network must be one of 'MLP', 'MLP, augmented', 'SO2Net'" in capsys.readouterr().err
 
 
 def test_conic_solvers_agree() -> None:

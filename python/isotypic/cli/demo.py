@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--full", action="store_true", help="weights only: ten networks for each digit, wider layers, more steps; takes hours"
     )
+    parser.add_argument(
+        "--network",
+        action="append",
+        metavar="NAME",
+        help='polynomials only: train this network, as "SL2Net"; again for more',
+    )
     parser.add_argument("--forms", type=Path, metavar="FILE", help="polynomials only: a JSON or CSV file of coefficients to certify")
 
 
@@ -54,16 +60,20 @@ def weights(arguments: argparse.Namespace) -> None:
 
 
 def polynomials(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.polynomials import compare
     from isotypic.demo.polynomials import run as run_demo
 
+    chosen = tuple(arguments.network or compare.NETWORKS)
+    if unknown := [name for name in chosen if name not in compare.NETWORKS]:
+        raise ValueError(f"demo: --network must be one of {', '.join(map(repr, compare.NETWORKS))}, got {unknown[0]!r}")
     sizes: dict[str, Any] = {"epochs": arguments.epochs or 12}
     if arguments.quick:
         sizes = {"epochs": 1, "degrees": (6,), "train_size": 128, "test_size": 64, "channels": 2, "layers": 2, "conic_forms": 1}
-    run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, **sizes)
+    run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, networks=chosen, **sizes)
 
 
 DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {"convolution": convolution, "weights": weights, "polynomials": polynomials}
-OWNERS = {"epochs": ("convolution", "polynomials"), "full": ("weights",), "forms": ("polynomials",)}
+OWNERS = {"epochs": ("convolution", "polynomials"), "full": ("weights",), "forms": ("polynomials",), "network": ("polynomials",)}
 
 
 def prepare(out: Path) -> None:

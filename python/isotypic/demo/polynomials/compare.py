@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from isotypic import models, ops, sl2
 from isotypic.nn import MomentLayer
+
+NETWORKS = ("MLP", "MLP, augmented", "SO2Net", "SL2Net", "SL2Net, no frame")
 
 Map = Callable[[Tensor], Tensor]
 Bar = Callable[[str, int], Callable[[], object]]  # name and length of a stage to the function that advances it
@@ -96,11 +98,11 @@ def seconds_per_form(function: Map, p: Tensor, repeats: int) -> float:
     return min(times) / len(p)
 
 
-def in_float32(network: nn.Module) -> Map:
-    """The trained network as a map of forms of any norm, by Q(c p) = c Q(p), where they were trained on norm 1."""
+def in_float32(network: nn.Module, scaled: bool) -> Map:
+    """The trained network as a map of forms; `scaled`: of any norm, by Q(c p) = c Q(p), where they were trained on norm 1."""
 
     def function(p: Tensor) -> Tensor:
-        norm = p.norm(dim=1, keepdim=True)
+        norm = p.norm(dim=1, keepdim=True) if scaled else p.new_ones(len(p), 1)
         return network((p / norm).float()).double() * norm[..., None]
 
     return function
@@ -157,25 +159,31 @@ def compare(
     layers: int,
     conic_forms: int,
     seed: int,
+    networks: Sequence[str] = NETWORKS,
     bar: Bar = lambda name, total: lambda: None,
 ) -> dict[str, Any]:
-    """The figures of every method at one degree. The equivariant networks have `channels` and `layers`; the labels are the solver's."""
+    """The figures of every method at one degree. The equivariant networks have `channels` and `layers`; the labels are the solver's. Of the
+    networks only those in `networks` are trained."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     p, test = forms(degree, train_size, generator), forms(degree, test_size, generator)
     labels, exact = ops.max_det_gram(p).gram, ops.max_det_gram(test).gram
     mean = labels.mean(0)
     results: dict[str, Any] = {"mean of the labels": measure(lambda p: mean.expand(len(p), -1, -1), test, exact, generator)}
-    networks: dict[str, tuple[nn.Module, int, bool]] = {
+    settings: dict[str, tuple[nn.Module, int, bool]] = {
         "MLP": (models.PolyMLP(degree), MLP_EPOCHS * epochs, False),
         "MLP, augmented": (models.PolyMLP(degree), MLP_EPOCHS * epochs, True),
         "SO2Net": (models.SO2Net(degree, channels, layers), epochs, False),
         "SL2Net": (models.SL2Net(degree, channels, layers), epochs, False),
+        "SL2Net, no frame": (models.SL2Net(degree, channels, layers, frame=False), epochs, False),
     }
-    for name, (network, count, augment) in networks.items():
+    for name in networks:
+        network, count, augment = settings[name]
         advance = bar(name, steps(len(p), count))
         train(network, p, labels, epochs=count, augment=augment, generator=generator, progress=advance)
-        results[name] = measure(in_float32(network), test, exact, generator)
+        # Without a frame it is no map with Q(c p) = c Q(p), and scaling by the norm, which is no invariant, would cost it its symmetry.
+        scaled = name != "SL2Net, no frame"
+        results[name] = measure(in_float32(network, scaled), test, exact, generator)
     results["moment layer"] = measure(MomentLayer(degree), test, exact, generator)
     results["moment layer, one step"] = measure(MomentLayer(degree, newton_steps=1), test, exact, generator)
     results["solver"] = measure(lambda p: ops.max_det_gram(p).gram, test, exact, generator)

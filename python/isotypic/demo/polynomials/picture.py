@@ -19,6 +19,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "MLP, augmented": {"color": "#e69f00", "marker": "s", "markerfacecolor": "white", "linestyle": "--"},
     "SO2Net": {"color": "#cc79a7", "marker": "^"},
     "SL2Net": {"color": "#d55e00", "marker": "v"},
+    "SL2Net, no frame": {"color": "#d55e00", "marker": "v", "markerfacecolor": "white", "linestyle": "--"},
     "moment layer": {"color": "#0072b2", "marker": "o"},
     "moment layer, one step": {"color": "#0072b2", "marker": "o", "markerfacecolor": "white", "linestyle": "--"},
     "solver": {"color": "black", "marker": "D"},

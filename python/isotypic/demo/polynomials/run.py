@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ def run(
     layers: int = 4,
     conic_forms: int = 10,
     seed: int = 0,
+    networks: Sequence[str] = compare.NETWORKS,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """The whole demo; `forms` is a JSON or CSV file of coefficients. Writes `polynomials.json` and `polynomials.png` in `out`.
+    """The whole demo; `forms` is a JSON or CSV file of coefficients, `networks` names those to train. Writes `polynomials.json` and
+    `polynomials.png` in `out`.
 
     Returns what the JSON holds, which has infinite numbers as text. By default the equivariant networks have the size and the training set
     of the paper.
@@ -58,7 +60,7 @@ def run(
                 task = progress.add_task(f"degree {degree}: {name}", total=total)
                 return lambda: progress.advance(task)
 
-            figures = compare.compare(degree, **sizes, conic_forms=conic_forms, seed=seed, bar=bar)
+            figures = compare.compare(degree, **sizes, conic_forms=conic_forms, seed=seed, networks=networks, bar=bar)
             results["comparison"][str(degree)] = figures
             console.print(table(degree, figures))
             for task in progress.task_ids:
