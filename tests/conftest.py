@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from isotypic.ops import _arguments, _equivariance
+from isotypic.ops import _checks
+from isotypic.ops.fields import _equivariance
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     torch.manual_seed(0)
-    _arguments._PREPARED.clear()
+    _checks._PREPARED.clear()
     _equivariance._WARNED.clear()

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract_cases import CASES, REGISTERED, Case
+from contract_case import Case
+from contract_cases import CASES, REGISTERED
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from compare import TIMER, compare
 
 import isotypic as iso
-from isotypic.ops.reference import filter_bank
+from isotypic.ops.fields.bank import filter_bank
 
 BATCH = 8
 SIZE = {2: 32, 3: 12}
@@ -160,7 +160,7 @@ MEMORY = """
 import sys, torch
 import torch.nn.functional as F
 import isotypic as iso
-from isotypic.ops.reference import filter_bank
+from isotypic.ops.fields.bank import filter_bank
 torch.set_num_threads(1)
 fields, batch, size = map(int, sys.argv[2:])
 layers = 4

@@ -1,4 +1,4 @@
-// Python to kernels for group_conv: the last line of defence. What the Python side promised (ops/_arguments.py words the errors) is checked
+// Python to kernels for group_conv: the last line of defence. What the Python side promised (ops/fields/_arguments.py words the errors) is checked
 // again, because a wrong shape here would be a wild read.
 #include "ops/group_conv.hpp"
 

@@ -1,4 +1,4 @@
-// Where everything lies in the flat tensors of weight-space operators (python/isotypic/ops/weight_layout.py has the formulas). A plain
+// Where everything lies in the flat tensors of weight-space operators (python/isotypic/ops/weights/layout.py has the formulas). A plain
 // struct of fixed size, so that it reaches a CUDA kernel as a parameter.
 #pragma once
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from isotypic import groups
-from isotypic.ops._arguments import is_integer, resolve_group
+from isotypic.ops._checks import is_integer, resolve_group
 
 __all__ = ["act", "assert_equivariant", "equivariance_error", "hexagonal_mask"]
 

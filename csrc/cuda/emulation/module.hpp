@@ -1,5 +1,5 @@
 // What the modules of emulated kernels share. Each source beside this file makes the CUDA kernels of an operator a Python module that runs
-// them on the host; tests/cuda/emulate.py compiles it with
+// them on the host; tests/emulate.py compiles it with
 //     g++ -std=c++17 -O1 -DISOTYPIC_EMULATE -shared -fPIC ... csrc/cuda/emulation/<operator>.cpp
 #pragma once
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isotypic import groups, ops
 from isotypic.cli import text
-from isotypic.ops.reference import filter_bank
+from isotypic.ops.fields.bank import filter_bank
 
 SUMMARY = "time group convolutions beside conv2d on the already expanded filter bank"
 WIDTHS = (12, 7, 9, 12, 13, 7)

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from isotypic import groups, ops, testing
 from isotypic.nn import WeightSpec
-from isotypic.ops import reference, reference_forms, reference_norms, reference_weights
+from isotypic.ops.fields import reference
+from isotypic.ops.forms import reference as reference_forms
+from isotypic.ops.norms import reference as reference_norms
+from isotypic.ops.weights import reference as reference_weights
 from isotypic.sl2 import from_scaled, to_scaled
 
 GROUPS = ("p4", "p4m", "pmm", "p6", "p6m", "O", "Oh")

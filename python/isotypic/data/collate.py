@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from isotypic.nn.weight_space import WeightSpace
+from isotypic.nn.weights.space import WeightSpace
 
 
 def collate(items: Sequence[Any]) -> Any:

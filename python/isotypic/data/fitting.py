@@ -22,7 +22,7 @@ from torch import Tensor
 
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
-from isotypic.ops._arguments import is_integer
+from isotypic.ops._checks import is_integer
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from isotypic.nn._arguments import check_tensor
-from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec, as_spec
+from isotypic.nn.weights.space import WeightSpace
+from isotypic.nn.weights.spec import WeightSpec, as_spec
 
 ODD = ("sine", "tanh")
 ACTIVATIONS = (*ODD, "relu")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from isotypic.data.neural_field import ODD, NeuralField
-from isotypic.nn.weight_space import WeightSpace
+from isotypic.nn.weights.space import WeightSpace
 
 
 def _random(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:

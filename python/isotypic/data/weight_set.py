@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
-from isotypic.nn.weight_space import WeightSpace
+from isotypic.nn.weights.space import WeightSpace
 
 VERSION = 1
 

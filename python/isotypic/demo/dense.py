@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from isotypic import nn as inn
-from isotypic.ops.reference import filter_bank
+from isotypic.ops.fields.bank import filter_bank
 
 
 class DenseConv2d(nn.Module):

@@ -8,6 +8,7 @@
 
 from .group import Group, Irrep
 from .lattice import Orbit, orbits, support
+from .planar import PlanarGroup
 from .registry import fourier_program, generate, get, names
 
-__all__ = ["Group", "Irrep", "Orbit", "fourier_program", "generate", "get", "names", "orbits", "support"]
+__all__ = ["Group", "Irrep", "Orbit", "PlanarGroup", "fourier_program", "generate", "get", "names", "orbits", "support"]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import number, positive, same_dtype
-from isotypic.nn._weight_module import as_weight_space
-from isotypic.nn.io_position import IOPosition
-from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear, check_pool, check_rank, check_spec
-from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
-from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.nn.weights._module import as_weight_space
+from isotypic.nn.weights.io_position import IOPosition
+from isotypic.nn.weights.linear import DWSInvariant, DWSLinear, NPLinear, check_pool, check_rank, check_spec
+from isotypic.nn.weights.norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
+from isotypic.nn.weights.space import WeightSpace
+from isotypic.nn.weights.spec import WeightSpec
 
 # Not in place, so that forward hooks see what a layer computed.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}

@@ -22,8 +22,8 @@ from isotypic._constants import Constants
 from isotypic.models._frame import Frame, inverse
 from isotypic.models._gram import GramHead, part_degrees, triangle
 from isotypic.nn._arguments import check_tensor, positive, same_dtype
-from isotypic.nn.transvectants import Transvectants
-from isotypic.ops._arguments import is_integer
+from isotypic.nn.forms.transvectants import Transvectants
+from isotypic.ops._checks import is_integer
 from isotypic.sl2.bases import circle_matrix, from_scaled, to_scaled
 
 

@@ -1,28 +1,28 @@
 """Equivariant layers: parameters, initialisation and a call into `isotypic.ops`."""
 
-from isotypic.nn.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
-from isotypic.nn.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
-from isotypic.nn.dropout import FieldDropout
-from isotypic.nn.from_dwsnets import from_dwsnets
-from isotypic.nn.from_escnn import from_escnn
-from isotypic.nn.from_nfn import from_nfn
-from isotypic.nn.group_pool import GroupPool
-from isotypic.nn.io_position import IOPosition
-from isotypic.nn.linear import GroupLinear
-from isotypic.nn.mask import FieldMask
-from isotypic.nn.moment import MomentLayer
-from isotypic.nn.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
-from isotypic.nn.planar_group import PlanarGroup
-from isotypic.nn.restrict import Restrict
-from isotypic.nn.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
-from isotypic.nn.steerable import SteerableConv2d, SteerableLiftConv2d
-from isotypic.nn.swap import swap
-from isotypic.nn.transvectants import Transvectants
-from isotypic.nn.weight_attention import WeightSpaceAttention
-from isotypic.nn.weight_linear import DWSInvariant, DWSLinear, NPLinear
-from isotypic.nn.weight_norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
-from isotypic.nn.weight_space import WeightSpace
-from isotypic.nn.weight_spec import WeightSpec
+from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.convert.from_dwsnets import from_dwsnets
+from isotypic.nn.convert.from_escnn import from_escnn
+from isotypic.nn.convert.from_nfn import from_nfn
+from isotypic.nn.convert.swap import swap
+from isotypic.nn.fields.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
+from isotypic.nn.fields.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
+from isotypic.nn.fields.dropout import FieldDropout
+from isotypic.nn.fields.group_pool import GroupPool
+from isotypic.nn.fields.linear import GroupLinear
+from isotypic.nn.fields.mask import FieldMask
+from isotypic.nn.fields.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn.fields.restrict import Restrict
+from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
+from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.forms.moment import MomentLayer
+from isotypic.nn.forms.transvectants import Transvectants
+from isotypic.nn.weights.attention import WeightSpaceAttention
+from isotypic.nn.weights.io_position import IOPosition
+from isotypic.nn.weights.linear import DWSInvariant, DWSLinear, NPLinear
+from isotypic.nn.weights.norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
+from isotypic.nn.weights.space import WeightSpace
+from isotypic.nn.weights.spec import WeightSpec
 
 __all__ = [
     "BlurPool2d",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import groups
-from isotypic.ops._arguments import DTYPES, is_integer
+from isotypic.ops._checks import DTYPES, is_integer
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from isotypic.nn._arguments import number
-from isotypic.ops.batch_norm import ACTIVATIONS, batch_norm
+from isotypic.ops.norms.batch_norm import ACTIVATIONS, batch_norm
 
 
 def check_activation(owner: str, activation: str | None) -> None:

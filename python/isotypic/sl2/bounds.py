@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops import _circle
-from isotypic.ops._arguments import is_integer
-from isotypic.ops.gram import check_form
+from isotypic.ops._checks import is_integer
+from isotypic.ops.forms import _circle
+from isotypic.ops.forms.gram import check_form
 
 
 def circle_bounds(p: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:

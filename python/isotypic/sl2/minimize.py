@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops import _circle
-from isotypic.ops.gram import check_form
-from isotypic.ops.max_det_gram import MAX_DEGREE, max_det_gram
+from isotypic.ops.forms import _circle
+from isotypic.ops.forms.gram import check_form
+from isotypic.ops.forms.max_det_gram import MAX_DEGREE, max_det_gram
 from isotypic.sl2.bounds import circle_bounds
 
 RADII, ANGLES, STEPS = 64, 96, 60

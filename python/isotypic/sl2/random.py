@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops._arguments import is_integer
+from isotypic.ops._checks import is_integer
 
 
 def random_sl2(

@@ -1,0 +1,98 @@
+"""The finite rotation and reflection groups of the plane, C_N and D_N, and how they sit on the square lattice."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _frozen(array: NDArray) -> NDArray:
+    array.setflags(write=False)
+    return array
+
+
+LARGEST = 1024
+"""The number of rotations up to which a group is made."""
+
+
+class PlanarGroup:
+    """C_N, the rotations of the plane by multiples of 2 pi / N, or D_N, these and N reflections; 4 divides N.
+
+    With R the rotation by 2 pi / N that takes the row axis towards the column axis, (row, column) -> (-column, row) for N = 4, and F the
+    reflection (row, column) -> (row, -column), element k is R^k and element N + k is R^k F, for k = 0 ... N - 1. So C_4 and D_4 are p4
+    and p4m of `isotypic.groups`, in the same order.
+
+    The square lattice keeps only the subgroup H = C_4 or D_4. The group is the disjoint union of the q = N / 4 cosets H R^j, so that a
+    regular field f of it is q regular fields of H, f_j[h] = f[h R^j].
+
+    Args:
+        name: "C4", "C8", "C12", ..., or "D4", "D8", "D12", ...
+
+    Raises ValueError for other names, and for N above 1024, whose table of products would take more than 32 MB.
+
+    >>> group = PlanarGroup("D8")
+    >>> group.order, group.lattice, group.index
+    (16, 'p4m', 2)
+    """
+
+    name: str
+    rotations: int
+    """N."""
+    order: int
+    """The number of elements, N or 2 N."""
+    elements: NDArray[np.float64]
+    """(order, 2, 2) float64: orthogonal matrices acting on (row, column), identity first."""
+    multiply: NDArray[np.int64]
+    """(order, order): the index of the product of elements a and b is multiply[a, b]."""
+    inverse: NDArray[np.int64]
+    """(order,)"""
+    lattice: str
+    """The subgroup H as a name of `isotypic.groups`: "p4" or "p4m"."""
+    index: int
+    """q = N / 4, the number of cosets H R^j."""
+    cosets: NDArray[np.int64]
+    """(q, |H|): the index of h R^j at [j, h], with h in the order of `isotypic.groups.get(lattice)`."""
+
+    def __init__(self, name: str) -> None:
+        match = re.fullmatch(r"([CD])([1-9]\d*)", name) if isinstance(name, str) else None
+        if match is None or int(match[2]) % 4:
+            raise ValueError(f'PlanarGroup: name must be "C" or "D" and a multiple of 4 ("C8", "D8", "C12", "D16", ...), got {name!r}')
+        mirrored, count = match[1] == "D", int(match[2])
+        if count > LARGEST:
+            raise ValueError(f"PlanarGroup: name must be that of a group of at most {LARGEST} rotations, got {name!r}")
+        self.name, self.rotations, self.order = name, count, count * (1 + mirrored)
+        self.lattice, self.index = "p4m" if mirrored else "p4", count // 4
+
+        turns, flips = np.arange(self.order) % count, np.arange(self.order) // count
+        # R^a F^f R^b F^g = R^(a +- b) F^(f + g), with the sign - when f = 1.
+        turn = (turns[:, None] + np.where(flips, -1, 1)[:, None] * turns) % count
+        self.multiply = _frozen(turn + count * (flips[:, None] ^ flips))
+        self.inverse = _frozen(np.argmin(self.multiply, axis=1))
+        angle = 2 * np.pi * turns / count
+        cosine, sine = np.cos(angle), np.sin(angle)
+        sign = 1 - 2 * flips
+        self.elements = _frozen(np.stack([cosine, -sine * sign, sine, cosine * sign], axis=1).reshape(-1, 2, 2))
+        inside = np.flatnonzero(turns % self.index == 0)
+        self.cosets = _frozen(self.multiply[inside, : self.index].T.copy())
+
+    def __repr__(self) -> str:
+        return f"PlanarGroup({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlanarGroup) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@functools.lru_cache(maxsize=64)
+def _named(name: str) -> PlanarGroup:
+    return PlanarGroup(name)
+
+
+def planar_group(group: str | PlanarGroup) -> PlanarGroup:
+    """The group itself, or the one of that name."""
+    return group if isinstance(group, PlanarGroup) else _named(group)

@@ -1,0 +1,1 @@
+"""Networks and layers of other libraries, converted."""

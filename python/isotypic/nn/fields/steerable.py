@@ -1,0 +1,347 @@
+"""Convolutions of regular fields of C_N and D_N, N = 4, 8, 12, 16, ..., by band-limited steerable filters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from isotypic._constants import Constants
+from isotypic._register import needs_gradient, plain
+from isotypic.groups.planar import PlanarGroup, planar_group
+from isotypic.nn._arguments import check_dtype, check_field, check_initialised, divisible, positive, relabelled
+from isotypic.nn.fields import _steerable_basis, bank
+from isotypic.nn.fields._lattice_fields import from_lattice_fields, permute_bank, to_lattice_fields
+from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
+from isotypic.ops.fields.group_conv import convolution
+
+Self = TypeVar("Self", bound="_SteerableConv2d")
+
+
+class _SteerableConv2d(Constants):
+    """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular".
+
+    A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the
+    cosets H R^j of the lattice's subgroup H, and t a tap, the convolution of the q fields of H that a regular field of G splits into has
+    the weight
+
+        weight[(o, i), (c, j), h](t) = psi[o, c, R^-i h R^j](R^-i t),
+
+    which needs samples of b_n at the taps turned by R^-i alone: what H does to the taps is left to the kernels, and is exact.
+    """
+
+    field: ClassVar[str]
+    bias: nn.Parameter | None
+    samples: Tensor
+    sources: Tensor
+    cosets: Tensor
+    places: Tensor
+
+    def __init__(
+        self,
+        in_fields: int,
+        out_fields: int,
+        kernel_size: int,
+        group: str | PlanarGroup,
+        stride: int,
+        padding: int | Sequence[int] | str,
+        dilation: int,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        strict: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        planar = planar_group(group)
+        regular = self.field == "regular"
+        in_name = "in_fields" if regular else "in_channels"
+        positive(owner, **{in_name: in_fields}, out_fields=out_fields, kernel_size=kernel_size, groups=groups)
+        divisible(owner, groups, **{in_name: in_fields}, out_fields=out_fields)
+        positive(owner, stride=stride, dilation=dilation)
+        check_dtype(owner, dtype)
+        self.group, self.order = planar.name, planar.order
+        self.in_fields, self.out_fields, self.kernel_size, self.groups = in_fields, out_fields, kernel_size, groups
+
+        # The convolution that runs. It checks and pads, and holds no weight: that is an expression of the coefficients.
+        self.blocks = (GroupConv2d if regular else LiftConv2d)(
+            in_fields * (planar.index if regular else 1),
+            out_fields * planar.index,
+            kernel_size,
+            group=planar.lattice,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+            padding_mode=padding_mode,
+            strict=strict,
+            device="meta",
+        )
+        self.blocks.weight = None  # type: ignore[assignment]
+
+        basis = _steerable_basis.samples(self.group, kernel_size)
+        shape = (out_fields, in_fields // groups, *((self.order,) if regular else ()), basis.shape[1])
+        self.coefficients = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
+        # R^-i h R^j for each i and (j, h).
+        sources = planar.multiply[planar.inverse[: planar.index, None], planar.cosets.reshape(1, -1)]
+        self.add_constant("samples", basis, device, dtype)
+        self.add_constant("sources", sources, device)
+        self.add_constant("cosets", planar.cosets, device)
+        self.add_constant("places", planar.cosets.argsort(axis=None), device)
+        self._evaluated: tuple[Tensor, Tensor] | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He initialisation generalised to coefficients: the samples of a filter have variance 2 / fan_in in the mean; the bias is 0.
+
+        K. He et al., "Delving Deep into Rectifiers", 2015; M. Weiler, F. A. Hamprecht and M. Storath, 2018.
+        """
+        # Every basis function has norm 1, so that the taps of one filter have the summed variance (functions) * Var(coefficient).
+        bound = math.sqrt(6 / math.prod(self.coefficients.shape[1:]))
+        with torch.no_grad():
+            self.coefficients.uniform_(-bound, bound)
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._evaluated = None
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_evaluated": None}
+
+    def _expand(self, coefficients: Tensor) -> Tensor:
+        # Linear algebra of the filters' own size: autocast would only lose digits.
+        with torch.autocast(coefficients.device.type, enabled=False):
+            out_fields, in_fields = coefficients.shape[:2]
+            index, _, *size = self.samples.shape
+            samples = self.samples.flatten(2)
+            if self.field == "scalar":
+                weight = torch.einsum("ocn,int->oict", coefficients, samples)
+                return weight.reshape(out_fields * index, in_fields, *size)
+            turned = coefficients.index_select(2, self.sources.flatten()).unflatten(2, self.sources.shape)
+            weight = torch.einsum("ocisn,int->oicst", turned, samples)
+            return weight.reshape(out_fields * index, in_fields * index, self.order // index, *size)
+
+    def lattice_weight(self) -> Tensor:
+        """The weight of the p4 or p4m convolution that runs, (O q, C q, |H|, k, k), or (O q, C, k, k) when lifting.
+
+        It is linear in `coefficients`. In eval mode, without gradients, it is kept on a CPU until the coefficients have other values.
+        """
+        coefficients = self.coefficients
+        traced = torch.compiler.is_compiling() or not plain(coefficients)
+        if traced or self.training or needs_gradient(coefficients) or not coefficients.is_cpu:
+            return self._expand(coefficients)
+        # Values are compared, not versions: a change through `.data` leaves no other trace.
+        known = self._evaluated
+        if known is None or known[0].dtype != coefficients.dtype or not torch.equal(known[0], coefficients):
+            with torch.inference_mode(False), torch.no_grad():
+                own = coefficients.detach().clone()
+                known = self._evaluated = own, self._expand(own)
+        return known[1]
+
+    def _lattice_bias(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.repeat_interleave(self.cosets.shape[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        regular = self.field == "regular"
+        check_field(type(self).__name__, x, (self.in_fields, self.order) if regular else (self.in_fields,), 2)
+        blocks = self.blocks
+        x, padding, strict = blocks._pad(to_lattice_fields(x, self.cosets) if regular else x)
+        settings = (blocks.group, blocks.field, blocks.stride, padding, blocks.dilation, self.groups, strict)
+        y = convolution(x, self.lattice_weight(), self._lattice_bias(), settings, blocks._kept())
+        return from_lattice_fields(y, self.places, self.cosets.shape[0])
+
+    def to_conv(self) -> nn.Conv2d:
+        """The plain convolution with the same function on flattened fields, (B, C |G|, H, W) -> (B, O |G|, H, W), or from (B, C, H, W)."""
+        lattice = copy.deepcopy(self.blocks)
+        lattice.weight = nn.Parameter(self.lattice_weight().detach())
+        lattice.bias = None if self.bias is None else nn.Parameter(self.bias.detach().repeat_interleave(self.cosets.shape[0]))
+        conv = lattice.to_conv()
+        assert isinstance(conv, nn.Conv2d)
+        with torch.no_grad():
+            conv.weight.copy_(permute_bank(conv.weight, self.places, self.field == "regular"))
+        return conv.train(self.training)
+
+    @classmethod
+    def from_conv(cls: type[Self], conv: nn.Conv2d, group: str | PlanarGroup, *, strict: bool = False) -> Self:
+        """The steerable layer nearest to an ordinary convolution of flattened fields, with channels as `to_conv` writes them.
+
+        Its filter bank is projected orthogonally onto the banks of the layer, so that `from_conv(layer.to_conv(), group)` is `layer`.
+
+        Raises ValueError when the channels are no multiple of |G|, and when the kernel, stride or dilation are not the same on both axes.
+        """
+        owner = f"{cls.__name__}.from_conv"
+        planar = planar_group(group)
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(f"{owner}: conv must be an nn.Conv2d, got {type(conv).__name__}")
+        check_initialised(owner, "conv", conv)
+        regular = cls.field == "regular"
+        in_order = planar.order if regular else 1
+        for name, channels, order in (("in_channels", conv.in_channels, in_order), ("out_channels", conv.out_channels, planar.order)):
+            if channels % (order * conv.groups):
+                raise ValueError(
+                    f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular fields "
+                    f"of {planar.name}"
+                )
+        for name in ("kernel_size", "stride", "dilation"):
+            if len(set(getattr(conv, name))) != 1:
+                raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
+        try:
+            layer = cls(  # type: ignore[call-arg]
+                conv.in_channels // in_order,
+                conv.out_channels // planar.order,
+                conv.kernel_size[0],
+                group=planar,
+                stride=conv.stride[0],
+                padding=conv.padding,
+                dilation=conv.dilation[0],
+                groups=conv.groups,
+                bias=conv.bias is not None,
+                padding_mode=conv.padding_mode,
+                strict=strict,
+                device=conv.weight.device,
+                dtype=conv.weight.dtype,
+            )
+        except (TypeError, ValueError) as error:
+            raise relabelled(error, cls.__name__, owner) from None
+        with torch.no_grad():
+            dense = permute_bank(conv.weight.double(), layer.cosets.flatten(), regular)
+            weight = bank.project(dense, planar.lattice, cls.field).unflatten(0, (-1, planar.index))
+            samples = torch.tensor(_steerable_basis.samples(planar.name, layer.kernel_size), device=weight.device)
+            design = samples.flatten(2).transpose(1, 2).flatten(0, 1)  # (q taps, functions)
+            solve = torch.linalg.pinv(design).unflatten(1, (planar.index, -1))
+            if regular:
+                # (O, q, C, |G|, taps) with the elements of the group in their order: psi[o, c, u](R^-i t).
+                weight = weight.unflatten(2, (-1, planar.index)).flatten(3, 4).flatten(4)
+                weight = weight.gather(3, layer.sources.argsort(dim=1)[:, None, :, None].expand_as(weight))
+                layer.coefficients.copy_(torch.einsum("oicut,nit->ocun", weight, solve))
+            else:
+                layer.coefficients.copy_(torch.einsum("oict,nit->ocn", weight.flatten(3), solve))
+            if layer.bias is not None and conv.bias is not None:
+                layer.bias.copy_(conv.bias.reshape(-1, planar.order).mean(dim=1))
+        return layer.train(conv.training)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_fields}, {self.out_fields}, kernel_size={self.kernel_size}, group={self.group}"
+        return text + ("" if self.bias is not None else ", bias=False")
+
+
+class SteerableLiftConv2d(_SteerableConv2d):
+    """Lifting convolution with band-limited steerable filters: from a scalar field to regular fields of C_N or D_N.
+
+    out[o, r](x) = bias[o] + sum_{c, t} f[c](x + t) psi[o, c](r^-1 t)
+    psi[o, c](y) = sum_n coefficients[o, c, n] b_n(y)
+
+    b_n are the circular harmonics on Gaussian rings of `SteerableConv2d`, to which all that is said there applies.
+
+    Args:
+        in_channels: number of scalar fields (channels) in, C.
+        out_fields: number of regular fields out, O.
+        kernel_size: one integer, odd or even.
+        group: "C8", "D8", "C16", ... or a `PlanarGroup`.
+        stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
+        strict: raise where the size of the input and the stride break equivariance, instead of a warning.
+        device, dtype: of the parameters.
+
+    Input:  (B, C, H, W)
+    Output: (B, O, |G|, H, W)
+    Raises ValueError for arguments that fit no layer, and for inputs of another shape.
+
+    M. Weiler, F. A. Hamprecht and M. Storath, "Learning Steerable Filters for Rotation Equivariant CNNs", 2018.
+
+    >>> layer = SteerableLiftConv2d(3, 4, kernel_size=5, group="C8", padding="same")
+    >>> layer(torch.zeros(1, 3, 9, 9)).shape
+    torch.Size([1, 4, 8, 9, 9])
+    """
+
+    field = "scalar"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_fields: int,
+        kernel_size: int,
+        group: str | PlanarGroup = "C8",
+        stride: int = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        strict: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_fields, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode, strict, device, dtype
+        )
+
+
+class SteerableConv2d(_SteerableConv2d):
+    """Group convolution with band-limited steerable filters: from regular fields of C_N or D_N to regular fields, on square pixels.
+
+    out[o, r](x) = bias[o] + sum_{c, s, t} f[c, s](x + t) psi[o, c, r^-1 s](r^-1 t)
+    psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y)
+
+    t runs over the taps; r^-1 t lies between them when r is no symmetry of the lattice, and the filters are sampled there. b_n are circular
+    harmonics on Gaussian rings about the centre of the kernel, with frequencies up to what a ring of pixels can hold. The layer is exactly
+    equivariant under the quarter turns (and reflections) of the lattice, and under the whole group up to the sampling, for band-limited
+    input.
+
+    It runs on the kernels of p4 (C_N) and p4m (D_N): a regular field of C_8 is two of p4. Elements are ordered as in `PlanarGroup`:
+    rotations by k 2 pi / N, then reflections, identity first.
+
+    Args:
+        in_fields: number of regular fields in, C.
+        out_fields: number of regular fields out, O.
+        kernel_size: one integer, odd or even; 5 and more resolve rotations of less than 90 degrees well.
+        group: "C8", "D8", "C12", "C16", ... or a `PlanarGroup`.
+        stride, dilation: integers; groups, bias: as in `nn.Conv2d`; the bias is one number per field.
+        padding: an integer, 2 integers, "same" or "valid"; padding_mode: "zeros", "circular", "reflect" or "replicate".
+        strict: raise where the size of the input and the stride break equivariance, instead of a warning.
+        device, dtype: of the parameters.
+
+    Input:  (B, C, |G|, H, W)
+    Output: (B, O, |G|, H, W)
+    Raises ValueError for arguments that fit no layer, and for inputs of another shape.
+
+    M. Weiler, F. A. Hamprecht and M. Storath, "Learning Steerable Filters for Rotation Equivariant CNNs", 2018;
+    M. Weiler and G. Cesa, "General E(2)-Equivariant Steerable CNNs", 2019.
+
+    >>> layer = SteerableConv2d(3, 4, kernel_size=5, group="D8", padding="same")
+    >>> layer(torch.zeros(1, 3, 16, 9, 9)).shape
+    torch.Size([1, 4, 16, 9, 9])
+    """
+
+    field = "regular"
+
+    def __init__(
+        self,
+        in_fields: int,
+        out_fields: int,
+        kernel_size: int,
+        group: str | PlanarGroup = "C8",
+        stride: int = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        strict: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_fields, out_fields, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode, strict, device, dtype
+        )

@@ -1,0 +1,244 @@
+"""Reading a chain of layers out of state dicts, and writing it back."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from isotypic.nn.weights.spec import WeightSpec
+
+_READER = "WeightSpace.from_state_dicts"
+
+
+@dataclass(eq=False)  # tensors are not compared
+class _Layer:
+    key: str
+    weight: Tensor
+    bias_key: str | None = None
+    bias: Tensor | None = None
+
+
+def _check_tensor(tensor: Tensor, key: str, index: int) -> None:
+    where = f"{_READER}: state dict {index}, {key!r}"
+    if not tensor.is_floating_point():
+        raise TypeError(f"{where} must be of a floating-point dtype, got {tensor.dtype}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{where} must be dense, got {tensor.layout}")
+    if tensor.is_meta:
+        raise TypeError(f"{where} must hold values, got a tensor on the meta device")
+    if not tensor.isfinite().all():
+        raise ValueError(f"{where} has values that are not finite")
+
+
+def _check_state_dict(state_dict: object, index: int) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"{_READER}: state dict {index} must be a mapping from names to tensors, got {type(state_dict).__name__}")
+    for key, tensor in state_dict.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{_READER}: state dict {index} must have strings for names, got {key!r}")
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{_READER}: state dict {index}, {key!r} must be a tensor, got {type(tensor).__name__}")
+
+
+def _check_values(state_dict: Mapping[str, Tensor], index: int) -> None:
+    dtypes: dict[torch.dtype, str] = {}
+    for key, tensor in state_dict.items():
+        _check_tensor(tensor, key, index)
+        dtypes.setdefault(tensor.dtype, key)
+        if len(dtypes) > 1:
+            (first, first_key), (second, _) = dtypes.items()
+            raise TypeError(f"{_READER}: state dict {index} must have one dtype, got {first} in {first_key!r} and {second} in {key!r}")
+
+
+def _layers(state_dict: Mapping[str, Tensor], index: int) -> list[_Layer]:
+    """The layers in the order of their weights."""
+    layers: dict[str, _Layer] = {}
+    biases: dict[str, tuple[str, Tensor]] = {}
+    for key, tensor in state_dict.items():
+        prefix, _, kind = key.rpartition(".")
+        if kind == "weight" and tensor.dim() >= 2:
+            layers[prefix] = _Layer(key, tensor)
+        elif kind == "bias" and tensor.dim() == 1:
+            biases[prefix] = (key, tensor)
+        else:
+            raise ValueError(
+                f"{_READER}: state dict {index}, {key!r} of shape {tuple(tensor.shape)} is neither the weight nor the bias of a linear or "
+                "convolutional layer; normalisation layers can be folded into the layer before them, other names go into the keys of spec"
+            )
+    for prefix, (key, bias) in biases.items():
+        if prefix not in layers:
+            raise ValueError(f"{_READER}: state dict {index} has {key!r} without a weight of a linear or convolutional layer")
+        layers[prefix].bias_key, layers[prefix].bias = key, bias
+    if not layers:
+        raise ValueError(f"{_READER}: state dict {index} has no layers")
+    return list(layers.values())
+
+
+def _named_layers(state_dict: Mapping[str, Tensor], spec: WeightSpec, index: int) -> list[_Layer]:
+    """The layers by the keys of the spec, whatever the order and the names."""
+    names = _names(spec)
+    if missing := [name for name in names if name not in state_dict]:
+        raise ValueError(f"{_READER}: state dict {index} has no {missing[0]!r}, which the keys of spec name; it has {list(state_dict)}")
+    if unknown := [key for key in state_dict if key not in names]:
+        raise ValueError(f"{_READER}: state dict {index} has {unknown[0]!r}, which the keys of spec do not name; they are {names}")
+    layers = [_Layer(key, state_dict[key], bias_key, None if bias_key is None else state_dict[bias_key]) for key, bias_key in spec.keys]
+    for layer in layers:
+        for name, tensor, fits in (
+            (layer.key, layer.weight, layer.weight.dim() >= 2),
+            (layer.bias_key, layer.bias, layer.bias is None or layer.bias.dim() == 1),
+        ):
+            if tensor is not None and not fits:
+                raise ValueError(
+                    f"{_READER}: state dict {index}, {name!r} must be the {'weight' if name == layer.key else 'bias'} of a layer, "
+                    f"got shape {tuple(tensor.shape)}"
+                )
+    return layers
+
+
+def _natural(layer: _Layer) -> list[tuple[bool, int, str]]:
+    """Sorts names with the numbers in them as numbers: "2.weight" before "10.weight"."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", layer.key)]
+
+
+def _ordered(state_dict: Mapping[str, Tensor], index: int) -> tuple[list[_Layer], WeightSpec]:
+    """The layers as a chain. A module lists each weight before its bias, so that names in alphabetical order were sorted by somebody, as
+    some file formats do. There the numbers in the names say the order; elsewhere the dict does, as long as it gives a chain."""
+    layers = _layers(state_dict, index)
+    natural, in_order = sorted(layers, key=_natural), list(state_dict) == sorted(state_dict)
+    orders = [layers] if natural == layers else [natural, layers] if in_order else [layers, natural]
+    if in_order and any(layer.bias_key is not None for layer in layers):
+        _warn_of_exchangeable(layers, index)
+    problems = []
+    for order in orders:
+        try:
+            return order, _infer(order, index)
+        except ValueError as error:
+            problems.append(error)
+    raise problems[orders.index(layers)]
+
+
+def _warn_of_exchangeable(layers: Sequence[_Layer], index: int) -> None:
+    """Names in alphabetical order tell apart layers that differ in their numbers. Of others with one shape any order would be a chain."""
+    seen: dict[torch.Size, tuple[str, str]] = {}
+    for layer in layers:
+        text = re.sub(r"\d+", "", layer.key)
+        other, key = seen.setdefault(layer.weight.shape, (text, layer.key))
+        if other != text:
+            warnings.warn(
+                f"{_READER}: the names of state dict {index} are in alphabetical order, which need not be that of its layers: {key!r} and "
+                f"{layer.key!r} have one shape; name the layers in order in the keys of spec",
+                stacklevel=5,
+            )
+            return
+
+
+def _infer(layers: Sequence[_Layer], index: int) -> WeightSpec:
+    """The spec of a chain of layers."""
+    widths, filters, flattened = [layers[0].weight.shape[1]], [], None
+    for i, layer in enumerate(layers):
+        rows, columns, *taps = layer.weight.shape
+        before = layers[i - 1]
+        if not layer.weight.numel():
+            raise ValueError(f"{_READER}: state dict {index}, {layer.key!r} has no values, its shape is {tuple(layer.weight.shape)}")
+        if columns != widths[-1]:
+            if i and not taps and before.weight.dim() > 2 and columns % widths[-1] == 0:
+                flattened, taps = i, [columns // widths[-1]]
+            else:
+                raise ValueError(
+                    f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} takes {columns} "
+                    f"inputs, {before.key!r} of shape {tuple(before.weight.shape)} gives {widths[-1]}"
+                )
+        if i and taps and layer.weight.dim() > 2 and before.weight.dim() != layer.weight.dim():
+            raise ValueError(
+                f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} follows {before.key!r} "
+                f"of shape {tuple(before.weight.shape)}"
+            )
+        if layer.bias is not None and layer.bias.shape[0] != rows:
+            raise ValueError(
+                f"{_READER}: state dict {index}, {layer.bias_key!r} must have shape ({rows},) for {layer.key!r} of shape "
+                f"{tuple(layer.weight.shape)}, got {tuple(layer.bias.shape)}"
+            )
+        widths.append(rows)
+        filters.append(taps)
+    return WeightSpec(widths, filters, flattened, [(layer.key, layer.bias_key) for layer in layers])
+
+
+def _flatten(layers: Sequence[_Layer], spec: WeightSpec) -> Tensor:
+    """(P, channels)."""
+    parts = []
+    for layer, rows, columns, taps in zip(layers, spec.widths[1:], spec.widths, spec.taps, strict=False):
+        bias = layer.weight.new_zeros(rows) if layer.bias is None else layer.bias.detach()
+        for part, filled in ((layer.weight.detach().reshape(rows * columns, taps), taps), (bias.unsqueeze(-1), 1)):
+            parts.append(torch.nn.functional.pad(part, (0, spec.channels - filled)))
+    return torch.cat(parts)
+
+
+def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSpec | None) -> tuple[list[Tensor], list[WeightSpec]]:
+    """For each network its entries (P, channels) and its spec."""
+    if isinstance(state_dicts, Mapping):
+        raise TypeError(f"{_READER}: state_dicts must be a sequence of state dicts, got a single one")
+    if not isinstance(state_dicts, Sequence) or isinstance(state_dicts, str):
+        raise TypeError(f"{_READER}: state_dicts must be a sequence of state dicts, got {type(state_dicts).__name__}")
+    if not state_dicts:
+        raise ValueError(f"{_READER}: needs at least one state dict")
+    flats: list[Tensor] = []
+    specs: list[WeightSpec] = []
+    for index, state_dict in enumerate(state_dicts):
+        _check_state_dict(state_dict, index)
+        # Keys that were given are binding; those that a spec has by default are names among others.
+        if spec is not None and (spec.keys != WeightSpec(spec.widths).keys or set(state_dict) == set(_names(spec))):
+            layers = _named_layers(state_dict, spec, index)
+            found = _infer(layers, index)
+        else:
+            layers, found = _ordered(state_dict, index)
+        _check_values(state_dict, index)
+        if spec is not None and found != spec:
+            raise ValueError(f"{_READER}: state dict {index} has {found}, spec is {spec}")
+        if specs and not specs[0].matches(found):
+            raise ValueError(
+                f"{_READER}: networks may differ in their hidden widths alone; state dict 0 has {specs[0]}, {index} has {found}"
+            )
+        if specs and specs[0].keys != found.keys:
+            raise ValueError(
+                f"{_READER}: state dicts must have the same keys; {_names(specs[0])} in state dict 0, {_names(found)} in state dict {index}"
+            )
+        flat = _flatten(layers, found)
+        if flats and (flat.dtype, flat.device) != (flats[0].dtype, flats[0].device):
+            raise ValueError(
+                f"{_READER}: state dicts must have one dtype and device; {flats[0].dtype} on {flats[0].device} in state dict 0, "
+                f"{flat.dtype} on {flat.device} in state dict {index}"
+            )
+        flats.append(flat)
+        specs.append(found if not specs or found != specs[0] else specs[0])
+    missing = [weight for weight, bias in specs[0].keys if bias is None]
+    if missing:
+        warnings.warn(f"{_READER}: no bias beside {', '.join(missing)}; zeros take its place", stacklevel=3)
+    return flats, specs
+
+
+def _names(spec: WeightSpec) -> list[str]:
+    return [name for pair in spec.keys for name in pair if name is not None]
+
+
+def write_state_dict(flat: Tensor, spec: WeightSpec, index: int, drop_biases: bool) -> dict[str, Tensor]:
+    """The state dict of entries (P, channels)."""
+    state_dict: dict[str, Tensor] = {}
+    for layer, (key, bias_key) in enumerate(spec.keys):
+        shape = spec.weight_shape(layer)
+        assert prod(shape) == spec.widths[layer + 1] * spec.widths[layer] * spec.taps[layer]
+        state_dict[key] = flat[spec.weight_slices[layer], : spec.taps[layer]].reshape(shape).clone()
+        bias = flat[spec.bias_slices[layer], 0]
+        if bias_key is not None:
+            state_dict[bias_key] = bias.clone()
+        elif not drop_biases and bias.count_nonzero():
+            raise ValueError(
+                f"WeightSpace.to_state_dicts: network {index} has no bias beside {key!r}, but the entries of this bias are not zero; "
+                "name it in the keys of the spec, or leave it out with drop_biases=True"
+            )
+    return state_dict

@@ -1,0 +1,51 @@
+"""Builds the host emulation of CUDA kernels that a test file runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # in the order of csrc/core/view.hpp
+
+
+def view(tensor: Tensor | None) -> tuple[int, int, list[int], list[int]] | None:
+    """A tensor as the emulated kernels take it."""
+    return None if tensor is None else (tensor.data_ptr(), DTYPES.index(tensor.dtype), list(tensor.shape), list(tensor.stride()))
+
+
+def build(operator: str) -> ModuleType:
+    """The module from csrc/cuda/emulation/`operator`.cpp, compiled once for each state of its sources; skips where that cannot be done."""
+    name = f"emulated_{operator}"
+    pybind11 = pytest.importorskip("pybind11")
+    compiler = shutil.which("g++")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("the emulation of CUDA kernels needs g++ on Linux")
+    csrc = ROOT / "csrc"
+    sources = sorted(path for folder in ("core", "cuda", "cuda/emulation", "ops") for path in (csrc / folder).iterdir() if path.is_file())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + sys.version.encode()).hexdigest()[:16]
+    library = ROOT / "build" / "emulation" / digest / f"{name}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(".partial")
+        flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
+        includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
+        subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "emulation" / f"{operator}.cpp"), "-o", str(partial)], check=True)
+        partial.rename(library)
+    spec = importlib.util.spec_from_file_location(name, library)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,98 @@
+"""The cases that the CUDA kernels of group_conv are put through, on the host emulation and on a device, and their tolerances."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isotypic import groups
+from isotypic.ops.fields import reference
+
+
+@dataclass(frozen=True)
+class Case:
+    """One convolution; sizes are chosen to be no multiples of the kernels' tiles (8 fields, 8 or 16 inner values, 16 or more positions)."""
+
+    name: str
+    group: str
+    in_fields: int
+    out_fields: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    field: str = "regular"
+    batch: int = 2
+    bias: bool = True
+    options: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return () if self.field == "scalar" else (groups.get(self.group).order,)
+
+    def inputs(self, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x (B, C, sources, *size), weight (O, C / groups, sources, *kernel), bias (O)."""
+        generator = torch.Generator().manual_seed(seed)
+        per_group = self.in_fields // self.options.get("groups", 1)
+        x = torch.randn(self.batch, self.in_fields, *self.sources, *self.size, generator=generator, dtype=torch.float64)
+        weight = torch.randn(self.out_fields, per_group, *self.sources, *self.kernel, generator=generator, dtype=torch.float64)
+        bias = torch.randn(self.out_fields, generator=generator, dtype=torch.float64) if self.bias else None
+        return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+    def expected(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution by the expanded bank."""
+        if self.field == "linear":
+            return reference.group_linear(x, weight, bias, group=self.group)
+        return reference.group_conv(x, weight, bias, group=self.group, field=self.field, **self.options)
+
+
+CASES = (
+    Case("p4", "p4", 3, 5, (9, 7), (3, 3), options={"padding": 1}),
+    Case("p4m", "p4m", 5, 9, (6, 11), (3, 3), options={"padding": 1}),
+    Case("p4m_many_fields", "p4m", 18, 33, (3, 4), (3, 3), batch=1, options={"padding": 1}),
+    Case("p6m", "p6m", 2, 3, (5, 6), (3, 3), options={"padding": 1}),
+    Case("O", "O", 2, 3, (3, 4, 5), (3, 3, 3), batch=1, options={"padding": 1}),
+    Case("Oh", "Oh", 1, 2, (3, 2, 3), (3, 3, 3), batch=1, options={"padding": 1}),
+    Case("p6_generic_complex", "p6", 3, 2, (4, 5), (3, 3), options={"padding": 1}),
+    Case("pmm_generic", "pmm", 2, 3, (5, 4), (2, 2)),
+    Case("Th_generic", "Th", 2, 1, (2, 3, 2), (1, 1, 1), batch=1),
+    Case("lift_p4m", "p4m", 3, 4, (6, 7), (3, 3), field="scalar", options={"padding": 1}),
+    Case("lift_p4_even", "p4", 1, 2, (5, 6), (4, 4), field="scalar", options={"padding": 2}),
+    Case("lift_O", "O", 1, 2, (3, 4, 3), (3, 3, 3), field="scalar", batch=1, options={"padding": 1}),
+    Case("stride", "p4m", 2, 3, (9, 7), (3, 3), options={"padding": 1, "stride": 2}),
+    Case("lift_stride", "p4m", 2, 3, (9, 7), (3, 3), field="scalar", options={"padding": 1, "stride": 2}),
+    Case("stride_3d", "O", 1, 2, (5, 3, 4), (3, 3, 3), batch=1, options={"padding": 1, "stride": 2}),
+    Case("dilation", "p4", 2, 3, (9, 8), (3, 3), options={"padding": 2, "dilation": 2}),
+    Case("dilation_and_stride", "p4m", 1, 2, (8, 9), (3, 3), bias=False, options={"padding": 1, "dilation": 2, "stride": 3}),
+    # Taps further apart than any tile could be staged with: more than 2^20 pixels to a tile.
+    Case("wide_dilation", "p4", 1, 2, (523, 1), (3, 3), batch=1, options={"padding": 520, "dilation": 520}),
+    Case("groups", "p4m", 4, 6, (5, 4), (3, 3), options={"padding": 1, "groups": 2}),
+    Case("depthwise", "p4", 5, 5, (4, 6), (5, 5), options={"padding": 2, "groups": 5}),
+    Case("linear", "p4m", 5, 3, (), (), field="linear", batch=7),
+)
+
+# Policies: dtype of the tensors, and whether TF32 may be used.
+POLICIES = {
+    "float32": (torch.float32, False),
+    "float64": (torch.float64, False),
+    "tf32": (torch.float32, True),
+    "bfloat16": (torch.bfloat16, False),
+    "float16": (torch.float16, False),
+}
+
+# Unit round-off of the operands. Errors are relative to the norm of the result: operands are rounded once or twice and the result once, at
+# random, so a few units are enough for sums of any length.
+ROUND_OFF = {"float32": 2.0**-24, "float64": 2.0**-53, "tf32": 2.0**-11, "bfloat16": 2.0**-9, "float16": 2.0**-12}
+
+
+def tolerance(policy: str) -> float:
+    """In the norm: 4 units where operands are rounded, 32 where it is the accumulation that rounds."""
+    return ROUND_OFF[policy] * (32 if policy in ("float32", "float64") else 4)
+
+
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm of ``expected``; infinite when anything is not finite."""
+    if not torch.isfinite(result).all():
+        return float("inf")
+    return float((result.double() - expected).norm() / expected.norm())

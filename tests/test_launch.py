@@ -1,0 +1,101 @@
+"""What is decided on the way to a CUDA kernel, as far as a machine without a device can show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from isotypic.ops.fields import _cuda
+from isotypic.ops.fields.group_conv import _call, _device_plan
+from isotypic.ops.forms import _circle
+
+_C = pytest.importorskip("isotypic._C")
+
+needs_kernels = pytest.mark.skipif(not _C.cuda_targets(), reason="a build without CUDA kernels")
+
+
+def call() -> Any:
+    return _call((2, 3, 4, 7, 7), (5, 3, 4, 3, 3), None, "p4", "regular", (1, 1), (1, 1), (1, 1), 1)
+
+
+def test_a_build_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda, "kernels", lambda operator: SimpleNamespace(cuda_targets=list))
+    elsewhere = torch.empty(0, device="meta")
+    with pytest.raises(RuntimeError, match=r"^lift_conv: the tensors are on meta, but this build of isotypic has no CUDA kernels"):
+        _cuda.launch("lift_conv", "group_conv", "scalar", None, None, elsewhere)
+
+
+@pytest.mark.skipif(bool(_C.cuda_targets()), reason="a build with CUDA kernels")
+def test_the_extension_without_kernels_says_so() -> None:
+    with pytest.raises(RuntimeError, match=r"^group_conv_tables: this build of isotypic has no CUDA kernels"):
+        _C.group_conv_tables(call().plan)
+    with pytest.raises(RuntimeError, match=r"^group_conv_workspace: this build of isotypic has no CUDA kernels"):
+        _C.group_conv_workspace(call().plan, call().shape, "float32", "group_conv")
+
+
+@needs_kernels
+@pytest.mark.parametrize(("group", "field", "kernel"), [("p4m", "regular", (3, 3)), ("O", "scalar", (3, 3, 3)), ("Oh", "linear", ())])
+def test_tables(group: str, field: str, kernel: tuple[int, ...]) -> None:
+    tables = _C.group_conv_tables(_device_plan(group, field, kernel))
+    assert tables.dtype == np.uint8 and tables.ndim == 1
+    # The analysis and synthesis matrices in both precisions are the least of what is in them.
+    order = {"p4m": 8, "O": 24, "Oh": 48}[group]
+    assert tables.nbytes > 12 * order * order
+    assert np.array_equal(tables, _C.group_conv_tables(_device_plan(group, field, kernel)))
+
+
+@needs_kernels
+def test_workspace_arguments() -> None:
+    with pytest.raises(ValueError, match="dtype must be float32, float64, bfloat16 or float16, got int8"):
+        _C.group_conv_workspace(call().plan, call().shape, "int8", "group_conv")
+    with pytest.raises(ValueError, match="kernel must be the name of one of the three, got lift"):
+        _C.group_conv_workspace(call().plan, call().shape, "float32", "lift")
+
+
+@needs_kernels
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a device is there")
+@pytest.mark.parametrize("kernel", ["group_conv", "group_conv_transpose", "group_conv_weight"])
+def test_no_driver_is_an_error_and_no_crash(kernel: str) -> None:
+    with pytest.raises(RuntimeError, match=f"^{kernel}: CUDA error"):
+        _C.group_conv_workspace(call().plan, call().shape, "float32", kernel)
+
+
+def test_tables_are_not_copied_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match=r"^group_conv: the first call .* make one such call before the capture"):
+        _cuda._tables("group_conv", object(), 0)
+    with pytest.raises(RuntimeError, match=r"^max_det_gram: the first call .* make one such call before the capture"):
+        _circle.table_tensor(39, torch.float64, torch.device("cuda", 0))
+
+
+@pytest.fixture
+def precision() -> Iterator[None]:
+    backends: Any = torch.backends
+    parts = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
+    before = [part.fp32_precision for part in parts]
+    yield
+    for part, value in zip(parts, before, strict=True):
+        part.fp32_precision = value
+
+
+@pytest.mark.usefixtures("precision")
+def test_tf32_follows_torch() -> None:
+    backends: Any = torch.backends
+    for part, field in ((backends.cudnn.conv, "regular"), (backends.cudnn.conv, "scalar"), (backends.cuda.matmul, "linear")):
+        for value, allowed in (("ieee", False), ("tf32", True)):
+            part.fp32_precision = value
+            assert _cuda.allow_tf32(field) == allowed
+    backends.cuda.matmul.fp32_precision = "ieee"
+    assert _cuda.allow_tf32("regular") and not _cuda.allow_tf32("linear")
+
+
+@pytest.mark.usefixtures("precision")
+def test_tf32_follows_the_older_settings() -> None:
+    for allowed in (False, True):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+        assert _cuda.allow_tf32("regular") == _cuda.allow_tf32("linear") == allowed
