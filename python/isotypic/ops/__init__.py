@@ -1,6 +1,9 @@
-"""Functions on fields, on weights of networks and on binary forms. Each has its module, with the plain-torch references in
+"""Functions on fields, on weights of networks, on binary forms and on multivectors. Each has its module, with the plain-torch references in
 ``isotypic.ops.fields.reference*``."""
 
+from isotypic.ops.algebra.attention import distance_attention
+from isotypic.ops.algebra.linear import multivector_linear
+from isotypic.ops.algebra.products import equi_join, geometric_product
 from isotypic.ops.fields.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.fields.group_linear import group_linear
 from isotypic.ops.forms.form_action import form_action
@@ -19,7 +22,10 @@ __all__ = [
     "MaxDetGram",
     "WeightLayout",
     "batch_norm",
+    "distance_attention",
+    "equi_join",
     "form_action",
+    "geometric_product",
     "gram_to_form",
     "group_conv",
     "group_conv_transpose",
@@ -27,6 +33,7 @@ __all__ = [
     "lift_conv",
     "max_det_gram",
     "moment_gram",
+    "multivector_linear",
     "project_gram",
     "transvectant",
     "transvectant_paths",
