@@ -31,7 +31,8 @@ class GATr(nn.Module):
         device, dtype: of the parameters.
 
     Input: mv (..., N, C_in, 16) and s (..., N, S_in) or None; mask (B, N, N) and lengths as of `ops.distance_attention`, with B the product
-    of the axes before N; reference (..., 16), the scale of the joins, by default the mean of mv over the items of a sample and the channels.
+    of the axes before N; reference (..., 16), the scale of the joins, by default the mean of mv over the items of a sample and the
+    channels.
     Output: mv (..., N, C_out, 16), s (..., N, S_out). Items behind `lengths` do not matter and come out as zeros.
     Raises ValueError for counts that are no network and inputs of another shape; TypeError for dtypes that are not those of the parameters.
 
