@@ -10,6 +10,8 @@ from isotypic.ops.forms.moment_gram import moment_gram
 from isotypic.ops.forms.transvectant import transvectant
 from isotypic.ops.forms.transvectants import transvectant_paths, transvectants
 from isotypic.ops.norms.batch_norm import batch_norm
+from isotypic.ops.processes.pair_attention import pair_attention
+from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
 from isotypic.ops.weights.affine import weight_affine
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
 from isotypic.ops.weights.linear import weight_linear
@@ -27,7 +29,10 @@ __all__ = [
     "lift_conv",
     "max_det_gram",
     "moment_gram",
+    "pair_attention",
     "project_gram",
+    "set_conv",
+    "set_conv_decode",
     "transvectant",
     "transvectant_paths",
     "transvectants",
