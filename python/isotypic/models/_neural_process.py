@@ -169,7 +169,7 @@ class NeuralProcess(nn.Module):
             return None if tensor is None else tensor.repeat(samples, *(1,) * (tensor.dim() - 1))
 
         # The first set grows by a point that all tasks have.
-        sets = [PointSet(*(repeat(t) for t in context)) for context in contexts]  # type: ignore[arg-type]
+        sets = [PointSet(*(repeat(t) for t in context)) for context in contexts]  # type: ignore[arg-type, call-arg]
         first, others = sets[0], sets[1:]
         x, features = repeat(targets.x), repeat(targets.features)
         assert x is not None

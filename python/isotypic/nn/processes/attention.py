@@ -46,7 +46,7 @@ class PairAttention(nn.Module):
         self.key_value = nn.Linear(channels, 2 * channels, bias=False)
         self.out = nn.Linear(channels, channels)
         inputs = {"vector": dim_x, "distance2": 1, "none": 0}[difference] + (heads if mode == "mix" else 0)
-        self.mlp = nn.ModuleList([nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, heads)])
+        self.mlp = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, heads))
 
     def forward(self, z_q: Tensor, z_k: Tensor, x_q: Tensor | None, x_k: Tensor | None, mask: Tensor | None = None) -> Tensor:
         return self.out(self.attend(z_q, z_k, x_q, x_k, mask))
@@ -55,7 +55,7 @@ class PairAttention(nn.Module):
         """The values of all heads, (B, N_q, channels), without the output layer."""
         q = self.query(z_q).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.key_value(z_k).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mlp = [(layer.weight, layer.bias) for layer in self.mlp]
+        mlp = [(layer.weight, layer.bias) for layer in self.mlp if isinstance(layer, nn.Linear)]
         mixed = pair_attention(q, k, v, x_q, x_k, mlp, mode=self.mode, reduce=self.reduce, difference=self.difference, mask=mask)
         return mixed.transpose(1, 2).flatten(2)
 
