@@ -16,6 +16,8 @@ from isotypic.ops.forms.transvectant import transvectant
 from isotypic.ops.forms.transvectants import transvectant_paths, transvectants
 from isotypic.ops.norms import flops as _norms_flops  # noqa: F401
 from isotypic.ops.norms.batch_norm import batch_norm
+from isotypic.ops.processes.pair_attention import pair_attention
+from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
 from isotypic.ops.weights import flops as _weights_flops  # noqa: F401
 from isotypic.ops.weights.affine import weight_affine
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
@@ -38,7 +40,10 @@ __all__ = [
     "max_det_gram",
     "moment_gram",
     "multivector_linear",
+    "pair_attention",
     "project_gram",
+    "set_conv",
+    "set_conv_decode",
     "transvectant",
     "transvectant_paths",
     "transvectants",
