@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isotypic.ops import _launch
 from isotypic.ops.algebra import attention_reference, reference
 
 
@@ -15,26 +16,71 @@ def _wide(tensor: Tensor | None) -> Tensor | None:
     return tensor.float() if tensor is not None and tensor.is_floating_point() and tensor.dtype.itemsize == 2 else tensor
 
 
+def _is_run(tensor: Tensor) -> bool:
+    """Rows follow each other as channels do."""
+    return tensor.shape[0] <= 1 or tensor.stride(0) == tensor.shape[1] * tensor.stride(1)
+
+
+def _multivectors(tensor: Tensor) -> Tensor:
+    """As a kernel reads it: slices of channels as they are, where they fill whole vectors."""
+    fits = tensor.stride(2) == 1 and tensor.stride(0) >= 0 and tensor.stride(1) >= 0
+    return tensor if fits and (_is_run(tensor) or tensor.shape[1] % 16 == 0) else tensor.contiguous()
+
+
 def product(shape: Sequence[int], a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Tensor:
-    return reference.product(_wide(a), _wide(b), _wide(scale), table).to(a.dtype)
+    extension = _launch.extension_for("geometric_product", a)
+    result = torch.empty(tuple(shape), dtype=a.dtype, device=a.device)
+    if result.numel():
+        with _launch.device_of(a):
+            extension.multivector_product(
+                _multivectors(a), _multivectors(b), scale, result, table
+            )
+    return result
+
+
+WEIGHT_PARTS = 64
+"""csrc/ops/multivector_linear.hpp"""
+
+
+def _linear(name: str, shape: Sequence[int], first: Tensor, second: Tensor, *rest: Any) -> Tensor:
+    """A kernel that takes two tensors, what else there is, the result and the algebra."""
+    extension = _launch.extension_for("multivector_linear", first)
+    *others, algebra = rest
+
+    def compute(*tensors: Tensor) -> Tensor:
+        result = tensors[0].new_empty(tuple(shape))
+        if 0 in (*tensors[0].shape, *tensors[1].shape):
+            return result.zero_()
+        with _launch.device_of(result):
+            getattr(extension, name)(*tensors, *([None] if None in others else []), result, algebra)
+        return result
+
+    return _launch.in_float32(compute, first, second, *(t for t in others if t is not None))
 
 
 def linear(shape: Sequence[int], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
-    return reference.multivector_linear(_wide(x), _wide(weight), _wide(shift), algebra).to(x.dtype)
-
-
-def _maps(weight: Tensor, maps: int, algebra: str) -> Tensor:
-    return torch.as_tensor(reference.signature(algebra).linear[:maps], dtype=weight.dtype)
+    if not weight.shape[1]:  # nothing to sum
+        empty = x.new_zeros(tuple(shape))
+        return empty if shift is None else empty + reference.spread(shift, (0, 15)[: shift.shape[-1]])
+    return _linear("multivector_linear", shape, x, weight, shift, algebra)
 
 
 def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, algebra: str) -> Tensor:
-    y_, w_ = _wide(y), _wide(weight)
-    return torch.einsum("oca,aij,noi->ncj", w_, _maps(w_, w_.shape[2], algebra), y_).to(y.dtype)
+    return _linear("multivector_linear_transpose", shape, y, weight, algebra)
 
 
 def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra: str) -> Tensor:
-    x_, y_ = _wide(x), _wide(y)
-    return torch.einsum("noi,aij,ncj->oca", y_, _maps(x_, maps, algebra), x_).to(x.dtype)
+    extension = _launch.extension_for("multivector_linear", x)
+
+    def compute(*tensors: Tensor) -> Tensor:
+        result = tensors[0].new_zeros(tuple(shape))
+        if result.numel() and tensors[0].shape[0]:
+            space = tensors[0].new_empty(WEIGHT_PARTS, *result.shape[:2], 32) if result.is_cuda else None
+            with _launch.device_of(result):
+                extension.multivector_linear_weight(*tensors, result, space, algebra)
+        return result
+
+    return _launch.in_float32(compute, x, y)
 
 
 def attention(shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, Tensor, Tensor]:
