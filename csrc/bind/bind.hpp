@@ -6,6 +6,7 @@
 namespace isotypic {
 
 void bind_batch_norm(pybind11::module_& m);
+void bind_distance_attention(pybind11::module_& m);
 void bind_form_action(pybind11::module_& m);
 void bind_group_conv(pybind11::module_& m);
 void bind_weight_linear(pybind11::module_& m);

@@ -30,6 +30,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("cuda_targets", &cuda_targets, "Architectures that the CUDA kernels were compiled for; empty without CUDA.");
 
     isotypic::bind_batch_norm(m);
+    isotypic::bind_distance_attention(m);
     isotypic::bind_form_action(m);
     isotypic::bind_group_conv(m);
     isotypic::bind_weight_linear(m);

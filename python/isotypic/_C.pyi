@@ -207,3 +207,35 @@ def multivector_product(a: Tensor, b: Tensor, scale: Tensor | None, z: Tensor, t
 def multivector_linear(x: Tensor, weight: Tensor, shift: Tensor | None, y: Tensor, algebra: str) -> None: ...
 def multivector_linear_transpose(y: Tensor, weight: Tensor, x: Tensor, algebra: str) -> None: ...
 def multivector_linear_weight(x: Tensor, y: Tensor, weight: Tensor, workspace: Tensor | None, algebra: str) -> None: ...
+def distance_attention(
+    tensors: Sequence[Tensor],
+    weight: Tensor | None,
+    mask: Tensor | None,
+    ranges: Tensor | None,
+    heads: int,
+    signs: Sequence[float],
+    distance: bool,
+    scale: float,
+) -> None: ...
+def distance_attention_backward(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    weight: Tensor | None,
+    mask: Tensor | None,
+    ranges: Tensor | None,
+    workspace: Tensor | None,
+    heads: int,
+    signs: Sequence[float],
+    distance: bool,
+    scale: float,
+) -> None: ...
+def distance_attention_workspace(
+    batch: int,
+    heads: int,
+    queries: int,
+    keys: int,
+    channels: int,
+    scalars: int,
+    value_channels: int,
+    value_scalars: int,
+) -> int: ...

@@ -83,20 +83,63 @@ def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra
     return _launch.in_float32(compute, x, y)
 
 
-def attention(shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = args[0].dtype
-    args = tuple(_wide(a) if isinstance(a, Tensor) else a for a in args)
+def _items(tensor: Tensor) -> Tensor:
+    """As a kernel reads it: items and samples may lie anywhere, channels next to each other."""
+    inside = tensor[0, 0] if tensor.shape[0] and tensor.shape[1] else tensor
+    return tensor if inside.is_contiguous() and min(tensor.stride()) >= 0 else tensor.contiguous()
+
+
+def _settings(q_mv: Tensor, q_s: Tensor, heads: int, kind: str) -> tuple[Any, ...]:
+    signs = [float(sign) for sign in attention_reference.inner_signs(kind)]
+    count = attention_reference.features(kind, q_mv.shape[2] // heads, q_s.shape[2] // heads)
+    return heads, signs, attention_reference.KINDS[kind][2], max(count, 1) ** -0.5
+
+
+def _prepared(args: tuple[Any, ...]) -> tuple[list[Tensor], Tensor | None, Tensor | None, Tensor | None, int, str]:
     *tensors, weight, mask, ranges, heads, kind = args
-    mv, s = attention_reference.attend(*tensors, weight, mask=mask, ranges=ranges, heads=heads, kind=kind)
-    scores = attention_reference.logits(tensors[0], tensors[1], tensors[3], tensors[4], weight, heads, kind)
-    lse = attention_reference.log_sum_exp(scores, attention_reference.allowed(mask, ranges, tensors[1].shape[1]))
-    return mv.to(dtype).contiguous(), s.to(dtype).contiguous(), lse
+    cuda = tensors[0].is_cuda
+    wide = [_wide(tensor).contiguous() if cuda else _items(_wide(tensor)) for tensor in tensors]
+    weight = None if weight is None else _wide(weight).contiguous()
+    return (
+        wide,
+        weight,
+        None if mask is None else mask.contiguous(),
+        None if ranges is None else ranges.contiguous(),
+        heads,
+        kind,
+    )
+
+
+def attention(shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    extension = _launch.extension_for("distance_attention", args[0])
+    tensors, weight, mask, ranges, heads, kind = _prepared(args)
+    mv, s, lse = (tensors[0].new_empty(tuple(shape)) for shape in shapes)
+    if lse.numel():
+        with _launch.device_of(mv):
+            extension.distance_attention(
+                [*tensors, mv, s, lse], weight, mask, ranges, *_settings(tensors[0], tensors[3], heads, kind)
+            )
+    return mv.to(args[0].dtype), s.to(args[0].dtype), lse
 
 
 def attention_backward(g_mv: Tensor, g_s: Tensor, mv: Tensor, s: Tensor, lse: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    dtype = args[0].dtype
-    g_mv, g_s, *rest = (_wide(a) if isinstance(a, Tensor) else a for a in (g_mv, g_s, *args))
-    found = [g.to(dtype).contiguous() for g in attention_reference.backward(g_mv, g_s, *rest)]
-    if len(found) == 6:
-        found.append(args[0].new_zeros(args[9], args[0].shape[2] // args[9]))
-    return tuple(found)
+    extension = _launch.extension_for("distance_attention", args[0])
+    tensors, weight, mask, ranges, heads, kind = _prepared(args)
+    q_mv, k_mv, v_mv, q_s, _, v_s = tensors
+    found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
+    found.append(q_mv.new_zeros(heads, q_mv.shape[2] // heads))
+    if lse.numel():
+        incoming = [_wide(t).contiguous() for t in (g_mv, g_s, mv, s)]
+        counts = (*q_mv.shape[:1], heads, q_mv.shape[1], *k_mv.shape[1:2], *(t.shape[2] for t in (q_mv, q_s, v_mv, v_s)))
+        space = q_mv.new_empty(extension.distance_attention_workspace(*counts)) if q_mv.is_cuda else None
+        with _launch.device_of(q_mv):
+            extension.distance_attention_backward(
+                [*tensors, *incoming[2:], lse.contiguous()],
+                [*incoming[:2], *found],
+                weight,
+                mask,
+                ranges,
+                space,
+                *_settings(q_mv, q_s, heads, kind),
+            )
+    return tuple(gradient.to(args[0].dtype) for gradient in found)
