@@ -82,7 +82,9 @@ def linear_layer(source: Source, prefix: str) -> str:
     """The name of the last linear layer of an MLP, which stands behind a nonlinearity and maybe dropout."""
     names = {name[len(prefix) + 1 :].split(".")[0] for name in source.left if name.startswith(prefix + ".")} - {"0"}
     if len(names) != 1:
-        raise ValueError(f"{source.owner}: the MLP must have one bilinear layer and one linear layer, got {1 + len(names)} layers in {prefix}")
+        raise ValueError(
+            f"{source.owner}: the MLP must have one bilinear layer and one linear layer, got {1 + len(names)} layers in {prefix}"
+        )
     return f"{prefix}.{names.pop()}"
 
 

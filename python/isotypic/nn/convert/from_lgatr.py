@@ -25,8 +25,8 @@ def from_lgatr(model: Any, config: Mapping[str, Any] | None = None) -> GATr:
             "mlp": {"nonlinearity": "gelu"}, "dropout_prob": None}. What is not given has lgatr's default.
 
     Returns: a model in the mode of the given one (evaluation for a state dict), of the dtype and on the device of its parameters.
-    Raises TypeError for other models, slim and conditional ones among them; ValueError, with the name, for what `models.GATr` does not have:
-    channels inserted again, `bivector=False`, `geometric_product=False`, MLPs of more or fewer than two layers.
+    Raises TypeError for other models, slim and conditional ones among them; ValueError, with the name, for what `models.GATr` does not
+    have: channels inserted again, `bivector=False`, `geometric_product=False`, MLPs of more or fewer than two layers.
 
     J. Spinner et al., "Lorentz-Equivariant Geometric Algebra Transformers for High-Energy Physics", NeurIPS 2024.
 

@@ -32,9 +32,7 @@ def product(shape: Sequence[int], a: Tensor, b: Tensor, scale: Tensor | None, ta
     result = torch.empty(tuple(shape), dtype=a.dtype, device=a.device)
     if result.numel():
         with _launch.device_of(a):
-            extension.multivector_product(
-                _multivectors(a), _multivectors(b), scale, result, table
-            )
+            extension.multivector_product(_multivectors(a), _multivectors(b), scale, result, table)
     return result
 
 
@@ -116,9 +114,7 @@ def attention(shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, Tens
     mv, s, lse = (tensors[0].new_empty(tuple(shape)) for shape in shapes)
     if lse.numel():
         with _launch.device_of(mv):
-            extension.distance_attention(
-                [*tensors, mv, s, lse], weight, mask, ranges, *_settings(tensors[0], tensors[3], heads, kind)
-            )
+            extension.distance_attention([*tensors, mv, s, lse], weight, mask, ranges, *_settings(tensors[0], tensors[3], heads, kind))
     return mv.to(args[0].dtype), s.to(args[0].dtype), lse
 
 
