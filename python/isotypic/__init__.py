@@ -12,7 +12,7 @@ from importlib.metadata import version as _version
 
 from isotypic import data, groups, models, nn, ops, sl2, testing
 from isotypic._info import cpu_isa, info
-from isotypic.ops.fields._equivariance import EquivarianceWarning
+from isotypic._warnings import EquivarianceWarning
 
 try:
     __version__ = _version("isotypic")
