@@ -13,10 +13,29 @@ from importlib.metadata import version as _version
 from isotypic import data, groups, models, nn, ops, sl2, testing
 from isotypic._info import cpu_isa, info
 from isotypic.ops.fields._equivariance import EquivarianceWarning
+from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
 
 try:
     __version__ = _version("isotypic")
 except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["EquivarianceWarning", "__version__", "cpu_isa", "data", "groups", "info", "models", "nn", "ops", "sl2", "testing"]
+__all__ = [
+    "Box",
+    "Density",
+    "EquivarianceWarning",
+    "FixedInput",
+    "Mask",
+    "Site",
+    "__version__",
+    "cpu_isa",
+    "data",
+    "groups",
+    "info",
+    "models",
+    "nn",
+    "ops",
+    "relax",
+    "sl2",
+    "testing",
+]
