@@ -69,11 +69,18 @@ class End:
 class Entrance:
     """At a site: the output of the submodule with the fixed input in it."""
 
-    def __init__(self, name: str, model: nn.Module, relaxation: Relaxation, fixed: FixedInput, site: Site | None, mode: str) -> None:
-        self.name, self.model, self.relaxation, self.fixed, self.site, self.mode = name, model, relaxation, fixed, site, mode
+    def __init__(
+        self, name: str, model: nn.Module, relaxation: Relaxation, fixed: FixedInput, site: Site, declared: bool, mode: str
+    ) -> None:
+        self.name, self.model, self.relaxation, self.fixed, self.mode = name, model, relaxation, fixed, mode
+        # What the model declares is asked of it again in each call: its functions may be bound to it, and a copy has its own.
+        self.site = None if declared else site
         self.mixer = relaxation.mixers[key(name)] if mode == "concat" else None
+        # Components of the place that a scalar of the fixed input acts on alike.
+        self.alike = len(components("relax", site.representation, fixed.dim_x)) - len(fixed.components)
 
-    def coordinates(self, site: Site, value: Tensor) -> Any:
+    def coordinates(self, value: Tensor) -> Any:
+        site = self.site or Site(*_sites(self.model)[self.name])
         if site.coordinates == "pixels":
             # A constant has no coordinates of its own, and is spread over whatever axes there are.
             axes = self.fixed.dim_x or value.dim() - 2 - len(self.fixed.components)
@@ -91,13 +98,10 @@ class Entrance:
             return None
         if not isinstance(output, Tensor):
             raise TypeError(f"relax: the output of site {self.name!r} must be a torch.Tensor, got {type(output).__name__}")
-        site = self.site or self.model.relax_sites[self.name]  # type: ignore[index, operator]
-        fixed, axes = self.relaxation.fixed_values(self.fixed, self.coordinates(site, output), output)
-        # Components of the place that a scalar of the fixed input acts on alike.
-        behind = len(components("relax", site.representation, self.fixed.dim_x)) - len(self.fixed.components)
-        if behind > 0:
-            fixed = fixed.reshape(*fixed.shape[: fixed.dim() - axes], *(1,) * behind, *fixed.shape[fixed.dim() - axes :])
-        axis = output.dim() - axes - behind - len(self.fixed.components) - 1
+        fixed, axes = self.relaxation.fixed_values(self.fixed, self.coordinates(output), output)
+        if self.alike > 0:
+            fixed = fixed.reshape(*fixed.shape[: fixed.dim() - axes], *(1,) * self.alike, *fixed.shape[fixed.dim() - axes :])
+        axis = output.dim() - axes - self.alike - len(self.fixed.components) - 1
         self.check(fixed, output, axis)
         if self.mode == "add":
             return output + fixed
@@ -139,7 +143,7 @@ def _check_input(name: str, fixed: Any, site: Site, declared: bool, domain: Doma
         raise ValueError(f"relax: the domain has {domain.dim_x} axes, and the fixed input at {name!r} has dim_x={fixed.dim_x}")
     if site.coordinates is None and fixed.dim_x:
         raise ValueError(
-            f"relax: {name!r} needs coordinates: at={{{name!r}: (fixed_input, function of the inputs of the model)}}, or \"pixels\""
+            f'relax: {name!r} needs coordinates: at={{{name!r}: (fixed_input, function of the inputs of the model)}}, or "pixels"'
         )
     if mode != "concat" and site.channels is not None and site.channels != fixed.channels:
         raise ValueError(f"relax: {name!r} has channels={site.channels}, got a fixed input with channels={fixed.channels}")
@@ -176,7 +180,9 @@ def _parse(model: nn.Module, name: str, entry: Any) -> tuple[FixedInput, Site, b
     if isinstance(entry, FixedInput) and entry.dim_x == 0:
         return entry, Site(None, None, entry.representation), False
     known = ", ".join(map(repr, declared)) or "none"
-    raise ValueError(f"relax: {name!r} needs coordinates, at={{{name!r}: (fixed_input, coordinates)}}; the model itself names the sites {known}")
+    raise ValueError(
+        f"relax: {name!r} needs coordinates, at={{{name!r}: (fixed_input, coordinates)}}; the model itself names the sites {known}"
+    )
 
 
 def relax(
@@ -196,8 +202,9 @@ def relax(
 
     Args:
         model: an equivariant network, called as a whole (`model(...)`).
-        at: fixed inputs by the names of the submodules whose outputs they enter, as `named_modules` has them. Names in `model.relax_sites`
-            take a `FixedInput`; any others a pair of it and of the coordinates: a function of the inputs of the model, "pixels", or a `Site`.
+        at: fixed inputs by the names of the submodules whose outputs they enter, as `named_modules` has them. Names in
+            `model.relax_sites` take a `FixedInput`; any others a pair of it and of the coordinates: a function of the inputs of the
+            model, "pixels", or a `Site`.
         domain: `Box`, `Mask` or `Density`; None: everywhere.
         p: from 0 to 1.
         mode: "add"; "gate" (with scalars, or the same regular fields); "concat" (scalars and regular fields).
@@ -240,7 +247,9 @@ def relax(
         fixed, site, declared = entries[name]
         _check_input(name, fixed, site, declared, domain, mode)
         if mode == "concat" and site.channels is None:
-            raise ValueError(f'relax: mode "concat" needs the channels of {name!r}: at={{{name!r}: (fixed_input, Site(coordinates, channels))}}')
+            raise ValueError(
+                f'relax: mode "concat" needs the channels of {name!r}: at={{{name!r}: (fixed_input, Site(coordinates, channels))}}'
+            )
     parameter = next(model.parameters(), None)
     relaxation = Relaxation({key(name): fixed for name, (fixed, _, _) in entries.items()}, domain, float(p))
     for name, (fixed, site, _) in entries.items():
@@ -258,7 +267,7 @@ def relax(
     model.equivariant = Equivariant(relaxation)  # type: ignore[assignment]
     handles = [model.register_forward_pre_hook(Begin(relaxation), prepend=True, with_kwargs=True)]
     for name, (fixed, site, declared) in entries.items():
-        entrance = Entrance(name, model, relaxation, fixed, None if declared else site, mode)
+        entrance = Entrance(name, model, relaxation, fixed, site, declared, mode)
         handles.append(modules[name].register_forward_hook(entrance))
     handles.append(model.register_forward_hook(End(relaxation)))
     # Unpickled handles make sure that hooks which are registered later get other numbers.

@@ -121,7 +121,9 @@ class Density(Domain):
         points = points.detach().to(torch.get_default_dtype()).clone()
         scale = _vector("Density", "lengthscale", lengthscale)
         if len(scale) not in (1, points.shape[1]) or not bool((scale > 0).all()):
-            raise ValueError(f"Density: lengthscale must be positive, a number or one for each of {points.shape[1]} axes, got {lengthscale!r}")
+            raise ValueError(
+                f"Density: lengthscale must be positive, a number or one for each of {points.shape[1]} axes, got {lengthscale!r}"
+            )
         if not 0 < threshold < float("inf"):
             raise ValueError(f"Density: threshold must be a positive number, got {threshold!r}")
         # Beyond these bounds even all points together are below the threshold.

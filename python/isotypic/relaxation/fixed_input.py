@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -81,7 +82,7 @@ class FixedInput(nn.Module):
             return
         sizes = [dim_x * (1 + 2 * frequencies)] + [hidden] * layers
         steps: list[nn.Module] = []
-        for inputs, width in zip(sizes, sizes[1:], strict=False):
+        for inputs, width in itertools.pairwise(sizes):
             steps += [nn.Linear(inputs, width), nn.SiLU()]
         last = nn.Linear(hidden, outputs)
         self.network = nn.Sequential(*steps, last)

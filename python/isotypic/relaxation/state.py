@@ -33,7 +33,8 @@ class Relaxation(nn.Module):
     """The fixed inputs of a network by site, and what they share. `relax` makes it and keeps it as `model.relaxation`.
 
     Args:
-        inputs: the `FixedInput` modules, "." in the names of their sites written as "/". domain: where they are known, or None for everywhere.
+        inputs: the `FixedInput` modules, "." in the names of their sites written as "/".
+        domain: where they are known, or None for everywhere.
         p: the probability that a task is trained without fixed inputs.
     """
 
