@@ -1,7 +1,8 @@
-"""Tests of equivariance for modules of one's own: of fields under finite groups, and of relaxed networks under any group."""
+"""Tests of equivariance for modules of one's own: of fields under finite groups, of relaxed networks, of multivectors under versors."""
 
 from isotypic._testing.fields import act, assert_equivariant, equivariance_error, hexagonal_mask
 from isotypic._testing.relaxed import Action, assert_jointly_equivariant, equivariance_gap
+from isotypic._testing.versors import random_versor
 
 __all__ = [
     "Action",
@@ -11,4 +12,5 @@ __all__ = [
     "equivariance_error",
     "equivariance_gap",
     "hexagonal_mask",
+    "random_versor",
 ]
