@@ -75,6 +75,7 @@ class Entrance:
         self.name, self.model, self.relaxation, self.fixed, self.mode = name, model, relaxation, fixed, mode
         # What the model declares is asked of it again in each call: its functions may be bound to it, and a copy has its own.
         self.site = None if declared else site
+        self.index = site.output
         self.mixer = relaxation.mixers[key(name)] if mode == "concat" else None
         # Components of the place that a scalar of the fixed input acts on alike.
         self.alike = len(components("relax", site.representation, fixed.dim_x)) - len(fixed.components)
@@ -88,16 +89,20 @@ class Entrance:
         if site.coordinates is None:
             return None
         assert callable(site.coordinates)
-        if self.relaxation.call is None:
-            raise RuntimeError(f"relax: site {self.name!r} was called outside a call of the model; call the model itself")
-        arguments, keywords = self.relaxation.call
+        # A site that knows its coordinates itself needs no inputs, and works in any method of the model.
+        arguments, keywords = self.relaxation.call or ((), {})
         return site.coordinates(*arguments, **keywords)
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         if self.relaxation.strict:
             return None
+        if self.index is None:
+            return self.enter(output)
+        return (*output[: self.index], self.enter(output[self.index]), *output[self.index + 1 :])
+
+    def enter(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
-            raise TypeError(f"relax: the output of site {self.name!r} must be a torch.Tensor, got {type(output).__name__}")
+            raise TypeError(f"relax: the output of site {self.name!r} must be a torch.Tensor, got {type(output).__name__}; see Site.output")
         fixed, axes = self.relaxation.fixed_values(self.fixed, self.coordinates(output), output)
         if self.alike > 0:
             fixed = fixed.reshape(*fixed.shape[: fixed.dim() - axes], *(1,) * self.alike, *fixed.shape[fixed.dim() - axes :])
@@ -208,6 +213,8 @@ def relax(
         domain: `Box`, `Mask` or `Density`; None: everywhere.
         p: from 0 to 1.
         mode: "add"; "gate" (with scalars, or the same regular fields); "concat" (scalars and regular fields).
+
+    A relaxed model is pickled with the functions that give its coordinates, so that these have to be functions of a module.
 
     Raises ValueError for names, sizes, modes and representations that do not fit, and for a model that is relaxed already; TypeError for an
     entry that is no fixed input.

@@ -19,8 +19,10 @@ class Site(NamedTuple):
             centre, in units of half its longest side. None where the input is a constant (dim_x=0) for tokens.
         channels: number of channels at the place.
         representation: as of `FixedInput`.
+        output: which of its outputs, where the submodule returns a tuple.
     """
 
     coordinates: Callable[..., Any] | str | None
     channels: int | None = None
     representation: str = "scalar"
+    output: int | None = None

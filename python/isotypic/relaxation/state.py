@@ -73,7 +73,7 @@ class Relaxation(nn.Module):
         """(tasks,): 1 where a task keeps its fixed inputs and 0 where it does not; None when all do. One draw for all sites of a call."""
         if not self.training or self.p == 0:
             return None
-        if self.kept is None:
+        if self.kept is None or self.call is None:
             self.kept = (torch.rand(tasks, device=like.device) >= self.p).to(like.dtype)
         if self.kept.shape[0] != tasks:
             raise ValueError(f"relax: all sites must have the tasks on their first axis, got {self.kept.shape[0]} tasks and then {tasks}")
