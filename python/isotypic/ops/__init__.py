@@ -10,6 +10,10 @@ from isotypic.ops.forms.moment_gram import moment_gram
 from isotypic.ops.forms.transvectant import transvectant
 from isotypic.ops.forms.transvectants import transvectant_paths, transvectants
 from isotypic.ops.norms.batch_norm import batch_norm
+from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
+from isotypic.ops.symmetrize.rotate_mean import rotate_mean
+from isotypic.ops.symmetrize.small_matrix import OrthonormalFrame, Polar, SymmetricEigen, orthonormal_frame, polar, symmetric_eigen
+from isotypic.ops.symmetrize.sort_sinkhorn import SortSinkhorn, sort_sinkhorn
 from isotypic.ops.weights.affine import weight_affine
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
 from isotypic.ops.weights.linear import weight_linear
@@ -17,6 +21,10 @@ from isotypic.ops.weights.pool import weight_pool
 
 __all__ = [
     "MaxDetGram",
+    "OrthonormalFrame",
+    "Polar",
+    "SortSinkhorn",
+    "SymmetricEigen",
     "WeightLayout",
     "batch_norm",
     "form_action",
@@ -27,7 +35,14 @@ __all__ = [
     "lift_conv",
     "max_det_gram",
     "moment_gram",
+    "orthonormal_frame",
+    "permute_adjacency",
+    "permute_nodes",
+    "polar",
     "project_gram",
+    "rotate_mean",
+    "sort_sinkhorn",
+    "symmetric_eigen",
     "transvectant",
     "transvectant_paths",
     "transvectants",
