@@ -28,11 +28,11 @@ def _connected_graphs(nodes: int) -> np.ndarray:
     grown[:, :, :-1, :-1] = smaller[:, None]
     grown[:, :, -1, :-1] = subsets
     grown[:, :, :-1, -1] = subsets
-    grown = grown.reshape(-1, nodes, nodes)
     rows, columns = np.triu_indices(nodes, 1)
     powers = 1 << np.arange(len(rows), dtype=np.int64)  # of a form, one integer
     kept: dict[int, np.ndarray] = {}
-    for part in np.array_split(grown, max(1, len(grown) // 20000)):
+    candidates = grown.reshape(-1, nodes, nodes)
+    for part in np.array_split(candidates, max(1, len(candidates) // 20000)):
         forms = canonical_forms(part)
         kept.update(zip((forms[:, rows, columns] @ powers).tolist(), forms, strict=True))
     return np.stack([kept[key] for key in sorted(kept)])
@@ -165,7 +165,9 @@ def exp(pairs: int = 600, *, seed: int = 0) -> Graphs:
         raise ValueError(f"exp: pairs must be a positive integer, got {pairs!r}")
     generator = np.random.default_rng(seed)
     seen: set[bytes] = set()
-    graphs, features, labels = [], [], []
+    graphs: list[np.ndarray] = []
+    features: list[np.ndarray] = []
+    labels: list[int] = []
     while len(graphs) < 2 * pairs:
         length, steps, state = int(generator.choice([4, 6, 8])), int(generator.integers(5, 10)), int(generator.integers(2**31))
         made = []

@@ -148,7 +148,7 @@ def _forms(adjacency: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def canonical_forms(adjacency: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
-    """(N, n, n) bool: equal for isomorphic graphs and for no others; with colours, for isomorphisms that keep them. See `canonical_order`."""
+    """(N, n, n) bool: equal for isomorphic graphs and for no others; colours are kept. See `canonical_order`."""
     order = canonical_order(adjacency, colours)
     return _forms(adjacency.astype(bool), order)
 
@@ -175,7 +175,7 @@ def connected(adjacency: np.ndarray) -> np.ndarray:
     reached[:, :1] = True
     for _ in range(nodes):
         reached |= (adjacency.astype(bool) & reached[:, None, :]).any(2)
-    return reached.all(1)
+    return np.asarray(reached.all(1))
 
 
 def padded(graphs: Sequence[np.ndarray], features: Sequence[np.ndarray], labels: Sequence[object], nodes: int | None = None) -> Graphs:

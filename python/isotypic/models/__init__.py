@@ -1,6 +1,11 @@
-"""Networks assembled from the layers of `isotypic.nn`."""
+"""Networks: on weights and on polynomials from the layers of `isotypic.nn`, on graphs and points from plain torch."""
 
 from isotypic.models.dws_net import DWSNet
+from isotypic.models.egnn import EGNN
+from isotypic.models.gin import GIN
+from isotypic.models.graph_transformer import GraphTransformer
+from isotypic.models.image_transformer import ImageTransformerOnGraphs
 from isotypic.models.polynomials import PolyMLP, SL2Net, SO2Net
+from isotypic.models.vn_dgcnn import VNDGCNN
 
-__all__ = ["DWSNet", "PolyMLP", "SL2Net", "SO2Net"]
+__all__ = ["EGNN", "GIN", "VNDGCNN", "DWSNet", "GraphTransformer", "ImageTransformerOnGraphs", "PolyMLP", "SL2Net", "SO2Net"]
