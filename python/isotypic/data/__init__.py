@@ -1,4 +1,4 @@
-"""Networks as data, and digits to make them from.
+"""Networks as data, digits to make them from, and trajectories of charged bodies.
 
 `NeuralField` says what packed networks (N, P) compute, `fit_fields` fits them (`image_grid` has the coordinates, `psnr` the quality),
 `WeightSet` keeps them in one file, `weight_augment` changes them, `align_neurons` brings them into one order, `collate` makes batches.
@@ -7,6 +7,7 @@
 `canonical_forms`, `canonical_order`, `wl_colours` and `orbits` say exactly how alike small graphs are.
 
 `mnist` and `rotated_mnist` give digits for examples and tests, from an installed package and never from a network; `rotate` turns images.
+`charged_n_body` simulates charged particles.
 """
 
 from isotypic.data import weight_augment
@@ -15,6 +16,7 @@ from isotypic.data.digits import Digits, mnist, rotate, rotated_mnist
 from isotypic.data.fitting import Fitted, fit_fields, psnr
 from isotypic.data.graph_sets import automorphism_set, connected_graphs, exp, graph8c
 from isotypic.data.graphs import Graphs, canonical_forms, canonical_order, orbits, wl_colours
+from isotypic.data.n_body import NBody, charged_n_body
 from isotypic.data.neural_field import NeuralField, image_grid
 from isotypic.data.weight_align import align_neurons
 from isotypic.data.weight_set import WeightSet
@@ -23,12 +25,14 @@ __all__ = [
     "Digits",
     "Fitted",
     "Graphs",
+    "NBody",
     "NeuralField",
     "WeightSet",
     "align_neurons",
     "automorphism_set",
     "canonical_forms",
     "canonical_order",
+    "charged_n_body",
     "collate",
     "connected_graphs",
     "exp",
