@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import data, groups, models, nn, ops, pga, sl2, testing
+from isotypic import data, groups, models, nn, ops, pga, sl2, symmetrize, testing
 from isotypic._info import cpu_isa, info
 from isotypic.ops.fields._equivariance import EquivarianceWarning
 from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
@@ -38,5 +38,6 @@ __all__ = [
     "pga",
     "relax",
     "sl2",
+    "symmetrize",
     "testing",
 ]
