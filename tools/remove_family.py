@@ -3,9 +3,9 @@
     python tools/remove_family.py forms /tmp/without-forms            a copy of the working tree, without the family
     python tools/remove_family.py forms /tmp/without-forms --build    and configured and built
 
-A family is ``python/isotypic/ops/<family>``, ``nn/<family>`` and ``tests/<family>``. An operator whose registered name is a stem of ``csrc``
-takes the files of that stem along. What imports the family goes with it: models, converters, demos, tests. A list stays, and loses the
-entries: every ``__init__.py``, and the files that LISTS matches.
+A family is ``python/isotypic/ops/<family>``, ``nn/<family>`` and ``tests/<family>``. An operator whose registered name is a stem of
+``csrc`` takes the files of that stem along. What imports the family goes with it: models, converters, demos, tests. A list stays, and loses
+the entries: every ``__init__.py``, and the other files that LISTS matches.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ LISTS = ("**/__init__.py", "python/isotypic/cli/*.py", "tests/*.py")
 
 
 def families(root: Path) -> list[str]:
-    """Those with a folder in both ``ops`` and ``tests``."""
-    package = root / "python/isotypic/ops"
-    return sorted(path.name for path in package.iterdir() if (path / "__init__.py").exists() and (root / "tests" / path.name).is_dir())
+    return sorted(path.parent.name for path in (root / "python/isotypic/ops").glob("*/__init__.py"))
 
 
 def copy_tree(target: Path) -> None:
@@ -124,7 +122,7 @@ class Gone:
         return self.module(source) or self.module(f"{source}.{alias.name}") or (source, alias.name) in self.names
 
     def attribute(self, node: ast.AST) -> bool:
-        """``nn.GroupConv2d``, ``iso.ops.form_action``, ``isotypic.data.collate``: a public name of a package, by the package's last name."""
+        """``nn.GroupConv2d``, ``iso.ops.form_action``, ``isotypic.data.collate``: a name that a package gave, by the package's last name."""
         if not isinstance(node, ast.Attribute):
             return False
         base = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id if isinstance(node.value, ast.Name) else ""
