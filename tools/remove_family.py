@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTS = ("**/__init__.py", "python/isotypic/cli/*.py", "tests/*.py")
+LISTS = ("**/__init__.py", "python/isotypic/cli/*.py", "python/isotypic/testing.py", "tests/*.py")
 """Files that name things of every family. Of tests, what uses the family goes, and the others stay."""
 
 
@@ -122,7 +122,7 @@ class Gone:
         return self.module(source) or self.module(f"{source}.{alias.name}") or (source, alias.name) in self.names
 
     def attribute(self, node: ast.AST) -> bool:
-        """``nn.GroupConv2d``, ``iso.ops.form_action``, ``isotypic.data.collate``: a name that a package gave, by the package's last name."""
+        """``nn.GroupConv2d``, ``iso.ops.form_action``, ``isotypic.data.collate``: a name of a package, by the package's last name."""
         if not isinstance(node, ast.Attribute):
             return False
         base = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id if isinstance(node.value, ast.Name) else ""
