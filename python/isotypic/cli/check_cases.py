@@ -137,7 +137,7 @@ def _max_det_gram() -> Case:
     def newton(p: Tensor) -> Tensor:
         totals = []
         for form in p:
-            gram = reference.max_det_gram(form.detach())
+            gram = reference_forms.max_det_gram(form.detach())
             inverse = gram.inverse()
             y = torch.cat([inverse[0], inverse[1:, -1]])
             totals.append(gram.logdet() + y @ (form - form.detach()))
