@@ -137,7 +137,7 @@ from pathlib import Path
 torch.set_num_threads(1)
 calls = {
     "form_action": lambda: iso.ops.form_action(torch.randn(20000, 9), torch.randn(20000, 2, 2)),
-    "transvectants": lambda: iso.ops.transvectants(torch.randn(2000, 8, 5), torch.randn(8, 3, 8), degrees=[4], paths=[(0, 0, 4), (0, 0, 2), (0, 0, 0)]),
+    "transvectants": lambda: iso.ops.transvectants(torch.randn(2000, 8, 5), torch.randn(8, 1, 8), degrees=[4], paths=[(0, 0, 2)]),
     "max_det_gram": lambda: iso.ops.max_det_gram(torch.tensor([[1.0, 0.0, 2.0, 0.0, 1.0]]).repeat(2000, 1)),
     "weight_linear": lambda: iso.nn.DWSLinear([2, 32, 32, 1], 4, 4)(torch.randn(64, 1185, 4)),
     "batch_norm": lambda: iso.ops.batch_norm(torch.randn(64, 16, 32, 32), training=True),
