@@ -99,18 +99,18 @@ def symmetry_report(
     if isinstance(model, nn.Module):
         model.eval()
 
-    def value(x: Tensor) -> Tensor:
+    def output(x: Tensor) -> Tensor:
         y = model(x)
         return y if out_shape is None else y.reshape(-1, *out_shape)
 
     try:
         with torch.no_grad():
-            y = value(x)
+            y = output(x)
             if not bool(y.isfinite().all()):
                 raise ValueError("symmetry_report: the output of the model must be finite, and is not")
             size = float(y.double().norm()) or 1.0
             errors = {
-                element: float((value(action.input(element, x)) - action.output(element, y)).double().norm()) / size
+                element: float((output(action.input(element, x)) - action.output(element, y)).double().norm()) / size
                 for element in action.elements(x, elements, generator)
             }
             unrelated = float((y - y.roll(1, 0)).double().norm()) / size
