@@ -16,17 +16,17 @@ namespace isotypic {
 // negative ones, which a shape would take for "any size", are refused here.
 inline int narrow(int64_t value, const char* name, int64_t least = 0) {
     if (value < least || value > std::numeric_limits<int>::max())
-        throw std::invalid_argument(std::string("WeightPlan: ") + name + " must be between " + std::to_string(least) + " and 2^31 - 1, got " +
-                              std::to_string(value));
+        throw std::invalid_argument(std::string("WeightPlan: ") + name + " must be between " + std::to_string(least) +
+                                    " and 2^31 - 1, got " + std::to_string(value));
     return static_cast<int>(value);
 }
 
 inline WeightPlan make_plan(const std::vector<int64_t>& widths, const std::vector<std::array<int64_t, 14>>& layers,
-                     const std::vector<std::array<int64_t, 5>>& nodes, int64_t entries, int64_t rows, int64_t global_offset,
-                     int64_t global_slots, int64_t global_parameter, int64_t mixed, int64_t rank) {
+                            const std::vector<std::array<int64_t, 5>>& nodes, int64_t entries, int64_t rows, int64_t global_offset,
+                            int64_t global_slots, int64_t global_parameter, int64_t mixed, int64_t rank) {
     if (layers.empty() || layers.size() > kMaxWeightLayers || widths.size() != layers.size() + 1 || nodes.size() > widths.size())
         throw std::invalid_argument("WeightPlan: 1 to " + std::to_string(kMaxWeightLayers) + " layers are possible, got " +
-                              std::to_string(layers.size()));
+                                    std::to_string(layers.size()));
     WeightPlan plan{};
     plan.layers = static_cast<int>(layers.size()), plan.node_count = static_cast<int>(nodes.size());
     // At most 2^61 parameters: times 8 bytes it is a size of memory.

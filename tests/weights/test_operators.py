@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import isotypic as iso
 from isotypic.ops import weight_affine, weight_layout, weight_linear, weight_pool
 from isotypic.ops.weights import _operators as operators
 from isotypic.ops.weights import reference
@@ -334,7 +333,7 @@ def test_plans_of_wrong_numbers_are_refused() -> None:
     for position, value in ((0, -1), (0, 2**31), (1, -5), (2, 2**40), (4, -1), (4, 2**62), (6, -1)):
         wrong = list(counts)
         wrong[position] = value
-        with pytest.raises(ValueError, match="^WeightPlan: "):
+        with pytest.raises(ValueError, match=r"^WeightPlan: "):
             make(widths, layers, nodes, *wrong)
-    with pytest.raises(ValueError, match="^WeightPlan: a width must be between 1 and"):
+    with pytest.raises(ValueError, match=r"^WeightPlan: a width must be between 1 and"):
         make([2, 0, 1], layers, nodes, *counts)
