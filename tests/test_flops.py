@@ -1,0 +1,80 @@
+"""FlopCounterMode counts every operator of the package: products counted by hand, and no operator without a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+import isotypic as iso
+from isotypic import _flops
+
+
+def counted(call: Callable[[], Tensor], backward: bool = False) -> int:
+    with FlopCounterMode(display=False) as counter:
+        y = call()
+        if backward:
+            y.sum().backward()
+    return int(counter.get_total_flops())
+
+
+def test_every_operator_has_a_formula() -> None:
+    counted_operators = {str(packet) for packet in flop_registry}
+    missing = sorted(name for name in _flops.operators() if name.replace("::", ".") not in counted_operators)
+    assert len(_flops.operators()) > 20
+    assert not missing, f"{missing} have no flop formula: add them to ops/<family>/flops.py"
+
+
+@pytest.mark.parametrize(("group", "products"), [("p4m", 12), ("p4", 5), ("p1", 1), ("pmm", 4)])
+def test_group_conv(group: str, products: int) -> None:
+    """The blocks of p4m: four of one product, one of 2 x 2 matrices with 8; of p4: two and a complex one with 3."""
+    order = iso.groups.get(group).order
+    x, weight = torch.randn(2, 3, order, 5, 6), torch.randn(4, 3, order, 3, 3, requires_grad=True)
+    once = 2 * (2 * 5 * 6) * (3 * 4) * 9 * products
+    call = lambda: iso.ops.group_conv(x, weight, group=group, padding=1)  # noqa: E731
+    assert counted(call) == once
+    assert counted(call, backward=True) == 2 * once  # and the gradient of the weight
+    x.requires_grad_()
+    assert counted(call, backward=True) == 3 * once
+
+
+def test_group_conv_of_channel_groups_strides_and_scalars() -> None:
+    x, weight = torch.randn(2, 4, 8, 5, 5), torch.randn(6, 2, 8, 3, 3)
+    assert counted(lambda: iso.ops.group_conv(x, weight, group="p4m", stride=2, groups=2, padding=1)) == 2 * (2 * 9) * (6 * 2) * 9 * 12
+    image, bank = torch.randn(2, 3, 6, 6), torch.randn(5, 3, 3, 3)
+    assert counted(lambda: iso.ops.lift_conv(image, bank, group="p4m")) == 2 * (2 * 16) * (5 * 3) * 9 * 8
+    field, matrix = torch.randn(2, 3, 8, 7), torch.randn(5, 3, 8)
+    assert counted(lambda: iso.ops.group_linear(field, matrix, group="p4m")) == 2 * (2 * 7) * (5 * 3) * 12
+
+
+def test_weight_linear() -> None:
+    """[2, 4, 4, 1]: W_2 mixes its 16 entries; a neuron of either label has rho, kap and b; g has 2 + 1 + 1 and 3 biases."""
+    layout = iso.ops.weight_layout([2, 4, 4, 1])
+    slots = {node.label: node.slots for node in layout.nodes}
+    assert slots == {1: 2 + 1 + 1, 2: 1 + 1 + 1}
+    products = 16 + 4 * 4**2 + 4 * 3**2 + 7**2
+    x = torch.randn(3, layout.entries, 5)
+    weight, bias = torch.randn(layout.linear, 5, 7, requires_grad=True), torch.randn(layout.affine, 7)
+    call = lambda: iso.ops.weight_linear(x, weight, bias, widths=layout.widths)  # noqa: E731
+    assert counted(call) == 2 * 3 * 5 * 7 * products
+    assert counted(call, backward=True) == 2 * counted(call)
+
+
+def test_forms() -> None:
+    p, g = torch.randn(3, 7), torch.randn(3, 2, 2)
+    assert counted(lambda: iso.ops.form_action(p, g)) == 2 * 3 * 5 * 36 // 2
+    # (f, f)_2 of a quadratic: a c twice and b^2, one number, mixed into 3 channels.
+    f, weight = torch.randn(2, 4, 3, requires_grad=True), torch.randn(4, 1, 3, requires_grad=True)
+    call = lambda: iso.ops.transvectants(f, weight, degrees=[2], paths=[(0, 0, 2)])  # noqa: E731
+    assert counted(call) == 2 * 2 * 4 * (3 + 3)
+    assert counted(call, backward=True) == 3 * counted(call)
+    form = torch.tensor([[1.0, 0, 2, 0, 1]])
+    assert counted(lambda: iso.ops.max_det_gram(form).gram) > 0
+
+
+def test_normalisation_is_not_products() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    assert counted(lambda: iso.ops.batch_norm(x, training=True)) == 0
