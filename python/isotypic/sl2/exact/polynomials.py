@@ -133,7 +133,8 @@ def greatest_common_divisor(p: Polynomial, q: Polynomial) -> Polynomial:
         other = p or q
         return [-value for value in other] if other and other[-1] < 0 else other
     lead, prime = math.gcd(p[-1], q[-1]), 2**61
-    modulus, image = 1, trimmed([])
+    modulus = 1
+    image: Polynomial = []
     while True:
         prime = _next_prime(prime)
         if p[-1] % prime == 0 or q[-1] % prime == 0:
