@@ -1,4 +1,4 @@
-"""python -m isotypic demo [convolution | weights | polynomials]"""
+"""python -m isotypic demo [convolution | weights | polynomials | temperature]"""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SUMMARY = "train on real data, compare, and draw what happens: group convolutions, networks that read networks, or polynomials"
+SUMMARY = (
+    "train on real data, compare, and draw what happens: group convolutions, networks that read networks, polynomials, "
+    "or fields of temperature"
+)
 EXTRA = ("mlxtend", "matplotlib", "rich", "scipy")  # what the extra isotypic[demo] installs, and this command needs
+MORE = {"temperature": ("h5py", "iris_sample_data")}  # what one demo needs besides, from the extra isotypic[processes]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,20 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DEMOS,
         default="convolution",
         help="convolution: a small CNN and its p4 and p4m versions (default); weights: a network is fitted to each digit, and others "
-        "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver",
+        "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver; "
+        "temperature: neural processes, strict, relaxed and without symmetry, on yearly fields over North America",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12; not for weights")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: 12; for convolution and polynomials")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the split, the angles, the weights and the order of the digits (default: 0)"
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one epoch on little data: shows that everything runs, its errors mean nothing")
-    size.add_argument(
-        "--full", action="store_true", help="weights only: ten networks for each digit, wider layers, more steps; takes hours"
-    )
+    size.add_argument("--full", action="store_true", help="weights, temperature: more data, wider layers, more steps; takes hours")
     parser.add_argument(
         "--network",
         action="append",
@@ -72,13 +75,30 @@ def polynomials(arguments: argparse.Namespace) -> None:
     run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, networks=chosen, **sizes)
 
 
-DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {"convolution": convolution, "weights": weights, "polynomials": polynomials}
-OWNERS = {"epochs": ("convolution", "polynomials"), "full": ("weights",), "forms": ("polynomials",), "network": ("polynomials",)}
+def temperature(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.temperature.run import run as run_demo
+    from isotypic.demo.temperature.settings import FULL, QUICK, Recipe
+
+    run_demo(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
 
 
-def prepare(out: Path) -> None:
+DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "convolution": convolution,
+    "weights": weights,
+    "polynomials": polynomials,
+    "temperature": temperature,
+}
+OWNERS = {
+    "epochs": ("convolution", "polynomials"),
+    "full": ("weights", "temperature"),
+    "forms": ("polynomials",),
+    "network": ("polynomials",),
+}
+
+
+def prepare(out: Path, which: str) -> None:
     """Raises what would otherwise come to light at the end of a long run: a missing package, or a folder that cannot be written to."""
-    for package in EXTRA:
+    for package in (*EXTRA, *MORE.get(which, ())):
         importlib.import_module(package)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=out):
@@ -105,6 +125,6 @@ def run(arguments: argparse.Namespace) -> int:
     for option, owners in OWNERS.items():
         if getattr(arguments, option) and arguments.which not in owners:
             raise ValueError(f"--{option} belongs to demo {' and demo '.join(owners)}, not to demo {arguments.which}")
-    prepare(arguments.out)
+    prepare(arguments.out, arguments.which)
     DEMOS[arguments.which](arguments)
     return 0

@@ -18,8 +18,8 @@ class GibbsProcess:
     On which side is random in each task. The observations have independent noise. Contexts lie in an interval of length 4, targets in the
     one of length 6 about the same centre, U[-7, 7] in the domain and U[13, 27] outside.
 
-    `log_density` is the exact answer: no model's mean log-likelihood can be above that of the oracle, which is -0.470 in the domain and
-    -0.435 outside for the settings here.
+    `log_density` is the exact answer: no model's mean log-likelihood can be above that of this oracle, which is -0.458 in the domain and
+    -0.440 outside for the settings here (20,480 tasks each; standard errors 0.003 and 0.004).
 
     Args:
         short, long: length scales; noise: its standard deviation; num_targets: of a task; max_context: contexts have 1 to that many points.
@@ -42,24 +42,35 @@ class GibbsProcess:
         """(B, N), (B, M) to (B, N, M), without noise; right (B,): whether the long side is x > 0."""
 
         def scale(x: Tensor) -> Tensor:
-            return torch.where((x > 0) == right[:, None], self.long, self.short).to(x.dtype)
+            return torch.where((x > 0) == right[:, None], x.new_tensor(self.long), x.new_tensor(self.short))
 
         a, b = scale(x)[:, :, None], scale(other)[:, None, :]
         total = a.square() + b.square()
         return (2 * a * b / total).sqrt() * (-(x[:, :, None] - other[:, None, :]).square() / total).exp()
 
     def sample(
-        self, tasks: int, num_context: int | None = None, *, outside: bool = False, generator: torch.Generator | None = None
+        self,
+        tasks: int,
+        num_context: int | None = None,
+        *,
+        outside: bool = False,
+        centre: float | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tasks:
-        """Tasks in float64; num_context: of every task, by default one draw of U{1, ..., max_context} for all of them."""
+        """Tasks in float64.
+
+        num_context: of every task, by default one draw of U{1, ..., max_context} for all. centre: of all intervals, random by default.
+        """
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(*shape, dtype=torch.float64, generator=generator)
 
         if num_context is None:
             num_context = int(torch.randint(1, self.max_context + 1, (), generator=generator))
-        centre = uniform(13, 27, tasks, 1) if outside else uniform(-7, 7, tasks, 1)
-        x = torch.cat([centre + uniform(-2, 2, tasks, num_context), centre + uniform(-3, 3, tasks, self.num_targets)], 1)
+        middle = uniform(13, 27, tasks, 1) if outside else uniform(-7, 7, tasks, 1)
+        if centre is not None:
+            middle = torch.full_like(middle, centre)
+        x = torch.cat([middle + uniform(-2, 2, tasks, num_context), middle + uniform(-3, 3, tasks, self.num_targets)], 1)
         right = torch.rand(tasks, generator=generator) < 0.5
         factor = torch.linalg.cholesky(self.noisy(x, right))
         y = factor @ torch.randn(tasks, x.shape[1], 1, dtype=torch.float64, generator=generator)

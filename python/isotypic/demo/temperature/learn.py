@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from isotypic import models
 from isotypic.data import Tasks
+from isotypic.demo.temperature import settings
 from isotypic.demo.temperature.settings import Recipe, Setting
 from isotypic.relaxation import FixedInput, relax
 
 ARCHITECTURES = ("ConvCNP", "TE-TNP")
 VARIANTS = ("strict", "relaxed", "non-equivariant")
-LEARNING_RATES = {"ConvCNP": 3e-3, "TE-TNP": 2e-3}
+LEARNING_RATES = {"ConvCNP": 2e-3, "TE-TNP": 3e-3}
 
 
 def build(architecture: str, variant: str, setting: Setting, recipe: Recipe) -> Any:
@@ -39,20 +41,21 @@ def build(architecture: str, variant: str, setting: Setting, recipe: Recipe) -> 
 
 
 def train(
-    model: nn.Module, draw: Callable[[torch.Generator], Tasks], steps: int, rate: float, seed: int, advance: Callable[[], Any]
+    model: nn.Module, draw: Callable[[torch.Generator], Tasks], steps: int, rate: float, seed: int, report: Callable[[int], Any]
 ) -> None:
     """AdamW and one cycle of the learning rate, on the mean log-likelihood of fresh tasks."""
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-4)
     schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     model.train()
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         optimizer.zero_grad()
         (-model.loglik(*draw(generator)).mean()).backward()  # type: ignore[operator]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        advance()
+        if step % 10 == 0 or step == steps:
+            report(step)
     model.eval()
 
 
@@ -66,32 +69,66 @@ def evaluate(model: Any, sets: list[Tasks], scale: float) -> dict[str, float]:
     return {"loglik": float(torch.stack(logliks).mean()), "rmse": scale * float(torch.stack(errors).mean().sqrt())}
 
 
-def steps(setting: Setting, recipe: Recipe) -> int:
-    return {"gibbs": recipe.gibbs_steps, "smoke": recipe.smoke_steps}.get(setting.name, recipe.steps)
+class Job(NamedTuple):
+    """One network to train."""
+
+    setting: str
+    architecture: str
+    variant: str
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{'-'.join(map(str, self))}.pt"
 
 
-def key(setting: Setting, architecture: str, variant: str, seed: int) -> str:
-    return f"{setting.name}, {architecture}, {variant}, {seed}".replace(", ", "-")
+@functools.lru_cache(maxsize=8)
+def setting(name: str, recipe: Recipe) -> Setting:
+    """The learning problem by its name."""
+    if name == "gibbs":
+        return settings.gibbs(recipe)[0]
+    if name == "smoke":
+        return settings.smoke(recipe)
+    return settings.temperature(recipe, "chronological" if name == "chronological" else "interleaved")[0]
 
 
-def trained(
-    folder: Path, setting: Setting, architecture: str, variant: str, seed: int, recipe: Recipe, bar: Callable[[str, int], Callable[[], Any]]
-) -> tuple[Any, dict[str, dict[str, float]]]:
-    """The trained network and its scores by test, from the folder where an earlier run of the same recipe has left them."""
-    path = folder / f"{key(setting, architecture, variant, seed)}.pt"
-    settings = {name: value for name, value in recipe.__dict__.items() if name != "seeds"}
-    torch.manual_seed(seed)
-    model = build(architecture, variant, setting, recipe)
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        if kept["settings"] == settings:
-            model.load_state_dict(kept["state"])
-            return model.eval(), kept["scores"]
-    count = steps(setting, recipe)
-    train(model, setting.draw, count, LEARNING_RATES[architecture], seed, bar(f"{setting.name}: {architecture}, {variant}, {seed}", count))
-    scores = {name: evaluate(model, sets, setting.scale) for name, sets in setting.tests.items()}
-    folder.mkdir(parents=True, exist_ok=True)
+def load(folder: Path, job: Job, recipe: Recipe) -> Any:
+    """The trained network and its scores by test, or None where the folder has none of this recipe."""
+    path = job.path(folder)
+    if not path.exists():
+        return None
+    kept = torch.load(path, weights_only=True)
+    if kept["recipe"] != recipe.key():
+        return None
+    model = build(job.architecture, job.variant, setting(job.setting, recipe), recipe)
+    model.load_state_dict(kept["state"])
+    return model.eval(), kept["scores"]
+
+
+def fit(folder: Path, job: Job, recipe: Recipe, report: Callable[[str, int, int], Any]) -> None:
+    """Trains and tests a network, and keeps it in the folder."""
+    problem = setting(job.setting, recipe)
+    torch.manual_seed(job.seed)
+    model = build(job.architecture, job.variant, problem, recipe)
+    count = recipe.steps_of(job.setting, job.architecture)
+    train(
+        model, problem.draw, count, LEARNING_RATES[job.architecture], job.seed, lambda done: report(", ".join(map(str, job)), done, count)
+    )
+    scores = {name: evaluate(model, sets, problem.scale) for name, sets in problem.tests.items()}
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        torch.save({"settings": settings, "state": model.state_dict(), "scores": scores}, file)
-    os.replace(file.name, path)
-    return model, scores
+        torch.save({"recipe": recipe.key(), "state": model.state_dict(), "scores": scores}, file)
+    os.replace(file.name, job.path(folder))
+
+
+_reports: Any = None
+
+
+def start(reports: Any) -> None:
+    """In each process that trains: one thread, and where it says how far it is."""
+    global _reports
+    _reports = reports
+    torch.set_num_threads(1)
+
+
+def work(folder: Path, job: Job, recipe: Recipe) -> None:
+    if load(folder, job, recipe) is None:
+        fit(folder, job, recipe, lambda *state: _reports.put(state))

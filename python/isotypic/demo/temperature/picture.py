@@ -76,6 +76,7 @@ def maps(path: Path, made: Map, networks: Mapping[str, Any], architecture: str) 
     border = float(made.longitude[BORDER]) - 360
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 6.6), dpi=120, layout="constrained")
+        figure.suptitle(f"{architecture}, trained on the west half; 40 points of each half are given", x=0.01, ha="left", fontsize=11)
         axes: Any = figure.subplots(2, 4)
 
         def show(axis: Any, values: Tensor, title: str, label: str, west: bool = False, **options: Any) -> None:
@@ -86,14 +87,14 @@ def maps(path: Path, made: Map, networks: Mapping[str, Any], architecture: str) 
                 axis.axvline(border, color="white", linewidth=1.5)
             figure.colorbar(image, ax=axis, label=label, shrink=0.85)
 
-        heat = {"cmap": "inferno", "vmin": float(truth.min()), "vmax": float(truth.max())}
-        show(axes[0, 0], truth, f"{int(made.years[year])}, held out; dots: the context", "K", **heat)
+        heat: Any = {"cmap": "inferno", "vmin": float(truth.min()), "vmax": float(truth.max())}
+        show(axes[0, 0], truth, f"{int(made.years[year])}, held out, and the points given", "K", **heat)
         deviations = {}
         for axis, name in zip(axes[0, 1:], ("strict", "relaxed", "non-equivariant"), strict=True):
             mean, deviations[name], dots = _predict_map(networks[name], made, year)
             error = (mean - truth).square()
             halves = [float(error[:, made.half(east)].mean().sqrt()) for east in (False, True)]
-            show(axis, mean, f"{architecture}, {name}: RMSE {halves[0]:.1f} K west, {halves[1]:.1f} K east", "K", **heat)
+            show(axis, mean, f"{name}: RMSE {halves[0]:.1f} K west, {halves[1]:.1f} K east", "K", **heat)
         degrees = dots * torch.tensor([10.0, 15.0])
         latitude = degrees[:, 0] + float(made.latitude.mean())
         longitude = degrees[:, 1] + float(made.longitude.mean()) - 360
@@ -105,7 +106,14 @@ def maps(path: Path, made: Map, networks: Mapping[str, Any], architecture: str) 
         if (component * rest).sum() < 0:  # a component has no sign
             component = -component
         share = likeness(networks["relaxed"], made)
-        show(axes[1, 2], component, f"fixed input in the west, first component\n(all channels explain {share:.0%} of the map on the right)", "", True, cmap="BrBG")
+        show(
+            axes[1, 2],
+            component,
+            f"fixed input in the west, first component\n(all channels explain {share:.0%} of the map on the right)",
+            "",
+            True,
+            cmap="BrBG",
+        )
         span = float(rest.abs().max())
         show(axes[1, 3], rest, "mean temperature in the west, less its plane", "K", True, cmap="RdBu_r", vmin=-span, vmax=span)
         figure.savefig(path)
@@ -121,7 +129,7 @@ def processes(
         top, bottom = figure.subfigures(2, 1)  # type: ignore[misc]
         axes = top.subplots(1, 3, width_ratios=[2, 2, 1.3])
         process, generator = GibbsProcess(), torch.Generator().manual_seed(8)
-        tasks = process.sample(1, 24, generator=generator)
+        tasks = process.sample(1, 24, centre=-0.5, generator=generator)
         x = tasks.xt[0, :, 0].sort().values
         for axis, name in zip(axes[:2], ("strict", "relaxed"), strict=True):
             line = torch.linspace(float(x[0]), float(x[-1]), 300)
@@ -132,10 +140,10 @@ def processes(
             axis.plot(tasks.xt[0, :, 0], tasks.yt[0, :, 0], ".", color="#b9bec3", markersize=4)
             axis.plot(tasks.xc[0, :, 0], tasks.yc[0, :, 0], "k.", markersize=6)
             axis.axvline(0, color="#8a8f94", linestyle=":", linewidth=1)
-            axis.set_title(f"Gibbs process, {name} ConvCNP: mean and two standard deviations; length scale jumps at 0", fontsize=9)
+            axis.set_title(f"Gibbs process, {name} ConvCNP; the length scale jumps at 0", fontsize=9)
         tests = list(settings["gibbs"].tests)
         names = [name for name in scores["gibbs"] if name != "oracle"]
-        for place, name in enumerate(names):
+        for name in names:
             heights = [scores["gibbs"][name][test]["loglik"] for test in tests]
             axes[2].plot(range(2), heights, "o", markersize=9, color=COLOURS[name], label=name)
         for place, test in enumerate(tests):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import itertools
 import json
+import multiprocessing
 import os
+import queue
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -35,57 +42,46 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     console.print(f"isotypic {isotypic.__version__}, temperature over North America from iris-sample-data\n")
-    temperature, made = settings.temperature(recipe)
-    later, _ = settings.temperature(recipe, "chronological")
     seeds = range(seed, seed + recipe.seeds)
+    jobs = [
+        learn.Job(*job)
+        for job in [
+            *itertools.product(["temperature"], learn.ARCHITECTURES, learn.VARIANTS, seeds),
+            *itertools.product(["chronological", "gibbs", "smoke"], ["ConvCNP"], ["strict", "relaxed"], [seed]),
+        ]
+    ]
+    train_all(folder, jobs, recipe, console)
+    temperature, made = settings.temperature(recipe)
     rows: dict[str, list[Scores]] = {}
-    networks: dict[str, dict[str, Any]] = {"temperature": {}, "gibbs": {}, "smoke": {}}
+    others: dict[str, dict[str, Scores]] = {"chronological": {}, "gibbs": {}, "smoke": {}}
+    networks: dict[str, dict[str, Any]] = {"temperature": {}, "gibbs": {}, "smoke": {}, "chronological": {}}
     gaps: dict[str, float] = {}
-    with terminal.bar(console) as progress:
-        whole = progress.add_task("all networks", total=6 * recipe.seeds + 2 + 2 + 2)
-
-        def bar(name: str, total: int) -> Callable[[], object]:
-            task = progress.add_task(name, total=total)
-            return lambda: progress.advance(task)
-
-        def trained(setting: settings.Setting, architecture: str, variant: str, one: int) -> tuple[Any, Scores]:
-            result = learn.trained(folder, setting, architecture, variant, one, recipe, bar)
-            for finished in [task.id for task in progress.tasks if task.id != whole]:
-                progress.remove_task(finished)
-            progress.advance(whole)
-            return result
-
-        for architecture in learn.ARCHITECTURES:
-            for variant in learn.VARIANTS:
-                for one in seeds:
-                    model, scores = trained(temperature, architecture, variant, one)
-                    rows.setdefault(f"{architecture}, {variant}", []).append(scores)
-                    if one == seed:
-                        networks["temperature"][f"{architecture}, {variant}"] = model
-                        gaps[f"{architecture}, {variant}"] = max(
-                            equivariance_gap(model, tuple(tasks[:3]), "translation", shifts=SHIFTS)
-                            for tasks in temperature.tests["west, held-out years"][-2:]
-                        )
-        chronological = {variant: trained(later, "ConvCNP", variant, seed)[1] for variant in ("strict", "relaxed")}
-        gibbs, oracle = settings.gibbs(recipe)
-        smoke = settings.smoke(recipe)
-        others: dict[str, dict[str, Scores]] = {"gibbs": {}, "smoke": {}}
-        for setting in (gibbs, smoke):
-            for variant in ("strict", "relaxed"):
-                model, scores = trained(setting, "ConvCNP", variant, seed)
-                networks[setting.name][variant], others[setting.name][variant] = model, scores
+    for job in jobs:
+        model, scores = learn.load(folder, job, recipe)
+        if job.setting != "temperature":
+            networks[job.setting][job.variant], others[job.setting][job.variant] = model, scores
+            continue
+        name = f"{job.architecture}, {job.variant}"
+        rows.setdefault(name, []).append(scores)
+        if job.seed == seed:
+            networks["temperature"][name] = model
+            gaps[name] = max(
+                equivariance_gap(model, tuple(tasks[:3]), "translation", shifts=SHIFTS)
+                for tasks in temperature.tests["west, held-out years"][-2:]
+            )
+    gibbs, oracle = settings.gibbs(recipe)
+    smoke = settings.smoke(recipe)
     others["gibbs"]["oracle"] = oracle
     convolutional = {variant: networks["temperature"][f"ConvCNP, {variant}"] for variant in learn.VARIANTS}
     picture.maps(out / "temperature.png", made, convolutional, "ConvCNP")
     picture.processes(out / "processes.png", {"gibbs": gibbs, "smoke": smoke}, networks, others)
     results: dict[str, Any] = {
         "seed": seed,
-        "recipe": settings.describe(recipe),
+        "recipe": asdict(recipe),
         "unit of y in kelvin": made.scale,
         "temperature": rows,
         "gap": gaps,
         "fixed input explains": picture.likeness(convolutional["relaxed"], made),
-        "chronological": chronological,
         **others,
         "seconds": time.perf_counter() - start,
         "info": isotypic.info(),
@@ -97,12 +93,42 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
     for one in tables(results):
         console.print(one)
     console.print(
-        f"The learned fixed input explains {results['fixed input explains']:.0%} of how the mean temperature of the west departs from a plane.\n"
+        f"The learned fixed input explains {results['fixed input explains']:.0%} of how the mean temperature of the west departs from a "
+        "plane.\n"
         "Split by time the networks are tested on years that are warmer than all they have seen: what the fixed inputs have learned of "
         f"each place is then out of date.\n{results['seconds']:.0f} s in all. Written: {out / 'temperature.png'}, {out / 'processes.png'}, "
         f"{out / 'temperature.json'}"
     )
     return results
+
+
+def train_all(folder: Path, jobs: list[learn.Job], recipe: Recipe, console: Console) -> None:
+    """Trains what the folder does not have, as many networks at a time as torch has threads: they are too small to share one."""
+    waiting = [job for job in jobs if learn.load(folder, job, recipe) is None]
+    if not waiting:
+        return
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    workers = min(len(waiting), torch.get_num_threads())
+    with (
+        terminal.bar(console) as progress,
+        concurrent.futures.ProcessPoolExecutor(workers, context, initializer=learn.start, initargs=(reports,)) as pool,
+    ):
+        whole = progress.add_task("all networks", total=len(waiting))
+        futures = [pool.submit(learn.work, folder, job, recipe) for job in waiting]
+        bars: dict[str, Any] = {}
+        while not all(future.done() for future in futures):
+            with contextlib.suppress(queue.Empty):
+                name, done, total = reports.get(timeout=0.2)
+                if name not in bars:
+                    bars[name] = progress.add_task(name, total=total)
+                progress.update(bars[name], completed=done)
+                if done == total:
+                    progress.remove_task(bars[name])
+            progress.update(whole, completed=sum(future.done() for future in futures))
+        for future in futures:
+            future.result()
+        progress.update(whole, completed=len(waiting))
 
 
 def spread(values: list[float], digits: int = 2) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ AWAY = 64.0
 class Recipe:
     """How much of everything; the defaults are the demo's."""
 
-    steps: int = 300
+    conv_steps: int = 600
+    attention_steps: int = 700
     batch: int = 8
     channels: int = 24
     seeds: int = 3
-    gibbs_steps: int = 400
+    gibbs_steps: int = 500
     smoke_steps: int = 250
     smoke_size: int = 64
     smoke_count: int = 64
@@ -34,11 +35,40 @@ class Recipe:
     num_targets: int = 128
     eval_sets: int = 16
 
+    def steps_of(self, setting: str, architecture: str) -> int:
+        if setting in ("gibbs", "smoke"):
+            return self.gibbs_steps if setting == "gibbs" else self.smoke_steps
+        return self.conv_steps if architecture == "ConvCNP" else self.attention_steps
+
+    def key(self) -> dict[str, Any]:
+        """What a trained network depends on."""
+        return {name: value for name, value in asdict(self).items() if name != "seeds"}
+
 
 QUICK = Recipe(
-    steps=2, batch=2, channels=8, seeds=1, gibbs_steps=2, smoke_steps=2, smoke_size=32, smoke_count=4, num_targets=16, eval_sets=2
+    conv_steps=2,
+    attention_steps=2,
+    batch=2,
+    channels=8,
+    seeds=1,
+    gibbs_steps=2,
+    smoke_steps=2,
+    smoke_size=32,
+    smoke_count=4,
+    num_targets=16,
+    eval_sets=2,
 )
-FULL = Recipe(steps=4000, batch=16, channels=64, gibbs_steps=10000, smoke_steps=4000, smoke_size=128, smoke_count=256, eval_sets=64)
+FULL = Recipe(
+    conv_steps=4000,
+    attention_steps=8000,
+    batch=16,
+    channels=64,
+    gibbs_steps=10000,
+    smoke_steps=4000,
+    smoke_size=128,
+    smoke_count=256,
+    eval_sets=64,
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +150,7 @@ def temperature(recipe: Recipe, split: str = "interleaved") -> tuple[Setting, Ma
             years = made.test[torch.randint(len(made.test), (8,), generator=generator)]
             sets.append(field_tasks(*made.points(years, east), count, 256, generator=generator))
         tests[name] = sets
-    return Setting(f"temperature, {split}", 2, 8.0, domain, draw, tests, made.scale), made
+    return Setting(f"temperature, {split}", 2, 4.0, domain, draw, tests, made.scale), made
 
 
 def gibbs(recipe: Recipe) -> tuple[Setting, dict[str, dict[str, float]]]:
@@ -168,8 +198,4 @@ def smoke(recipe: Recipe) -> Setting:
         return [some(fields, 16, count, min(256, crop**2 // 2), generator, away) for count in _counts(recipe, 4)]
 
     both = {"held-out simulations": tests(known[recipe.smoke_count :], 0.0), "another obstacle, t = 0": tests(other, AWAY)}
-    return Setting("smoke", 2, 8.0, Box([-0.1, -0.1], [size / 8, size / 8]), draw, both, scale)
-
-
-def describe(recipe: Recipe) -> dict[str, Any]:
-    return dict(recipe.__dict__)
+    return Setting("smoke", 2, 4.0, Box([-0.1, -0.1], [size / 8, size / 8]), draw, both, scale)
