@@ -41,9 +41,11 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in demo.EXTRA:
+        name = (error.name or "").partition(".")[0]
+        more = any(name in packages for packages in demo.MORE.values())
+        if name not in demo.EXTRA and not more:
             raise
-        message = f"needs {error.name}, which is not installed: pip install isotypic[demo]"
+        message = f"needs {error.name}, which is not installed: pip install isotypic[demo{',processes' if more else ''}]"
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:
