@@ -4,8 +4,7 @@
 
 #include <array>
 
-#include "bind/bind.hpp"
-#include "bind/multivectors.hpp"
+#include "bind/call.hpp"
 
 namespace isotypic {
 namespace {
@@ -26,14 +25,21 @@ bool is_items(const View& v, int64_t batch, int64_t items, int64_t heads) {
     return last && v.strides[0] >= 0 && v.strides[1] >= 0;
 }
 
+View contiguous(Call& call, py::handle handle, const char* argument) {
+    const View view = call.unshaped(handle, argument);
+    call.require(is_contiguous(view), "results and gradients must be contiguous");
+    return view;
+}
+
 // tensors: q_mv, k_mv, v_mv, q_s, k_s, v_s, mv, s, lse
 AttentionArguments arguments(Call& call, const Tensors& tensors, py::handle weight, py::handle mask, py::handle ranges, int heads,
                              const std::array<double, 16>& signs, bool distance, double scale) {
     AttentionArguments a;
     call.require(tensors.size() == 9 && heads > 0, "there must be nine tensors and at least one head");
     View* places[] = {&a.q_mv, &a.k_mv, &a.v_mv, &a.q_s, &a.k_s, &a.v_s, &a.mv, &a.s, &a.lse};
-    for (size_t i = 0; i < 9; ++i) *places[i] = i < 6 ? call.tensor(tensors[i]) : call.contiguous(tensors[i]);
-    a.weight = call.contiguous(weight);
+    constexpr const char* names[] = {"q_mv", "k_mv", "v_mv", "q_s", "k_s", "v_s", "mv", "s", "lse"};
+    for (size_t i = 0; i < 9; ++i) *places[i] = i < 6 ? call.unshaped(tensors[i], names[i]) : contiguous(call, tensors[i], names[i]);
+    a.weight = weight.is_none() ? View{} : contiguous(call, weight, "weight");
     AttentionKind& kind = a.kind;
     kind.heads = heads;
     kind.distance = distance;
@@ -53,8 +59,8 @@ AttentionArguments arguments(Call& call, const Tensors& tensors, py::handle weig
     fits =
         fits && (!a.weight.defined() || (a.weight.ndim == 2 && a.weight.sizes[0] == heads && a.weight.sizes[1] == a.q_mv.sizes[2] / heads));
     call.require(fits, kWhat);
-    a.mask = static_cast<const uint8_t*>(call.other(mask, kDLBool, 8, {batch, queries, keys}));
-    a.ranges = static_cast<const int32_t*>(call.other(ranges, kDLInt, 32, {batch, queries, 2}));
+    a.mask = reinterpret_cast<const uint8_t*>(call.values<bool>(mask, "mask", {batch, queries, keys}));
+    a.ranges = call.values<int32_t>(ranges, "ranges", {batch, queries, 2});
     return a;
 }
 
@@ -62,10 +68,7 @@ void distance_attention(const Tensors& tensors, py::handle weight, py::handle ma
                         const std::array<double, 16>& signs, bool distance, double scale) {
     Call call("distance_attention");
     const AttentionArguments a = arguments(call, tensors, weight, mask, ranges, heads, signs, distance, scale);
-    call.run([&] { cpu::distance_attention(a); },
-             [&](void* stream) {
-                 if constexpr (kWithCuda) cuda::distance_attention(a, stream);
-             });
+    call.run([&] { cpu::distance_attention(a); }, [&](void* stream) { cuda::distance_attention(a, stream); });
 }
 
 // gradients: g_mv, g_s and those of q_mv, k_mv, v_mv, q_s, k_s, v_s, weight
@@ -77,29 +80,19 @@ void distance_attention_backward(const Tensors& tensors, const Tensors& gradient
     AttentionGradients g;
     View* places[] = {&g.g_mv, &g.g_s, &g.q_mv, &g.k_mv, &g.v_mv, &g.q_s, &g.k_s, &g.v_s, &g.weight};
     const View* like[] = {&a.mv, &a.s, &a.q_mv, &a.k_mv, &a.v_mv, &a.q_s, &a.k_s, &a.v_s};
-    for (size_t i = 0; i < 9; ++i) *places[i] = call.contiguous(gradients[i]);
+    for (size_t i = 0; i < 9; ++i) *places[i] = contiguous(call, gradients[i], "gradients");
     for (size_t i = 0; i < 8; ++i)
         for (int axis = 0; axis < like[i]->ndim; ++axis)
             call.require(places[i]->ndim == like[i]->ndim && places[i]->sizes[axis] == like[i]->sizes[axis],
                          "gradients must have the shapes");
     call.require(g.weight.numel() == a.q_mv.sizes[2], "the gradient of weight must have shape (heads, C)");
-    const View space = call.contiguous(workspace);
+    const View space = call.optional(workspace, "workspace", {'W'});
     call.run([&] { cpu::distance_attention_backward(a, g); },
              [&](void* stream) {
-                 if constexpr (kWithCuda) {
-                     const int64_t needed = cuda::attention_workspace(a.q_mv.sizes[0], heads, a.q_mv.sizes[1], a.k_mv.sizes[1],
-                                                                      a.q_mv.sizes[2], a.q_s.sizes[2], a.v_mv.sizes[2], a.v_s.sizes[2]);
-                     call.require(space.numel() >= needed, "the workspace is too small");
-                     cuda::distance_attention_backward(a, g, space, stream);
-                 }
+                 const int64_t needed = cuda::attention_workspace(a.q_mv.sizes[0], a.q_mv.sizes[1], a.q_mv.sizes[2]);
+                 call.require(space.numel() >= needed, "the workspace is too small");
+                 cuda::distance_attention_backward(a, g, space, stream);
              });
-}
-
-int64_t attention_workspace(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t channels, int64_t scalars,
-                            int64_t value_channels, int64_t value_scalars) {
-    if constexpr (kWithCuda)
-        return cuda::attention_workspace(batch, heads, queries, keys, channels, scalars, value_channels, value_scalars);
-    return 0;
 }
 
 }  // namespace
@@ -111,9 +104,6 @@ void bind_distance_attention(py::module_& m) {
     m.def("distance_attention_backward", &distance_attention_backward, py::arg("tensors"), py::arg("gradients"), py::arg("weight"),
           py::arg("mask"), py::arg("ranges"), py::arg("workspace"), py::arg("heads"), py::arg("signs"), py::arg("distance"),
           py::arg("scale"), "the gradients of distance_attention");
-    m.def("distance_attention_workspace", &attention_workspace, py::arg("batch"), py::arg("heads"), py::arg("queries"), py::arg("keys"),
-          py::arg("channels"), py::arg("scalars"), py::arg("value_channels"), py::arg("value_scalars"),
-          "numbers that the gradients of distance_attention need on a device");
 }
 
 }  // namespace isotypic

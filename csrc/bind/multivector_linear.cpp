@@ -1,14 +1,10 @@
 #include "ops/multivector_linear.hpp"
 
-#include "bind/bind.hpp"
-#include "bind/multivectors.hpp"
+#include "bind/call.hpp"
 #include "core/algebra.hpp"
 
 namespace isotypic {
 namespace {
-
-constexpr const char* kWhat =
-    "x (N, C, 16), y (N, O, 16), weight (O, C, K) and shift (N, O, 1 or 2) must be contiguous and of one dtype, float32 or float64";
 
 struct Arguments {
     View x, weight, y;
@@ -16,49 +12,37 @@ struct Arguments {
 };
 
 Arguments arguments(Call& call, py::handle x, py::handle weight, py::handle y, const std::string& algebra) {
-    const Arguments a{call.contiguous(x), call.contiguous(weight), call.contiguous(y), linear_maps_index(algebra.c_str())};
-    call.require(a.maps >= 0, "there is no algebra of this name");
-    const bool multivectors = a.x.ndim == 3 && a.y.ndim == 3 && a.x.sizes[2] == 16 && a.y.sizes[2] == 16 && a.x.sizes[0] == a.y.sizes[0];
-    call.require(multivectors && a.weight.ndim == 3 && a.weight.sizes[0] == a.y.sizes[1] && a.weight.sizes[1] == a.x.sizes[1] &&
-                     (a.weight.sizes[2] == 5 || a.weight.sizes[2] == algebra::kLinearMaps[a.maps].maps) && itemsize(a.x.dtype) >= 4,
-                 kWhat);
-    return a;
+    const int maps = linear_maps_index(algebra.c_str());
+    call.require(maps >= 0, "there is no algebra of this name");
+    const View in = call.tensor(x, "x", {'N', 'C', 16}), out = call.tensor(y, "y", {'N', 'O', 16});
+    const View weights = call.tensor(weight, "weight", {'O', 'C', 'K'});
+    call.require(weights.sizes[2] == 5 || weights.sizes[2] == algebra::kLinearMaps[maps].maps, "weight must have all maps or five");
+    return {in, weights, out, maps};
 }
 
 void multivector_linear(py::handle x, py::handle weight, py::handle shift, py::handle y, const std::string& algebra) {
     Call call("multivector_linear");
     const Arguments a = arguments(call, x, weight, y, algebra);
-    const View added = call.contiguous(shift);
-    call.require(!added.defined() || (added.ndim == 3 && added.sizes[0] == a.y.sizes[0] && added.sizes[1] == a.y.sizes[1] &&
-                                      added.sizes[2] >= 1 && added.sizes[2] <= 2),
-                 kWhat);
+    const View added = call.optional(shift, "shift", {'N', 'O', 'S'});
+    call.require(!added.defined() || (added.sizes[2] >= 1 && added.sizes[2] <= 2), "shift must have one scalar or two");
     call.run([&] { cpu::multivector_linear(a.maps, a.x, a.weight, added, a.y); },
-             [&](void* stream) {
-                 if constexpr (kWithCuda) cuda::multivector_linear(a.maps, a.x, a.weight, added, a.y, stream);
-             });
+             [&](void* stream) { cuda::multivector_linear(a.maps, a.x, a.weight, added, a.y, stream); });
 }
 
 void multivector_linear_transpose(py::handle y, py::handle weight, py::handle x, const std::string& algebra) {
     Call call("multivector_linear_transpose");
     const Arguments a = arguments(call, x, weight, y, algebra);
     call.run([&] { cpu::multivector_linear_transpose(a.maps, a.y, a.weight, a.x); },
-             [&](void* stream) {
-                 if constexpr (kWithCuda) cuda::multivector_linear_transpose(a.maps, a.y, a.weight, a.x, stream);
-             });
+             [&](void* stream) { cuda::multivector_linear_transpose(a.maps, a.y, a.weight, a.x, stream); });
 }
 
 void multivector_linear_weight(py::handle x, py::handle y, py::handle weight, py::handle workspace, const std::string& algebra) {
     Call call("multivector_linear_weight");
     const Arguments a = arguments(call, x, weight, y, algebra);
-    const View space = call.contiguous(workspace);
+    const View space = call.optional(workspace, "workspace", {cuda::kWeightParts, 'O', 'C', 32});
+    call.require(!call.on_cuda() || space.defined(), "a CUDA call needs a workspace");
     call.run([&] { cpu::multivector_linear_weight(a.maps, a.x, a.y, a.weight); },
-             [&](void* stream) {
-                 if constexpr (kWithCuda) {
-                     call.require(space.numel() >= cuda::kWeightParts * 32 * a.x.sizes[1] * a.y.sizes[1],
-                                  "workspace must have shape (64, O, C, 32)");
-                     cuda::multivector_linear_weight(a.maps, a.x, a.y, a.weight, space, stream);
-                 }
-             });
+             [&](void* stream) { cuda::multivector_linear_weight(a.maps, a.x, a.y, a.weight, space, stream); });
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kBlock = 128, kQueries = 16, kKeys = 32, kGeometry = 5;
+constexpr int kBlock = 128, kQueries = kAttentionQueries, kKeys = 32, kGeometry = 5;
 
 struct Shape {
     int heads, key_heads, C, S, Cv, Sv, inner, index[16], distance;
@@ -441,10 +441,6 @@ void run_backward(const AttentionArguments& a, const AttentionGradients& g, cons
 }
 
 }  // namespace
-
-int64_t attention_workspace(int64_t batch, int64_t, int64_t queries, int64_t, int64_t channels, int64_t, int64_t, int64_t) {
-    return batch * tiles(queries, kQueries) * channels;
-}
 
 void distance_attention(const AttentionArguments& a, void* stream) {
     a.q_mv.dtype == DType::float64 ? run<double>(a, stream) : run<float>(a, stream);

@@ -48,11 +48,14 @@ void distance_attention_backward(const AttentionArguments& a, const AttentionGra
 }  // namespace cpu
 
 // The same on the current device, queued on the caller's stream; operands contiguous. std::runtime_error when the launch fails or a head
-// has more than kMaxHead numbers in its queries or in its values. `workspace`: attention_workspace numbers of the dtype, for the gradients.
+// has more than kMaxHead numbers in its queries or in its values. `workspace`: attention_workspace numbers of the dtype for
+// the gradients, one for each sample, 16 queries and channel of all heads.
 namespace cuda {
 constexpr int kMaxHead = 1024;
-int64_t attention_workspace(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t channels, int64_t scalars,
-                            int64_t value_channels, int64_t value_scalars);
+constexpr int kAttentionQueries = 16;
+inline int64_t attention_workspace(int64_t batch, int64_t queries, int64_t channels) {
+    return batch * ((queries + kAttentionQueries - 1) / kAttentionQueries) * channels;
+}
 void distance_attention(const AttentionArguments& a, void* stream);
 void distance_attention_backward(const AttentionArguments& a, const AttentionGradients& g, const View& workspace, void* stream);
 }  // namespace cuda

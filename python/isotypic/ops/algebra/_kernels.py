@@ -12,8 +12,8 @@ from isotypic.ops import _launch
 from isotypic.ops.algebra import attention_reference, reference
 
 
-def _wide(tensor: Tensor | None) -> Tensor | None:
-    return tensor.float() if tensor is not None and tensor.is_floating_point() and tensor.dtype.itemsize == 2 else tensor
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _launch.HALF else tensor
 
 
 def _is_run(tensor: Tensor) -> bool:
@@ -28,11 +28,10 @@ def _multivectors(tensor: Tensor) -> Tensor:
 
 
 def product(shape: Sequence[int], a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Tensor:
-    extension = _launch.extension_for("geometric_product", a)
-    result = torch.empty(tuple(shape), dtype=a.dtype, device=a.device)
+    result = a.new_empty(tuple(shape))
     if result.numel():
-        with _launch.device_of(a):
-            extension.multivector_product(_multivectors(a), _multivectors(b), scale, result, table)
+        operands = (_multivectors(a), _multivectors(b), scale, result, table)
+        _launch.launch("geometric_product", "multivector_product", *operands, like=a)
     return result
 
 
@@ -40,45 +39,40 @@ WEIGHT_PARTS = 64
 """csrc/ops/multivector_linear.hpp"""
 
 
-def _linear(name: str, shape: Sequence[int], first: Tensor, second: Tensor, *rest: Any) -> Tensor:
-    """A kernel that takes two tensors, what else there is, the result and the algebra."""
-    extension = _launch.extension_for("multivector_linear", first)
-    *others, algebra = rest
-
-    def compute(*tensors: Tensor) -> Tensor:
-        result = tensors[0].new_empty(tuple(shape))
-        if 0 in (*tensors[0].shape, *tensors[1].shape):
-            return result.zero_()
-        with _launch.device_of(result):
-            getattr(extension, name)(*tensors, *([None] if None in others else []), result, algebra)
-        return result
-
-    return _launch.in_float32(compute, first, second, *(t for t in others if t is not None))
-
-
 def linear(shape: Sequence[int], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
-    if not weight.shape[1]:  # nothing to sum
-        empty = x.new_zeros(tuple(shape))
-        return empty if shift is None else empty + reference.spread(shift, (0, 15)[: shift.shape[-1]])
-    return _linear("multivector_linear", shape, x, weight, shift, algebra)
+    def compute(x: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
+        y = x.new_empty(tuple(shape))
+        if y.numel() and weight.shape[1]:
+            _launch.launch("multivector_linear", "multivector_linear", x, weight, shift, y, algebra, like=y)
+            return y
+        return y.zero_() if shift is None else y.zero_() + reference.spread(shift, (0, 15)[: shift.shape[-1]])
+
+    return _launch.in_float32(compute, x, weight, shift)
 
 
 def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, algebra: str) -> Tensor:
-    return _linear("multivector_linear_transpose", shape, y, weight, algebra)
+    def compute(y: Tensor, weight: Tensor) -> Tensor:
+        x = y.new_zeros(tuple(shape)) if 0 in y.shape else y.new_empty(tuple(shape))
+        if x.numel() and y.numel():
+            _launch.launch("multivector_linear", "multivector_linear_transpose", y, weight, x, algebra, like=y)
+        return x
+
+    return _launch.in_float32(compute, y, weight)
 
 
 def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra: str) -> Tensor:
-    extension = _launch.extension_for("multivector_linear", x)
-
-    def compute(*tensors: Tensor) -> Tensor:
-        result = tensors[0].new_zeros(tuple(shape))
-        if result.numel() and tensors[0].shape[0]:
-            space = tensors[0].new_empty(WEIGHT_PARTS, *result.shape[:2], 32) if result.is_cuda else None
-            with _launch.device_of(result):
-                extension.multivector_linear_weight(*tensors, result, space, algebra)
-        return result
+    def compute(x: Tensor, y: Tensor) -> Tensor:
+        weight = x.new_zeros(tuple(shape))
+        if weight.numel() and x.shape[0]:
+            space = x.new_empty(WEIGHT_PARTS, *weight.shape[:2], 32) if x.is_cuda else None
+            _launch.launch("multivector_linear", "multivector_linear_weight", x, y, weight, space, algebra, like=x)
+        return weight
 
     return _launch.in_float32(compute, x, y)
+
+
+ATTENTION_QUERIES = 16
+"""csrc/ops/distance_attention.hpp"""
 
 
 def _items(tensor: Tensor) -> Tensor:
@@ -109,33 +103,34 @@ def _prepared(args: tuple[Any, ...]) -> tuple[list[Tensor], Tensor | None, Tenso
 
 
 def attention(shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    extension = _launch.extension_for("distance_attention", args[0])
     tensors, weight, mask, ranges, heads, kind = _prepared(args)
     mv, s, lse = (tensors[0].new_empty(tuple(shape)) for shape in shapes)
     if lse.numel():
-        with _launch.device_of(mv):
-            extension.distance_attention([*tensors, mv, s, lse], weight, mask, ranges, *_settings(tensors[0], tensors[3], heads, kind))
+        settings = _settings(tensors[0], tensors[3], heads, kind)
+        everything = [*tensors, mv, s, lse]
+        _launch.launch("distance_attention", "distance_attention", everything, weight, mask, ranges, *settings, like=mv)
     return mv.to(args[0].dtype), s.to(args[0].dtype), lse
 
 
 def attention_backward(g_mv: Tensor, g_s: Tensor, mv: Tensor, s: Tensor, lse: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    extension = _launch.extension_for("distance_attention", args[0])
     tensors, weight, mask, ranges, heads, kind = _prepared(args)
-    q_mv, k_mv, v_mv, q_s, _, v_s = tensors
+    q_mv, q_s = tensors[0], tensors[3]
     found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
     found.append(q_mv.new_zeros(heads, q_mv.shape[2] // heads))
     if lse.numel():
         incoming = [_wide(t).contiguous() for t in (g_mv, g_s, mv, s)]
-        counts = (*q_mv.shape[:1], heads, q_mv.shape[1], *k_mv.shape[1:2], *(t.shape[2] for t in (q_mv, q_s, v_mv, v_s)))
-        space = q_mv.new_empty(extension.distance_attention_workspace(*counts)) if q_mv.is_cuda else None
-        with _launch.device_of(q_mv):
-            extension.distance_attention_backward(
-                [*tensors, *incoming[2:], lse.contiguous()],
-                [*incoming[:2], *found],
-                weight,
-                mask,
-                ranges,
-                space,
-                *_settings(q_mv, q_s, heads, kind),
-            )
+        tiles = -(-q_mv.shape[1] // ATTENTION_QUERIES)
+        space = q_mv.new_empty(q_mv.shape[0] * tiles * q_mv.shape[2]) if q_mv.is_cuda else None
+        _launch.launch(
+            "distance_attention",
+            "distance_attention_backward",
+            [*tensors, *incoming[2:], lse.contiguous()],
+            [*incoming[:2], *found],
+            weight,
+            mask,
+            ranges,
+            space,
+            *_settings(q_mv, q_s, heads, kind),
+            like=q_mv,
+        )
     return tuple(gradient.to(args[0].dtype) for gradient in found)
