@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kBlock) attend(Shape a, Operands<T> x) {
     for (int64_t key = 0; key < a.keys; key += kKeys) {
         const int keys = static_cast<int>(a.keys - key < kKeys ? a.keys - key : kKeys);
         __syncthreads();
-        read_features(a, x.k_mv, x.k_s, at.sample * a.keys + key, keys, a.key_heads, key_head, false, x.weight, k);
+        read_features(a, x.k_mv, x.k_s, at.sample * a.keys + key, keys, a.key_heads, key_head, false, static_cast<const T*>(nullptr), k);
         read_values(a, x.v_mv, x.v_s, at.sample * a.keys + key, keys, a.key_heads, key_head, v);
         __syncthreads();
         for (int e = thread_index(); e < at.count * kKeys; e += kBlock) {
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x
     for (int64_t key = 0; key < a.keys; key += kKeys) {
         const int keys = static_cast<int>(a.keys - key < kKeys ? a.keys - key : kKeys);
         __syncthreads();
-        read_features(a, x.k_mv, x.k_s, at.sample * a.keys + key, keys, a.key_heads, key_head, false, x.weight, k);
+        read_features(a, x.k_mv, x.k_s, at.sample * a.keys + key, keys, a.key_heads, key_head, false, static_cast<const T*>(nullptr), k);
         read_values(a, x.v_mv, x.v_s, at.sample * a.keys + key, keys, a.key_heads, key_head, v);
         __syncthreads();
         slopes<T>(a, x, at.sample, at.head, at.first, at.count, key, keys, q, k, g, v, mean, nullptr, slope);
@@ -292,7 +292,7 @@ __global__ void __launch_bounds__(kBlock) key_gradients(Shape a, Operands<T> x, 
     T *weights = slope + kQueries * kKeys, *mean = weights + kQueries * kKeys, *sums = mean + kQueries, *totals = sums + kKeys * a.width;
     const Place at = place_of(a.key_heads, a.keys, kKeys);
     const int64_t item = at.sample * a.keys + at.first;
-    read_features(a, x.k_mv, x.k_s, item, at.count, a.key_heads, at.head, false, x.weight, k);
+    read_features(a, x.k_mv, x.k_s, item, at.count, a.key_heads, at.head, false, static_cast<const T*>(nullptr), k);
     read_values(a, x.v_mv, x.v_s, item, at.count, a.key_heads, at.head, v);
     for (int e = thread_index(); e < kKeys * a.width; e += kBlock) sums[e] = T{};
     for (int e = thread_index(); e < kKeys * a.values; e += kBlock) totals[e] = T{};
