@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from isotypic import _repeat
 from isotypic.ops import _checks
 from isotypic.ops.fields import _equivariance
 
@@ -11,4 +12,5 @@ from isotypic.ops.fields import _equivariance
 def fresh() -> None:
     torch.manual_seed(0)
     _checks._PREPARED.clear()
+    _repeat.forget()
     _equivariance._WARNED.clear()
