@@ -5,7 +5,7 @@ import torch
 
 from isotypic import _repeat
 from isotypic.ops import _checks
-from isotypic.ops.fields import _equivariance
+from isotypic.ops.fields import equivariance
 
 
 @pytest.fixture(autouse=True)
@@ -13,4 +13,4 @@ def fresh() -> None:
     torch.manual_seed(0)
     _checks._PREPARED.clear()
     _repeat.forget()
-    _equivariance._WARNED.clear()
+    equivariance._WARNED.clear()

@@ -12,7 +12,7 @@ from importlib.metadata import version as _version
 
 from isotypic import data, groups, models, nn, ops, pga, sl2, symmetrize, testing
 from isotypic._info import cpu_isa, info
-from isotypic.ops.fields._equivariance import EquivarianceWarning
+from isotypic.ops.fields.equivariance import EquivarianceWarning
 from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
 
 try:

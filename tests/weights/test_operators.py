@@ -273,7 +273,7 @@ def test_messages_name_what_was_expected() -> None:
 
 
 def test_plan_arguments_follow_the_header() -> None:
-    """Fourteen and five numbers, as core/weight_plan.hpp has them."""
+    """Fourteen and five numbers, as ops/weight_linear_plan.hpp has them."""
     _, layers, nodes, counts = operators.plan_arguments(weight_layout([2, 4, 1]))
     assert all(len(layer) == 14 for layer in layers) and all(len(node) == 5 for node in nodes) and len(counts) == 7
     assert iso.cpu_isa()

@@ -15,7 +15,7 @@ from isotypic._constants import Constants
 from isotypic._register import plain
 from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis, resolve_group
 from isotypic.ops._checks import is_integer
-from isotypic.ops.fields._equivariance import Grid, check_equivariance
+from isotypic.ops.fields.equivariance import Grid, check_equivariance
 
 
 class _SpatialPool(nn.Module):

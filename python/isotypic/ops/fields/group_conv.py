@@ -12,7 +12,7 @@ so that the derivative of each in each argument is one of the other two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -163,9 +163,9 @@ class _Call(NamedTuple):
     """No positions, or no fields: nothing for a kernel to do."""
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _device_plan(group: str, field: str, kernel: tuple[int, ...]) -> Any:
-    """The plan as the extension holds it; one for good, because what is copied to a device belongs to it."""
+    """The plan as the extension holds it; what is copied to a device belongs to it."""
     plan = _plan.build(group, field, kernel)
     orbits = [(o.source, o.tap, o.inner, o.analysis, o.weight_index, o.weight_matrix, o.adjoint_index) for o in plan.orbits]
     extension = kernels(NAMES[field])
@@ -210,6 +210,11 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any
     settings, extra = recall(_arguments.convolution, x, weight, bias, *rest)
     _arguments.check_tensors(NAMES[field], {"x": x, "weight": weight, "bias": bias})
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
+
+
+def kept_of_weight() -> object | None:
+    """Where the kernel keeps what it makes of the weight of one layer. It compares the weight itself, so that any change of it is seen."""
+    return None if _C is None else _C.GroupConvBlocks()
 
 
 convolution = repeated(_convolution, None if _C is None else _C.GroupConvBlocks)

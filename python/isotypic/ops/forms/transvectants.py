@@ -27,7 +27,7 @@ from isotypic._repeat import repeated
 from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors, is_integer
 from isotypic.ops._kernel_operator import kernel_operator
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 Path = tuple[int, int, int]
 

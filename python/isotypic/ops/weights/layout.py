@@ -33,6 +33,8 @@ from isotypic.ops._checks import is_integer
 
 SYMMETRIES = ("hidden", "all")
 POOLS = ("mean", "sum", "max")
+MOST_LAYERS = 32
+"""That a plan of the kernels has room for."""
 
 
 @dataclass(frozen=True)

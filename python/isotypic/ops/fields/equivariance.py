@@ -57,6 +57,8 @@ def _report(operator: str, configuration: tuple[Any, ...], message: str, strict:
         raise ValueError(f"{operator}: {message}")
     if (operator, configuration) not in _WARNED:
         warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=_caller())
+        if len(_WARNED) >= 4096:
+            _WARNED.clear()
         _WARNED.add((operator, configuration))
 
 
