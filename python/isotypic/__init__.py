@@ -10,9 +10,9 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import data, groups, models, nn, ops, pga, sl2, symmetrize, testing
+from isotypic import cloning, data, groups, models, nn, ops, pga, sl2, symmetrize, testing
 from isotypic._info import cpu_isa, info
-from isotypic.ops.fields.equivariance import EquivarianceWarning
+from isotypic._warnings import EquivarianceWarning
 from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
 
 try:
@@ -28,6 +28,7 @@ __all__ = [
     "Mask",
     "Site",
     "__version__",
+    "cloning",
     "cpu_isa",
     "data",
     "groups",
