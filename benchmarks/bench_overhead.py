@@ -1,7 +1,7 @@
 """What a call costs besides its arithmetic: layers at sizes where there is next to nothing to compute, beside torch's counterpart.
 
-``python benchmarks/bench_overhead.py`` prints a table in microseconds, ``pytest benchmarks/bench_overhead.py`` records the same figures. One
-thread; medians of runs that take turns, so that what disturbs the machine disturbs both sides.
+``python benchmarks/bench_overhead.py`` prints a table in microseconds; ``pytest benchmarks/bench_overhead.py`` records the same figures.
+One thread; medians of runs that take turns, so that what disturbs the machine disturbs both sides.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +20,8 @@ import isotypic as iso
 
 Call = Callable[[], Any]
 RUNS, CALLS = 15, 100
+OPEN = ("BlurPool2d", "max_det_gram", "moment_gram")
+"""Several operators of torch, or a solver: they take longer than a call should."""
 
 
 def rows() -> dict[str, tuple[nn.Module | Call, nn.Module | Call | None, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]]:
@@ -100,6 +103,16 @@ def measure(names: list[str] | None = None) -> dict[str, dict[str, list[float]]]
             found[name]["forward"] = _median([each[0] for each in trained])
             found[name]["backward"] = _median([each[1] for each in trained])
     return found
+
+
+@pytest.mark.parametrize("name", list(rows()))
+def test_overhead(name: str, benchmark: Any) -> None:
+    found = measure([name])[name]
+    benchmark.extra_info["microseconds"] = found
+    benchmark.pedantic(lambda: None, rounds=1)
+    # Twice what torch's layer takes, or twice what a layer without a counterpart should: a machine that is busy is no reason to fail.
+    ours, *theirs = found["eval"]
+    assert ours < 2 * (theirs[0] + 3 if theirs else 12) or name in OPEN
 
 
 def main() -> None:
