@@ -124,7 +124,9 @@ CASES: dict[str, list[Case]] = {
     "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }
-TESTED_ELSEWHERE = {"MomentLayer"}  # takes positive forms alone: test_moment.py
+TESTED_ELSEWHERE = {"MomentLayer"} | {  # takes positive forms alone: test_moment.py
+    *("EquiLayerNorm", "GATrAttention", "GATrBlock", "GeometricBilinear", "GeometricMLP", "GradeDropout", "MultivectorLinear", "ScalarGate")
+}  # take and return pairs: algebra/test_layers.py
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
 every_case = pytest.mark.parametrize("name, case", FLAT, ids=[f"{name}-{case.group}-{index}" for index, (name, case) in enumerate(FLAT)])
 

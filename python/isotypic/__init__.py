@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import data, groups, models, nn, ops, sl2, testing
+from isotypic import data, groups, models, nn, ops, pga, sl2, testing
 from isotypic._info import cpu_isa, info
 from isotypic.ops.fields._equivariance import EquivarianceWarning
 
@@ -19,4 +19,4 @@ try:
 except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["EquivarianceWarning", "__version__", "cpu_isa", "data", "groups", "info", "models", "nn", "ops", "sl2", "testing"]
+__all__ = ["EquivarianceWarning", "__version__", "cpu_isa", "data", "groups", "info", "models", "nn", "ops", "pga", "sl2", "testing"]

@@ -1,6 +1,11 @@
 """Equivariant layers: parameters, initialisation and a call into `isotypic.ops`."""
 
 from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.algebra.attention import GATrAttention
+from isotypic.nn.algebra.block import GATrBlock
+from isotypic.nn.algebra.linear import MultivectorLinear
+from isotypic.nn.algebra.mlp import GeometricBilinear, GeometricMLP
+from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout, ScalarGate
 from isotypic.nn.convert.from_dwsnets import from_dwsnets
 from isotypic.nn.convert.from_escnn import from_escnn
 from isotypic.nn.convert.from_nfn import from_nfn
@@ -29,10 +34,16 @@ __all__ = [
     "BlurPool3d",
     "DWSInvariant",
     "DWSLinear",
+    "EquiLayerNorm",
     "FieldDropout",
     "FieldGroupNorm",
     "FieldLayerNorm",
     "FieldMask",
+    "GATrAttention",
+    "GATrBlock",
+    "GeometricBilinear",
+    "GeometricMLP",
+    "GradeDropout",
     "GroupAvgPool2d",
     "GroupAvgPool3d",
     "GroupBatchNorm",
@@ -48,9 +59,11 @@ __all__ = [
     "LiftConv2d",
     "LiftConv3d",
     "MomentLayer",
+    "MultivectorLinear",
     "NPLinear",
     "PlanarGroup",
     "Restrict",
+    "ScalarGate",
     "SteerableConv2d",
     "SteerableLiftConv2d",
     "Transvectants",

@@ -1,6 +1,9 @@
-"""Functions on fields, on weights of networks and on binary forms. Each has its module, with the plain-torch references in
+"""Functions on fields, on weights of networks, on binary forms and on multivectors. Each has its module, with the plain-torch references in
 ``isotypic.ops.fields.reference*``."""
 
+from isotypic.ops.algebra.attention import distance_attention
+from isotypic.ops.algebra.linear import multivector_linear
+from isotypic.ops.algebra.products import equi_join, geometric_product
 from isotypic.ops.fields import flops as _fields_flops  # noqa: F401
 from isotypic.ops.fields.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.fields.group_linear import group_linear
@@ -13,6 +16,8 @@ from isotypic.ops.forms.transvectant import transvectant
 from isotypic.ops.forms.transvectants import transvectant_paths, transvectants
 from isotypic.ops.norms import flops as _norms_flops  # noqa: F401
 from isotypic.ops.norms.batch_norm import batch_norm
+from isotypic.ops.processes.pair_attention import pair_attention
+from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
 from isotypic.ops.weights import flops as _weights_flops  # noqa: F401
 from isotypic.ops.weights.affine import weight_affine
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
@@ -23,7 +28,10 @@ __all__ = [
     "MaxDetGram",
     "WeightLayout",
     "batch_norm",
+    "distance_attention",
+    "equi_join",
     "form_action",
+    "geometric_product",
     "gram_to_form",
     "group_conv",
     "group_conv_transpose",
@@ -31,7 +39,11 @@ __all__ = [
     "lift_conv",
     "max_det_gram",
     "moment_gram",
+    "multivector_linear",
+    "pair_attention",
     "project_gram",
+    "set_conv",
+    "set_conv_decode",
     "transvectant",
     "transvectant_paths",
     "transvectants",
