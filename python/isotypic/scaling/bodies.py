@@ -31,7 +31,7 @@ class Scenes:
     least: int = 3
     most: int = 10
     """Bodies in a scene."""
-    frames: int = 24
+    frames: int = 25
     every: int = 10
     """Steps from one frame to the next."""
     dt: float = 0.004

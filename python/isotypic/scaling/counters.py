@@ -24,17 +24,15 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_c
 
 from isotypic import nn as equivariant
 from isotypic.models.transformer import TransformerBlock
+from isotypic.ops.algebra.attention_reference import KINDS, inner_signs
+from isotypic.ops.algebra.flops import entries, terms
 
 TRAINING = 3
 """Forward passes that a forward and a backward pass are worth."""
 
 BLADES = 16
-NONZERO_OF_LINEAR = {9: 24, 10: 32, 5: 16}
-"""By the number of maps of the algebra."""
-NONZERO_OF_PRODUCT = {"pga": 192, "sta": 256}
-NONZERO_OF_JOIN = 81
-INNER, DISTANCE = {"pga": 8, "sta": 16}, {"pga": 5, "sta": 0}
-"""Terms of the logits for a channel: inner product, distance."""
+DISTANCE = 5
+"""Terms of the logit of a channel that stand for a distance, in the published form."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +60,26 @@ def _multivector_linear(layer: equivariant.MultivectorLinear, inputs: tuple[Any,
     """What passes scalars is in layers of its own within."""
     out_channels, in_channels, maps = layer.weight.shape
     pairs = inputs[0].shape[:-2].numel() * out_channels * in_channels
-    return Count(pairs * BLADES**2, pairs * NONZERO_OF_LINEAR[maps])
+    return Count(pairs * BLADES**2, pairs * entries(layer.algebra, maps))
 
 
 def _bilinear(layer: equivariant.GeometricBilinear, inputs: tuple[Any, ...], output: Any) -> Count:
     items, hidden = inputs[0].shape[:-2].numel(), layer.hidden_mv_channels
+    product = terms(f"{layer.algebra} geometric")
     if not layer.joins:
-        return Count(items * hidden * BLADES**3, items * hidden * NONZERO_OF_PRODUCT[layer.algebra])
+        return Count(items * hidden * BLADES**3, items * hidden * product)
     each = items * hidden // 2
-    return Count(2 * each * BLADES**3, each * (NONZERO_OF_PRODUCT[layer.algebra] + NONZERO_OF_JOIN))
+    return Count(2 * each * BLADES**3, each * (product + terms(f"{layer.algebra} join")))
 
 
 def _attention(layer: equivariant.GATrAttention, inputs: tuple[Any, ...], output: Any) -> Count:
     *batch, items, _, _ = inputs[0].shape
     pairs = torch.Size(batch).numel() * items**2 * layer.num_heads
     mv, s = layer.head_mv_channels, layer.head_s_channels
-    distance = DISTANCE[layer.algebra] if layer.trivectors else 0
-    values = BLADES * mv + s
-    return Count(pairs * (values + distance * mv + values), pairs * ((INNER[layer.algebra] + distance) * mv + s + values))
+    kind = layer.algebra if layer.trivectors else f"{layer.algebra} published"
+    inner, values = sum(map(abs, inner_signs(kind))), BLADES * mv + s
+    distance = DISTANCE if KINDS[kind][2] else 0
+    return Count(pairs * ((BLADES + distance) * mv + s + values), pairs * ((inner + distance) * mv + s + values))
 
 
 def _plain_attention(layer: TransformerBlock, inputs: tuple[Any, ...], output: Any) -> Count:

@@ -60,9 +60,7 @@ class PlainPredictor(nn.Module):
     def forward(self, samples: Samples) -> Tensor:
         tokens = samples.points.shape[1]
         shared = torch.cat([samples.planes.flatten(1), samples.directions.flatten(1)], 1)
-        x = torch.cat(
-            [samples.points.flatten(2), samples.vectors.flatten(2), samples.scalars, shared[:, None].expand(-1, tokens, -1)], 2
-        )
+        x = torch.cat([samples.points.flatten(2), samples.vectors.flatten(2), samples.scalars, shared[:, None].expand(-1, tokens, -1)], 2)
         y: Tensor = self.network(x, lengths=samples.lengths)
         return y.unflatten(-1, (self.points, 3))
 

@@ -124,7 +124,9 @@ def read(path: Path) -> Preset:
     given = json.loads(path.read_text())
     known = {f.name for f in fields(Preset)}
     if not isinstance(given, dict) or (unknown := set(given) - known):
-        raise ValueError(f"{path}: a preset has {', '.join(sorted(known))}; got {', '.join(sorted(unknown)) if isinstance(given, dict) else given!r}")
+        raise ValueError(
+            f"{path}: a preset has {', '.join(sorted(known))}; got {', '.join(sorted(unknown)) if isinstance(given, dict) else given!r}"
+        )
     whole: dict[str, Any] = {**asdict(TINY), "name": path.stem, **given}
     for name in ("tokens", "unique", "repeat_tokens"):
         whole[name] = tuple(whole[name])
