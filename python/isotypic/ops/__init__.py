@@ -19,6 +19,10 @@ from isotypic.ops.norms import flops as _norms_flops  # noqa: F401
 from isotypic.ops.norms.batch_norm import batch_norm
 from isotypic.ops.processes.pair_attention import pair_attention
 from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
+from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
+from isotypic.ops.symmetrize.rotate_mean import rotate_mean
+from isotypic.ops.symmetrize.small_matrix import OrthonormalFrame, Polar, SymmetricEigen, orthonormal_frame, polar, symmetric_eigen
+from isotypic.ops.symmetrize.sort_sinkhorn import SortSinkhorn, sort_sinkhorn
 from isotypic.ops.weights import flops as _weights_flops  # noqa: F401
 from isotypic.ops.weights.affine import weight_affine
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
@@ -27,6 +31,10 @@ from isotypic.ops.weights.pool import weight_pool
 
 __all__ = [
     "MaxDetGram",
+    "OrthonormalFrame",
+    "Polar",
+    "SortSinkhorn",
+    "SymmetricEigen",
     "WeightLayout",
     "batch_norm",
     "distance_attention",
@@ -41,10 +49,17 @@ __all__ = [
     "max_det_gram",
     "moment_gram",
     "multivector_linear",
+    "orthonormal_frame",
     "pair_attention",
+    "permute_adjacency",
+    "permute_nodes",
+    "polar",
     "project_gram",
+    "rotate_mean",
     "set_conv",
     "set_conv_decode",
+    "sort_sinkhorn",
+    "symmetric_eigen",
     "transvectant",
     "transvectant_paths",
     "transvectants",
