@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from isotypic import _extension
-from isotypic.cli import bench, check, demo, info
+from isotypic.cli import bench, check, demo, info, scaling
 
-COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench}
+COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "scaling": scaling}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,9 +41,11 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in demo.EXTRA:
+        extras = {**dict.fromkeys(scaling.EXTRA, "scaling"), **dict.fromkeys(demo.EXTRA, "demo")}
+        extra = extras.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
-        message = f"needs {error.name}, which is not installed: pip install isotypic[demo]"
+        message = f"needs {error.name}, which is not installed: pip install isotypic[{extra}]"
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:

@@ -8,17 +8,20 @@ import os
 from pathlib import Path
 
 SUMMARY = "a scaling study of GATr against a plain transformer on rigid bodies: train, fit power laws, report"
-EXTRA = {name: "scaling" for name in ("mujoco", "matplotlib", "rich", "scipy")}
+EXTRA = ("mujoco", "matplotlib", "rich", "scipy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stage", choices=STAGES, help="run: data and training, resumed where it was left; fit: laws and findings; plot: report")
+    parser.add_argument("stage", choices=STAGES, help="run: data and training, resumed after a kill; fit: laws, findings; plot: report")
     parser.add_argument(
         "--preset", default="tiny", metavar="NAME", help="tiny (default), small, gpu, cluster, or a .json file with what differs from tiny"
     )
     parser.add_argument("--out", type=Path, default=Path("scaling-results"), metavar="DIR", help="default: scaling-results")
     parser.add_argument(
-        "--processes", type=int, metavar="N", help="run only: scenes and runs at a time, one thread each (default: the cores on a CPU, 1 on a GPU)"
+        "--processes",
+        type=int,
+        metavar="N",
+        help="run only: scenes and runs at a time, one thread each (default: the cores on a CPU, 1 on a GPU)",
     )
     parser.add_argument("--device", help="run only: instead of the preset's")
     parser.add_argument(

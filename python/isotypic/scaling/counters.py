@@ -5,8 +5,8 @@
 - sparse: the entries that are not zero, 24 (or 32), 192 and 81: what has to be done.
 - executed: what did run in a real step, padding included, as torch's ``FlopCounterMode`` sees it.
 
-A flop is half a multiply-add in all of them; passes over memory (normalisation, activations, sums) count as none, which is what torch's counter
-does. Nominal and sparse are told of the forward pass of samples without padding; training takes three times as much.
+A flop is half a multiply-add in all of them; passes over memory (normalisation, activations, sums) count as none, which is what torch's
+counter does. Nominal and sparse are told of the forward pass of samples without padding; training takes three times as much.
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ def compute_scaling(methods: dict[str, Scaled], axis: str) -> Finding:
     for name in ("gatr", "transformer"):
         explained = methods[name].fit.explained
         verdict = REPRODUCED if explained >= EXPLAINED else UNDECIDED
-        claims.append(Claim(f"variance of the log loss that the law of {name} explains (at least {EXPLAINED})", *[explained] * 3, verdict))
+        text = f"variance of the log loss that the law of {name} explains (at least {EXPLAINED})"
+        claims.append(Claim(text, explained, explained, explained, verdict))
     shared = common(geometric, plain, axis)
     if shared is None:
         return Finding(title, UNDECIDED, claims, [f"no budget in {axis} that both have runs of"])

@@ -109,14 +109,13 @@ def fit(n: Any, d: Any, loss: Any, *, bootstrap: int = 200, seed: int = 0) -> Fi
             raise ValueError(f"fit: {name} must be {n.shape} positive numbers, got {values}")
     if len(n) < 6 or len(np.unique(n)) < 3 or len(np.unique(d)) < 3:
         raise ValueError(
-            f"fit: five parameters need at least 6 runs of 3 sizes and 3 durations, got {len(n)} of {len(np.unique(n))} and {len(np.unique(d))}"
+            f"fit: five parameters need at least 6 runs of 3 sizes and 3 durations, got {len(n)} of {len(np.unique(n))} and "
+            f"{len(np.unique(d))}"
         )
     n0, d0 = (float(np.exp(np.log(values).mean())) for values in (n, d))
     log_n, log_d, target = np.log(n / n0), np.log(d / d0), np.log(loss)
     lowest, middle = float(target.min()), float(target.mean())
-    starts = [
-        np.array([middle - 1, middle - 1, lowest - below, a, b]) for below in (0.1, 1.0, 3.0) for a in (0.2, 0.7) for b in (0.2, 0.7)
-    ]
+    starts = [np.array([middle - 1, middle - 1, lowest - below, a, b]) for below in (0.1, 1.0, 3.0) for a in (0.2, 0.7) for b in (0.2, 0.7)]
     found = _minimise(starts, log_n, log_d, target)
     predicted = _log_loss(found, log_n, log_d)[0]
     residuals = target - predicted

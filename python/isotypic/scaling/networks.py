@@ -12,8 +12,11 @@ from isotypic.scaling.samples import Samples
 class GeometricPredictor(nn.Module):
     """GATr on the points, vectors, planes and directions of each token, one multivector each.
 
-    A displacement is read from a trivector y of the output as (x_y - w_y p), p the point that moves: x_y and w_y are its direction and weight,
-    so that a motion turns the displacement, and a translation leaves it as it is, without a division. The network commutes with E(3).
+    A displacement is read from a trivector y of the output as (x_y - w_y p), p the point that moves: x_y and w_y are its direction and
+    weight, so that a motion turns the displacement, and a translation leaves it as it is, without a division.
+
+    The predictor commutes with rotations and translations. Of mirrors it is the network that does: they take the trivector of a point to
+    minus that of the mirrored point, while a mirrored scene is embedded with a plus, so that mirrored scenes are new to it.
 
     Args:
         like: samples of the kind it is for; sizes are read from them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Run:
 class Preset:
     """A study.
 
-    The runs for the fit of L(N, D) see new samples all the time, as far as `unique` goes: every size for every number of tokens. Those for data
-    efficiency take one size, the longest training of `repeat_tokens`, and training sets of every number of samples.
+    The runs for the fit of L(N, D) see new samples all the time, as far as `unique` goes: every size for every number of tokens. Those for
+    data efficiency take one size, the longest training of `repeat_tokens`, and training sets of every number of samples.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Preset:
     warmup: float = 0.1
     """Part of the steps."""
     test_scenes: int = 128
-    scenes: Scenes = Scenes()
+    scenes: Scenes = field(default_factory=Scenes)
     device: str = "cpu"
     precision: str = "float32"
     checkpoint_every: int = 200
@@ -122,7 +122,7 @@ def read(path: Path) -> Preset:
     Raises ValueError for names that are none of a preset.
     """
     given = json.loads(path.read_text())
-    known = {f.name for f in fields(Preset)}
+    known = {entry.name for entry in fields(Preset)}
     if not isinstance(given, dict) or (unknown := set(given) - known):
         raise ValueError(
             f"{path}: a preset has {', '.join(sorted(known))}; got {', '.join(sorted(unknown)) if isinstance(given, dict) else given!r}"

@@ -127,7 +127,8 @@ def _laws(fit: dict[str, Any]) -> str:
     for method in METHODS:
         entry = fit["methods"][method]
         cells = "".join(
-            f"<td>{_number(entry['law'][name])}<br><small>{' to '.join(map(_number, entry['intervals'][name]))}</small></td>" for name in names
+            f"<td>{_number(entry['law'][name])}<br><small>{' to '.join(map(_number, entry['intervals'][name]))}</small></td>"
+            for name in names
         )
         rows += f"<tr><td>{LOOKS[method]['label']}</td>{cells}<td>{entry['explained']:.3f}</td><td>{entry['error']:.3f}</td></tr>"
     heads = "".join(f"<th>{name}</th>" for name in (*names, "variance explained", "rms log residual"))
@@ -149,8 +150,8 @@ table{{border-collapse:collapse;margin:.5rem 0}}td,th{{padding:.2rem .8rem .2rem
 img{{max-width:100%}}small{{color:#666}}</style>
 <h1>Does equivariance matter at scale? Preset {preset}</h1>
 <p>{runs} runs, {seconds:.0f} seconds of training. Intervals hold {level:.0%} of a bootstrap or of a t distribution. {about}
-The test error is the mean squared error of the displacements of points over their mean square. A claim whose interval reaches across its bound is not decided,
-however good its value looks.</p>
+The test error is the mean squared error of the displacements of points over their mean square. A claim whose interval reaches across its
+bound is not decided, however good its value looks.</p>
 <img alt="data efficiency, frontiers, costs" src="data:image/png;base64,{picture}">
 <h2>The findings of the paper</h2>{findings}
 <h2>L(N, D) = E + A N<sup>-a</sup> + B D<sup>-b</sup></h2>{laws}

@@ -1,7 +1,7 @@
 """What networks see: sets of bodies as points, vectors, planes and numbers, and where their points go.
 
-A token is a body. Everything with a direction is given as a point or as a vector that a mirror maps like a displacement, so that E(3) acts on a
-sample by its matrices alone:
+A token is a body. Everything with a direction is given as a point or as a vector that a mirror maps like a displacement, so that E(3) acts
+on a sample by its matrices alone:
 
     points    x -> R x + t      vectors, directions   v -> R v      planes {x : n . x = d}   (n, d) -> (R n, d + (R n) . t)
 """
@@ -105,9 +105,8 @@ def random_motions(count: int, generator: torch.Generator, spread: float = 1.0) 
 def of_bodies(rows: NDArray[Any], scenes: Scenes, horizon: int = HORIZON) -> Samples:
     """Windows of scenes: the state at frames 0, horizon, 2 horizon, ..., and where four points of each body are `horizon` frames later.
 
-    The points are the centre and the ends of the three half axes, so that they tell the pose; a sample has their places and velocities. Scenes
-    on a floor have the floor as a plane and gravity as a direction. Samples are ordered by window first, and by scene within: the first so
-    many samples are windows of different scenes.
+    The points are the centre and the ends of the three half axes, so that they tell the pose; a sample has their places and velocities.
+    Scenes on a floor have the floor as a plane and gravity as a direction. Samples are ordered by window first, and by scene within.
     """
     starts = range(0, scenes.frames - horizon, horizon)
     # Rows of one scene follow each other.
@@ -118,23 +117,25 @@ def of_bodies(rows: NDArray[Any], scenes: Scenes, horizon: int = HORIZON) -> Sam
     where = np.zeros((count, longest), np.int64) + first[:, None] + np.minimum(np.arange(longest), lengths[:, None] - 1)
     inside = (np.arange(longest) < lengths[:, None])[..., None, None]
     arms = np.concatenate([np.zeros((len(rows), 1, 3), np.float32), np.stack([np.diag(e) for e in rows["extents"]])], 1)
-    parts: dict[str, list[NDArray[Any]]] = {"points": [], "vectors": [], "targets": []}
+    parts: list[list[NDArray[Any]]] = [[], [], []]
     for start in starts:
         points, later = (_points(rows, arms, frame) for frame in (start, start + horizon))
         turned = points - rows["position"][:, start, None]
         vectors = rows["velocity"][:, start, None] + np.cross(rows["spin"][:, start, None], turned)
-        for name, values in (("points", points), ("vectors", vectors), ("targets", later - points)):
-            parts[name].append(np.where(inside, values[where], 0).astype(np.float32))
-    tensors = {name: torch.from_numpy(np.concatenate(values)) for name, values in parts.items()}
+        for part, values in zip(parts, (points, vectors, later - points), strict=True):
+            part.append(np.where(inside, values[where], 0).astype(np.float32))
+    all_points, all_vectors, targets = (torch.from_numpy(np.concatenate(part)) for part in parts)
     numbers = np.concatenate([np.eye(len(SHAPES), dtype=np.float32)[rows["shape"]], rows["extents"]], 1)
     scalars = torch.from_numpy(np.where(inside[..., 0], numbers[where], 0)).float().repeat(len(starts), 1, 1)
     total, floor = count * len(starts), int(scenes.kind == "floor")
     return Samples(
+        points=all_points,
+        vectors=all_vectors,
+        targets=targets,
         scalars=scalars,
         planes=torch.tensor([0.0, 0, 1, 0]).expand(total, floor, 4).contiguous(),
         directions=torch.tensor([0.0, 0, -1]).expand(total, floor, 3).contiguous(),
         lengths=torch.from_numpy(lengths).repeat(len(starts)),
-        **tensors,
     )
 
 

@@ -58,10 +58,12 @@ def _test_scenes(preset: Preset) -> Any:
 
 
 def sets(preset: Preset, out: Path) -> tuple[Samples, Samples]:
-    """Training and test set, with the scale of the training set."""
+    """Training and test set, with the scale of the training set. Windows of the training set are in a random order, so that the first so
+    many of them are of all kinds."""
     train_folder, test_folder = folders(out)
     train_set = of_bodies(shards.load(train_folder, preset.scenes, preset.train_scenes), preset.scenes)
     test_set = of_bodies(shards.load(test_folder, _test_scenes(preset), preset.test_scenes), _test_scenes(preset))
+    train_set = train_set.select(torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0)))
     scale = scale_of(train_set)
     return replace(train_set, scale=scale), replace(test_set, scale=scale)
 
@@ -170,7 +172,8 @@ def _start(preset: Preset, out: Path, reports: Any, parent: int) -> None:
 
 
 def _work(run: Run, device: str) -> str | None:
-    return _one(run, _STATE["preset"], _STATE["out"], *_STATE["sets"], torch.device(device), _STATE["reports"].put)
+    train_set, test_set = _STATE["sets"]
+    return _one(run, _STATE["preset"], _STATE["out"], train_set, test_set, torch.device(device), _STATE["reports"].put)
 
 
 def _many(left: list[Run], preset: Preset, out: Path, device: torch.device, processes: int, report: Callable[[int], object]) -> list[str]:

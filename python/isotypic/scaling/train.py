@@ -1,7 +1,7 @@
 """Training of one run: resumed from its checkpoint after any kill, with the same losses; on one process or on many under torchrun.
 
-What step s does depends on the seed and s alone: its batch, its augmentation, its learning rate. A run's folder has `losses.jsonl`, one JSON
-object a line with `step`; `checkpoint.pt`; and at last `result.json`.
+What step s does depends on the seed and s alone: its batch, its augmentation, its learning rate. A run's folder has `losses.jsonl`, one
+JSON object a line with `step`; `checkpoint.pt`; and at last `result.json`.
 """
 
 from __future__ import annotations
