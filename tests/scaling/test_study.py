@@ -14,7 +14,7 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from micro import MICRO, as_file
+from scaling.micro import MICRO, as_file
 
 from isotypic import cli
 from isotypic.scaling import presets, sweep

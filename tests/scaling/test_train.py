@@ -18,7 +18,7 @@ import torch
 pytest.importorskip("mujoco")
 pytest.importorskip("rich")
 
-from micro import MICRO, as_file
+from scaling.micro import MICRO, as_file
 
 from isotypic.scaling import sweep
 from isotypic.scaling import train as training
@@ -62,7 +62,7 @@ def test_a_run_takes_its_tokens_and_learns(tmp_path: Path, sets: tuple[Samples, 
     assert result["steps"] * MICRO.batch / 48 == pytest.approx(result["epochs"])
     curve = losses(tmp_path)
     assert [step for step, _ in curve] == list(range(result["steps"]))
-    assert 0 < result["loss"] < 0.7 * curve[0][1]
+    assert 0 < result["loss"] < 1 and sum(loss for _, loss in curve[-10:]) < 0.7 * sum(loss for _, loss in curve[:10])
     assert json.loads((tmp_path / "result.json").read_text()) == result
 
 
@@ -82,7 +82,6 @@ def replace_method(method: str) -> Run:
 def test_resumed_from_a_checkpoint_with_the_same_losses(tmp_path: Path, sets: tuple[Samples, Samples]) -> None:
     whole = training.train(tmp_path / "whole", RUN, MICRO, *sets, CPU)
     folder = tmp_path / "cut"
-    folder.mkdir()
     trainer = training.Trainer(folder, RUN, MICRO, *sets, CPU)
     for step in range(17):
         trainer.advance()
@@ -113,9 +112,9 @@ def one_run(folder: Path, **changes: Any) -> Path:
 
 def test_kill_and_run_again(tmp_path: Path, sets: tuple[Samples, Samples]) -> None:
     """The whole command is killed in its first run, and started once more: the curve is that of a run in one piece."""
-    preset = one_run(tmp_path, repeat_tokens=(40_000,))
+    preset = one_run(tmp_path, repeat_tokens=(6_000,))
     out = tmp_path / "out"
-    first = sweep_order(replace(MICRO, repeat_tokens=(40_000,)))[0]
+    first = sweep_order(replace(MICRO, repeat_tokens=(6_000,)))[0]
     folder = sweep.run_folder(out, first)
     process = subprocess.Popen([sys.executable, *command(preset, out)], env=environment(), stdout=subprocess.DEVNULL)
     checkpoint, deadline = folder / "checkpoint.pt", time.monotonic() + 300
@@ -126,7 +125,7 @@ def test_kill_and_run_again(tmp_path: Path, sets: tuple[Samples, Samples]) -> No
     assert checkpoint.exists() and not (folder / "result.json").exists()
     resumed = torch.load(checkpoint, weights_only=True)["step"]
     assert resumed >= MICRO.checkpoint_every
-    micro = replace(MICRO, repeat_tokens=(40_000,))
+    micro = replace(MICRO, repeat_tokens=(6_000,))
     result = training.train(folder, first, micro, *sets, CPU)
     whole = training.train(tmp_path / "whole", first, micro, *sets, CPU)
     assert resumed < whole["steps"]
@@ -141,7 +140,7 @@ def sweep_order(preset: Any) -> list[Run]:
 DISTRIBUTED = """
 import sys, torch
 from pathlib import Path
-from micro import MICRO
+from scaling.micro import MICRO
 from isotypic.scaling import sweep, train
 from isotypic.scaling.presets import Run
 torch.set_num_threads(1)
@@ -156,13 +155,11 @@ with sweep.process_group(torch.device("cpu")):
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """torchrun with gloo: half of each batch on each, and the losses of the whole batch."""
     sweep.prepare(MICRO, tmp_path)
-    for method in ("gatr", "augmented"):
-        (tmp_path / method).mkdir()
     script = tmp_path / "distributed.py"
     script.write_text(DISTRIBUTED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(tmp_path)]
     done = subprocess.run(
-        launch, env={**environment(), "PYTHONPATH": str(Path(__file__).parent)}, capture_output=True, text=True, timeout=400
+        launch, env={**environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr[-3000:]
     together = sweep.sets(MICRO, tmp_path)

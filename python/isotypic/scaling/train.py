@@ -152,6 +152,7 @@ class Trainer:
         if dist.is_initialized():
             dist.barrier()  # before the file of losses is cut
         if self.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
             # What was written after the checkpoint is done again.
             kept = [line for line in self._written() if line["step"] < self.step]
             with written(self.losses) as file:
