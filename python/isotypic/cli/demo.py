@@ -1,4 +1,4 @@
-"""python -m isotypic demo [convolution | weights | polynomials]"""
+"""python -m isotypic demo [convolution | weights | polynomials | symmetrize | cloning]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SUMMARY = "train on real data, compare, and draw what happens: group convolutions, networks that read networks, or polynomials"
+SUMMARY = (
+    "train on real data, compare, and draw what happens: group convolutions, networks that read networks, polynomials, "
+    "networks made symmetric, or symmetries cloned"
+)
 EXTRA = ("mlxtend", "matplotlib", "rich", "scipy")  # what the extra isotypic[demo] installs, and this command needs
 
 
@@ -22,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DEMOS,
         default="convolution",
         help="convolution: a small CNN and its p4 and p4m versions (default); weights: a network is fitted to each digit, and others "
-        "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver",
+        "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver; "
+        "symmetrize: networks without symmetry made symmetric, on graphs, bodies and digits; cloning: a perceptron takes the symmetry of "
+        "random networks, and a slider decides how much of it stays",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
@@ -34,13 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one epoch on little data: shows that everything runs, its errors mean nothing")
     size.add_argument(
-        "--full", action="store_true", help="weights only: ten networks for each digit, wider layers, more steps; takes hours"
+        "--full",
+        action="store_true",
+        help="weights, symmetrize and cloning only: more data, wider layers, more steps; takes hours",
     )
     parser.add_argument(
         "--network",
         action="append",
         metavar="NAME",
         help='polynomials only: train this network, as "SL2Net"; again for more',
+    )
+    parser.add_argument(
+        "--job",
+        action="append",
+        metavar="NAME",
+        help="symmetrize only: do this job, exp, separation, orbits, bodies or digits; again for more",
     )
     parser.add_argument("--forms", type=Path, metavar="FILE", help="polynomials only: a JSON or CSV file of coefficients to certify")
 
@@ -72,8 +85,38 @@ def polynomials(arguments: argparse.Namespace) -> None:
     run_demo(arguments.out, forms=arguments.forms, seed=arguments.seed, networks=chosen, **sizes)
 
 
-DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {"convolution": convolution, "weights": weights, "polynomials": polynomials}
-OWNERS = {"epochs": ("convolution", "polynomials"), "full": ("weights",), "forms": ("polynomials",), "network": ("polynomials",)}
+def symmetrize(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.symmetrize import run as demo
+    from isotypic.demo.symmetrize.recipe import FULL, QUICK, Recipe
+
+    chosen = tuple(arguments.job or demo.JOBS)
+    if unknown := [name for name in chosen if name not in demo.JOBS]:
+        raise ValueError(f"demo: --job must be one of {', '.join(map(repr, demo.JOBS))}, got {unknown[0]!r}")
+    recipe = FULL if arguments.full else QUICK if arguments.quick else Recipe()
+    demo.run(arguments.out, recipe=recipe, jobs=chosen, seed=arguments.seed)
+
+
+def cloning(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.cloning.run import run as run_demo
+    from isotypic.demo.cloning.tasks import FULL, QUICK, Recipe
+
+    run_demo(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
+
+
+DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "convolution": convolution,
+    "weights": weights,
+    "polynomials": polynomials,
+    "symmetrize": symmetrize,
+    "cloning": cloning,
+}
+OWNERS = {
+    "epochs": ("convolution", "polynomials"),
+    "full": ("weights", "symmetrize", "cloning"),
+    "forms": ("polynomials",),
+    "network": ("polynomials",),
+    "job": ("symmetrize",),
+}
 
 
 def prepare(out: Path) -> None:
