@@ -1,4 +1,4 @@
-"""python -m isotypic demo [convolution | weights | polynomials | symmetrize | cloning]"""
+"""python -m isotypic demo [convolution | weights | polynomials | symmetrize | cloning | rigid]"""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="convolution: a small CNN and its p4 and p4m versions (default); weights: a network is fitted to each digit, and others "
         "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver; "
         "symmetrize: networks without symmetry made symmetric, on graphs, bodies and digits; cloning: a perceptron takes the symmetry of "
-        "random networks, and a slider decides how much of it stays",
+        "random networks, and a slider decides how much of it stays; rigid: where falling and charged bodies will be, "
+        "by GATr and by a plain transformer (needs isotypic[scaling])",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
@@ -103,12 +104,21 @@ def cloning(arguments: argparse.Namespace) -> None:
     run_demo(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
 
 
+def rigid(arguments: argparse.Namespace) -> None:
+    importlib.import_module("mujoco")
+    from isotypic.demo.rigid.learn import QUICK, Recipe
+    from isotypic.demo.rigid.run import run as run_demo
+
+    run_demo(arguments.out, recipe=QUICK if arguments.quick else Recipe(), seed=arguments.seed)
+
+
 DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {
     "convolution": convolution,
     "weights": weights,
     "polynomials": polynomials,
     "symmetrize": symmetrize,
     "cloning": cloning,
+    "rigid": rigid,
 }
 OWNERS = {
     "epochs": ("convolution", "polynomials"),

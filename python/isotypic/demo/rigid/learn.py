@@ -29,7 +29,7 @@ class Recipe:
     """Sizes of the demo. The networks have about as many parameters."""
 
     gatr: tuple[int, ...] = (8, 16, 2, 4)
-    transformer: tuple[int, ...] = (48, 2, 4)
+    transformer: tuple[int, ...] = (32, 2, 4)
     scenes: int = 400
     test_scenes: int = 100
     charges: int = 1200

@@ -43,7 +43,7 @@ def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: d
     shapes = [SHAPES[k] for k in one.scalars[0, :n, : len(SHAPES)].argmax(-1).tolist()]
     extents = one.scalars[0, :n, len(SHAPES) :].double().numpy()
     start, later = (points[0, :n].double().numpy() for points in (one.points, one.points + one.targets))
-    panels = [("the start", start, None), ("0.32 s later, simulated", later, None)]
+    panels: list[tuple[str, Any, float | None]] = [("the start", start, None), ("0.32 s later, simulated", later, None)]
     for method in METHODS:
         with torch.no_grad():
             moved = (one.points + models[method](one) * test.scale)[0, :n].double().numpy()
@@ -52,10 +52,11 @@ def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: d
         figure = Figure(figsize=(15, 7), dpi=110, facecolor="white", layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.15])
         at = np.array([*later[:, 0, :2].mean(0), 0.25])
-        for axis, (title, points, error) in zip(top.subplots(1, 5), panels, strict=True):
+        scenes: Any = top.subplots(1, 5)
+        for axis, (title, points, error) in zip(scenes, panels, strict=True):
             render.scene(axis, shapes, extents, points, at)
             axis.set_title(title if error is None else f"{title}: {100 * error:.0f} cm off")
-        axes = bottom.subplots(1, 4)
+        axes: Any = bottom.subplots(1, 4)
         for k, (name, text) in enumerate((("bodies", "Falling bodies"), ("charges", "Charged bodies"))):
             of = comparisons[name]
             _draw_curves(axes[2 * k], of.equal_tokens, of.still, f"{text}, equal tokens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ def _revolved(profile: Array, extents: Array) -> list[Array]:
     angle = np.linspace(0, 2 * np.pi, SEGMENTS + 1)
     ring = np.stack([np.cos(angle), np.sin(angle)], 1)
     faces = []
-    for (r0, z0), (r1, z1) in zip(profile[:-1], profile[1:], strict=True):
-        for a, b in zip(ring[:-1], ring[1:], strict=True):
+    for (r0, z0), (r1, z1) in pairwise(profile):
+        for a, b in pairwise(ring):
             corners = np.array([[*(r0 * a), z0], [*(r0 * b), z0], [*(r1 * b), z1], [*(r1 * a), z1]])
             faces.append(corners * extents)
     return faces
@@ -72,7 +73,7 @@ def pose(points: Array, extents: Array) -> tuple[Array, Array]:
 
 def scene(axis: Any, shapes: list[str], extents: Array, points: Array, at: Array) -> None:
     """Draw bodies on an axis, from their points (n, 4, 3); the camera looks at `at`."""
-    eye = at + np.array([2.3, -3.3, 2.0])
+    eye = at + np.array([2.7, -3.9, 2.3])
     polygons: list[tuple[float, Array, Array]] = []
     ground: list[tuple[Array, Array]] = []
     for x in np.arange(-4, 4, 0.5):
@@ -97,5 +98,5 @@ def scene(axis: Any, shapes: list[str], extents: Array, points: Array, at: Array
     polygons.sort(key=lambda entry: -entry[0])
     colours = [colour for _, _, colour in polygons]
     axis.add_collection(PolyCollection([flat for _, flat, _ in polygons], facecolors=colours, edgecolors=colours, linewidths=0.3))
-    axis.set(xlim=(-0.36, 0.36), ylim=(-0.3, 0.3), aspect="equal", xticks=[], yticks=[])
+    axis.set(xlim=(-0.36, 0.36), ylim=(-0.27, 0.33), aspect="equal", xticks=[], yticks=[])
     axis.spines[:].set_visible(False)

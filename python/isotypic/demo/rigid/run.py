@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,7 @@ def run(out: Path, *, recipe: learn.Recipe | None = None, seed: int = 0, console
         total = recipe.scenes + recipe.test_scenes + recipe.charges + recipe.test_charges
         pairs = learn.sets(recipe, seed, bar("simulating", total))
         for name, pair in pairs.items():
-            comparisons[name], models[name] = learn.compare(
-                recipe, pair, seed, lambda text, total, name=name: bar(f"{text}: {name}", total)
-            )
+            comparisons[name], models[name] = learn.compare(recipe, pair, seed, partial(_named, bar, name))
             results["sets"][name] = comparisons[name].about()
             console.print(table(name, comparisons[name]))
     console.print(
@@ -61,6 +60,10 @@ def run(out: Path, *, recipe: learn.Recipe | None = None, seed: int = 0, console
     (out / "rigid.json").write_text(json.dumps(results, indent=1, default=str) + "\n")
     console.print(f"{results['seconds']:.0f} s in all. Written: {out / 'rigid.png'}, {out / 'rigid.json'}", highlight=False, markup=False)
     return results
+
+
+def _named(bar: Callable[[str, int], Callable[[int], object]], name: str, text: str, total: int) -> Callable[[int], object]:
+    return bar(f"{text}: {name}", total)
 
 
 def table(name: str, of: learn.Comparison) -> Table:
