@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from isotypic import _extension
-from isotypic.cli import bench, check, demo, info, scaling
+from isotypic.cli import bench, certify, check, demo, info, scaling
 
-COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "scaling": scaling}
+COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "certify": certify, "scaling": scaling}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,11 +41,11 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except ModuleNotFoundError as error:
-        extras = {**dict.fromkeys(scaling.EXTRA, "scaling"), **dict.fromkeys(demo.EXTRA, "demo")}
-        extra = extras.get((error.name or "").partition(".")[0])
-        if extra is None:
+        name = (error.name or "").partition(".")[0]
+        more = [extra for extra, packages in demo.MORE.values() if name in packages]
+        if name not in demo.EXTRA and not more:
             raise
-        message = f"needs {error.name}, which is not installed: pip install isotypic[{extra}]"
+        message = f"needs {error.name}, which is not installed: pip install isotypic[{','.join(['demo', *more])}]"
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:
