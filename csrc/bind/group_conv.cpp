@@ -118,7 +118,8 @@ struct GroupConvCall : Call {
         if (spatial < 0 || spatial > 3) mismatch("y");
         if (spatial == 0) {
             if (shape.batch != 1) mismatch("y");
-            const int64_t of_x[3] = {shape.in_fields, plan.sources, shape.in_size[2]}, of_y[3] = {shape.out_fields, plan.order, shape.out_size[2]};
+            const int64_t of_x[3] = {shape.in_fields, plan.sources, shape.in_size[2]},
+                          of_y[3] = {shape.out_fields, plan.order, shape.out_size[2]};
             x = row_view(given_x, 1, 2, 0, of_x, "x"), y = row_view(given_y, 0, 1, 2, of_y, "y");
         } else {
             x = field_view(given_x, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");

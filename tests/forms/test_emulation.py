@@ -65,13 +65,15 @@ def test_form_action(emulation: Any, degree: int, dtype: torch.dtype) -> None:
     assert close(y, for_p) and close(r, for_g)
 
 
-def test_form_action_of_too_high_a_degree(module: ModuleType) -> None:
+def test_form_action_of_too_high_a_degree(emulation: Any) -> None:
+    module = emulation("form_action")
     p, g = torch.randn(1, 66), torch.randn(1, 2, 2)
     with pytest.raises(RuntimeError, match=r"^form_action: the degree must be at most 64 on a CUDA device, got 65"):
         module.form_action(view(p), view(g), view(p.clone()))
 
 
-def test_more_blocks_than_a_launch_takes_are_an_error(module: ModuleType) -> None:
+def test_more_blocks_than_a_launch_takes_are_an_error(emulation: Any) -> None:
+    module = emulation("form_action")
     count = 2**31 * 64  # 64 forms to a block
     p, g = (0, 0, [count, 3], [3, 1]), (0, 0, [count, 2, 2], [4, 2, 1])  # nothing is read
     with pytest.raises(RuntimeError, match=r"^form_action: 2147483648 blocks are more than the 2\^31 - 1 of one CUDA launch"):
