@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from isotypic import _extension
-from isotypic.cli import bench, check, demo, info
+from isotypic.cli import bench, certify, check, demo, info
 
-COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench}
+COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "certify": certify}
 
 
 def parser() -> argparse.ArgumentParser:
