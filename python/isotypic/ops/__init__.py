@@ -1,6 +1,7 @@
 """Functions on fields, on weights of networks, on binary forms and on multivectors. Each has its module, with the plain-torch references in
 ``isotypic.ops.fields.reference*``."""
 
+from isotypic.ops.algebra import flops as _algebra_flops  # noqa: F401
 from isotypic.ops.algebra.attention import distance_attention
 from isotypic.ops.algebra.linear import multivector_linear
 from isotypic.ops.algebra.products import equi_join, geometric_product
