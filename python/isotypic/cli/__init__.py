@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from isotypic import _extension
-from isotypic.cli import bench, certify, check, demo, info
+from isotypic.cli import bench, certify, check, demo, info, scaling
 
-COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "certify": certify}
+COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "certify": certify, "scaling": scaling}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,10 +42,10 @@ def guarded(name: str, command: Callable[[], int]) -> int:
         return command()
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
-        more = any(name in packages for packages in demo.MORE.values())
+        more = [extra for extra, packages in demo.MORE.values() if name in packages]
         if name not in demo.EXTRA and not more:
             raise
-        message = f"needs {error.name}, which is not installed: pip install isotypic[demo{',processes' if more else ''}]"
+        message = f"needs {error.name}, which is not installed: pip install isotypic[{','.join(['demo', *more])}]"
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:

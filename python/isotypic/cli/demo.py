@@ -1,4 +1,4 @@
-"""python -m isotypic demo [convolution | weights | polynomials | symmetrize | cloning | temperature]"""
+"""python -m isotypic demo [convolution | weights | polynomials | symmetrize | cloning | temperature | rigid]"""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 
 SUMMARY = (
     "train on real data, compare, and draw what happens: group convolutions, networks that read networks, polynomials, "
-    "networks made symmetric, symmetries cloned, or fields of temperature"
+    "networks made symmetric, symmetries cloned, fields of temperature, or bodies that fall"
 )
 EXTRA = ("mlxtend", "matplotlib", "rich", "scipy")  # what the extra isotypic[demo] installs, and this command needs
-MORE = {"temperature": ("h5py", "iris_sample_data")}  # what one demo needs besides, from the extra isotypic[processes]
+MORE = {"temperature": ("processes", ("h5py", "iris_sample_data")), "rigid": ("scaling", ("mujoco",))}
+"""What one demo needs besides: an extra, and packages from it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "classify and edit the digits by the weights alone; polynomials: certificates of positivity, networks beside the exact solver; "
         "symmetrize: networks without symmetry made symmetric, on graphs, bodies and digits; cloning: a perceptron takes the symmetry of "
         "random networks, and a slider decides how much of it stays; "
-        "temperature: neural processes, strict, relaxed and without symmetry, on yearly fields over North America",
+        "temperature: neural processes, strict, relaxed and without symmetry, on yearly fields over North America; "
+        "rigid: where falling and charged bodies will be, by GATr and by a plain transformer",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-results"), metavar="DIR", help="for the picture and the JSON (default: demo-results)"
@@ -110,6 +112,13 @@ def cloning(arguments: argparse.Namespace) -> None:
     run_demo(arguments.out, recipe=FULL if arguments.full else QUICK if arguments.quick else Recipe(), seed=arguments.seed)
 
 
+def rigid(arguments: argparse.Namespace) -> None:
+    from isotypic.demo.rigid.learn import QUICK, Recipe
+    from isotypic.demo.rigid.run import run as run_demo
+
+    run_demo(arguments.out, recipe=QUICK if arguments.quick else Recipe(), seed=arguments.seed)
+
+
 DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {
     "convolution": convolution,
     "weights": weights,
@@ -117,6 +126,7 @@ DEMOS: dict[str, Callable[[argparse.Namespace], None]] = {
     "symmetrize": symmetrize,
     "cloning": cloning,
     "temperature": temperature,
+    "rigid": rigid,
 }
 OWNERS = {
     "epochs": ("convolution", "polynomials"),
@@ -129,7 +139,7 @@ OWNERS = {
 
 def prepare(out: Path, which: str) -> None:
     """Raises what would otherwise come to light at the end of a long run: a missing package, or a folder that cannot be written to."""
-    for package in (*EXTRA, *MORE.get(which, ())):
+    for package in (*EXTRA, *MORE.get(which, ("", ()))[1]):
         importlib.import_module(package)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=out):
