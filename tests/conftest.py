@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from isotypic.nn.fields import _outside
 from isotypic.ops import _checks
 from isotypic.ops.fields import _equivariance
 
@@ -12,3 +13,4 @@ def fresh() -> None:
     torch.manual_seed(0)
     _checks._PREPARED.clear()
     _equivariance._WARNED.clear()
+    _outside._KNOWN.clear()

@@ -8,9 +8,10 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
+from isotypic.nn.fields._group_key import Grouped
 
 
-class Restrict(Constants):
+class Restrict(Grouped, Constants):
     """A regular field of G seen as [G:H] regular fields of a subgroup H: a permutation of its entries, with nothing lost.
 
     With G the disjoint union of the cosets H t_j,        out[(c, j), h] = f[c, h t_j].
@@ -44,7 +45,9 @@ class Restrict(Constants):
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("Restrict", "input", x)
         if x.dim() < 3 or x.shape[2] != self.order:
-            raise ValueError(f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), got {tuple(x.shape)}")
+            raise ValueError(
+                f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), a field of {self.names}, got {tuple(x.shape)}"
+            )
         return x.index_select(2, self.entries).unflatten(2, (-1, self.suborder)).flatten(1, 2)
 
     def extra_repr(self) -> str:

@@ -82,8 +82,8 @@ def _chain(network: nn.Module, index: int) -> list[tuple[str, nn.Module]]:
         graph = _Tracer().trace(network)
     except Exception as error:
         raise ValueError(
-            f"{where} cannot be traced by torch.fx ({type(error).__name__}: {error}); name its layers in order in the keys of a WeightSpec, "
-            "and pass its state dict to WeightSpace.from_state_dicts"
+            f"{where} cannot be traced by torch.fx ({type(error).__name__}: {error}); name its layers in order in the keys of a "
+            "WeightSpec, and pass its state dict to WeightSpace.from_state_dicts"
         ) from error
     members = dict(network.named_modules(remove_duplicate=False))
     layers: list[tuple[str, nn.Module]] = []

@@ -222,8 +222,8 @@ class WeightSpace:
         warning. Networks may differ in their hidden widths.
 
         A dict does not say in which order its layers are applied, and less about groups of convolutions: `from_modules` sees both. The
-        order is that of the keys of `spec` where they are given; that of `Module.state_dict()`, also from a file of `torch.save`; or the one
-        that numbers in the names ("2.weight" before "10.weight"), shapes and the widths of `spec` leave, whatever the order of the dict.
+        order is that of the keys of `spec` where they are given; that of `Module.state_dict()`, also from a file of `torch.save`; or the
+        one that numbers in names ("2.weight" before "10.weight"), shapes and the widths of `spec` leave, whatever the order of the dict.
 
         Args:
             state_dicts: one for each network, with equal keys.
@@ -232,8 +232,8 @@ class WeightSpace:
 
         Raises ValueError, naming the state dict and the key, for other tensors, for layers that do not form a chain, or form several, which
         are listed; for tensors that share memory, which are tied, as a permutation of neurons would move one of them alone; for keys and
-        shapes that differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite; TypeError for what
-        is no dense tensor of a floating-point dtype with values.
+        shapes that differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite; TypeError
+        for what is no dense tensor of a floating-point dtype with values.
 
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
         >>> WeightSpace.from_state_dicts([net.state_dict()] * 3)
@@ -247,8 +247,8 @@ class WeightSpace:
         """A batch from MLPs or CNNs of torch: the safe way, because a module says what a state dict does not.
 
         Each network is traced by `torch.fx`: linear and convolutional layers one after another, with pointwise activations, pooling,
-        dropout and `nn.Flatten` between them. The layers are taken in the order in which they are applied, whatever the names and the order of
-        registration. `to_state_dicts` gives what `load_state_dict` of the same networks takes.
+        dropout and `nn.Flatten` between them. The layers are taken in the order in which they are applied, whatever the names and the
+        order of registration. `to_state_dicts` gives what `load_state_dict` of the same networks takes.
 
         Args:
             modules: one for each network. They may differ in their hidden widths.
@@ -395,6 +395,15 @@ def entry_mask(sizes: Tensor, spec: WeightSpec) -> Tensor:
     for columns, rows in itertools.pairwise(alive):
         parts += [(rows[:, :, None] & columns[:, None]).flatten(1), rows]
     return torch.cat(parts, 1)
+
+
+def parameter_mask(spec: WeightSpec, device: torch.device | str | None = None) -> Tensor:
+    """(P, C): which channels of the entries are parameters of a network, where filters differ and in biases; the others are padding."""
+    rows = []
+    for taps, weight, bias in zip(spec.taps, spec.weight_slices, spec.bias_slices, strict=True):
+        for filled, part in ((taps, weight), (1, bias)):
+            rows.append((torch.arange(spec.channels, device=device) < filled).expand(part.stop - part.start, -1))
+    return torch.cat(rows)
 
 
 def _index(index: Any, length: int) -> slice | Tensor:
