@@ -95,9 +95,9 @@ def test_images_are_no_fields(pool: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("layer", "shape", "text"),
     [
-        (GroupConv2d(3, 2, 3, "p4m"), (1, 3, 9, 9), r"looks like images .*LiftConv2d makes fields of p4m"),
-        (GroupConv3d(1, 2, 3, "O"), (1, 1, 5, 5, 5), r"looks like images .*LiftConv3d makes fields of O"),
-        (LiftConv2d(3, 2, 3, "p4m"), (1, 3, 8, 9, 9), r"looks like a field with \|G\|=8, which GroupConv2d takes"),
+        (GroupConv2d(3, 2, 3, "p4m"), (1, 3, 9, 9), r"looks like images .*use LiftConv2d, which makes fields of p4m"),
+        (GroupConv3d(1, 2, 3, "O"), (1, 1, 5, 5, 5), r"looks like images .*use LiftConv3d, which makes fields of O"),
+        (LiftConv2d(3, 2, 3, "p4m"), (1, 3, 8, 9, 9), r"looks like a field with \|G\|=8: use GroupConv2d"),
         (GroupConv2d(3, 2, 3, "p4m"), (1, 3, 4, 9, 9), r"looks like a field of another group, the layer is for p4m"),
         (GroupConvTranspose2d(3, 2, 3, "p4"), (1, 3, 9, 9), r"looks like images"),
         (SteerableConv2d(3, 2, 3, group="C8"), (1, 3, 9, 9), r"looks like images .*fields of C8"),

@@ -121,9 +121,9 @@ def _what_it_is(x: Tensor, sizes: tuple[int, ...], dim: int | None, group: str) 
     if dim is None or not group:
         return ""
     if len(sizes) == 2 and x.dim() == dim + 2:
-        return f"; it looks like images (B, C, *spatial), which LiftConv{dim}d makes fields of {group} of"
+        return f"; it looks like images (B, C, *spatial): use LiftConv{dim}d, which makes fields of {group} of them"
     if len(sizes) == 1 and x.dim() == dim + 3:
-        return f"; it looks like a field with |G|={x.shape[2]}, which GroupConv{dim}d takes"
+        return f"; it looks like a field with |G|={x.shape[2]}: use GroupConv{dim}d"
     if len(sizes) == 2 and x.dim() == dim + 3 and x.shape[2] != sizes[1]:
         return f"; it looks like a field of another group, the layer is for {group}"
     return ""
