@@ -121,7 +121,7 @@ MUTANTS = (
     ),
     Mutant(
         "strict in graphs",
-        "python/isotypic/ops/fields/_equivariance.py",
+        "python/isotypic/ops/fields/equivariance.py",
         "        if strict:\n            periods",
         "        if False:\n            periods",
         MUTANTS_OF_LAYERS,
@@ -172,7 +172,7 @@ MUTANTS = (
     ),
     Mutant(
         "plans: parameters in 32 bits",
-        "csrc/core/weight_plan.hpp",
+        "csrc/ops/weight_linear_plan.hpp",
         "int64_t{global_slots} * global_slots",
         "static_cast<int>(static_cast<unsigned>(global_slots) * global_slots)",
         ("tests/weights/test_operators.py",),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isotypic import groups
 from isotypic._register import plain
-from isotypic.ops.fields._equivariance import report
+from isotypic.ops.fields.equivariance import report
 
 
 def check_taps(owner: str, group: groups.Group, kernel_size: tuple[int, ...], strict: bool) -> None:

@@ -57,6 +57,8 @@ def report(operator: str, configuration: tuple[Any, ...], message: str, strict: 
         raise ValueError(f"{operator}: {message}")
     if (operator, configuration) not in _WARNED:
         warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=_caller())
+        if len(_WARNED) >= 4096:
+            _WARNED.clear()
         _WARNED.add((operator, configuration))
 
 
@@ -124,8 +126,8 @@ def _untraced() -> Callable[[Grid, tuple[int, ...]], str]:
     return torch._dynamo.disable(_broken)
 
 
-def check_equivariance(operator: str, grid: Grid, size: tuple[int, ...], strict: bool) -> None:
-    """Warn once, or raise ValueError where ``strict``, if the group does not map the outputs for an input of this size to one another.
+def check_equivariance(operator: str, grid: Grid, size: tuple[int, ...], strict: bool) -> bool:
+    """Whether the group maps the outputs for an input of this size to one another; warns once, or raises ValueError where ``strict``.
 
     While a graph is traced there are no warnings. A strict call raises there too, by sizes alone, which may be symbols.
     """
@@ -138,7 +140,8 @@ def check_equivariance(operator: str, grid: Grid, size: tuple[int, ...], strict:
                         f"{operator}: spatial size {tuple(size)} breaks exact equivariance, which strict=True makes an error; outside of a "
                         "graph the error says which sizes keep it"
                     )
-        return
+        return False
     reason = _untraced()(grid, size) if "torch._dynamo" in sys.modules else _broken(grid, size)
     if reason:
         report(operator, (grid, size), reason, strict)
+    return not reason
