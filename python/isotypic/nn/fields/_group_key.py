@@ -24,7 +24,7 @@ class Grouped(nn.Module):
     group: str
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(list(self.group.encode()), dtype=torch.uint8)
+        return torch.tensor(list(self.group.encode()), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Any) -> None:
         """What a state dict holds was compared in `_load_from_state_dict`."""
@@ -51,18 +51,21 @@ class Grouped(nn.Module):
 
 
 def decode(state: Any) -> str:
-    """A key from a tensor of bytes, of any dtype and device."""
-    if isinstance(state, Tensor):
-        try:
-            return bytes(state.detach().cpu().to(torch.uint8).tolist()).decode()
-        except (UnicodeDecodeError, NotImplementedError):  # no text, or a tensor without values
-            return "an unreadable key"
-    return str(state)
+    """A key from a tensor of bytes, of any dtype and device; "" from one whose values cannot be read, as on the meta device."""
+    if not isinstance(state, Tensor):
+        return str(state)
+    if state.is_meta or type(state) is not Tensor:
+        return ""
+    try:
+        return bytes(state.detach().cpu().to(torch.uint8).tolist()).decode()
+    except UnicodeDecodeError:
+        return "an unreadable key"
 
 
 def same_group(first: str, second: str) -> bool:
     """Whether two keys stand for the same elements in the same order."""
-    if first == second:
+    # The planar groups that are groups of the lattice list their elements as these do.
+    if len({{"C4": "p4", "D4": "p4m"}.get(key, key) for key in (first, second)}) == 1:
         return True
     try:
         one, other = groups.get(first), groups.get(second)
