@@ -45,9 +45,7 @@ class Restrict(Grouped, Constants):
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("Restrict", "input", x)
         if x.dim() < 3 or x.shape[2] != self.order:
-            raise ValueError(
-                f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), a field of {self.names}, got {tuple(x.shape)}"
-            )
+            raise ValueError(f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), got {tuple(x.shape)}")
         return x.index_select(2, self.entries).unflatten(2, (-1, self.suborder)).flatten(1, 2)
 
     def extra_repr(self) -> str:
