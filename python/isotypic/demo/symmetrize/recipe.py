@@ -16,7 +16,7 @@ class Recipe:
     """The sizes of the jobs."""
 
     pairs: int = 600
-    graph_epochs: int = 15
+    graph_epochs: int = 10
     graph_draws: int = 4
     graphs_on_eight: int = 11117
     orbit_steps: int = 400
