@@ -20,14 +20,14 @@ SAMPLERS = ("canonical", "Haar", "frames", "learned")
 BASES = {"MLP": networks.FlatMLP, "GIN with ids": networks.NumberedGIN}
 SAME = 1e-3
 """Outputs count as equal within this distance, as in the literature of both sets; outputs have a standard deviation of 1."""
-DRAWS = 10
+DRAWS, SEPARATION_DRAWS = 20, 10
 
 
-def _symmetrized(base: str, sampler: str, graphs: data.Graphs, outputs: int, draws: int) -> Symmetrize:
+def _symmetrized(base: str, sampler: str, graphs: data.Graphs, outputs: int, draws: int, tested: int) -> Symmetrize:
     nodes, channels = graphs.features.shape[1:]
     net = BASES[base](nodes, channels, outputs)
     chosen = networks.sampler(sampler, channels)
-    return Symmetrize(net, "S_n", ("node", "edge", "node"), "scalar", chosen, k_train=draws, k_eval=DRAWS, seed=0)
+    return Symmetrize(net, "S_n", ("node", "edge", "node"), "scalar", chosen, k_train=draws, k_eval=tested, seed=0)
 
 
 def _outputs(model: Symmetrize, graphs: data.Graphs, signature: Tensor, ids: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def classify(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, Any]]:
     for base in BASES:
         for sampler in SAMPLERS:
             torch.manual_seed(seed)
-            model = _symmetrized(base, sampler, graphs, 1, recipe.graph_draws)
+            model = _symmetrized(base, sampler, graphs, 1, recipe.graph_draws, DRAWS)
             model.train()
 
             def loss(index: Tensor, model: Symmetrize = model) -> Tensor:
@@ -67,7 +67,7 @@ def classify(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, Any]]:
 
             start = time.perf_counter()
             progress = bar(f"EXP: {base}, {sampler}", recipe.graph_epochs * -(-first // 100))
-            curve = fit(model.parameters(), loss, first, epochs=recipe.graph_epochs, batch=100, lr=2e-3, seed=seed, progress=progress)
+            curve = fit(model.parameters(), loss, first, epochs=recipe.graph_epochs, batch=100, lr=4e-3, seed=seed, progress=progress)
             answers = _outputs(model, test, signature[first:], ids)[:, 0] > 0
             again = _outputs(model, copies, copied, ids + len(graphs))[:, 0] > 0
             found[f"{base}, {sampler}"] = {
@@ -97,7 +97,7 @@ def separate(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, dict[st
         for base in BASES:
             for sampler in SAMPLERS:
                 torch.manual_seed(seed)
-                model = _symmetrized(base, sampler, graphs, 10, 1)
+                model = _symmetrized(base, sampler, graphs, 10, 1, SEPARATION_DRAWS)
                 for module in model.get_submodule("base").modules():
                     if isinstance(module, nn.Linear):  # large enough that outputs differ where inputs do
                         nn.init.normal_(module.weight, std=(2 / module.in_features) ** 0.5)

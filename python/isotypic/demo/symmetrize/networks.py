@@ -41,7 +41,7 @@ class NodeMLP(FlatMLP):
 class NumberedGIN(nn.Module):
     """A GIN whose nodes are told their position in the order that they come in."""
 
-    def __init__(self, nodes: int, channels: int, outputs: int, hidden: int = 64) -> None:
+    def __init__(self, nodes: int, channels: int, outputs: int, hidden: int = 32) -> None:
         super().__init__()
         self.net = models.GIN(channels + nodes, hidden, outputs, layers=3, output="graph")
 
