@@ -34,5 +34,7 @@ PYBIND11_MODULE(_C, m) {
     isotypic::bind_group_conv(m);
     isotypic::bind_weight_linear(m);
     isotypic::bind_max_det(m);
+    isotypic::bind_pair_attention(m);
+    isotypic::bind_set_conv(m);
     isotypic::bind_transvectants(m);
 }

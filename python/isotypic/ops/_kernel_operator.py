@@ -22,6 +22,9 @@ def kernel_operator(
     sums: bool = False,
     backward: Callable[..., Gradients],
     jvp: Callable[..., Tensor | None] | None = None,
+    dtype: Callable[[torch.dtype], torch.dtype] = lambda first: first,
+    saved_outputs: Sequence[int] = (),
+    wide: Sequence[int] = (),
 ) -> Operator:
     """Register ``isotypic::<schema>``, as :func:`isotypic._register.define` does, and return the function that routes its calls.
 
@@ -32,7 +35,8 @@ def kernel_operator(
         samples: places of the tensors whose first axis is one of samples that do not see each other. Under vmap, more calls are more
             samples; where another tensor is mapped, one call follows the other.
         sums: the result is a sum over samples. Otherwise its first axis is theirs.
-        backward, jvp: as for ``define``.
+        backward, jvp, saved_outputs, wide: as for ``define``.
+        dtype: that of the result, from that of the first tensor.
     """
     name = schema[: schema.index("(")]
 
@@ -41,7 +45,7 @@ def kernel_operator(
 
     def fake(*args: Any) -> Tensor:
         first: Tensor = next(arg for arg in args if arg is not None)
-        return first.new_empty(shape(*args))
+        return first.new_empty(shape(*args), dtype=dtype(first.dtype))
 
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
         mapped = [i for i, dim in enumerate(in_dims) if isinstance(args[i], Tensor) and dim is not None]
@@ -56,5 +60,5 @@ def kernel_operator(
         result = operator(*folded)
         return result.unflatten(0, (info.batch_size, result.shape[0] // info.batch_size)), 0
 
-    operator = define(schema, launch=launch, fake=fake, backward=backward, vmap=vmap, jvp=jvp)
+    operator = define(schema, launch=launch, fake=fake, backward=backward, vmap=vmap, jvp=jvp, saved_outputs=saved_outputs, wide=wide)
     return operator

@@ -1,14 +1,28 @@
-"""Attention whose scores are an MLP of each pair: public function."""
+"""Attention whose scores are an MLP of each pair: the public function, the launches, and the operators with their derivatives.
+
+    pair_attention           theta, mask       -> out: the values and, behind them, the log of the normaliser
+    pair_attention_gradient  grad, theta, mask -> the gradients of <grad, out> in theta = (q, k, v, x_q, x_k, W1 ... b3), one behind the other
+
+Both are kernels that make no array of pairs. With `tangent`, the derivative of `out` along a direction u of theta in plain torch,
+
+    the derivatives of <u, gradient> are  tangent(theta, u) in grad  and  d <grad, tangent(theta, u)> / d theta in theta,
+
+so that derivatives of the second order and above hold arrays of all pairs.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from isotypic._register import Gradients
+from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors
+from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.processes import reference
 
 MODES, REDUCTIONS, DIFFERENCES = ("mix", "bias"), ("softmax", "sum"), ("vector", "distance2", "none")
@@ -33,8 +47,9 @@ def pair_attention(
         out_i = sum_j softmax_j(a_ij) v_j                  or sum_j a_ij v_j  ("sum")
 
     Args:
-        q, k, v: (B, H, N_q, D), (B, H, N_k, D), (B, H, N_k, D).
-        x_q, x_k: (B, N_q, d), (B, N_k, d), positions; None with difference="none".
+        q, k, v: (B, H, N_q, D), (B, H, N_k, D), (B, H, N_k, D); float32, float64, bfloat16 or float16 (the 16-bit types are computed in
+            float32), on a CPU or CUDA device, with any strides.
+        x_q, x_k: (B, N_q, d), (B, N_k, d), positions, of the dtype of q; None with difference="none". Autocast leaves them as they are.
         mlp: three pairs (weight, bias) as of `nn.Linear`, with ReLU between them: the input is [difference, the scores of all heads] in the
             mode "mix" and the difference in "bias", the output one number a head.
         mode: "mix" or "bias".
@@ -42,10 +57,25 @@ def pair_attention(
         difference: "vector" (x_i - x_j), "distance2" (|x_i - x_j|^2) or "none".
         mask: boolean, (B, N_k) or (B, N_q, N_k); a query attends where it is True. Without keys the result is zero.
 
-    Returns: (B, H, N_q, D).
+    Returns: (B, H, N_q, D), of the dtype of q; differentiable in all tensors, in any order. Kept for the gradient are the arguments and the
+    result with one number to a row; the gradient computes the pairs again. Derivatives above the first hold arrays of all pairs.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, unknown modes and tensors on
+    two devices; RuntimeError where isotypic has no kernels.
+
+    M. Ashman et al., "Translation Equivariant Transformer Neural Processes", 2024.
+
+    >>> import torch
+    >>> q, k, v = (torch.ones(1, 2, n, 4) for n in (1, 3, 3))
+    >>> mlp = [(torch.zeros(8, 3), torch.zeros(8)), (torch.zeros(8, 8), torch.zeros(8)), (torch.zeros(2, 8), torch.zeros(2))]
+    >>> pair_attention(q, k, v, torch.zeros(1, 1, 1), torch.zeros(1, 3, 1), mlp)  # equal scores: the mean of the values
+    tensor([[[[1., 1., 1., 1.]],
+    <BLANKLINE>
+             [[1., 1., 1., 1.]]]])
     """
-    arguments = check_pairs(q, k, v, x_q, x_k, mlp, mode, reduce, difference, mask)
-    return reference.pair_attention(q, k, v, *arguments, mlp, mode, reduce, difference, expand_mask(mask))
+    x_q, x_k = check_pairs(q, k, v, x_q, x_k, mlp, mode, reduce, difference, mask)
+    layers = [tensor for layer in mlp for tensor in layer]
+    out = attend(q, k, v, x_q, x_k, *layers, expand_mask(mask), mode, reduce, difference)
+    return out[..., : q.shape[3]]
 
 
 def expand_mask(mask: Tensor | None) -> Tensor | None:
@@ -102,3 +132,200 @@ def check_pairs(
         if mask.device != q.device:
             raise ValueError(f"pair_attention: mask must be on the device of q, {q.device}, got {mask.device}")
     return (None, None) if difference == "none" else (x_q, x_k)
+
+
+# Launches
+
+_TENSORS = 11  # q, k, v, x_q, x_k, and three layers
+
+
+def _settings(mode: str, reduce: str, difference: str) -> tuple[bool, bool, int]:
+    return mode == "mix", reduce == "softmax", DIFFERENCES.index(difference)
+
+
+def _prepare(tensors: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
+    return [None if t is None else t.to(dtype).contiguous() for t in tensors]
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in _launch.HALF else dtype
+
+
+def _check(name: str, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> None:
+    mlp = [rest[2:4], rest[4:6], rest[6:8]]
+    mask, mode, reduce, difference = rest[8:]
+    if mask is not None and (
+        mask.dim() != 3 or mask.shape[0] != q.shape[0] or mask.shape[1] not in (1, q.shape[2]) or mask.shape[2] != k.shape[2]
+    ):
+        raise ValueError(f"{name}: mask must have shape (B, 1 or N_q, N_k), got {tuple(mask.shape)}")
+    (w1, _), (w2, _), (w3, _) = mlp
+    if q.dim() != 4 or k.dim() != 4 or v.shape != k.shape or w2.shape[1] != w1.shape[0] or w3.shape != (q.shape[1], w2.shape[0]):
+        raise ValueError(f"{name}: shapes do not fit: q {tuple(q.shape)}, k {tuple(k.shape)}, W3 {tuple(w3.shape)}")
+
+
+def _shape(*args: Any) -> Sequence[int]:
+    _check("pair_attention", *args)
+    q, reduce = args[0], args[_TENSORS + 2]
+    return (*q.shape[:3], q.shape[3] + (reduce == "softmax"))
+
+
+def _run(name: str, shape: Sequence[int], *args: Any) -> Tensor:
+    q, mask = args[0], args[_TENSORS]
+    tensors = _prepare(args[:_TENSORS], _compute_dtype(q.dtype))
+    first = tensors[0]
+    assert first is not None
+    out = first.new_empty(shape)
+    if out.numel():
+        extension = _launch.extension_for("pair_attention", q)
+        with _launch.device_of(out):
+            extension.pair_attention(tensors, None if mask is None else mask.contiguous(), *_settings(*args[_TENSORS + 1 :]), out)
+    return out.to(q.dtype)
+
+
+def _shape_gradient(grad: Tensor, *args: Any) -> Sequence[int]:
+    _check("pair_attention_gradient", *args[: _TENSORS + 1], *args[_TENSORS + 2 :])
+    return (sum(t.numel() for t in args[:_TENSORS] if t is not None),)
+
+
+def _run_gradient(name: str, shape: Sequence[int], grad: Tensor, *args: Any) -> Tensor:
+    q, mask, out, settings = args[0], args[_TENSORS], args[_TENSORS + 1], args[_TENSORS + 2 :]
+    dtype = _compute_dtype(q.dtype)
+    tensors = _prepare(args[:_TENSORS], dtype)
+    first = tensors[0]
+    assert first is not None
+    result = first.new_empty(shape)
+    if not grad.numel():
+        return result.zero_()
+    if out is None or out.dtype != dtype:  # rounded scores would not be those of the weights
+        out = _run("pair_attention", _shape(*args[: _TENSORS + 1], *settings), *tensors, mask, *settings)
+    if result.numel():
+        extension = _launch.extension_for("pair_attention", q)
+        mask = None if mask is None else mask.contiguous()
+        with _launch.device_of(result):
+            workspace = None
+            if q.is_cuda:
+                size = extension.pair_attention_workspace(tensors, mask, *_settings(*settings))
+                workspace = torch.empty(max(size, 256), dtype=torch.uint8, device=q.device)
+            (incoming,) = _prepare([grad], dtype)
+            extension.pair_attention_gradient(tensors, mask, *_settings(*settings), out.contiguous(), incoming, result, workspace)
+    return result
+
+
+# Derivatives
+
+
+def tangent(
+    theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], mask: Tensor | None, mode: str, reduce: str, difference: str
+) -> Tensor:
+    """The derivative of `out` along a direction, in plain torch; None stands for zero."""
+    q, k, v, x_q, x_k, w1, b1, w2, b2, w3, b3 = theta
+    dq, dk, dv, dx_q, dx_k, dw1, db1, dw2, db2, dw3, db3 = (
+        None if t is None else torch.zeros_like(t) if d is None else d for t, d in zip(theta, direction, strict=True)
+    )
+    assert q is not None and k is not None and v is not None
+    scale = 1 / math.sqrt(max(q.shape[3], 1))
+    score, dscore = q @ k.mT * scale, (dq @ k.mT + q @ dk.mT) * scale
+    inputs, dinputs = [], []
+    if difference != "none":
+        u, du = (a[:, :, None] - b[:, None] for a, b in ((x_q, x_k), (dx_q, dx_k)))  # type: ignore[index]
+        squares = difference == "distance2"
+        inputs.append(u.square().sum(-1, keepdim=True) if squares else u)
+        dinputs.append(2 * (u * du).sum(-1, keepdim=True) if squares else du)
+    if mode == "mix":
+        inputs.append(score.permute(0, 2, 3, 1))
+        dinputs.append(dscore.permute(0, 2, 3, 1))
+    value, change = torch.cat(inputs, -1), torch.cat(dinputs, -1)
+    for i, (w, b, dw, db) in enumerate(((w1, b1, dw1, db1), (w2, b2, dw2, db2), (w3, b3, dw3, db3))):
+        value, change = value @ w.mT + b, change @ w.mT + value @ dw.mT + db  # type: ignore[union-attr]
+        if i < 2:
+            value, change = value.relu(), change * (value > 0)
+    a, da = value.permute(0, 3, 1, 2), change.permute(0, 3, 1, 2)
+    if mode == "bias":
+        a, da = score + a, dscore + da
+    if reduce == "sum":
+        kept = None if mask is None else mask[:, None].to(a.dtype)
+        return (da @ v + a @ dv) if kept is None else (kept * da) @ v + (kept * a) @ dv
+    if not k.shape[2]:
+        return torch.cat([(a @ v) * 0, (a @ v)[..., :1] * 0 if v.shape[3] else a.sum(-1, keepdim=True) * 0], -1)
+    p = reference.attention_weights(a, mask)
+    mean = (p * da).sum(-1, keepdim=True)
+    return torch.cat([(p * (da - mean)) @ v + p @ dv, mean], -1)
+
+
+def _split(flat: Tensor, theta: Sequence[Tensor | None]) -> list[Tensor | None]:
+    parts: list[Tensor | None] = []
+    at = 0
+    for t in theta:
+        parts.append(None if t is None else flat[at : at + t.numel()].view(t.shape))
+        at += 0 if t is None else t.numel()
+    return parts
+
+
+def _backward(needs: Sequence[bool], grad: Tensor, out: Tensor, *args: Any) -> Gradients:
+    theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 1 :]
+    flat = gradient(grad, *theta, mask, out, *settings)
+    return [g.to(t.dtype) if need and g is not None else None for need, g, t in zip(needs, _split(flat, theta), theta, strict=False)]
+
+
+def _jvp(tangents: Gradients, *args: Any) -> Tensor | None:
+    theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 1 :]
+    return None if all(t is None for t in tangents) else tangent(theta, tangents[:_TENSORS], mask, *settings)
+
+
+def _curvature(grad: Tensor, direction: Sequence[Tensor | None], *args: Any) -> list[Tensor | None]:
+    """d <grad, tangent(theta, direction)> / d theta."""
+    theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 2 :]
+    given = [i for i, t in enumerate(theta) if t is not None]
+
+    def along(*tensors: Tensor) -> Tensor:
+        values = dict(zip(given, tensors, strict=True))
+        return tangent([values.get(i) for i in range(_TENSORS)], direction, mask, *settings)
+
+    found = dict(zip(given, torch.func.vjp(along, *(theta[i] for i in given))[1](grad), strict=True))
+    return [found.get(i) for i in range(_TENSORS)]
+
+
+def _backward_gradient(needs: Sequence[bool], cotangent: Tensor, grad: Tensor, *args: Any) -> Gradients:
+    theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 2 :]
+    direction = _split(cotangent, theta)
+    by_grad = tangent(theta, direction, mask, *settings).to(grad.dtype) if needs[0] else None
+    by_theta = _curvature(grad, direction, *args) if any(needs[1:]) else [None] * _TENSORS
+    return [by_grad, *(g if need else None for need, g in zip(needs[1:], by_theta, strict=False))]
+
+
+def _jvp_gradient(tangents: Gradients, grad: Tensor, *args: Any) -> Tensor | None:
+    theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 2 :]
+    dgrad, direction = tangents[0], tangents[1 : 1 + _TENSORS]
+    total = None if dgrad is None else gradient(dgrad, *theta, mask, None, *settings)
+    if any(t is not None for t in direction):
+        curved = _curvature(grad, direction, *args)
+        flat = torch.cat([c.reshape(-1) for c in curved if c is not None])
+        total = flat if total is None else total + flat
+    return total
+
+
+_THETA = (
+    "Tensor q, Tensor k, Tensor v, Tensor? x_q, Tensor? x_k, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor w3, Tensor b3, Tensor? mask"
+)
+_SETTINGS = "str mode, str reduce, str difference"
+
+attend = kernel_operator(
+    f"pair_attention({_THETA}, {_SETTINGS}) -> Tensor",
+    shape=_shape,
+    run=_run,
+    samples=(0, 1, 2, 3, 4, _TENSORS),
+    backward=_backward,
+    jvp=_jvp,
+    saved_outputs=(0,),
+    wide=(3, 4),
+)
+gradient = kernel_operator(
+    f"pair_attention_gradient(Tensor grad, {_THETA}, Tensor? out, {_SETTINGS}) -> Tensor",
+    shape=_shape_gradient,
+    run=_run_gradient,
+    samples=(),
+    sums=True,
+    backward=_backward_gradient,
+    jvp=_jvp_gradient,
+    dtype=_compute_dtype,
+)
