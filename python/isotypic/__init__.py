@@ -10,13 +10,35 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import data, groups, models, nn, ops, sl2, testing
+from isotypic import cloning, data, groups, models, nn, ops, pga, sl2, symmetrize, testing
 from isotypic._info import cpu_isa, info
-from isotypic.ops.fields._equivariance import EquivarianceWarning
+from isotypic._warnings import EquivarianceWarning
+from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
 
 try:
     __version__ = _version("isotypic")
 except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["EquivarianceWarning", "__version__", "cpu_isa", "data", "groups", "info", "models", "nn", "ops", "sl2", "testing"]
+__all__ = [
+    "Box",
+    "Density",
+    "EquivarianceWarning",
+    "FixedInput",
+    "Mask",
+    "Site",
+    "__version__",
+    "cloning",
+    "cpu_isa",
+    "data",
+    "groups",
+    "info",
+    "models",
+    "nn",
+    "ops",
+    "pga",
+    "relax",
+    "sl2",
+    "symmetrize",
+    "testing",
+]

@@ -1,6 +1,11 @@
 """Equivariant layers: parameters, initialisation and a call into `isotypic.ops`."""
 
 from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.algebra.attention import GATrAttention
+from isotypic.nn.algebra.block import GATrBlock
+from isotypic.nn.algebra.linear import MultivectorLinear
+from isotypic.nn.algebra.mlp import GeometricBilinear, GeometricMLP
+from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout, ScalarGate
 from isotypic.nn.convert.from_dwsnets import from_dwsnets
 from isotypic.nn.convert.from_escnn import from_escnn
 from isotypic.nn.convert.from_nfn import from_nfn
@@ -12,6 +17,7 @@ from isotypic.nn.fields.group_pool import GroupPool
 from isotypic.nn.fields.linear import GroupLinear
 from isotypic.nn.fields.mask import FieldMask
 from isotypic.nn.fields.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn.fields.relaxed import RelaxedGroupConv2d
 from isotypic.nn.fields.restrict import Restrict
 from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
@@ -29,10 +35,16 @@ __all__ = [
     "BlurPool3d",
     "DWSInvariant",
     "DWSLinear",
+    "EquiLayerNorm",
     "FieldDropout",
     "FieldGroupNorm",
     "FieldLayerNorm",
     "FieldMask",
+    "GATrAttention",
+    "GATrBlock",
+    "GeometricBilinear",
+    "GeometricMLP",
+    "GradeDropout",
     "GroupAvgPool2d",
     "GroupAvgPool3d",
     "GroupBatchNorm",
@@ -48,9 +60,12 @@ __all__ = [
     "LiftConv2d",
     "LiftConv3d",
     "MomentLayer",
+    "MultivectorLinear",
     "NPLinear",
     "PlanarGroup",
+    "RelaxedGroupConv2d",
     "Restrict",
+    "ScalarGate",
     "SteerableConv2d",
     "SteerableLiftConv2d",
     "Transvectants",

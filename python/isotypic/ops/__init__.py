@@ -1,6 +1,9 @@
-"""Functions on fields, on weights of networks and on binary forms. Each has its module, with the plain-torch references in
+"""Functions on fields, on weights of networks, on binary forms and on multivectors. Each has its module, with the plain-torch references in
 ``isotypic.ops.fields.reference*``."""
 
+from isotypic.ops.algebra.attention import distance_attention
+from isotypic.ops.algebra.linear import multivector_linear
+from isotypic.ops.algebra.products import equi_join, geometric_product
 from isotypic.ops.fields import flops as _fields_flops  # noqa: F401
 from isotypic.ops.fields.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.fields.group_linear import group_linear
@@ -15,6 +18,10 @@ from isotypic.ops.norms import flops as _norms_flops  # noqa: F401
 from isotypic.ops.norms.batch_norm import batch_norm
 from isotypic.ops.processes.pair_attention import pair_attention
 from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
+from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
+from isotypic.ops.symmetrize.rotate_mean import rotate_mean
+from isotypic.ops.symmetrize.small_matrix import OrthonormalFrame, Polar, SymmetricEigen, orthonormal_frame, polar, symmetric_eigen
+from isotypic.ops.symmetrize.sort_sinkhorn import SortSinkhorn, sort_sinkhorn
 from isotypic.ops.weights import flops as _weights_flops  # noqa: F401
 from isotypic.ops.weights.affine import weight_affine
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
@@ -23,9 +30,16 @@ from isotypic.ops.weights.pool import weight_pool
 
 __all__ = [
     "MaxDetGram",
+    "OrthonormalFrame",
+    "Polar",
+    "SortSinkhorn",
+    "SymmetricEigen",
     "WeightLayout",
     "batch_norm",
+    "distance_attention",
+    "equi_join",
     "form_action",
+    "geometric_product",
     "gram_to_form",
     "group_conv",
     "group_conv_transpose",
@@ -33,10 +47,18 @@ __all__ = [
     "lift_conv",
     "max_det_gram",
     "moment_gram",
+    "multivector_linear",
+    "orthonormal_frame",
     "pair_attention",
+    "permute_adjacency",
+    "permute_nodes",
+    "polar",
     "project_gram",
+    "rotate_mean",
     "set_conv",
     "set_conv_decode",
+    "sort_sinkhorn",
+    "symmetric_eigen",
     "transvectant",
     "transvectant_paths",
     "transvectants",

@@ -1,7 +1,7 @@
 """Attention whose scores are an MLP of each pair: the public function, the launches, and the operators with their derivatives.
 
     pair_attention           theta, mask       -> out: the values and, behind them, the log of the normaliser
-    pair_attention_gradient  grad, theta, mask -> the gradients of <grad, out> in theta = (q, k, v, x_q, x_k, W1 ... b3), one behind the other
+    pair_attention_gradient  grad, theta, mask -> the gradients of <grad, out> in theta = (q, k, v, x_q, x_k, W1 ... b3), in one vector
 
 Both are kernels that make no array of pairs. With `tangent`, the derivative of `out` along a direction u of theta in plain torch,
 
@@ -59,8 +59,8 @@ def pair_attention(
 
     Returns: (B, H, N_q, D), of the dtype of q; differentiable in all tensors, in any order. Kept for the gradient are the arguments and the
     result with one number to a row; the gradient computes the pairs again. Derivatives above the first hold arrays of all pairs.
-    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, unknown modes and tensors on
-    two devices; RuntimeError where isotypic has no kernels.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, unknown modes and tensors
+    on two devices; RuntimeError where isotypic has no kernels.
 
     M. Ashman et al., "Translation Equivariant Transformer Neural Processes", 2024.
 
@@ -153,7 +153,7 @@ def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _check(name: str, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> None:
     mlp = [rest[2:4], rest[4:6], rest[6:8]]
-    mask, mode, reduce, difference = rest[8:]
+    mask = rest[8]
     if mask is not None and (
         mask.dim() != 3 or mask.shape[0] != q.shape[0] or mask.shape[1] not in (1, q.shape[2]) or mask.shape[2] != k.shape[2]
     ):
@@ -304,9 +304,8 @@ def _jvp_gradient(tangents: Gradients, grad: Tensor, *args: Any) -> Tensor | Non
     return total
 
 
-_THETA = (
-    "Tensor q, Tensor k, Tensor v, Tensor? x_q, Tensor? x_k, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor w3, Tensor b3, Tensor? mask"
-)
+_LAYERS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor w3, Tensor b3"
+_THETA = f"Tensor q, Tensor k, Tensor v, Tensor? x_q, Tensor? x_k, {_LAYERS}, Tensor? mask"
 _SETTINGS = "str mode, str reduce, str difference"
 
 attend = kernel_operator(

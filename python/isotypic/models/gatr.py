@@ -1,0 +1,127 @@
+"""The geometric algebra transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from isotypic.nn.algebra.block import GATrBlock
+from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair
+from isotypic.ops._checks import DTYPES
+from isotypic.ops.algebra._arguments import resolve
+from isotypic.ops.algebra.attention import key_ranges
+
+
+class GATr(nn.Module):
+    """Geometric algebra transformer: a linear map, `nn.GATrBlock`s, a linear map, on sets of items with multivectors and scalars.
+
+    With algebra "pga", G(3,0,1), it commutes with E(3), mirrors included; with "sta", G(1,3), with the Lorentz group, and is then the
+    network of `lgatr`, whose weights `nn.from_lgatr` takes.
+
+    Args:
+        in_mv_channels, out_mv_channels, hidden_mv_channels: of multivectors.
+        in_s_channels, out_s_channels, hidden_s_channels: of scalars, may be 0.
+        num_blocks: of the transformer. num_heads: of its attention.
+        algebra: "pga" or "sta".
+        checkpoint: keep of each block nothing but its input for the gradient.
+        block: further arguments of `nn.GATrBlock`: dropout, multi_query, attention_ratio, mlp_ratio, subgroup, recompute, ...
+        device, dtype: of the parameters.
+
+    Input: mv (..., N, C_in, 16) and s (..., N, S_in) or None; mask (B, N, N) and lengths as of `ops.distance_attention`, with B the product
+    of the axes before N; reference (..., 16), the scale of the joins, by default the mean of mv over the items of a sample and the
+    channels.
+    Output: mv (..., N, C_out, 16), s (..., N, S_out). Items behind `lengths` do not matter and come out as zeros.
+    Raises ValueError for counts that are no network and inputs of another shape; TypeError for dtypes that are not those of the parameters.
+
+    J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023. J. Spinner et al., "Lorentz-Equivariant
+    Geometric Algebra Transformers for High-Energy Physics", NeurIPS 2024.
+
+    >>> mv, s = GATr(1, 1, 4, 2, 3, 8, num_blocks=2, num_heads=2)(torch.randn(2, 5, 1, 16), torch.randn(2, 5, 2))
+    >>> mv.shape, s.shape
+    (torch.Size([2, 5, 1, 16]), torch.Size([2, 5, 3]))
+    """
+
+    def __init__(
+        self,
+        in_mv_channels: int,
+        out_mv_channels: int,
+        hidden_mv_channels: int,
+        in_s_channels: int,
+        out_s_channels: int,
+        hidden_s_channels: int,
+        num_blocks: int,
+        num_heads: int = 8,
+        algebra: str = "pga",
+        *,
+        checkpoint: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **block: Any,
+    ) -> None:
+        super().__init__()
+        check_counts("GATr", 0, num_blocks=num_blocks)
+        self.joins = resolve("GATr", algebra).degenerate
+        self.algebra, self.checkpoint = algebra, checkpoint
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        linear: dict[str, Any] = {"algebra": algebra, "subgroup": block.get("subgroup", True), **place}
+        self.in_mv_channels, self.in_s_channels = in_mv_channels, in_s_channels
+        self.linear_in = MultivectorLinear(in_mv_channels, hidden_mv_channels, in_s_channels, hidden_s_channels, **linear)
+        self.blocks = nn.ModuleList(
+            GATrBlock(hidden_mv_channels, hidden_s_channels, num_heads=num_heads, algebra=algebra, **block, **place)
+            for _ in range(num_blocks)
+        )
+        self.linear_out = MultivectorLinear(hidden_mv_channels, out_mv_channels, hidden_s_channels, out_s_channels, **linear)
+
+    def forward(
+        self,
+        mv: Tensor,
+        s: Tensor | None = None,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        reference: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        s = check_pair("GATr", mv, s, self.in_mv_channels, self.in_s_channels)
+        if mv.dim() < 3:
+            raise ValueError(f"GATr: mv must have shape (..., N, C={self.in_mv_channels}, 16), got {tuple(mv.shape)}")
+        if mv.dtype not in DTYPES:
+            raise TypeError(f"GATr: mv must be of a supported dtype, got {mv.dtype}")
+        shape, batch = mv.shape[:-2], mv.shape[:-3]
+        mv, s = mv.reshape(batch.numel(), *mv.shape[-3:]), s.reshape(batch.numel(), *s.shape[-2:])
+        ranges = key_ranges(lengths, mv, mv)
+        padding = None
+        if ranges is not None and lengths is not None and lengths.shape == (mv.shape[0],):
+            padding = torch.arange(mv.shape[1], device=mv.device) >= ranges[:, :1, 1]
+            mv, s = mv.masked_fill(padding[..., None, None], 0.0), s.masked_fill(padding[..., None], 0.0)
+        if not self.joins:
+            reference = None
+        elif reference is None:
+            reference = item_mean(mv, ranges)
+        else:
+            reference = reference.expand(*batch, 16).reshape(-1, 1, 16) if reference.dim() <= len(batch) + 1 else reference
+        mv, s = self.linear_in(mv, s)
+        for block in self.blocks:
+            if self.checkpoint and torch.is_grad_enabled():
+                mv, s = recomputed(block, mv, s, reference, mask=mask, lengths=lengths, use_reentrant=False)
+            else:
+                mv, s = block(mv, s, reference, mask=mask, lengths=lengths)
+        mv, s = self.linear_out(mv, s)
+        if padding is not None:
+            mv, s = mv.masked_fill(padding[..., None, None], 0.0), s.masked_fill(padding[..., None], 0.0)
+        return mv.reshape(*shape, *mv.shape[-2:]), s.reshape(*shape, s.shape[-1])
+
+
+def item_mean(mv: Tensor, ranges: Tensor | None) -> Tensor:
+    """(B, N, C, 16) -> (B, N or 1, 16): the mean over channels and over the items that each item attends to."""
+    items = mv.mean(2)
+    if mv.shape[1] == 0:
+        return items.sum(1, keepdim=True)
+    if ranges is None:
+        return items.mean(1, keepdim=True)
+    # Sums up to each item, in float64 so that differences of them keep their digits.
+    sums = torch.cat([items.new_zeros(items.shape[0], 1, 16, dtype=torch.float64), items.double().cumsum(1)], 1)
+    first, last = (ranges[..., i : i + 1].long() for i in range(2))
+    total = sums.gather(1, last.expand(-1, -1, 16)) - sums.gather(1, first.expand(-1, -1, 16))
+    return (total / (last - first).clamp_min(1)).to(mv.dtype)

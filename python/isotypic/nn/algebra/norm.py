@@ -1,0 +1,147 @@
+"""What acts on each multivector or each item alone: normalisation, the gated nonlinearity, dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from isotypic.nn._arguments import check_tensor, number
+from isotypic.nn.algebra.linear import check_counts
+from isotypic.ops.algebra._arguments import resolve
+from isotypic.ops.algebra.signature import GRADES
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+}
+
+
+class EquiLayerNorm(nn.Module):
+    """Normalisation over channels, mv / sqrt(max(mean_c sum_grades |<mv_c, mv_c>|, epsilon)); scalars by torch's layer norm.
+
+    In G(3,0,1) the inner product is not negative, and components with e0 do not count in it, hence an epsilon that is not small.
+
+    Args:
+        mv_channels, s_channels: needed with affine alone.
+        algebra: "pga" or "sta".
+        affine: a learned factor for each grade of each channel and for each scalar; the layer then keeps its symmetry.
+        epsilon: least mean square.
+        device, dtype: of the parameters.
+
+    Input: mv (..., C, 16), s (..., S) or None. Output: the same shapes.
+
+    J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
+
+    >>> EquiLayerNorm()(torch.randn(5, 2, 16), torch.randn(5, 3))[0].shape
+    torch.Size([5, 2, 16])
+    """
+
+    def __init__(
+        self,
+        mv_channels: int = 0,
+        s_channels: int = 0,
+        *,
+        algebra: str = "pga",
+        affine: bool = False,
+        epsilon: float = 0.01,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_counts("EquiLayerNorm", 0, mv_channels=mv_channels, s_channels=s_channels)
+        number("EquiLayerNorm", 0.0, epsilon=epsilon)
+        self.algebra, self.epsilon, self.affine = algebra, epsilon, affine
+        self._inner = [float(sign) for sign in resolve("EquiLayerNorm", algebra).inner]
+        self.weight_mv = nn.Parameter(torch.ones(mv_channels, 5, device=device, dtype=dtype)) if affine else None
+        self.weight_s = nn.Parameter(torch.ones(s_channels, device=device, dtype=dtype)) if affine and s_channels else None
+
+    def _squares(self, mv: Tensor) -> Tensor:
+        """(..., C): sum over grades of |<x, x>|."""
+        if self.algebra == "pga":
+            return mv.square() @ torch.tensor(self._inner, dtype=mv.dtype, device=mv.device)
+        signs = [[sign if grade == at else 0.0 for at in range(5)] for sign, grade in zip(self._inner, GRADES, strict=True)]
+        return (mv.square() @ torch.tensor(signs, dtype=mv.dtype, device=mv.device)).abs().sum(-1)
+
+    def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        check_tensor("EquiLayerNorm", "mv", mv, floating=True)
+        if mv.dim() < 2 or mv.shape[-1] != 16:
+            raise ValueError(f"EquiLayerNorm: mv must have shape (..., C, 16), got {tuple(mv.shape)}")
+        with torch.autocast(mv.device.type, enabled=False):
+            wide = mv.float() if mv.dtype.itemsize == 2 else mv
+            scale = self._squares(wide).mean(-1, keepdim=True).clamp_min(self.epsilon).rsqrt()
+            out = wide * scale.unsqueeze(-1)
+            if self.weight_mv is not None:
+                out = out * torch.cat([self.weight_mv[:, g : g + 1].expand(-1, n) for g, n in enumerate((1, 4, 6, 4, 1))], -1)
+            out = out.to(mv.dtype)
+            if s is None:
+                return out, mv.new_empty(*mv.shape[:-2], 0)
+            out_s = F.layer_norm(s, s.shape[-1:]) if s.shape[-1] else s
+            return out, out_s if self.weight_s is None else out_s * self.weight_s.to(out_s.dtype)
+
+    def extra_repr(self) -> str:
+        return f"algebra={self.algebra!r}, affine={self.affine}, epsilon={self.epsilon}"
+
+
+class ScalarGate(nn.Module):
+    """Each multivector times a nonlinear function of its scalar component, mv f(mv_0), and the function of the scalars.
+
+    Args:
+        activation: "gelu_tanh", "gelu", "relu", "sigmoid", "tanh" or "silu".
+        scalar_activation: of the scalars; by default the same.
+
+    Input: mv (..., C, 16), s (..., S) or None. Output: the same shapes.
+
+    >>> ScalarGate("relu")(-torch.ones(1, 1, 16))[0].any()
+    tensor(False)
+    """
+
+    def __init__(self, activation: str = "gelu_tanh", scalar_activation: str | None = None) -> None:
+        super().__init__()
+        self.activation, self.scalar_activation = activation, activation if scalar_activation is None else scalar_activation
+        for name in (self.activation, self.scalar_activation):
+            if name not in ACTIVATIONS:
+                raise ValueError(f"ScalarGate: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
+
+    def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        check_tensor("ScalarGate", "mv", mv, floating=True)
+        gated: Any = ACTIVATIONS[self.activation](mv[..., :1]) * mv
+        return gated, mv.new_empty(*mv.shape[:-2], 0) if s is None else ACTIVATIONS[self.scalar_activation](s)
+
+    def extra_repr(self) -> str:
+        return f"{self.activation!r}, {self.scalar_activation!r}"
+
+
+class GradeDropout(nn.Module):
+    """Dropout that keeps the symmetry: each grade of each multivector is kept whole or dropped whole, each scalar by itself.
+
+    Args:
+        p: probability of dropping.
+
+    Input: mv (..., C, 16), s (..., S) or None. Output: the same shapes.
+
+    >>> GradeDropout(0.5).eval()(torch.ones(1, 1, 16))[0].sum()
+    tensor(16.)
+    """
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        number("GradeDropout", 0.0, 1.0, p=p)
+        self.p = p
+
+    def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        s = mv.new_empty(*mv.shape[:-2], 0) if s is None else s
+        if not self.training or not self.p:
+            return mv, s
+        kept = F.dropout(torch.ones_like(mv[..., :5]), self.p)
+        kept = torch.cat([kept[..., g : g + 1].expand(*kept.shape[:-1], n) for g, n in enumerate((1, 4, 6, 4, 1))], -1)
+        return mv * kept, F.dropout(s, self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

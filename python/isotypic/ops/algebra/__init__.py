@@ -1,0 +1,1 @@
+"""The operators on multivectors of geometric algebras."""

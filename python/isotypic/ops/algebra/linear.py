@@ -1,0 +1,179 @@
+"""Equivariant linear maps of multivectors: the public function and three operators closed under differentiation.
+
+multivector_linear            x, weight -> y
+multivector_linear_transpose  y, weight -> x    its adjoint in x
+multivector_linear_weight     x, y -> weight    its adjoint in weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isotypic._register import Gradients, define
+from isotypic.ops._checks import check_tensors
+from isotypic.ops._kernel_operator import kernel_operator
+from isotypic.ops.algebra import _arguments, _kernels, reference
+from isotypic.ops.algebra.signature import algebra as signature
+
+
+def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift: Tensor | None = None) -> Tensor:
+    """The equivariant linear maps between multivectors, y[o] = sum_ca weight[o, c, a] L_a x[c] (+ shift[o] in the scalar component).
+
+    L_a are the five projections to a grade and, in G(3,0,1), the multiplication by e0 of each of the grades 0 to 3, each map divided by its
+    Frobenius norm; in G(1,3) the multiplication by the pseudoscalar of each grade, not normalised, in the order of `lgatr`. 24 of the 256
+    entries of a pair of channels are not zero in G(3,0,1) and are computed; 32 in G(1,3).
+
+    Args:
+        x: (..., C_in, 16), float32, float64, bfloat16 or float16 (the 16-bit types are computed in float32), on a CPU or CUDA device.
+        weight: (C_out, C_in, 9) for "pga"; (C_out, C_in, 10) for "sta", or (C_out, C_in, 5), which is equivariant under the full Lorentz
+            group. Of the dtype of x.
+        algebra: "pga", G(3,0,1), or "sta", G(1,3).
+        shift: (..., C_out, 1), added to component 0; for "sta" with 10 maps (..., C_out, 2), added to components 0 and 15. Of the dtype
+            of x.
+
+    Returns: (..., C_out, 16), differentiable in all tensors in any order.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, tensors on two devices and
+    unknown algebras; RuntimeError where isotypic has no kernels.
+
+    J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
+
+    >>> import torch
+    >>> multivector_linear(torch.ones(3, 2, 16), torch.ones(4, 2, 9)).shape
+    torch.Size([3, 4, 16])
+    """
+    known = _arguments.resolve("multivector_linear", algebra)
+    if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
+        check_tensors("multivector_linear", {"x": x, "weight": weight})
+    _arguments.check_multivectors("multivector_linear", 2, x=x)
+    check_tensors("multivector_linear", {"x": x, "weight": weight})
+    maps = (9,) if known.degenerate else (10, 5)
+    if weight.dim() != 3 or weight.shape[1] != x.shape[-2] or weight.shape[2] not in maps:
+        count = " or ".join(map(str, maps))
+        raise ValueError(
+            f"multivector_linear: weight must have shape (C_out, C_in={x.shape[-2]}, {count}) for {known.name}, got {tuple(weight.shape)}"
+        )
+    batch = x.shape[:-2]
+    if shift is not None:
+        check_tensors("multivector_linear", {"x": x, "shift": shift})
+        most = len(known.scalars) if weight.shape[2] != 5 else 1
+        if shift.dim() < 2 or shift.shape[-2:] != (weight.shape[0], most):
+            raise ValueError(f"multivector_linear: shift must have shape (..., C_out={weight.shape[0]}, {most}), got {tuple(shift.shape)}")
+        _arguments.broadcast("multivector_linear", ["x", "shift"], [batch, shift.shape[:-2]])
+        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(batch.numel(), *shift.shape[-2:])
+    rows = x if x.dim() == 3 else x.reshape(batch.numel(), *x.shape[-2:])
+    y = linear(rows, weight, shift, known.name)
+    return y if x.dim() == 3 else y.reshape(*batch, *y.shape[-2:])
+
+
+def _check(x: Tensor, weight: Tensor, channels: int, name: str) -> None:
+    if x.dim() != 3 or x.shape[2] != 16 or weight.dim() != 3 or weight.shape[channels] != x.shape[1]:
+        raise ValueError(f"{name}: (N, C, 16) and (C_out, C_in, maps) must agree, got {tuple(x.shape)} and {tuple(weight.shape)}")
+
+
+def _shape(x: Tensor, weight: Tensor) -> Sequence[int]:
+    _check(x, weight, 1, "multivector_linear")
+    return x.shape[0], weight.shape[0], 16
+
+
+def _shape_transpose(y: Tensor, weight: Tensor, algebra: str) -> Sequence[int]:
+    _check(y, weight, 0, "multivector_linear_transpose")
+    return y.shape[0], weight.shape[1], 16
+
+
+def _shape_weight(x: Tensor, y: Tensor, maps: int, algebra: str) -> Sequence[int]:
+    if x.dim() != 3 or y.dim() != 3 or x.shape[0] != y.shape[0] or x.shape[2] != 16 or y.shape[2] != 16:
+        raise ValueError(f"multivector_linear_weight: x and y must be (N, C, 16), got {tuple(x.shape)} and {tuple(y.shape)}")
+    return y.shape[1], x.shape[1], maps
+
+
+def _components(shift: Tensor, algebra: str) -> tuple[int, ...]:
+    return signature(algebra).scalars[: shift.shape[-1]]
+
+
+def _launch(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+    return _kernels.linear(_shape(x, weight), x, weight, shift, algebra)
+
+
+def _fake(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+    return x.new_empty(_shape(x, weight))
+
+
+def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Gradients:
+    count = len(signature(algebra).scalars) if weight.shape[2] != 5 else 1
+    return (
+        transpose(grad, weight, algebra) if needs[0] else None,
+        weight_gradient(x, grad, weight.shape[2], algebra) if needs[1] else None,
+        torch.stack([grad[..., i] for i in signature(algebra).scalars[:count]], -1) if needs[2] else None,
+    )
+
+
+def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor | None:
+    dx, dweight, dshift = tangents
+    terms = [
+        None if dx is None else linear(dx, weight, None, algebra),
+        None if dweight is None else linear(x, dweight, None, algebra),
+        None if dshift is None else reference.spread(dshift, _components(dshift, algebra)),
+    ]
+    given = [term for term in terms if term is not None]
+    return sum(given[1:], given[0]) if given else None
+
+
+def _vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> tuple[Tensor, int]:
+    batch = info.batch_size
+    moved = [
+        None if t is None else t.unsqueeze(0).expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip((x, weight, shift), in_dims, strict=False)
+    ]
+    xs, weights, shifts = moved
+    assert xs is not None and weights is not None
+    if in_dims[1] is None:
+        y = linear(xs.flatten(0, 1), weight, None if shifts is None else shifts.flatten(0, 1), algebra)
+        return y.unflatten(0, (batch, x.shape[0] if in_dims[0] is None else xs.shape[1])), 0
+    calls = [linear(xs[i], weights[i], None if shifts is None else shifts[i], algebra) for i in range(batch)]
+    return torch.stack(calls), 0
+
+
+linear: Any = define(
+    "multivector_linear(Tensor x, Tensor weight, Tensor? shift, str algebra) -> Tensor",
+    launch=_launch,
+    fake=_fake,
+    backward=_backward,
+    jvp=_jvp,
+    vmap=_vmap,
+    linear=1,
+)
+
+
+def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, algebra: str) -> Gradients:
+    return (
+        linear(grad, weight, None, algebra) if needs[0] else None,
+        weight_gradient(grad, y, weight.shape[2], algebra) if needs[1] else None,
+    )
+
+
+def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, maps: int, algebra: str) -> Gradients:
+    return (
+        transpose(y, grad, algebra) if needs[0] else None,
+        linear(x, grad, None, algebra) if needs[1] else None,
+    )
+
+
+transpose: Any = kernel_operator(
+    "multivector_linear_transpose(Tensor y, Tensor weight, str algebra) -> Tensor",
+    shape=_shape_transpose,
+    run=lambda name, shape, y, weight, algebra: _kernels.linear_transpose(shape, y, weight, algebra),
+    samples=(0,),
+    backward=_backward_transpose,
+)
+weight_gradient: Any = kernel_operator(
+    "multivector_linear_weight(Tensor x, Tensor y, int maps, str algebra) -> Tensor",
+    shape=_shape_weight,
+    run=lambda name, shape, x, y, maps, algebra: _kernels.linear_weight(shape, x, y, maps, algebra),
+    samples=(),
+    sums=True,
+    backward=_backward_weight,
+)

@@ -1,0 +1,155 @@
+"""Products of multivectors, component by component: the public functions and the one operator that serves them all.
+
+A product is a table of signs, z_i = s sum_jk t_ijk x_j y_k, and <w, z> is linear in each of w, x and y: the adjoints in x and in y are
+products by the same table with its axes exchanged,
+
+    <product>      x, y -> z
+    <product> /x   w, y -> the adjoint in x
+    <product> /y   w, x -> the adjoint in y
+
+and the derivatives of each of the three are the other two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isotypic._register import Gradients
+from isotypic.ops._kernel_operator import kernel_operator
+from isotypic.ops.algebra import _arguments, _kernels
+
+
+def geometric_product(x: Tensor, y: Tensor, algebra: str = "pga") -> Tensor:
+    """The geometric product of multivectors, z = x y.
+
+    Components are those of 1 | e0 e1 e2 e3 | e01 e02 e03 e12 e13 e23 | e012 e013 e023 e123 | e0123. The product is straight-line code over
+    its nonzero terms: 192 in G(3,0,1), 256 in G(1,3).
+
+    Args:
+        x: (..., 16), float32, float64, bfloat16 or float16 (the 16-bit types are computed in float32), on a CPU or CUDA device, with any
+            strides.
+        y: (..., 16), of the dtype of x. The batch axes of x and y broadcast.
+        algebra: "pga", G(3,0,1) with e0^2 = 0, or "sta", G(1,3) with e0^2 = 1, e1^2 = e2^2 = e3^2 = -1.
+
+    Returns: (..., 16), differentiable in x and y in any order.
+    Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, tensors on two devices and
+    unknown algebras; RuntimeError where isotypic has no kernels.
+
+    J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
+
+    >>> import torch
+    >>> e = torch.eye(16)
+    >>> geometric_product(e[2], e[3]).argmax()  # e1 e2 = e12
+    tensor(8)
+    """
+    known = _arguments.resolve("geometric_product", algebra)
+    _arguments.check_multivectors("geometric_product", x=x, y=y)
+    return _apply("geometric_product", x, y, None, f"{known.name} geometric")
+
+
+def equi_join(x: Tensor, y: Tensor, reference: Tensor) -> Tensor:
+    """The equivariant join of multivectors of G(3,0,1), z = reference_123 dual(dual x ^ dual y).
+
+    The join of two points is the line through them, that of three the plane. Mirrors change the sign of the dual and of reference_123
+    alike, so that the product of both is equivariant under all of E(3). With the dual that is used here, e_a dual(e_a) = e0123, it
+    differs in sign from the regressive product where the grades of x and y add up to an odd number. 81 terms.
+
+    Args:
+        x: (..., 16), float32, float64, bfloat16 or float16, on a CPU or CUDA device.
+        y: (..., 16), of the dtype of x.
+        reference: (..., 16), of the dtype of x; only the component of e123 (index 14) is read. The batch axes of all three broadcast.
+
+    Returns: (..., 16), differentiable in all three in any order.
+    Raises: as `geometric_product`.
+
+    J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
+
+    >>> import torch
+    >>> e = torch.eye(16)
+    >>> equi_join(e[14], e[13], e[14]).nonzero()  # the origin and the direction of x: the line e23 through both
+    tensor([[10]])
+    """
+    _arguments.check_multivectors("equi_join", x=x, y=y, reference=reference)
+    return _apply("equi_join", x, y, reference[..., 14], "pga join")
+
+
+def _apply(operator: str, x: Tensor, y: Tensor, scale: Tensor | None, table: str) -> Tensor:
+    names, shapes = ["x", "y"], [x.shape[:-1], y.shape[:-1]]
+    if scale is not None:
+        names.append("reference")
+        shapes.append(scale.shape)
+    batch = _arguments.broadcast(operator, names, shapes)
+    # (rows, channels, 16): a slice of channels is a view with rows further apart, which the kernel reads as it is.
+    rows = (-1, batch[-1]) if len(batch) > 1 else (-1, 1)
+    if len(batch) > 1 and batch[-1] == 0:
+        rows = (batch[:-1].numel(), 0)
+    shaped = [t if t.shape[:-1] == batch else t.expand(*batch, 16) for t in (x, y)]
+    a, b = (t.flatten(0, -3) if t.dim() > 3 else t.reshape(*rows, 16) for t in shaped)
+    s = None if scale is None else scale.expand(batch).reshape(rows)
+    return multivector_product(a, b, s, table).reshape(*batch, 16)
+
+
+def _check(a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Sequence[int]:
+    if a.dim() != 3 or a.shape[2] != 16 or b.shape != a.shape:
+        raise ValueError(f"multivector_product: a and b must have one shape (N, C, 16), got {tuple(a.shape)} and {tuple(b.shape)}")
+    if scale is not None and scale.shape != a.shape[:2]:
+        raise ValueError(f"multivector_product: scale must have shape (N, C) = {tuple(a.shape[:2])}, got {tuple(scale.shape)}")
+    return a.shape
+
+
+_TURNS = {"": ("/x", "/y"), "/x": ("", "/y"), "/y": ("", "/x")}
+
+
+def _derivatives(table: str) -> tuple[str, str]:
+    """The tables of the adjoints in the first and in the second factor."""
+    product, _, adjoint = table.partition(" /")
+    first, second = _TURNS["/" + adjoint if adjoint else ""]
+    return f"{product} {first}".rstrip(), f"{product} {second}".rstrip()
+
+
+def _backward(needs: Sequence[bool], grad: Tensor, a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Gradients:
+    # With w the gradient of <product> (x, y): adjoint in x of (w, y), in y of (w, x). Of <product> /x (w, y): the gradient u takes the
+    # place of x, so that the adjoint in w is the product of (u, y) and that in y is <product> /y of (w, u). Of /y (w, x): (x, u), (w, u).
+    first, second = _derivatives(table)
+    swapped = table.endswith("/y")
+    return (
+        (multivector_product(b, grad, scale, first) if swapped else multivector_product(grad, b, scale, first)) if needs[0] else None,
+        (multivector_product(a, grad, scale, second) if " /" in table else multivector_product(grad, a, scale, second))
+        if needs[1]
+        else None,
+        (multivector_product(a, b, None, table) * grad).sum(-1) if scale is not None and needs[2] else None,
+    )
+
+
+def _jvp(tangents: Gradients, a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Tensor | None:
+    da, db, ds = tangents
+    terms = [
+        None if da is None else multivector_product(da, b, scale, table),
+        None if db is None else multivector_product(a, db, scale, table),
+        None if ds is None else multivector_product(a, b, ds, table),
+    ]
+    given = [term for term in terms if term is not None]
+    return sum(given[1:], given[0]) if given else None
+
+
+def _run(name: str, shape: Sequence[int], a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Tensor:
+    return _kernels.product(shape, a, b, scale, table)
+
+
+multivector_product: Any = kernel_operator(
+    "multivector_product(Tensor a, Tensor b, Tensor? scale, str table) -> Tensor",
+    shape=_check,
+    run=_run,
+    samples=(0, 1, 2),
+    backward=_backward,
+    jvp=_jvp,
+)
+
+
+def mean_reference(x: Tensor) -> Tensor:
+    """(..., N, C, 16) -> (..., 1, 1, 16): the mean over items and channels, the reference of a join that comes with the data."""
+    return x.mean((-3, -2), keepdim=True) if x.shape[-3] * x.shape[-2] else torch.zeros_like(x.sum((-3, -2), keepdim=True))

@@ -1,0 +1,125 @@
+"""A sort whose gradient is that of Sinkhorn's soft permutation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isotypic.ops._checks import check_tensors, is_integer
+from isotypic.ops.symmetrize import reference
+from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
+
+
+class SortSinkhorn:
+    """What :func:`sort_sinkhorn` returns: a permutation P of the nodes of each sample, P[order[r], r] = 1."""
+
+    order: Tensor
+    """(B, n) int64: the node in place r; behind the length of a sample every node is in its own place."""
+    lengths: Tensor | None
+    """(B,) int64, or None where all are n."""
+    tau: float
+    iterations: int
+
+    def __init__(self, scores: Tensor, lengths: Tensor | None, tau: float, iterations: int) -> None:
+        self._scores, self.lengths, self.tau, self.iterations = scores, lengths, tau, iterations
+        self.order = reference.sort_scores(scores, lengths)
+        self._soft: Tensor | None = None
+
+    @property
+    def entropy(self) -> Tensor:
+        """(B,): -(1 / n) sum_ij P~_ij log P~_ij, the mean entropy of the columns of P~, and of its rows; differentiable in the scores."""
+        return reference.entropy(self._shared(), self.lengths)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """P^T x for x (B, n, ...): the nodes in sorted order. The gradient in x is that of P, that in the scores that of P~."""
+        value = permute_nodes(x, self.order)
+        return value + self._ghost(self._shared().mT @ x.detach().flatten(2) if x.dim() > 2 else self._vector(True, x), value)
+
+    def undo(self, y: Tensor) -> Tensor:
+        """P y for y (B, n, ...): the nodes back in their places. Gradients as in :meth:`apply`."""
+        value = permute_nodes(y, self.order, inverse=True)
+        return value + self._ghost(self._shared() @ y.detach().flatten(2) if y.dim() > 2 else self._vector(False, y), value)
+
+    def apply_adjacency(self, a: Tensor) -> Tensor:
+        """P^T A P for a (B, n, n, ...). The gradient in a is that of P, that in the scores that of P~ in both places."""
+        value = permute_adjacency(a, self.order)
+        soft, flat = self._shared(), a.detach().flatten(3) if a.dim() > 3 else a.detach()[..., None]
+        rows = torch.einsum("bij,bikc->bjkc", soft, permute_nodes(flat.transpose(1, 2), self.order).transpose(1, 2))
+        columns = torch.einsum("bkic,bij->bkjc", permute_nodes(flat, self.order), soft)
+        return value + self._ghost(rows + columns, value)
+
+    def soft(self) -> Tensor:
+        """(B, n, n): P~ itself, with entry (i, j) for node i in place j; for tests."""
+        return reference.soft_permutation(self._scores, self.order, self.lengths, self.tau, self.iterations)
+
+    def _shared(self) -> Tensor:
+        if self._soft is None:
+            self._soft = self.soft()
+        return self._soft
+
+    def _vector(self, transpose: bool, x: Tensor) -> Tensor:
+        soft = self._shared().mT if transpose else self._shared()
+        return (soft @ x.detach()[..., None])[..., 0]
+
+    @staticmethod
+    def _ghost(soft: Tensor, like: Tensor) -> Tensor:
+        """Zero, with the gradient of the soft product."""
+        return (soft - soft.detach()).reshape(like.shape)
+
+
+def sort_sinkhorn(scores: Tensor, lengths: Tensor | None = None, *, tau: float, iterations: int = 20) -> SortSinkhorn:
+    """Sorts the nodes of each sample by their scores, ascending and stable, with the gradient of a soft permutation.
+
+    P sorts: P[i, r] = 1 where node i has place r. P~ is Sinkhorn's iteration on exp(-|s_i - s_(j)| / tau), with s_(j) the score in place j:
+    `iterations` times first every row and then every column is divided by its sum. What is made with P has the gradient of P~ (straight
+    through), through s_i and through s_(j). The entropy is
+
+        H = -(1 / n) sum_ij P~_ij log P~_ij
+
+    the mean over columns of their entropies, which is that over rows too.
+
+    The scores are taken as they are: what scales or breaks ties is up to the caller.
+
+    Args:
+        scores: (B, n), float32, float64, bfloat16 or float16.
+        lengths: (B,) int64, the number of nodes of each sample; those behind have no part in anything.
+        tau: the temperature, above 0, in units of the scores.
+        iterations: of Sinkhorn, at least 1.
+
+    Returns: a :class:`SortSinkhorn` with ``order`` (B, n), ``entropy`` (B,), ``apply``, ``undo``, ``apply_adjacency`` and ``soft``.
+    Raises TypeError for wrong types; ValueError for wrong shapes, lengths outside 0 ... n, scores that are NaN, and settings out of range.
+
+    G. Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", ICLR 2018; J. Kim et al., "Learning Probabilistic
+    Symmetrization for Architecture Agnostic Equivariance", NeurIPS 2023.
+
+    >>> import torch
+    >>> r = sort_sinkhorn(torch.tensor([[0.3, 0.1, 0.2]]), tau=0.01)
+    >>> r.order, r.apply(torch.tensor([[30.0, 10.0, 20.0]]))
+    (tensor([[1, 2, 0]]), tensor([[10., 20., 30.]]))
+    """
+    check_tensors("sort_sinkhorn", {"scores": scores})
+    if scores.dim() != 2:
+        raise ValueError(f"sort_sinkhorn: scores must have shape (B, n), got {tuple(scores.shape)}")
+    if lengths is not None:
+        _check_lengths("sort_sinkhorn", lengths, scores)
+    if isinstance(tau, bool) or not isinstance(tau, (int, float)):
+        raise TypeError(f"sort_sinkhorn: tau must be a number, got {tau!r}")
+    if not (tau > 0 and math.isfinite(tau)):
+        raise ValueError(f"sort_sinkhorn: tau must be above 0 and finite, got {tau!r}")
+    if not is_integer(iterations) or iterations < 1:
+        raise ValueError(f"sort_sinkhorn: iterations must be an integer of at least 1, got {iterations!r}")
+    if bool(scores.detach().isnan().any()):
+        raise ValueError("sort_sinkhorn: scores must have an order, and some are NaN")
+    return SortSinkhorn(scores, lengths, float(tau), int(iterations))
+
+
+def _check_lengths(operator: str, lengths: Any, like: Tensor) -> None:
+    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64:
+        raise TypeError(f"{operator}: lengths must be an int64 tensor, got {getattr(lengths, 'dtype', type(lengths).__name__)}")
+    if lengths.shape != like.shape[:1]:
+        raise ValueError(f"{operator}: lengths must have shape (B={like.shape[0]},), got {tuple(lengths.shape)}")
+    if lengths.numel() and not (int(lengths.min()) >= 0 and int(lengths.max()) <= like.shape[1]):
+        raise ValueError(f"{operator}: lengths must be between 0 and n={like.shape[1]}, got {lengths.tolist()}")

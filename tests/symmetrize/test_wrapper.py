@@ -1,0 +1,169 @@
+"""`iso.symmetrize`: the four guarantees of equivariance, invariance to padding and batch mates, degenerate inputs, chunks, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isotypic as iso
+from isotypic.symmetrize import (
+    Finite,
+    FrameAverage,
+    Haar,
+    Learned,
+    PCAFrames,
+    Recursive,
+    Sampler,
+    Symmetrize,
+    WeightedFrames,
+    act,
+)
+
+B, N, D, K = 3, 5, 3, 4
+
+
+class Flat(nn.Module):
+    """A network without any symmetry, from everything it gets to `outputs`, a list of shapes."""
+
+    def __init__(self, *outputs: tuple[int, ...], seed: int = 1) -> None:
+        super().__init__()
+        self.outputs, self.seed = outputs, seed
+        self.weight = nn.Parameter(torch.randn(50, 50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        flat = torch.cat([x.flatten(1).double() for x in inputs], 1)
+        flat = torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
+        hidden = (flat @ self.weight[: flat.shape[1]]).tanh()
+        made = []
+        for i, shape in enumerate(self.outputs):
+            size = int(torch.tensor(shape).prod())
+            made.append(
+                (hidden.roll(i, 1)[:, :50] @ self.weight.roll(7 * i + 3, 0)[:, :size]).sin().unflatten(1, shape).to(inputs[0].dtype)
+            )
+        return made[0] if len(made) == 1 else tuple(made)
+
+
+def node_scores(x: Tensor, noise: Tensor) -> Tensor:
+    """Equivariant under S_n."""
+    y = torch.cat([x.flatten(2), noise], -1)
+    return (y.sin().sum(-1) + (y - y.mean(1, keepdim=True)).square().sum(-1)).cos()
+
+
+def vectors(x: Tensor, noise: Tensor) -> Tensor:
+    """(B, d, d), equivariant under O(d), of x (B, n, d) and noise (B, d, c)."""
+    gram = x @ x.mT
+    mixed = [((gram * (i + 1)).sin().sum(-1, keepdim=True) * x).sum(1) for i in range(x.shape[-1])]
+    return torch.stack(mixed, -1) + noise
+
+
+def node_vectors(x: Tensor, noise: Tensor) -> Tensor:
+    """The same with noise (B, n, d, c) of nodes."""
+    return vectors(x, noise[..., 0].mean(1)[..., None]) + torch.stack([(noise[..., 0] * (i + x.square().sum(-1, keepdim=True))).sum(1)
+                                                                       for i in range(x.shape[-1])], -1)  # fmt: skip
+
+
+def both(x: Tensor, node_noise: Tensor, vector_noise: Tensor) -> tuple[Tensor, Tensor]:
+    return node_scores(x.norm(dim=-1, keepdim=True), node_noise), node_vectors(x, vector_noise)
+
+
+SETUPS: dict[str, tuple[str, str, str, tuple[int, ...], Callable[[], Any]]] = {
+    "S_n haar": ("S_n", "node", "node", (N, 2), Haar),
+    "S_n learned": ("S_n", "node", "node", (N, 2), lambda: Learned(node_scores)),
+    "S_n recursive": ("S_n", "node", "scalar", (2,), lambda: Recursive(Flat((N,)))),
+    "O(3) haar": ("O(3)", "vector", "vector", (N, D), Haar),
+    "O(3) learned": ("O(3)", "vector", "vector", (N, D), lambda: Learned(vectors)),
+    "O(3) weighted": ("O(3)", "vector", "axial", (N, D), WeightedFrames),
+    "SO(3) weighted": ("SO(3)", "vector", "vector", (N, D), WeightedFrames),
+    "O(3) recursive": ("O(3)", "vector", "vector", (N, D), lambda: Recursive(Flat((D, D)))),
+    "SE(3) haar": ("SE(3)", "point", "point", (N, D), Haar),
+    "E(3) learned": ("E(3)", "node point", "node vector", (N, D), lambda: Learned(node_vectors)),
+    "S_n x O(3) haar": ("S_n x O(3)", "node vector", "node vector", (N, D), Haar),
+    "S_n x E(3) learned": ("S_n x E(3)", "node point", "node point", (N, D), lambda: Learned(both)),
+    "S_n x O(3) product": ("S_n x O(3)", "node vector", "node vector", (N, D), lambda: (Haar(), WeightedFrames())),
+    "Oh haar": ("Oh", "vector", "axial", (N, D), Haar),
+    "Oh recursive": ("Oh", "vector", "vector", (N, D), lambda: Recursive(Flat((48,)))),
+}
+every_setup = pytest.mark.parametrize("name", SETUPS)
+
+
+def setup(name: str, **settings: Any) -> tuple[Symmetrize, Tensor]:
+    group, rep_in, rep_out, shape, sampler = SETUPS[name]
+    base = Flat(shape).double()
+    if group == "E(3)":
+        rep_in, rep_out = "point", "vector"
+        sampler = lambda: Learned(vectors)  # noqa: E731
+    sym = Symmetrize(base, group, rep_in, rep_out, sampler(), k_train=K, k_eval=K, **settings).eval()
+    return sym, torch.randn(B, N, D, dtype=torch.float64)
+
+
+def element(sym: Symmetrize, x: Tensor, seed: int = 5) -> iso.symmetrize.Elements:
+    """One element of the group for each sample."""
+    g = Haar(group=_group(sym), rep=tuple(sym.rep_in))((x,), 1, seed=seed)
+    for part in g.parts:
+        if isinstance(part, iso.symmetrize.elements.LinearPart) and "E(" in _group(sym):
+            part.shift = torch.randn(B, 1, D, dtype=x.dtype)
+    return g
+
+
+def _group(sym: Symmetrize) -> str:
+    return " x ".join(factor.name for factor in sym.factors)
+
+
+@every_setup
+def test_coupled_noise_is_equivariant_to_rounding(name: str) -> None:
+    sym, x = setup(name)
+    g, noise = element(sym, x), sym.noise(x, seed=3)
+    moved = g.move(x[:, None], iso.symmetrize.groups.tags_of("", "", sym.rep_in[0], sym.factors), False)[:, 0]
+    assert (moved - x).norm() > 0.1
+    y, expected = sym(moved, noise=noise.moved(g)), act(g, sym(x, noise=noise)[:, None], sym.rep_out)[:, 0]
+    assert y.std() > 0.01
+    assert (y - expected).norm() <= 1e-12 * max(1, expected.norm())
+    if name != "SO(3) weighted":  # the vectors that make its frames are chosen by noise that no rotation moves
+        assert (sym(moved, noise=noise) - expected).norm() > 1e-3
+
+
+# Exact samplers
+
+
+@pytest.mark.parametrize(("group", "sampler"), [("O(3)", PCAFrames), ("SO(3)", PCAFrames), ("Oh", Finite), ("S_n", Finite)])
+def test_exact_samplers(group: str, sampler: Callable[[], Sampler]) -> None:
+    rep = "node" if group == "S_n" else "vector"
+    sym = Symmetrize(Flat((N, D)).double(), group, rep, rep, sampler()).eval()
+    x = torch.randn(B, N, D, dtype=torch.float64)
+    g = element(sym, x)
+    y, info = sym(g.move(x[:, None], (rep,), False)[:, 0], return_info=True)
+    expected = act(g, sym(x)[:, None], rep)[:, 0]
+    assert (y - expected).norm() <= 1e-11 * expected.norm() and y.std() > 1e-3
+    assert not info.degenerate.any() and not info.standard_error.any()
+
+
+def test_frame_average_in_translated_points() -> None:
+    phi = FrameAverage(Flat((N, D)).double(), "E(3)", "point", "point").eval()
+    x, t = torch.randn(B, N, D, dtype=torch.float64), torch.randn(B, 1, D, dtype=torch.float64)
+    assert (phi(x + t) - phi(x) - t).norm() < 1e-11
+
+
+def test_fields_under_quarter_turns() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh()).double()
+    sym = Symmetrize(net, "p4m", "field", "field", Finite()).eval()
+    x = torch.randn(2, 1, 6, 6, dtype=torch.float64)
+    y = sym(x)
+    for g in range(8):
+        moved = sym(iso.testing.act("p4m", g, x, "scalar"))
+        assert torch.allclose(moved, iso.testing.act("p4m", g, y, "scalar"), atol=1e-12)
+    assert not torch.allclose(net(iso.testing.act("p4m", 1, x, "scalar")), iso.testing.act("p4m", 1, net(x), "scalar"), atol=1e-3)
+
+
+def test_an_equivariant_base_is_left_unchanged() -> None:
+    linear = torch.randn(N, N, dtype=torch.float64)
+    for name, base in {
+        "O(3) haar": lambda x: linear @ x,
+        "S_n x O(3) haar": lambda x: x * x.norm(dim=-1, keepdim=True).sum(1, keepdim=True),
+    }.items():
+        group, rep, _, _, sampler = SETUPS[name]
+        x = torch.randn(B, N, D, dtype=torch.float64)
+        assert torch.allclose(Symmetrize(base, group, rep, rep, sampler(), k_eval=7).eval()(x), base(x), atol=1e-12)
