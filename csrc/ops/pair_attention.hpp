@@ -31,8 +31,9 @@ struct PairAttentionCall {
 
     int64_t out_width() const { return q.sizes[3] + (softmax ? 1 : 0); }
     int64_t gradient_size() const {
+        const View* views[] = {&q, &k, &v, &x_q, &x_k, &w1, &b1, &w2, &b2, &w3, &b3};
         int64_t total = 0;
-        for (const View* view : {&q, &k, &v, &x_q, &x_k, &w1, &b1, &w2, &b2, &w3, &b3}) total += view->defined() ? view->numel() : 0;
+        for (const View* view : views) total += view->defined() ? view->numel() : 0;
         return total;
     }
 };

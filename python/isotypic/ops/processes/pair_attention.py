@@ -176,9 +176,8 @@ def _run(name: str, shape: Sequence[int], *args: Any) -> Tensor:
     assert first is not None
     out = first.new_empty(shape)
     if out.numel():
-        extension = _launch.extension_for("pair_attention", q)
-        with _launch.device_of(out):
-            extension.pair_attention(tensors, None if mask is None else mask.contiguous(), *_settings(*args[_TENSORS + 1 :]), out)
+        (mask,) = _launch.contiguous(mask)
+        _launch.launch(name, "pair_attention", tensors, mask, *_settings(*args[_TENSORS + 1 :]), out, like=out)
     return out.to(q.dtype)
 
 
@@ -199,15 +198,12 @@ def _run_gradient(name: str, shape: Sequence[int], grad: Tensor, *args: Any) -> 
     if out is None or out.dtype != dtype:  # rounded scores would not be those of the weights
         out = _run("pair_attention", _shape(*args[: _TENSORS + 1], *settings), *tensors, mask, *settings)
     if result.numel():
-        extension = _launch.extension_for("pair_attention", q)
-        mask = None if mask is None else mask.contiguous()
-        with _launch.device_of(result):
-            workspace = None
-            if q.is_cuda:
-                size = extension.pair_attention_workspace(tensors, mask, *_settings(*settings))
-                workspace = torch.empty(max(size, 256), dtype=torch.uint8, device=q.device)
-            (incoming,) = _prepare([grad], dtype)
-            extension.pair_attention_gradient(tensors, mask, *_settings(*settings), out.contiguous(), incoming, result, workspace)
+        call = (tensors, *_launch.contiguous(mask), *_settings(*settings))
+        workspace = None
+        if q.is_cuda:
+            workspace = _launch.workspace(_launch.extension_for(name, q).pair_attention_workspace(*call), q)
+        values = _launch.contiguous(out, grad.to(dtype))
+        _launch.launch("pair_attention", "pair_attention_gradient", *call, *values, result, workspace, like=result)
     return result
 
 

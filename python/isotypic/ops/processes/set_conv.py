@@ -176,8 +176,7 @@ def _run_encode(
         return _separable.Separable(t, s, shape, values.dtype, WINDOW[values.dtype]).encode(values).to(y.dtype)
     grid = values.new_empty(result_shape)
     if grid.numel():
-        with _launch.device_of(grid):
-            outside = _launch.extension_for(name, y).set_conv(values, t.contiguous(), s.contiguous(), powers, grid)
+        outside = _launch.extension_for(name, y).set_conv(values, t.contiguous(), s.contiguous(), powers, grid)
         _warn(name, outside, t)
     return grid.to(y.dtype)
 
@@ -195,8 +194,7 @@ def _run_decode(name: str, result_shape: Sequence[int], grid: Tensor, t: Tensor,
     if not grid.numel():
         y.zero_()
     elif y.numel():
-        with _launch.device_of(y):
-            outside = _launch.extension_for(name, grid).set_conv_decode(values, t.contiguous(), s.contiguous(), powers, y)
+        outside = _launch.extension_for(name, grid).set_conv_decode(values, t.contiguous(), s.contiguous(), powers, y)
         _warn(name, outside, t)
     return y.to(grid.dtype)
 
@@ -215,10 +213,8 @@ def _run_moments(name: str, result_shape: Sequence[int], t: Tensor, s: Tensor, y
         dtype = torch.promote_types(torch.promote_types(y.dtype, grid.dtype), torch.float32)
         if _fits(t, s, grid.shape[2:], dtype, ()):
             return _separable.Separable(t, s, grid.shape[2:], dtype, WINDOW[dtype]).moments(y.to(dtype), grid.to(dtype), first)
-        with _launch.device_of(result):
-            _launch.extension_for(name, y).set_conv_moments(
-                y.to(dtype).contiguous(), grid.to(dtype).contiguous(), t.contiguous(), s.contiguous(), first, result
-            )
+        tensors = _launch.contiguous(y.to(dtype), grid.to(dtype), t, s)
+        _launch.launch("set_conv", "set_conv_moments", *tensors, first, result, like=result)
     return result
 
 
