@@ -1,8 +1,8 @@
 """Attention with an MLP on each pair against the same in torch, which makes arrays of all pairs. One thread, W = 128, 8 heads of
 16.
 
-`materialised` is the reference form, `compiled` the same through torch.compile. `saved` is what autograd keeps for the gradient, as a share of
-what it keeps for the materialised form.
+`materialised` is the reference form, `compiled` the same through torch.compile. `saved` is what autograd keeps for the gradient, as a share
+of what it keeps for the materialised form.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Baselines of encoding, all in the same run:
     dense       the weights of all pairs of a point and a node: what public code does
     neuralprocesses   `SetConvPDTo...` of that package, where it can be imported
 
-Decoding is against the dense and the separable form, at 16 and 128 channels. `memory` is what the largest allocation of the call takes beyond
+Decoding is against the dense and the separable form, at 16 and 128 channels. `test_memory` bounds what the call takes beyond
 its result.
 """
 

@@ -90,10 +90,10 @@ def attention(q: Any, k: Any, x_q: Any, mlp: Any, reference_form: bool = False, 
     queries = q.shape[2] if isinstance(q, Tensor) and q.dim() > 2 else 1
     ends = (batched(x_q[:queries], q), batched(x_q[queries:], q)) if isinstance(x_q, Tensor) else (x_q, x_q)
     layers: Any = mlp
-    if isinstance(mlp, Tensor) and mlp.dim() == 1:
+    places = {"vector": 2, "distance2": 1, "none": 0}.get(settings["difference"])
+    if isinstance(mlp, Tensor) and mlp.dim() == 1 and settings["mode"] in ("mix", "bias") and places is not None:
         layers, at = [], 0
-        places = {"vector": 2, "distance2": 1, "none": 0}.get(settings["difference"], 2)
-        sizes = (places + (HEADS if settings["mode"] != "bias" else 0), *HIDDEN, HEADS)
+        sizes = (places + (HEADS if settings["mode"] == "mix" else 0), *HIDDEN, HEADS)
         for n, m in pairwise(sizes):
             layers.append((mlp[at : at + m * n].reshape(m, n), mlp[at + m * n : at + m * n + m]))
             at += m * n + m
@@ -118,7 +118,7 @@ def attention_inputs(mode: str = "mix", difference: str = "vector") -> Any:
         s = {"batch": 2, "queries": 3, "keys": 4} | override
         sizes = (places + (HEADS if mode == "mix" else 0), *HIDDEN, HEADS)
         q, k = torch.randn(s["batch"], HEADS, s["queries"], WIDTH), torch.randn(2, HEADS, s["keys"], WIDTH)
-        x, mlp = torch.randn(s["queries"] + s["keys"], 2), torch.randn(sum(m * n + m for n, m in pairwise(sizes)))
+        x, mlp = torch.randn(s["queries"] + s["keys"], 2), 0.5 * torch.randn(sum(m * n + m for n, m in pairwise(sizes)))
         return q.double(), k.double(), x.double(), mlp.double()
 
     return inputs

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from isotypic._register import Gradients
 from isotypic.ops import _launch
-from isotypic.ops._checks import check_tensors
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.processes import reference
+from isotypic.ops.processes._arguments import check_places
 
 MODES, REDUCTIONS, DIFFERENCES = ("mix", "bias"), ("softmax", "sum"), ("vector", "distance2", "none")
 
@@ -49,7 +49,8 @@ def pair_attention(
     Args:
         q, k, v: (B, H, N_q, D), (B, H, N_k, D), (B, H, N_k, D); float32, float64, bfloat16 or float16 (the 16-bit types are computed in
             float32), on a CPU or CUDA device, with any strides.
-        x_q, x_k: (B, N_q, d), (B, N_k, d), positions, of the dtype of q; None with difference="none". Autocast leaves them as they are.
+        x_q, x_k: (B, N_q, d), (B, N_k, d), positions, of the dtype of q, or float32 where that has 16 bits (autocast leaves them);
+            None with difference="none".
         mlp: three pairs (weight, bias) as of `nn.Linear`, with ReLU between them: the input is [difference, the scores of all heads] in the
             mode "mix" and the difference in "bias", the output one number a head.
         mode: "mix" or "bias".
@@ -92,15 +93,13 @@ def check_pairs(
     if mode == "bias" and difference == "none":
         raise ValueError("pair_attention: difference must be 'vector' or 'distance2' in the mode 'bias', whose MLP sees nothing else")
     tensors = {"q": q, "k": k, "v": v}
-    if difference != "none":
-        tensors |= {"x_q": x_q, "x_k": x_k}
     if not isinstance(mlp, (tuple, list)) or len(mlp) != 3 or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in mlp):
         raise TypeError(
             f"pair_attention: mlp must be three pairs of weight and bias, got {mlp if isinstance(mlp, str) else type(mlp).__name__}"
         )
     for i, (weight, bias) in enumerate(mlp):
         tensors |= {f"mlp[{i}].weight": weight, f"mlp[{i}].bias": bias}
-    check_tensors("pair_attention", tensors)
+    check_places("pair_attention", tensors, {} if difference == "none" else {"x_q": x_q, "x_k": x_k})
     if q.dim() != 4:
         raise ValueError(f"pair_attention: q must have shape (B, H, N_q, D), got {tuple(q.shape)}")
     batch, heads, queries, width = q.shape
@@ -210,40 +209,69 @@ def _run_gradient(name: str, shape: Sequence[int], grad: Tensor, *args: Any) -> 
 # Derivatives
 
 
+def _zeros_for_none(theta: Sequence[Tensor | None], direction: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [None if t is None else torch.zeros_like(t) if d is None else d for t, d in zip(theta, direction, strict=True)]
+
+
+class Pairs(NamedTuple):
+    """Values of all pairs and their changes along a direction. Of the layers: (W, dW), inputs (r, dr), where the ReLU before passes."""
+
+    a: Tensor
+    da: Tensor
+    scale: float
+    places: int
+    weights: list[tuple[Tensor, Tensor]]
+    inputs: list[tuple[Tensor, Tensor]]
+    gates: list[Tensor | None]
+
+
+def _pairs(theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], mode: str, difference: str) -> Pairs:
+    q, k, _, x_q, x_k, *layers = theta
+    dq, dk, _, dx_q, dx_k, *dlayers = _zeros_for_none(theta, direction)
+    assert q is not None and k is not None and dq is not None and dk is not None
+    scale = 1 / math.sqrt(max(q.shape[3], 1))
+    score, dscore = q @ k.mT * scale, (dq @ k.mT + q @ dk.mT) * scale
+    parts, dparts, places = [], [], 0
+    if difference != "none":
+        assert x_q is not None and x_k is not None and dx_q is not None and dx_k is not None
+        u, du = x_q[:, :, None] - x_k[:, None], dx_q[:, :, None] - dx_k[:, None]
+        if difference == "distance2":
+            u, du = u.square().sum(-1, keepdim=True), 2 * (u * du).sum(-1, keepdim=True)
+        parts, dparts, places = [u], [du], u.shape[-1]
+    if mode == "mix":
+        parts.append(score.permute(0, 2, 3, 1))
+        dparts.append(dscore.permute(0, 2, 3, 1))
+    r, dr = torch.cat(parts, -1), torch.cat(dparts, -1)
+    weights, inputs, gates, gate = [], [], [], None
+    for i in range(3):
+        w, b, dw, db = layers[2 * i], layers[2 * i + 1], dlayers[2 * i], dlayers[2 * i + 1]
+        assert w is not None and b is not None and dw is not None and db is not None
+        weights.append((w, dw))
+        inputs.append((r, dr))
+        gates.append(gate)
+        r, dr = r @ w.mT + b, dr @ w.mT + r @ dw.mT + db
+        if i < 2:
+            gate = (r > 0).to(r.dtype)
+            r, dr = r.relu(), dr * gate
+    a, da = r.permute(0, 3, 1, 2), dr.permute(0, 3, 1, 2)
+    if mode == "bias":
+        a, da = score + a, dscore + da
+    return Pairs(a, da, scale, places, weights, inputs, gates)
+
+
 def tangent(
     theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], mask: Tensor | None, mode: str, reduce: str, difference: str
 ) -> Tensor:
     """The derivative of `out` along a direction, in plain torch; None stands for zero."""
-    q, k, v, x_q, x_k, w1, b1, w2, b2, w3, b3 = theta
-    dq, dk, dv, dx_q, dx_k, dw1, db1, dw2, db2, dw3, db3 = (
-        None if t is None else torch.zeros_like(t) if d is None else d for t, d in zip(theta, direction, strict=True)
-    )
-    assert q is not None and k is not None and v is not None
-    scale = 1 / math.sqrt(max(q.shape[3], 1))
-    score, dscore = q @ k.mT * scale, (dq @ k.mT + q @ dk.mT) * scale
-    inputs, dinputs = [], []
-    if difference != "none":
-        u, du = (a[:, :, None] - b[:, None] for a, b in ((x_q, x_k), (dx_q, dx_k)))  # type: ignore[index]
-        squares = difference == "distance2"
-        inputs.append(u.square().sum(-1, keepdim=True) if squares else u)
-        dinputs.append(2 * (u * du).sum(-1, keepdim=True) if squares else du)
-    if mode == "mix":
-        inputs.append(score.permute(0, 2, 3, 1))
-        dinputs.append(dscore.permute(0, 2, 3, 1))
-    value, change = torch.cat(inputs, -1), torch.cat(dinputs, -1)
-    for i, (w, b, dw, db) in enumerate(((w1, b1, dw1, db1), (w2, b2, dw2, db2), (w3, b3, dw3, db3))):
-        value, change = value @ w.mT + b, change @ w.mT + value @ dw.mT + db  # type: ignore[union-attr]
-        if i < 2:
-            value, change = value.relu(), change * (value > 0)
-    a, da = value.permute(0, 3, 1, 2), change.permute(0, 3, 1, 2)
-    if mode == "bias":
-        a, da = score + a, dscore + da
+    v, dv = theta[2], direction[2]
+    assert v is not None
+    dv = torch.zeros_like(v) if dv is None else dv
+    pairs = _pairs(theta, direction, mode, difference)
+    a, da = pairs.a, pairs.da
     if reduce == "sum":
-        kept = None if mask is None else mask[:, None].to(a.dtype)
-        return (da @ v + a @ dv) if kept is None else (kept * da) @ v + (kept * a) @ dv
-    if not k.shape[2]:
-        return torch.cat([(a @ v) * 0, (a @ v)[..., :1] * 0 if v.shape[3] else a.sum(-1, keepdim=True) * 0], -1)
-    p = reference.attention_weights(a, mask)
+        kept = torch.ones_like(a) if mask is None else mask[:, None].to(a.dtype)
+        return (kept * da) @ v + (kept * a) @ dv
+    p = reference.attention_weights(a, mask) if v.shape[2] else a
     mean = (p * da).sum(-1, keepdim=True)
     return torch.cat([(p * (da - mean)) @ v + p @ dv, mean], -1)
 
@@ -268,24 +296,65 @@ def _jvp(tangents: Gradients, *args: Any) -> Tensor | None:
     return None if all(t is None for t in tangents) else tangent(theta, tangents[:_TENSORS], mask, *settings)
 
 
-def _curvature(grad: Tensor, direction: Sequence[Tensor | None], *args: Any) -> list[Tensor | None]:
-    """d <grad, tangent(theta, direction)> / d theta."""
-    theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 2 :]
-    given = [i for i, t in enumerate(theta) if t is not None]
+def curvature(
+    grad: Tensor,
+    theta: Sequence[Tensor | None],
+    direction: Sequence[Tensor | None],
+    mask: Tensor | None,
+    mode: str,
+    reduce: str,
+    difference: str,
+) -> list[Tensor | None]:
+    """d <grad, tangent(theta, direction)> / d theta: reverse mode through `tangent`, written out, in plain torch.
 
-    def along(*tensors: Tensor) -> Tensor:
-        values = dict(zip(given, tensors, strict=True))
-        return tangent([values.get(i) for i in range(_TENSORS)], direction, mask, *settings)
-
-    found = dict(zip(given, torch.func.vjp(along, *(theta[i] for i in given))[1](grad), strict=True))
-    return [found.get(i) for i in range(_TENSORS)]
+    Of a layer z = W r + b with the tangent dz = W dr + dW r + db, and cotangents y of z and dy of dz: those of W, r and dr are
+    y r + dy dr, W y + dW dy and W dy. Of P = p (da - m) + ..., m = sum p da, see below.
+    """
+    pairs = _pairs(theta, direction, mode, difference)
+    q, k, v, x_q, x_k = theta[:5]
+    dq, dk, dv, dx_q, dx_k = _zeros_for_none(theta[:5], direction[:5])
+    assert q is not None and k is not None and v is not None and dq is not None and dk is not None and dv is not None
+    by_out, slope = (grad.narrow(-1, *part) for part in ((0, q.shape[3]), (q.shape[3], grad.shape[3] - q.shape[3])))
+    a, da = pairs.a, pairs.da
+    by_change, by_value = by_out @ v.mT, by_out @ dv.mT
+    if reduce == "sum":
+        kept = torch.ones_like(a) if mask is None else mask[:, None].to(a.dtype)
+        by_v, by_da, by_a = (kept * da).mT @ by_out, kept * by_change, kept * by_value
+    else:
+        # <grad, tangent> = sum_j p da (A - mean A) + p B + slope p da with A, B the cotangents of the change and of the weights.
+        p = reference.attention_weights(a, mask) if k.shape[2] else a
+        mean, level = (p * da).sum(-1, keepdim=True), (p * by_change).sum(-1, keepdim=True)
+        by_v = (p * (da - mean)).mT @ by_out
+        by_da = p * (by_change - level + slope)
+        by_p = (da - mean) * by_change - da * level + by_value + slope * da
+        by_a = p * (by_p - (p * by_p).sum(-1, keepdim=True))
+    y, dy = by_a.permute(0, 2, 3, 1), by_da.permute(0, 2, 3, 1)
+    layers: list[Tensor | None] = []
+    for (w, dw), (r, dr), gate in zip(reversed(pairs.weights), reversed(pairs.inputs), reversed(pairs.gates), strict=True):
+        rows, drows, values, changes = (t.reshape(-1, t.shape[-1]) for t in (y, dy, r, dr))
+        layers = [rows.mT @ values + drows.mT @ changes, rows.sum(0), *layers]
+        y, dy = y @ w + dy @ dw, dy @ w
+        if gate is not None:
+            y, dy = y * gate, dy * gate
+    places = pairs.places
+    by_score, by_dscore = (t.narrow(-1, places, q.shape[1]).permute(0, 3, 1, 2) for t in (y, dy)) if mode == "mix" else (by_a, by_da)
+    by_q = pairs.scale * (by_score @ k + by_dscore @ dk)
+    by_k = pairs.scale * (by_score.mT @ q + by_dscore.mT @ dq)
+    by_xq = by_xk = None
+    if difference != "none":
+        assert x_q is not None and x_k is not None and dx_q is not None and dx_k is not None
+        by_u = y.narrow(-1, 0, places)
+        if difference == "distance2":
+            by_u = 2 * (by_u * (x_q[:, :, None] - x_k[:, None]) + dy.narrow(-1, 0, places) * (dx_q[:, :, None] - dx_k[:, None]))
+        by_xq, by_xk = by_u.sum(2), -by_u.sum(1)
+    return [by_q, by_k, by_v, by_xq, by_xk, *layers]
 
 
 def _backward_gradient(needs: Sequence[bool], cotangent: Tensor, grad: Tensor, *args: Any) -> Gradients:
     theta, mask, settings = args[:_TENSORS], args[_TENSORS], args[_TENSORS + 2 :]
     direction = _split(cotangent, theta)
     by_grad = tangent(theta, direction, mask, *settings).to(grad.dtype) if needs[0] else None
-    by_theta = _curvature(grad, direction, *args) if any(needs[1:]) else [None] * _TENSORS
+    by_theta = curvature(grad, theta, direction, mask, *settings) if any(needs[1:]) else [None] * _TENSORS
     return [by_grad, *(g if need else None for need, g in zip(needs[1:], by_theta, strict=False))]
 
 
@@ -294,7 +363,7 @@ def _jvp_gradient(tangents: Gradients, grad: Tensor, *args: Any) -> Tensor | Non
     dgrad, direction = tangents[0], tangents[1 : 1 + _TENSORS]
     total = None if dgrad is None else gradient(dgrad, *theta, mask, None, *settings)
     if any(t is not None for t in direction):
-        curved = _curvature(grad, direction, *args)
+        curved = curvature(grad, theta, direction, mask, *settings)
         flat = torch.cat([c.reshape(-1) for c in curved if c is not None])
         total = flat if total is None else total + flat
     return total

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from isotypic._register import Gradients, plain
 from isotypic.ops import _launch
-from isotypic.ops._checks import check_flag, check_tensors
+from isotypic.ops._checks import check_flag
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.processes import _separable
-from isotypic.ops.processes._arguments import as_lengthscale, check_grid, check_points
+from isotypic.ops.processes._arguments import as_lengthscale, check_grid, check_places, check_points
 
 WINDOW = {torch.float32: 6.0, torch.float64: 9.5}
 """Lengthscales from a point to the end of its window, as in ``csrc/ops/set_conv.hpp``."""
@@ -46,7 +46,7 @@ def set_conv(x: Tensor, y: Tensor, grid: Sequence[Tensor], lengthscale: Any, *, 
 
     Args:
         x: (B, N, d), positions, d = 1, 2 or 3; float32, float64, bfloat16 or float16, on a CPU or CUDA device, with any strides.
-        y: (B, N, C), values, of the dtype of x; under autocast they are lowered, and the positions are not.
+        y: (B, N, C), values, of the dtype of x, or of 16 bits beside an x of float32: autocast lowers them alone.
         grid: d 1-D tensors of equally spaced nodes, float32 or float64, on the device of x.
         lengthscale: a positive number, one for each axis, or a tensor of shape () or (d,), in the units of x.
         density: put a channel of ones before those of y, so that the first channel of the result is the density of the points.
@@ -65,12 +65,12 @@ def set_conv(x: Tensor, y: Tensor, grid: Sequence[Tensor], lengthscale: Any, *, 
     tensor([[[0.1353, 0.6065, 1.0000, 0.6065, 0.1353],
              [0.2707, 1.2131, 2.0000, 1.2131, 0.2707]]])
     """
-    check_tensors("set_conv", {"x": x, "y": y})
+    check_places("set_conv", {"y": y}, {"x": x})
     nodes = check_grid("set_conv", grid, x)
     check_points("set_conv", "y", y, "N", x.shape[0], x.shape[1])
     check_flag("set_conv", "density", density)
     t, s = _in_nodes("set_conv", x, nodes, lengthscale)
-    values = torch.cat([torch.ones_like(y[..., :1]), y], -1) if density else y
+    values = torch.cat([torch.ones_like(x[..., :1], dtype=y.dtype), y], -1) if density else y
     return encode(values, t, s, [n.shape[0] for n in nodes], [0] * len(nodes))
 
 
@@ -90,7 +90,7 @@ def set_conv_decode(grid_values: Tensor, grid: Sequence[Tensor], x: Tensor, leng
     tensor([[[1.0000],
              [0.6065]]])
     """
-    check_tensors("set_conv_decode", {"grid_values": grid_values, "x": x})
+    check_places("set_conv_decode", {"grid_values": grid_values}, {"x": x})
     nodes = check_grid("set_conv_decode", grid, x)
     shape = tuple(n.shape[0] for n in nodes)
     if grid_values.dim() != 2 + len(nodes) or grid_values.shape[0] != x.shape[0] or tuple(grid_values.shape[2:]) != shape:
@@ -103,7 +103,8 @@ def set_conv_decode(grid_values: Tensor, grid: Sequence[Tensor], x: Tensor, leng
 def _in_nodes(operator: str, x: Tensor, grid: Sequence[Tensor], lengthscale: Any) -> tuple[Tensor, Tensor]:
     """Positions (B, N, d) and lengthscales (d,) in units of nodes, of float64, so that distances far from the origin keep their digits."""
     scale = as_lengthscale(operator, lengthscale, x, len(grid)).double()
-    if x.device.type == "cpu" and plain(x, scale, *grid) and not any(nodes.requires_grad for nodes in grid):
+    eager = x.device.type == "cpu" and not torch.compiler.is_compiling() and plain(x, scale, *grid)
+    if eager and not any(nodes.requires_grad for nodes in grid):
         if not all(0 < value < math.inf for value in scale.tolist()):
             raise ValueError(f"{operator}: lengthscale must be positive and finite, got {scale.tolist()}")
         extension = _launch.extension_for(operator, x)
@@ -310,7 +311,7 @@ def _moment_powers(dim: int) -> list[list[int]]:
 
 def _backward_moments(needs: Sequence[bool], grad: Tensor, t: Tensor, s: Tensor, y: Tensor, grid: Tensor, first: bool) -> Gradients:
     dim, channels = t.shape[2], y.shape[2] if first else 0
-    shape, columns = grid.shape[2:], grad[..., channels:]
+    shape, columns = grid.shape[2:], grad.narrow(-1, channels, 2 * dim)
     # The moments are sums over c of z_c decode(grid)_c with these z.
     parts = [([0] * dim, grad[..., :channels].to(y.dtype))] if first else []
     parts += [(powers, (columns[..., k, None] * y.double()).to(y.dtype)) for k, powers in enumerate(_moment_powers(dim))]
