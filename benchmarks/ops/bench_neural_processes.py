@@ -1,8 +1,8 @@
 """A training step of ConvCNP and TE-TNP against the same network in plain torch. One thread.
 
 The plain network is the same module with the reference operators beneath: set convolutions by products of the weights of each axis, the
-best form that torch has, or with the weights of all pairs of a point and a node, as public code has them (`dense`); attention with arrays of
-all pairs. A step is the log-likelihood, its gradient in all parameters, and Adam. Tasks are of the size of temperature fields: 8 tasks, 300
+best form that torch has, or with the weights of all pairs of a point and a node, as public code has them (`dense`); attention with arrays
+of all pairs. A step is the log-likelihood, its gradient in all parameters, and Adam. Tasks are of the size of temperature fields: 8 tasks, 300
 context points and 300 targets in 2-D, a grid of 16 nodes to a unit over 4 x 4 units.
 """
 
@@ -52,9 +52,7 @@ def dense_decode(values: Tensor, grid: Any, x: Tensor, lengthscale: Tensor) -> T
     return dense_weights(x, grid, lengthscale) @ values.flatten(2).mT
 
 
-def all_pairs(
-    q: Tensor, k: Tensor, v: Tensor, x_q: Any, x_k: Any, mlp: Any, *, mode: str, reduce: str, difference: str, mask: Any
-) -> Tensor:
+def all_pairs(q: Tensor, k: Tensor, v: Tensor, x_q: Any, x_k: Any, mlp: Any, *, mask: Any, **settings: str) -> Tensor:
     return reference.pair_attention(q, k, v, x_q, x_k, mlp, **settings, mask=expand_mask(mask))
 
 

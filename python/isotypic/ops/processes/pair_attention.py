@@ -242,7 +242,10 @@ def _pairs(theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], m
         parts.append(score.permute(0, 2, 3, 1))
         dparts.append(dscore.permute(0, 2, 3, 1))
     r, dr = torch.cat(parts, -1), torch.cat(dparts, -1)
-    weights, inputs, gates, gate = [], [], [], None
+    weights: list[tuple[Tensor, Tensor]] = []
+    inputs: list[tuple[Tensor, Tensor]] = []
+    gates: list[Tensor | None] = []
+    gate: Tensor | None = None
     for i in range(3):
         w, b, dw, db = layers[2 * i], layers[2 * i + 1], dlayers[2 * i], dlayers[2 * i + 1]
         assert w is not None and b is not None and dw is not None and db is not None

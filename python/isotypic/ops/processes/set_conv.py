@@ -244,13 +244,12 @@ def _place_gradients(needs: Sequence[bool], z: Tensor, grid: Tensor, t: Tensor, 
         def moment(axis: int, by: int) -> Tensor:
             return (z * decode(grid, t, s, _raised(powers, axis, by)).double()).sum(-1)
 
-        at_powers = (z * decode(grid, t, s, powers).double()).sum(-1) if needs[1] else None
         firsts, seconds = [], []
         for axis, power in enumerate(powers):
             if needs[0]:
                 firsts.append(moment(axis, 1) - (power * moment(axis, -1) if power else 0))
             if needs[1]:
-                seconds.append(moment(axis, 2) - power * at_powers)
+                seconds.append(moment(axis, 2) - (power * moment(axis, 0) if power else 0))
         by_first, by_second = (torch.stack(rows, -1) if rows else t for rows in (firsts, seconds))
     return by_first / s if needs[0] else None, by_second.sum((0, 1)) / s if needs[1] else None
 
