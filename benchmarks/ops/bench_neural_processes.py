@@ -1,9 +1,9 @@
 """A training step of ConvCNP and TE-TNP against the same network in plain torch. One thread.
 
-The plain network is the same module with the reference operators beneath: set convolutions by products of the weights of each axis, the
-best form that torch has, or with the weights of all pairs of a point and a node, as public code has them (`dense`); attention with arrays
-of all pairs. A step is the log-likelihood, its gradient in all parameters, and Adam. Tasks are of the size of temperature fields: 8 tasks, 300
-context points and 300 targets in 2-D, a grid of 16 nodes to a unit over 4 x 4 units.
+The plain network is the same module with reference operators beneath: set convolutions by products of the weights of each axis, the best
+form that torch has, or with the weights of all pairs of a point and a node, as public code has them (`dense`); attention with arrays of all
+pairs. A step is the log-likelihood, its gradient in all parameters, and Adam. The tasks are of the size of temperature fields: 8 of them,
+300 context points and 300 targets in 2-D, a grid of 16 nodes to a unit over 4 x 4 units.
 """
 
 from __future__ import annotations
