@@ -103,7 +103,7 @@ class Certificate:
 
     @cached_property
     def minimisers(self) -> list[tuple[Fraction, Fraction]]:
-        """Intervals around all points of an interval, a half-line or the line where p is least; points where they are rational and short."""
+        """Intervals around all points of an interval, a half-line or the line where p is least; points where they are rational."""
         from isotypic.sl2.extrema import minimisers
 
         return minimisers(self)

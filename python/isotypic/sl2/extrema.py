@@ -120,8 +120,8 @@ def _real_roots(p: list[Fraction]) -> list[Fraction]:
 def minimisers(certificate: Certificate) -> list[tuple[Fraction, Fraction]]:
     """Intervals, points where they are rational with few digits, around all t at which p takes its minimum on an interval or the line.
 
-    Each holds a root of p' (or is an end of the domain) with a value below the upper bound of the minimum; wells that differ by less than the
-    bounds are all given.
+    Each holds a root of p' (or is an end of the domain) with a value below the upper bound of the minimum; wells that differ by less than
+    the bounds are all given.
     """
     p, domain = list(certificate.coefficients), certificate.domain
     if not isinstance(domain, Interval):
