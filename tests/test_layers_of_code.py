@@ -49,7 +49,9 @@ def test_families_do_not_import_each_other(family: str) -> None:
                 parts = name.split(".")
                 other = parts[2] if len(parts) > 2 and parts[1] in ("ops", "nn") else family
                 # Norms are what layers of fields and of weights are made with.
-                assert other not in FAMILIES or other in {family, "norms"} | MADE_OF.get(family, set()), f"{path.relative_to(PACKAGE)} imports {name}"
+                assert other not in FAMILIES or other in {family, "norms"} | MADE_OF.get(family, set()), (
+                    f"{path.relative_to(PACKAGE)} imports {name}"
+                )
 
 
 @pytest.mark.parametrize("path", files("groups"), ids=lambda path: path.name)

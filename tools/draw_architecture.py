@@ -1,6 +1,6 @@
 """Draws docs/images/architecture.png: the layers of the code, the families beside each other, and the two ways of a call.
 
-    python tools/draw_architecture.py
+python tools/draw_architecture.py
 """
 
 from __future__ import annotations
