@@ -10,6 +10,38 @@
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
 
+#if ISOTYPIC_VECTOR_BYTES > 0
+template <class T>
+ISOTYPIC_INLINE T lane(Vec<T> v, int i) {
+    return v[i];
+}
+#else
+template <class T>
+ISOTYPIC_INLINE T lane(T v, int) {
+    return v;
+}
+#endif
+
+// exp of what is not positive; 0 where the result is no normal number.
+ISOTYPIC_INLINE Vec<float> exp_nonpositive(Vec<float> x) {
+    return x < -87.f ? zero<float>() : exp_negative(x);
+}
+ISOTYPIC_INLINE Vec<double> exp_nonpositive(Vec<double> x) {
+    return x < -708. ? zero<double>() : exp_negative(x);
+}
+ISOTYPIC_INLINE Vec<float> maximum(Vec<float> a, Vec<float> b) {
+    return a > b ? a : b;
+}
+ISOTYPIC_INLINE Vec<double> maximum(Vec<double> a, Vec<double> b) {
+    return a > b ? a : b;
+}
+template <class T>
+ISOTYPIC_INLINE T largest_lane(Vec<T> v) {
+    T result = lane<T>(v, 0);
+    for (int i = 1; i < kLanes<T>; ++i) result = lane<T>(v, i) > result ? lane<T>(v, i) : result;
+    return result;
+}
+
 constexpr int kRowTile = 4;
 constexpr int kVectorTile = ISOTYPIC_VECTOR_BYTES == 64 ? 4 : 2;  // of keys
 constexpr int kValueTile = ISOTYPIC_VECTOR_BYTES == 64 ? 6 : 3;   // of features or values
