@@ -34,5 +34,9 @@ PYBIND11_MODULE(_C, m) {
     isotypic::bind_group_conv(m);
     isotypic::bind_weight_linear(m);
     isotypic::bind_max_det(m);
+    isotypic::bind_permute(m);
+    isotypic::bind_rotate_mean(m);
+    isotypic::bind_small_matrix(m);
+    isotypic::bind_sort_sinkhorn(m);
     isotypic::bind_transvectants(m);
 }

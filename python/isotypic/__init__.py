@@ -19,4 +19,18 @@ try:
 except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["EquivarianceWarning", "__version__", "cpu_isa", "data", "groups", "info", "models", "nn", "ops", "pga", "sl2", "symmetrize", "testing"]
+__all__ = [
+    "EquivarianceWarning",
+    "__version__",
+    "cpu_isa",
+    "data",
+    "groups",
+    "info",
+    "models",
+    "nn",
+    "ops",
+    "pga",
+    "sl2",
+    "symmetrize",
+    "testing",
+]
