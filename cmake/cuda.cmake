@@ -47,7 +47,7 @@ set(ISOTYPIC_CUDA_FLAGS "-gencode=arch=compute_80,code=[${_codes},compute_80]")
 message(STATUS "CUDA kernels: ${ISOTYPIC_CUDA_TARGET_NAMES} and PTX, nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
 
 function(isotypic_cuda_kernel target operator)
-  target_sources(${target} PRIVATE csrc/cuda/${operator}.cu)
+  target_sources(${target} PRIVATE csrc/cuda/device.cpp csrc/cuda/${operator}.cu)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${operator}_tables.cpp)
     target_sources(${target} PRIVATE csrc/cuda/${operator}_tables.cpp)
   endif()

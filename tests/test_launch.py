@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from isotypic.ops import _launch
 from isotypic.ops.fields import _cuda
 from isotypic.ops.fields.group_conv import _call, _device_plan
 from isotypic.ops.forms import _circle
@@ -24,10 +28,10 @@ def call() -> Any:
 
 
 def test_a_build_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "kernels", lambda operator: SimpleNamespace(cuda_targets=list))
+    monkeypatch.setattr(_launch, "kernels", lambda operator: SimpleNamespace(cuda_targets=list))
     elsewhere = torch.empty(0, device="meta")
     with pytest.raises(RuntimeError, match=r"^lift_conv: the tensors are on meta, but this build of isotypic has no CUDA kernels"):
-        _cuda.launch("lift_conv", "group_conv", "scalar", None, None, elsewhere)
+        _launch.launch("lift_conv", "group_conv", like=elsewhere)
 
 
 @pytest.mark.skipif(bool(_C.cuda_targets()), reason="a build with CUDA kernels")
@@ -68,7 +72,7 @@ def test_no_driver_is_an_error_and_no_crash(kernel: str) -> None:
 def test_tables_are_not_copied_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match=r"^group_conv: the first call .* make one such call before the capture"):
-        _cuda._tables("group_conv", object(), 0)
+        _cuda._TABLES(object(), torch.device("cuda", 0))
     with pytest.raises(RuntimeError, match=r"^max_det_gram: the first call .* make one such call before the capture"):
         _circle.table_tensor(39, torch.float64, torch.device("cuda", 0))
 
@@ -99,3 +103,59 @@ def test_tf32_follows_the_older_settings() -> None:
     for allowed in (False, True):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
         assert _cuda.allow_tf32("regular") == _cuda.allow_tf32("linear") == allowed
+
+
+def test_tables_are_copied_once_and_the_latest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def make(key: int) -> torch.Tensor:
+        made.append(key)
+        return torch.full((2,), float(key))
+
+    tables, cpu = _launch.DeviceTables("operator", "a number", make, limit=2), torch.device("cpu")
+    first = tables(1, cpu)
+    assert tables(1, cpu) is first and tables(2, cpu)[0] == 2 and made == [1, 2]
+    tables(1, cpu), tables(3, cpu)  # the one that was used longest ago goes
+    assert tables(1, cpu) is first and len(tables.kept) == 2 and made == [1, 2, 3]
+    tables(2, cpu)
+    assert made == [1, 2, 3, 2]
+
+
+def test_a_table_that_a_graph_holds_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables, cpu = _launch.DeviceTables("operator", "a number", lambda key: torch.full((2,), float(key)), limit=1), torch.device("cpu")
+    first = tables(1, cpu)
+    tables.captured.add((1, cpu))
+    tables(2, cpu), tables(3, cpu)
+    assert tables(1, cpu) is first and set(tables.kept) == {(1, cpu), (3, cpu)}
+
+
+def test_new_threads_obey_set_num_threads() -> None:
+    """torch gives a thread its number of OpenMP threads when it is first asked there; every operator asks."""
+    code = """
+import threading, torch, isotypic as iso
+from pathlib import Path
+torch.set_num_threads(1)
+calls = {
+    "form_action": lambda: iso.ops.form_action(torch.randn(20000, 9), torch.randn(20000, 2, 2)),
+    "transvectants": lambda: iso.ops.transvectants(torch.randn(2000, 8, 5), torch.randn(8, 1, 8), degrees=[4], paths=[(0, 0, 2)]),
+    "max_det_gram": lambda: iso.ops.max_det_gram(torch.tensor([[1.0, 0.0, 2.0, 0.0, 1.0]]).repeat(2000, 1)),
+    "weight_linear": lambda: iso.nn.DWSLinear([2, 32, 32, 1], 4, 4)(torch.randn(64, 1185, 4)),
+    "batch_norm": lambda: iso.ops.batch_norm(torch.randn(64, 16, 32, 32), training=True),
+    "group_conv": lambda: iso.ops.group_conv(torch.randn(8, 4, 8, 32, 32), torch.randn(4, 4, 8, 3, 3), group="p4m"),
+}
+for name, call in calls.items():
+    def work():
+        with torch.no_grad():
+            before = {task.name for task in Path("/proc/self/task").iterdir()}
+            call()
+            print(name, len({task.name for task in Path("/proc/self/task").iterdir()} - before))
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+"""
+    if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
+        pytest.skip("counts the threads of a process on Linux")
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[1] for line in result.stdout.splitlines()] == ["0"] * 6, result.stdout

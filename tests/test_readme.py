@@ -88,7 +88,15 @@ def test_cpp_blocks_compile(tmp_path: Path) -> None:
         path.write_text(text)
         files.append(path)
     includes = [tmp_path, ROOT / "csrc", pybind11.get_include(), sysconfig.get_path("include")]
-    flags = ["-std=c++17", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-DISOTYPIC_ISA=scalar", *(f"-I{path}" for path in includes)]
+    flags = [
+        "-std=c++17",
+        "-Wall",
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        "-fvisibility=hidden",
+        "-DISOTYPIC_ISA=scalar",
+        *(f"-I{path}" for path in includes),
+    ]
     sources = [str(path) for path in files if path.suffix == ".cpp"]
     assert len(sources) == 3
     result = subprocess.run(["c++", *flags, "-fsyntax-only", *sources], capture_output=True, text=True, timeout=300)

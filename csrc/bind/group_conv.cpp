@@ -9,8 +9,7 @@
 #include <array>
 #include <map>
 
-#include "bind/bind.hpp"
-#include "bind/tensor.hpp"
+#include "bind/call.hpp"
 
 namespace isotypic {
 namespace {
@@ -72,10 +71,6 @@ GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, 
     throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and shape");
 }
 
-[[noreturn]] void refuse_cuda(const char* name) {
-    throw std::runtime_error(std::string(name) + ": this build of isotypic has no CUDA kernels; it is built with them where nvcc is found");
-}
-
 // (B, C[, group], *spatial) as (B, C, group, s0, s1, s2); one and two spatial axes become (1, 1, W) and (H, 1, W).
 View field_view(const View& view, int spatial, int64_t fields, int64_t group, int64_t batch, const int64_t size[3], const char* name) {
     const bool has_group = view.ndim == spatial + 3;
@@ -93,73 +88,61 @@ View field_view(const View& view, int spatial, int64_t fields, int64_t group, in
     return out;
 }
 
-struct Arguments {
+// The tensors of a call, as fields on three axes.
+struct GroupConvCall : Call {
     View x, weight, bias, y;
-    bool on_cuda = false;
     cuda::Context context;
-};
 
-Arguments check(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias,
-                py::handle y, bool writes_x, py::handle context) {
-    join_torch_threads();
-    const Tensor tensor_x = to_tensor(x), tensor_weight = to_tensor(weight), tensor_y = to_tensor(y);
-    Arguments out;
-    for (int i = 0; i < 3; ++i)
-        if (plan.last_tap[i] >= shape.kernel[i]) mismatch("the kernel of the shape");
-    const int spatial = tensor_y.view.ndim - 3;
-    if (spatial < 1 || spatial > 3) mismatch("y");
-    out.x = field_view(tensor_x.view, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
-    out.y = field_view(tensor_y.view, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
-    out.weight = tensor_weight.view;
-    if (out.weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(out.weight))
-        mismatch("weight");
-    if (!is_contiguous(tensor_y.view)) mismatch("the memory layout of y");
-    if (writes_x && !is_contiguous(tensor_x.view)) mismatch("the memory layout of x");
-    auto same_place = [&](const Tensor& t) {
-        return t.on_cuda == tensor_x.on_cuda && t.device == tensor_x.device && t.view.dtype == out.x.dtype;
-    };
-    if (!same_place(tensor_weight) || !same_place(tensor_y)) mismatch("the device or dtype of a tensor");
-    if (!bias.is_none()) {
-        const Tensor tensor_bias = to_tensor(bias);
-        if (tensor_bias.view.ndim != 1 || tensor_bias.view.sizes[0] != shape.out_fields || !is_contiguous(tensor_bias.view) ||
-            !same_place(tensor_bias))
-            mismatch("bias");
-        out.bias = tensor_bias.view;
-    }
-    out.on_cuda = tensor_x.on_cuda;
-    if (out.on_cuda) {
+    GroupConvCall(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x_, py::handle weight_,
+                  py::handle bias_, py::handle y_, bool writes_x, py::handle context_)
+        : Call(name, Floats::all) {
+        for (int i = 0; i < 3; ++i)
+            if (plan.last_tap[i] >= shape.kernel[i]) mismatch("the kernel of the shape");
+        const View given_x = unshaped(x_, "x"), given_y = unshaped(y_, "y");
+        const int spatial = given_y.ndim - 3;
+        if (spatial < 1 || spatial > 3) mismatch("y");
+        x = field_view(given_x, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
+        y = field_view(given_y, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
+        weight = unshaped(weight_, "weight");
+        if (weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(weight))
+            mismatch("weight");
+        if (!is_contiguous(given_y)) mismatch("the memory layout of y");
+        if (writes_x && !is_contiguous(given_x)) mismatch("the memory layout of x");
+        bias = optional(bias_, "bias", {shape.out_fields});
+        if (!on_cuda()) return;
         if (!kWithCuda) refuse_cuda(name);
-        const auto [tables, workspace, allow_tf32] = py::cast<std::tuple<py::object, py::object, bool>>(context);
-        const Buffer read = to_buffer(tables, tensor_x.device, "tables"), scratch = to_buffer(workspace, tensor_x.device, "workspace");
-        out.context = {read.data, scratch.data, scratch.bytes, current_stream(x, tensor_x.device), allow_tf32};
+        const auto [tables, workspace, allow_tf32] = py::cast<std::tuple<py::object, py::object, bool>>(context_);
+        const Buffer read = buffer(tables, "tables"), scratch = buffer(workspace, "workspace");
+        context = {read.data, scratch.data, scratch.bytes, nullptr, allow_tf32};
     }
-    return out;
-}
+    cuda::Context on(void* stream) const {
+        cuda::Context queued = context;
+        queued.stream = stream;
+        return queued;
+    }
+};
 
 void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
              py::handle context, py::handle kept) {
-    const Arguments a = check("group_conv", plan, shape, x, weight, bias, y, false, context);
+    const GroupConvCall a("group_conv", plan, shape, x, weight, bias, y, false, context);
     // Not a pointer among the arguments: for None pybind11 looks whether NoneType comes from another module, which takes half a
     // microsecond.
     cpu::GroupConvBlocks* blocks = kept.is_none() ? nullptr : kept.cast<cpu::GroupConvBlocks*>();
-    const py::gil_scoped_release release;
-    if (!a.on_cuda) return cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, blocks);
-    if constexpr (kWithCuda) cuda::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, a.context);
+    a.run([&] { cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, blocks); },
+          [&](void* stream) { cuda::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, a.on(stream)); });
 }
 
 void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x, py::handle context) {
-    const Arguments a = check("group_conv_transpose", plan, shape, x, weight, py::none(), y, true, context);
-    const py::gil_scoped_release release;
-    if (!a.on_cuda) return cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x);
-    if constexpr (kWithCuda) cuda::group_conv_transpose(plan, shape, a.y, a.weight, a.x, a.context);
+    const GroupConvCall a("group_conv_transpose", plan, shape, x, weight, py::none(), y, true, context);
+    a.run([&] { cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x); },
+          [&](void* stream) { cuda::group_conv_transpose(plan, shape, a.y, a.weight, a.x, a.on(stream)); });
 }
 
 void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight,
                      py::handle context) {
-    const Arguments a = check("group_conv_weight", plan, shape, x, weight, py::none(), y, false, context);
-    const py::gil_scoped_release release;
-    if (!a.on_cuda) return cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight);
-    if constexpr (kWithCuda) cuda::group_conv_weight(plan, shape, a.x, a.y, a.weight, a.context);
+    const GroupConvCall a("group_conv_weight", plan, shape, x, weight, py::none(), y, false, context);
+    a.run([&] { cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight); },
+          [&](void* stream) { cuda::group_conv_weight(plan, shape, a.x, a.y, a.weight, a.on(stream)); });
 }
 
 py::array_t<uint8_t> tables(const GroupConvPlan& plan) {

@@ -1,8 +1,6 @@
-// Python to kernels for max_det: the last line of defence. A wrong shape here would be a wild read.
 #include "ops/max_det.hpp"
 
-#include "bind/bind.hpp"
-#include "bind/tensor.hpp"
+#include "bind/call.hpp"
 #include "core/max_det.hpp"
 
 namespace isotypic {
@@ -10,72 +8,48 @@ namespace {
 
 constexpr int64_t kMaxDegree = 40;
 
-void require(bool holds, const char* message) {
-    if (!holds) throw py::value_error(message);
+// The tables of core/max_det.hpp come first, but the first tensor is another one.
+View tables_of(Call& call, py::handle tables, int64_t n) {
+    return call.tensor(tables, "tables", {max_det::Tables(static_cast<int>(n - 1)).size});
 }
 
-// Contiguous, of the dtype of the first, float32 or float64, and on its device.
-void check_tensors(const Tensor& first, std::initializer_list<const Tensor*> others, const char* message) {
-    require(first.view.dtype == DType::float32 || first.view.dtype == DType::float64, message);
-    for (const Tensor* tensor : others)
-        require(is_contiguous(tensor->view) && tensor->view.dtype == first.view.dtype && tensor->on_cuda == first.on_cuda &&
-                    tensor->device == first.device,
-                message);
-    require(kWithCuda || !first.on_cuda, "max_det kernel: this build of isotypic has no CUDA kernels");
+void forward(py::handle tables, py::handle p, bool single, py::handle solution) {
+    Call call("max_det");
+    const View in = call.tensor(p, "p", {'B', 'M'});
+    const int64_t m = call.size('M'), n = m / 2 + 1;
+    call.require(m % 2 == 1 && m <= kMaxDegree + 1, "p must have shape (B, 2 d + 1) with 2 d <= 40");
+    const View constants = tables_of(call, tables, n), out = call.tensor(solution, "solution", {'B', n * n + 4});
+    call.run([&] { cpu::max_det(in, constants, single, out); }, [&](void* stream) { cuda::max_det(in, constants, single, out, stream); });
 }
 
-bool shape(const Tensor& tensor, int64_t a, int64_t b) {
-    return tensor.view.ndim == 2 && tensor.view.sizes[0] == a && tensor.view.sizes[1] == b;
-}
-bool square(const Tensor& tensor, int64_t batch, int64_t n) {
-    return tensor.view.ndim == 3 && tensor.view.sizes[0] == batch && tensor.view.sizes[1] == n && tensor.view.sizes[2] == n;
-}
-bool is_table(const Tensor& tensor, int64_t d) {
-    return tensor.view.ndim == 1 && tensor.view.sizes[0] == max_det::Tables(static_cast<int>(d)).size;
-}
-
-void solve(py::handle p, py::handle tables, bool single, py::handle solution) {
-    const char* message =
-        "max_det kernel: p (B, 2 d + 1) with 2 d <= 40, tables and solution (B, (d + 1)^2 + 4) must be contiguous tensors of one dtype, "
-        "float32 or float64, on one device";
-    const Tensor in = to_tensor(p), constants = to_tensor(tables), out = to_tensor(solution);
-    require(in.view.ndim == 2 && in.view.sizes[1] % 2 == 1 && in.view.sizes[1] <= kMaxDegree + 1, message);
-    const int64_t batch = in.view.sizes[0], d = in.view.sizes[1] / 2, n = d + 1;
-    require(is_table(constants, d) && shape(out, batch, n * n + 4), message);
-    check_tensors(in, {&in, &constants, &out}, message);
-    void* stream = in.on_cuda ? current_stream(p, in.device) : nullptr;
-    const py::gil_scoped_release release;
-    if (!in.on_cuda) return cpu::max_det(in.view, constants.view, single, out.view);
-    if constexpr (kWithCuda) cuda::max_det(in.view, constants.view, single, out.view, stream);
+void hessian(const char* name, py::handle tables, py::handle gram, py::handle matrix, py::handle form, py::handle result) {
+    Call call(name);
+    const View q = call.tensor(gram, "gram", {'B', 'n', 'n'});
+    const int64_t n = call.size('n'), m = 2 * n - 1;
+    call.require(n >= 1 && m <= kMaxDegree + 1, "gram must have shape (B, n, n) with n from 1 to 21");
+    const View given_matrix = call.optional(matrix, "matrix", {'B', 'n', 'n'}), given_form = call.optional(form, "form", {'B', m});
+    const View constants = tables_of(call, tables, n), out = call.tensor(result, "result", {'B', m});
+    call.require(given_matrix.defined() != given_form.defined(), "one of matrix and form must be given");
+    call.run([&] { cpu::max_det_adjoint(q, given_matrix, given_form, constants, out); },
+             [&](void* stream) { cuda::max_det_adjoint(q, given_matrix, given_form, constants, out, stream); });
 }
 
-void adjoint(py::handle gram, py::handle matrix, py::handle form, py::handle tables, py::handle result) {
-    const char* message =
-        "max_det_adjoint kernel: gram (B, n, n) with n <= 21, one of matrix (B, n, n) and form (B, 2 n - 1), tables and result (B, 2 n - "
-        "1) "
-        "must be contiguous tensors of one dtype, float32 or float64, on one device";
-    const Tensor q = to_tensor(gram), constants = to_tensor(tables), out = to_tensor(result);
-    require(matrix.is_none() != form.is_none(), message);
-    const Tensor source = to_tensor(matrix.is_none() ? form : matrix);
-    require(q.view.ndim == 3 && q.view.sizes[1] >= 1 && 2 * q.view.sizes[1] - 2 <= kMaxDegree, message);
-    const int64_t batch = q.view.sizes[0], n = q.view.sizes[1];
-    require(square(q, batch, n) && is_table(constants, n - 1) && shape(out, batch, 2 * n - 1), message);
-    require(matrix.is_none() ? shape(source, batch, 2 * n - 1) : square(source, batch, n), message);
-    check_tensors(q, {&q, &source, &constants, &out}, message);
-    void* stream = q.on_cuda ? current_stream(gram, q.device) : nullptr;
-    const View given_matrix = matrix.is_none() ? View{} : source.view, given_form = matrix.is_none() ? source.view : View{};
-    const py::gil_scoped_release release;
-    if (!q.on_cuda) return cpu::max_det_adjoint(q.view, given_matrix, given_form, constants.view, out.view);
-    if constexpr (kWithCuda) cuda::max_det_adjoint(q.view, given_matrix, given_form, constants.view, out.view, stream);
+void adjoint(py::handle tables, py::handle gram, py::handle matrix, py::handle result) {
+    hessian("max_det_adjoint", tables, gram, matrix, py::none(), result);
+}
+
+void solve(py::handle tables, py::handle gram, py::handle form, py::handle result) {
+    hessian("max_det_solve", tables, gram, py::none(), form, result);
 }
 
 }  // namespace
 
 void bind_max_det(py::module_& m) {
-    m.def("max_det", &solve, py::arg("p"), py::arg("tables"), py::arg("single"), py::arg("solution"),
+    m.def("max_det", &forward, py::arg("tables"), py::arg("p"), py::arg("single"), py::arg("solution"),
           "The Gram matrices of largest determinant, with status and witness.");
-    m.def("max_det_adjoint", &adjoint, py::arg("gram"), py::arg("matrix"), py::arg("form"), py::arg("tables"), py::arg("result"),
-          "The derivative of max_det, transposed: Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r.");
+    m.def("max_det_adjoint", &adjoint, py::arg("tables"), py::arg("gram"), py::arg("matrix"), py::arg("result"),
+          "The derivative of max_det, transposed: Hess(Q)^-1 A(Q G Q).");
+    m.def("max_det_solve", &solve, py::arg("tables"), py::arg("gram"), py::arg("form"), py::arg("result"), "Hess(Q)^-1 r.");
 }
 
 }  // namespace isotypic

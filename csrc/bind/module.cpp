@@ -6,10 +6,16 @@
 #include <string>
 #include <vector>
 
-#include "bind/bind.hpp"
 #include "cpu/isa.hpp"
 
 namespace py = pybind11;
+
+// The operators, from the list in CMakeLists.txt: one line OPERATOR(name) each, whose bind_name is in bind/name.cpp.
+namespace isotypic {
+#define OPERATOR(name) void bind_##name(py::module_& m);
+#include "bind/operators.inc"
+#undef OPERATOR
+}  // namespace isotypic
 
 namespace {
 
@@ -29,14 +35,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("set_cpu_isa", &isotypic::cpu::set_isa, py::arg("name"), "Use this variant.");
     m.def("cuda_targets", &cuda_targets, "Architectures that the CUDA kernels were compiled for; empty without CUDA.");
 
-    isotypic::bind_batch_norm(m);
-    isotypic::bind_form_action(m);
-    isotypic::bind_group_conv(m);
-    isotypic::bind_weight_linear(m);
-    isotypic::bind_max_det(m);
-    isotypic::bind_permute(m);
-    isotypic::bind_rotate_mean(m);
-    isotypic::bind_small_matrix(m);
-    isotypic::bind_sort_sinkhorn(m);
-    isotypic::bind_transvectants(m);
+#define OPERATOR(name) isotypic::bind_##name(m);
+#include "bind/operators.inc"
+#undef OPERATOR
 }

@@ -10,9 +10,10 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import data, groups, models, nn, ops, pga, sl2, symmetrize, testing
+from isotypic import cloning, data, groups, models, nn, ops, pga, sl2, symmetrize, testing
 from isotypic._info import cpu_isa, info
-from isotypic.ops.fields._equivariance import EquivarianceWarning
+from isotypic._warnings import EquivarianceWarning
+from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
 
 try:
     __version__ = _version("isotypic")
@@ -20,8 +21,14 @@ except _PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "Box",
+    "Density",
     "EquivarianceWarning",
+    "FixedInput",
+    "Mask",
+    "Site",
     "__version__",
+    "cloning",
     "cpu_isa",
     "data",
     "groups",
@@ -30,6 +37,7 @@ __all__ = [
     "nn",
     "ops",
     "pga",
+    "relax",
     "sl2",
     "symmetrize",
     "testing",

@@ -106,3 +106,14 @@ def test_mask_errors() -> None:
         FieldMask(4, "p6")
     with pytest.raises(ValueError, match=r"FieldMask: input must have spatial size \(5, 5\), got shape \(1, 1, 6, 5, 7\)"):
         FieldMask(5, "p6")(torch.zeros(1, 1, 6, 5, 7))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mask_is_zero_outside_whatever_lay_there(value: float, dtype: torch.dtype) -> None:
+    mask = FieldMask(5, "p6")
+    x = torch.randn(2, 3, 6, 5, 5).to(dtype).masked_fill(~mask.mask, value).requires_grad_()
+    y = mask(x)
+    assert y.dtype == dtype and torch.equal(y, x.detach().nan_to_num(0, 0, 0) * mask.mask)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, mask.mask.to(dtype).expand_as(x))

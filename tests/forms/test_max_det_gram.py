@@ -13,7 +13,7 @@ from torch import Tensor
 
 import isotypic as iso
 from isotypic._extension import kernels
-from isotypic.ops.fields import reference
+from isotypic.ops.forms import reference
 from isotypic.ops.forms.max_det_gram import FLOAT32_DEGREE
 
 EPS = torch.finfo(torch.float64).eps

@@ -107,3 +107,11 @@ def test_refused_names():
 def test_keys_that_mean_nothing(key):
     with pytest.raises(ValueError, match=r"unknown group .*; known groups: p1, "):
         groups.get(key)
+
+
+@pytest.mark.parametrize("entry", ["99999999999999999999", "-9223372036854775808", "2147483649"])
+def test_keys_with_huge_entries_are_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"groups.get: the entries in 'x\[.*\]' must be at most 2\^31"):
+        groups.get(f"x[{entry}]")
+    with pytest.raises(ValueError, match="must be at most"):
+        groups.get(f"x[0,-1,1,0;1,{entry},0,1]")

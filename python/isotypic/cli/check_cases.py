@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isotypic import groups, ops, testing
 from isotypic.nn import WeightSpec
-from isotypic.ops.fields import reference
+from isotypic.ops.fields.bank import filter_bank
 from isotypic.ops.forms import reference as reference_forms
 from isotypic.ops.norms import reference as reference_norms
 from isotypic.ops.weights import reference as reference_weights
@@ -56,7 +56,7 @@ def _group_conv(name: str) -> Case:
         return ops.group_conv(x, weight, bias, group=group.key, padding=1)
 
     def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        filters = reference.filter_bank(weight, group=group.key)
+        filters = filter_bank(weight, group=group.key)
         return convolution(x.flatten(1, 2), filters, bias.repeat_interleave(group.order), padding=1).unflatten(1, (-1, group.order))
 
     def asymmetry(x: Tensor, weight: Tensor, bias: Tensor) -> float:
@@ -137,7 +137,7 @@ def _max_det_gram() -> Case:
     def newton(p: Tensor) -> Tensor:
         totals = []
         for form in p:
-            gram = reference.max_det_gram(form.detach())
+            gram = reference_forms.max_det_gram(form.detach())
             inverse = gram.inverse()
             y = torch.cat([inverse[0], inverse[1:, -1]])
             totals.append(gram.logdet() + y @ (form - form.detach()))

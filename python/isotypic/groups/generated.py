@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 MAX_ORDER = 1152
 """The largest order that is built: that of the symmetry group of the 24-cell, the largest finite group of integer 4 x 4 matrices."""
 MAX_DIMENSION = 6
+MAX_ENTRY = 2**31
 
 # Orders of the largest finite groups of integer n x n matrices (n = 1, ..., 4).
 _LARGEST = {1: 2, 2: 12, 3: 48, 4: 1152}
@@ -39,7 +40,7 @@ def check_generators(generators: Iterable[ArrayLike]) -> list[NDArray[np.int64]]
             raise ValueError(f"{where} must have shape {matrices[0].shape} like the first, got {matrix.shape}")
         if matrix.dtype.kind not in "iufb" or not np.isfinite(matrix).all() or (matrix != np.round(matrix)).any():
             raise ValueError(f"{where} must have integer entries, got {matrix.tolist()}")
-        if (np.abs(matrix) > 2**31).any():
+        if (np.abs(matrix) > MAX_ENTRY).any():
             raise ValueError(f"{where} must have entries of at most 2^31, got {matrix.tolist()}")
         matrix = matrix.astype(np.int64)
         determinant = _determinant(matrix)
@@ -107,7 +108,10 @@ def to_key(name: str, generators: list[NDArray[np.int64]]) -> str:
 
 
 def from_key(key: str) -> tuple[str, list[NDArray[np.int64]]] | None:
-    """The name and generators of a key that :func:`to_key` made; None for any other string."""
+    """The name and generators of a key that :func:`to_key` made; None for any other string.
+
+    Raises ValueError for entries that :func:`check_generators` would refuse, or that fit in no array.
+    """
     match = re.fullmatch(r"([^\[\];,]+)\[([-\d,;]+)\]", key)
     if match is None:
         return None
@@ -118,4 +122,6 @@ def from_key(key: str) -> tuple[str, list[NDArray[np.int64]]] | None:
     n = math.isqrt(len(rows[0]))
     if n == 0 or any(len(row) != n * n for row in rows):
         return None
+    if max(abs(entry) for row in rows for entry in row) > MAX_ENTRY:
+        raise ValueError(f"groups.get: the entries in {key!r} must be at most 2^31, as groups.generate takes them")
     return match[1], [np.array(row, dtype=np.int64).reshape(n, n) for row in rows]

@@ -3,10 +3,15 @@
 from isotypic.models.cnp import CNP, RCNP, TNP
 from isotypic.models.conv_cnp import ConvCNP, EquivCNP
 from isotypic.models.dws_net import DWSNet
+from isotypic.models.egnn import EGNN
 from isotypic.models.gatr import GATr
+from isotypic.models.gin import GIN
+from isotypic.models.graph_transformer import GraphTransformer
+from isotypic.models.image_transformer import ImageTransformerOnGraphs
 from isotypic.models.polynomials import PolyMLP, SL2Net, SO2Net
 from isotypic.models.te_tnp import PTTETNP, TETNP
 from isotypic.models.transformer import Transformer
+from isotypic.models.vn_dgcnn import VNDGCNN
 
 __all__ = [
     "CNP",

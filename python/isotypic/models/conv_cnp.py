@@ -142,7 +142,8 @@ class ConvCNP(NeuralProcess):
         step, nodes = self.stride / self.points_per_unit, []
         for first, last in zip(low, high, strict=True):
             start, stop = math.floor((first - self.margin) / step), math.ceil((last + self.margin) / step)
-            count = max(stop - start, 1) * self.stride
+            # Both ends, where the grid needs no multiple of a stride: so it is mirrored when the points are.
+            count = max(stop - start, 1) * self.stride + (self.stride == 1)
             if count > 1 << 20:
                 raise ValueError(
                     f"{type(self).__name__}: the positions reach over {count} nodes of the grid on one axis; lower points_per_unit"

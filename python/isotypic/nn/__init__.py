@@ -17,6 +17,7 @@ from isotypic.nn.fields.group_pool import GroupPool
 from isotypic.nn.fields.linear import GroupLinear
 from isotypic.nn.fields.mask import FieldMask
 from isotypic.nn.fields.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn.fields.relaxed import RelaxedGroupConv2d
 from isotypic.nn.fields.restrict import Restrict
 from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
@@ -62,6 +63,7 @@ __all__ = [
     "MultivectorLinear",
     "NPLinear",
     "PlanarGroup",
+    "RelaxedGroupConv2d",
     "Restrict",
     "ScalarGate",
     "SteerableConv2d",

@@ -1,9 +1,14 @@
-"""How an operator reaches its kernel, whatever its family: the extension for the device, contiguous tensors, the detour of 16-bit types."""
+"""How an operator reaches its kernel, whatever its family.
+
+A launch is a call of a function of the extension: ``launch(operator, kernel, ..., like=tensor)``. The binding (``csrc/bind/call.hpp``)
+makes the device of the tensors the current one, joins torch's threads and lets go of the interpreter. What else a launch may need is here:
+tensors made contiguous, the detour of 16-bit types, workspaces and tables on a device, and what is said where there are no CUDA kernels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -12,6 +17,50 @@ from torch import Tensor
 from isotypic._extension import kernels
 
 HALF = (torch.bfloat16, torch.float16)
+
+
+def extension_for(operator: str, tensor: Tensor) -> Any:
+    """The extension, checked to have kernels for the tensor's device."""
+    extension = kernels(operator)
+    if not tensor.is_cpu and not extension.cuda_targets():
+        raise RuntimeError(
+            f"{operator}: the tensors are on {tensor.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
+            "nvcc is found"
+        )
+    return extension
+
+
+def launch(operator: str, kernel: str, *arguments: Any, like: Tensor) -> None:
+    """Run a kernel: on the CPU at once, on a device queued on torch's current stream.
+
+    Args:
+        operator: whose name errors have.
+        kernel: a function of the extension. It writes into the tensors among its arguments that are its results.
+        like: a tensor on the device of the call.
+    """
+    getattr(extension_for(operator, like), kernel)(*arguments)
+
+
+def contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple([None if tensor is None else tensor.contiguous() for tensor in tensors])
+
+
+def in_float32(compute: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    """``compute`` on contiguous tensors, in float32 for the 16-bit types, whose results are rounded once."""
+    dtype = next(tensor.dtype for tensor in tensors if tensor is not None)
+    if dtype in HALF:
+        return compute(*(None if tensor is None else tensor.float().contiguous() for tensor in tensors)).to(dtype)
+    return compute(*contiguous(*tensors))
+
+
+def workspace(size: int, like: Tensor) -> Tensor | None:
+    """Bytes for a kernel to work in, on the device of a CUDA tensor; None on the CPU."""
+    return torch.empty(max(size, 256), dtype=torch.uint8, device=like.device) if like.is_cuda else None
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As the extension takes it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def refuse_capture(operator: str, settings: str, device: torch.device) -> None:
@@ -23,25 +72,42 @@ def refuse_capture(operator: str, settings: str, device: torch.device) -> None:
         )
 
 
-def in_float32(compute: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """``compute`` on contiguous tensors, in float32 for the 16-bit types, whose results are rounded once."""
-    dtype = tensors[0].dtype
-    if dtype in HALF:
-        return compute(*(tensor.float().contiguous() for tensor in tensors)).to(dtype)
-    return compute(*(tensor.contiguous() for tensor in tensors))
+class DeviceTables:
+    """Constants of an operator on devices, copied once for each key and device, such as a plan or a degree.
 
+    Args:
+        operator: whose name errors have.
+        settings: what the key stands for, in words.
+        make: ``make(key)``, a numpy array or a tensor on the CPU.
+        limit: how many are kept for each device, the latest used. A table that a CUDA graph was captured with stays for good, because the
+            graph holds its address.
+    """
 
-def device_of(tensor: Tensor) -> AbstractContextManager[Any]:
-    """The tensor's device made the current one, where that matters."""
-    return torch.cuda.device(tensor.get_device()) if tensor.is_cuda else nullcontext()
+    def __init__(self, operator: str, settings: str, make: Callable[[Any], Any], limit: int = 256) -> None:
+        self.operator, self.settings, self.make, self.limit = operator, settings, make, limit
+        self.kept: OrderedDict[tuple[Hashable, torch.device], Tensor] = OrderedDict()
+        self.captured: set[tuple[Hashable, torch.device]] = set()
 
+    def __call__(self, key: Hashable, device: torch.device) -> Tensor:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        entry = key, device
+        found = self.kept.get(entry)
+        if found is None:
+            if device.type == "cuda":
+                refuse_capture(self.operator, self.settings, device)
+            made = self.make(key)
+            found = (made if isinstance(made, Tensor) else torch.from_numpy(made)).to(device)
+            self._make_room(device)
+            return self.kept.setdefault(entry, found)
+        self.kept.move_to_end(entry)
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            self.captured.add(entry)
+        return found
 
-def extension_for(operator: str, tensor: Tensor) -> Any:
-    """The extension, checked to have kernels for the tensor's device."""
-    extension = kernels(operator)
-    if tensor.is_cuda and not extension.cuda_targets():
-        raise RuntimeError(
-            f"{operator}: the tensors are on {tensor.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
-            "nvcc is found"
-        )
-    return extension
+    def _make_room(self, device: torch.device) -> None:
+        here = [entry for entry in list(self.kept) if entry[1] == device and entry not in self.captured]
+        if len(here) >= self.limit:
+            if device.type == "cuda":  # a kernel that is still queued may read the oldest
+                torch.cuda.synchronize(device)
+            self.kept.pop(here[0], None)

@@ -48,7 +48,7 @@ class FieldMask(Constants):
         check_tensor("FieldMask", "input", x)
         if tuple(x.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"FieldMask: input must have spatial size {self.size}, got shape {tuple(x.shape)}")
-        return x * self.mask
+        return x.where(self.mask, x.new_zeros(()))
 
     def extra_repr(self) -> str:
         return f"{self.size}, group={self.group_name}"

@@ -20,10 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from isotypic import groups as finite_groups
-
-
-class EquivarianceWarning(UserWarning):
-    """The sizes of a call make the layer equivariant only approximately. Given once per configuration; ``strict=True`` raises instead."""
+from isotypic._warnings import EquivarianceWarning
 
 
 class Grid(NamedTuple):

@@ -22,8 +22,8 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._extension import _C, kernels
 from isotypic._register import DIRECT, Gradients, define, product_rule, route
-from isotypic.ops import _checks
-from isotypic.ops._checks import _PREPARED
+from isotypic.ops import _launch
+from isotypic.ops._checks import _PREPARED, check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
 from isotypic.ops.fields._arguments import NAMES, Problem, Settings
 
@@ -73,7 +73,7 @@ def lift_conv(
     torch.Size([2, 5, 8, 7, 7])
     """
     if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        _checks.check_integers("lift_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
+        check_integers("lift_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
     return convolution(x, weight, bias, (group, "scalar", stride, padding, dilation, groups, strict))
 
 
@@ -111,7 +111,7 @@ def group_conv(
     torch.Size([2, 5, 4, 9, 9])
     """
     if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        _checks.check_integers("group_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
+        check_integers("group_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
     return convolution(x, weight, bias, (group, "regular", stride, padding, dilation, groups, strict))
 
 
@@ -147,10 +147,8 @@ def group_conv_transpose(
     >>> group_conv_transpose(torch.zeros(2, 3, 4, 5, 5), torch.zeros(3, 6, 4, 3, 3), group="p4", stride=2, padding=1).shape
     torch.Size([2, 6, 4, 9, 9])
     """
-    _checks.check_integers(
-        "group_conv_transpose", stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups
-    )
-    settings, out_size = _checks.recall(
+    check_integers("group_conv_transpose", stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups)
+    settings, out_size = recall(
         _arguments.transposed_convolution, x, weight, bias, group, stride, padding, output_padding, dilation, groups, strict
     )
     _arguments.check_tensors("group_conv_transpose", {"x": x, "weight": weight, "bias": bias})
@@ -251,7 +249,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any,
                 return y
             except (TypeError, ValueError, RuntimeError):
                 pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
-    settings, extra, call = _checks.recall(_prepare, x, weight, bias, *rest)
+    settings, extra, call = recall(_prepare, x, weight, bias, *rest)
     if key is not None and known is None and call is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
         # Only here: inside a transform of torch.func the output would be a tensor of that transform.
         _PREPARED[key] = _Direct(call.plan, call.shape, x.new_empty(()).expand(call.problem.y_shape))
@@ -262,10 +260,9 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any,
 
 def _run(operator: str, kernel: str, field: str, call: _Call, first: Tensor, *others: Tensor | None) -> None:
     """Run a kernel of the extension, whose tensors are on one device."""
-    if first.is_cuda:
-        _cuda.launch(operator, kernel, field, call.plan, call.shape, first, *others)
-    else:
-        getattr(kernels(operator), kernel)(call.plan, call.shape, first, *others)
+    _launch.extension_for(operator, first)
+    more = (_cuda.context(kernel, field, call.plan, call.shape, first),) if first.is_cuda else ()
+    _launch.launch(operator, kernel, call.plan, call.shape, first, *others, *more, like=first)
 
 
 def _launch_forward(

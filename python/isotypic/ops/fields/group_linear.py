@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic.ops import _checks
+from isotypic.ops._checks import recall
 from isotypic.ops.fields import _arguments
 from isotypic.ops.fields.group_conv import convolve
 
@@ -34,7 +34,7 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     >>> group_linear(torch.zeros(2, 3, 48), torch.zeros(5, 3, 48), group="Oh").shape
     torch.Size([2, 5, 48])
     """
-    settings = _checks.recall(_arguments.linear, x, weight, bias, group)
+    settings = recall(_arguments.linear, x, weight, bias, group)
     _arguments.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
     if x.dim() == 3:  # the samples are the positions of one row
         return convolve(x.permute(1, 2, 0).unsqueeze(0), weight, bias, *settings).squeeze(0).permute(2, 0, 1)

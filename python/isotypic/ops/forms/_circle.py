@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from isotypic.ops._launch import refuse_capture
+from isotypic.ops._launch import DeviceTables
 
 Array = npt.NDArray[np.float64]
 
@@ -90,15 +90,14 @@ def tables(d: int) -> Array:
     return np.concatenate([part.ravel() for part in parts])
 
 
-_TENSORS: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
-"""The tables as kernels read them. They stay for good, because a captured CUDA graph holds their addresses."""
+def _as_tensor(key: tuple[int, torch.dtype]) -> Tensor:
+    d, dtype = key
+    return torch.from_numpy(tables(d)).to(dtype)
+
+
+_TABLES = DeviceTables("max_det_gram", "a degree and dtype", _as_tensor)
 
 
 def table_tensor(d: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    key = d, dtype, device
-    found = _TENSORS.get(key)
-    if found is None:
-        if device.type == "cuda":
-            refuse_capture("max_det_gram", "a degree and dtype", device)
-        found = _TENSORS.setdefault(key, torch.from_numpy(tables(d)).to(device=device, dtype=dtype))
-    return found
+    """The tables as kernels read them."""
+    return _TABLES((d, dtype), device)

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic._register import Gradients
-from isotypic.ops import _launch
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.forms import _arguments as _forms
 
@@ -69,19 +68,6 @@ def _check(name: str, p: Tensor, g: Tensor, z: Tensor | None = None) -> None:
         raise ValueError(f"{name}: g must have shape (N={p.shape[0]}, 2, 2), got {tuple(g.shape)}")
     if z is not None and z.shape != p.shape:
         raise ValueError(f"{name}: z must have the shape of p, {tuple(p.shape)}, got {tuple(z.shape)}")
-
-
-def _run(name: str, shape: Sequence[int], *tensors: Tensor) -> Tensor:
-    extension = _launch.extension_for("form_action", tensors[0])
-
-    def compute(*contiguous: Tensor) -> Tensor:
-        result = contiguous[0].new_empty(shape)
-        if result.numel():
-            with _launch.device_of(result):
-                getattr(extension, name)(*contiguous, result)
-        return result
-
-    return _launch.in_float32(compute, *tensors)
 
 
 def _shape_act(p: Tensor, g: Tensor) -> Sequence[int]:
@@ -183,13 +169,10 @@ def _jvp_matrix(tangents: Gradients, p: Tensor, g: Tensor, z: Tensor) -> Tensor 
     )
 
 
-act = kernel_operator(
-    "form_action(Tensor p, Tensor g) -> Tensor", shape=_shape_act, run=_run, samples=(0, 1), backward=_backward_act, jvp=_jvp_act
-)
+act = kernel_operator("form_action(Tensor p, Tensor g) -> Tensor", shape=_shape_act, samples=(0, 1), backward=_backward_act, jvp=_jvp_act)
 adjoint = kernel_operator(
     "form_action_adjoint(Tensor z, Tensor g) -> Tensor",
     shape=_shape_adjoint,
-    run=_run,
     samples=(0, 1),
     backward=_backward_adjoint,
     jvp=_jvp_adjoint,
@@ -197,7 +180,6 @@ adjoint = kernel_operator(
 matrix = kernel_operator(
     "form_action_matrix(Tensor p, Tensor g, Tensor z) -> Tensor",
     shape=_shape_matrix,
-    run=_run,
     samples=(0, 1, 2),
     backward=_backward_matrix,
     jvp=_jvp_matrix,

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic._extension import kernels
-from isotypic._register import Gradients, define, plain
+from isotypic._register import Gradients, plain
+from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.forms import _circle
 from isotypic.ops.forms.gram import antidiagonal_sums, check_form, hankel
 
@@ -153,49 +153,13 @@ def _move(point: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
 # iterations, witness; `single` says that it will be rounded to float32, which the witness must outlive.
 
 
-def _tables(first: Tensor, n: int) -> Tensor:
-    return _circle.table_tensor(n - 1, first.dtype, first.device)
-
-
-def _run(kernel: str, first: Tensor, *others: Tensor | bool | None) -> None:
-    extension = kernels("max_det_gram")
-    if first.is_cuda:
-        if not extension.cuda_targets():
-            raise RuntimeError(f"max_det_gram: the tensors are on {first.device}, but this build of isotypic has no CUDA kernels")
-        with torch.cuda.device(first.get_device()):
-            getattr(extension, kernel)(first, *others)
-    else:
-        getattr(extension, kernel)(first, *others)
-
-
-def _launch_solve(p: Tensor, single: bool) -> Tensor:
+def _shape_solve(p: Tensor, single: bool) -> Sequence[int]:
     n = p.shape[1] // 2 + 1
-    solution = p.new_empty(p.shape[0], n * n + 4)
-    _run("max_det", p.contiguous(), _tables(p, n), single, solution)
-    return solution
+    return p.shape[0], n * n + 4
 
 
-def _launch_adjoint(gram: Tensor, matrix: Tensor) -> Tensor:
-    n = gram.shape[1]
-    result = gram.new_empty(gram.shape[0], 2 * n - 1)
-    _run("max_det_adjoint", gram.contiguous(), matrix.contiguous(), None, _tables(gram, n), result)
-    return result
-
-
-def _launch_hessian_solve(gram: Tensor, form: Tensor) -> Tensor:
-    n = gram.shape[1]
-    result = gram.new_empty(gram.shape[0], 2 * n - 1)
-    _run("max_det_adjoint", gram.contiguous(), None, form.contiguous(), _tables(gram, n), result)
-    return result
-
-
-def _fake_solve(p: Tensor, single: bool) -> Tensor:
-    n = p.shape[1] // 2 + 1
-    return p.new_empty(p.shape[0], n * n + 4)
-
-
-def _fake_form(gram: Tensor, other: Tensor) -> Tensor:
-    return gram.new_empty(gram.shape[0], 2 * gram.shape[1] - 1)
+def _shape_form(gram: Tensor, other: Tensor) -> Sequence[int]:
+    return gram.shape[0], 2 * gram.shape[1] - 1
 
 
 def _transposes(matrix: Tensor) -> Tensor:
@@ -265,54 +229,37 @@ def _jvp_hessian_solve(tangents: Gradients, gram: Tensor, form: Tensor) -> Tenso
     return total
 
 
-def _vmap_batch(operator: Any, info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> tuple[Tensor, int]:
-    """A batch of calls is one call with more forms."""
-    folded = [
-        (t.unsqueeze(0).expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(0, 1)
-        for t, dim in zip(tensors, in_dims, strict=True)
-    ]
-    return operator(*folded).unflatten(0, (info.batch_size, folded[0].shape[0] // info.batch_size)), 0
+_OPTIONS: dict[str, Any] = {"saved_outputs": (0,), "sixteen_bit": False}
 
 
-def _vmap_solve(info: Any, in_dims: Sequence[int | None], p: Tensor, single: bool) -> tuple[Tensor, int]:
-    return _vmap_batch(lambda forms: max_det(forms, single), info, in_dims[:1], p)
+def _tables_of_gram(gram: Tensor, other: Tensor) -> tuple[Tensor]:
+    return (_circle.table_tensor(gram.shape[1] - 1, gram.dtype, gram.device),)
 
 
-def _vmap_adjoint(info: Any, in_dims: Sequence[int | None], gram: Tensor, matrix: Tensor) -> tuple[Tensor, int]:
-    return _vmap_batch(max_det_adjoint, info, in_dims, gram, matrix)
-
-
-def _vmap_hessian_solve(info: Any, in_dims: Sequence[int | None], gram: Tensor, form: Tensor) -> tuple[Tensor, int]:
-    return _vmap_batch(max_det_solve, info, in_dims, gram, form)
-
-
-max_det = define(
+max_det = kernel_operator(
     "max_det(Tensor p, bool single) -> Tensor",
-    launch=_launch_solve,
-    fake=_fake_solve,
+    shape=_shape_solve,
+    samples=(0,),
+    plan=lambda p, single: (_circle.table_tensor(p.shape[1] // 2, p.dtype, p.device),),
     backward=_backward_solve,
-    vmap=_vmap_solve,
     jvp=_jvp_solve,
-    saved_outputs=(0,),
-    sixteen_bit=False,
+    **_OPTIONS,
 )
-max_det_adjoint = define(
+max_det_adjoint = kernel_operator(
     "max_det_adjoint(Tensor gram, Tensor matrix) -> Tensor",
-    launch=_launch_adjoint,
-    fake=_fake_form,
+    shape=_shape_form,
+    samples=(0, 1),
+    plan=_tables_of_gram,
     backward=_backward_adjoint,
-    vmap=_vmap_adjoint,
     jvp=_jvp_adjoint,
-    saved_outputs=(0,),
-    sixteen_bit=False,
+    **_OPTIONS,
 )
-max_det_solve = define(
+max_det_solve = kernel_operator(
     "max_det_solve(Tensor gram, Tensor form) -> Tensor",
-    launch=_launch_hessian_solve,
-    fake=_fake_form,
+    shape=_shape_form,
+    samples=(0, 1),
+    plan=_tables_of_gram,
     backward=_backward_hessian_solve,
-    vmap=_vmap_hessian_solve,
     jvp=_jvp_hessian_solve,
-    saved_outputs=(0,),
-    sixteen_bit=False,
+    **_OPTIONS,
 )

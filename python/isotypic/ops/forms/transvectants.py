@@ -26,7 +26,6 @@ from isotypic._register import Gradients
 from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors, is_integer
 from isotypic.ops._kernel_operator import kernel_operator
-from isotypic.ops._launch import refuse_capture
 from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
 
 Path = tuple[int, int, int]
@@ -153,18 +152,7 @@ def _plan(degrees: tuple[int, ...], paths: tuple[int, ...]) -> Any:
     return kernels("transvectants").TransvectantsPlan(list(degrees), list(layout.degrees_out), list(paths), tables)
 
 
-_TABLES: dict[tuple[Any, int], Tensor] = {}
-"""Plans as the devices read them. They stay for good, because a captured CUDA graph holds their addresses."""
-
-
-def _tables(extension: Any, plan: Any, like: Tensor) -> Tensor | None:
-    if not like.is_cuda:
-        return None
-    key = plan, like.get_device()
-    if key not in _TABLES:
-        refuse_capture("transvectants", "some degrees and paths", like.device)
-        _TABLES[key] = torch.from_numpy(extension.transvectants_tables(plan)).to(like.device)
-    return _TABLES[key]
+_TABLES = _launch.DeviceTables("transvectants", "some degrees and paths", lambda plan: kernels("transvectants").transvectants_tables(plan))
 
 
 def _check_feature(name: str, tensor: Tensor, layout: _Layout) -> None:
@@ -192,25 +180,6 @@ def _check(degrees: Sequence[int], paths: Sequence[int], **tensors: Tensor) -> _
         if z.dim() != 3 or z.shape[0] != f.shape[0] or z.shape[2] != layout.out_size or (out is not None and z.shape[1] != out):
             raise ValueError(f"transvectants: z must have shape (B={f.shape[0]}, O, G={layout.out_size}), got {tuple(z.shape)}")
     return layout
-
-
-def _run(name: str, size: Sequence[int], *arguments: Any) -> Tensor:
-    """Run the kernel of an operator, in float32 for 16-bit types. The kernels of both quadratic forms are those of their polarisations."""
-    *tensors, degrees, paths = arguments
-    if 0 in size or any(tensor.numel() == 0 for tensor in tensors):
-        return tensors[0].new_zeros(size)
-    extension = _launch.extension_for("transvectants", tensors[0])
-    plan = _plan(tuple(degrees), tuple(paths))
-
-    def compute(f: Tensor, *others: Tensor) -> Tensor:
-        result = f.new_empty(size)
-        second = (None,) if len(others) == 1 else ()
-        with _launch.device_of(result):
-            kernel = getattr(extension, name.removesuffix("_polar"))
-            kernel(plan, f, *second, *others, result, _tables(extension, plan, result))
-        return result
-
-    return _launch.in_float32(compute, *tensors)
 
 
 def _size_of_product(f: Tensor, weight: Tensor, degrees: Sequence[int], paths: Sequence[int]) -> Sequence[int]:
@@ -288,11 +257,17 @@ def _jvp_weight(tangents: Gradients, f: Tensor, z: Tensor, *plan: Any) -> Tensor
 
 
 _PLAN = "int[] degrees, int[] paths"
+_KERNEL: dict[str, Any] = {
+    "plan": lambda *arguments: (_plan(tuple(arguments[-2]), tuple(arguments[-1])),),
+    "settings": slice(0),
+    "on_device": lambda result, plan, *tensors: (_TABLES(plan, result.device),),
+    "zero_if_empty": True,
+}
 
 product = kernel_operator(
     f"transvectants(Tensor f, Tensor weight, {_PLAN}) -> Tensor",
     shape=_size_of_product,
-    run=_run,
+    **_KERNEL,
     samples=(0,),
     backward=_backward_product,
     jvp=_jvp_product,
@@ -300,21 +275,21 @@ product = kernel_operator(
 polar = kernel_operator(
     f"transvectants_polar(Tensor f, Tensor h, Tensor weight, {_PLAN}) -> Tensor",
     shape=_size_of_polar,
-    run=_run,
+    **_KERNEL,
     samples=(0, 1),
     backward=_backward_polar,
 )
 product_input = kernel_operator(
     f"transvectants_input(Tensor f, Tensor weight, Tensor z, {_PLAN}) -> Tensor",
     shape=_size_of_input,
-    run=_run,
+    **_KERNEL,
     samples=(0, 2),
     backward=_backward_input,
 )
 product_weight = kernel_operator(
     f"transvectants_weight(Tensor f, Tensor z, {_PLAN}) -> Tensor",
     shape=_size_of_weight,
-    run=_run,
+    **_KERNEL,
     samples=(0, 1),
     sums=True,
     backward=_backward_weight,
@@ -323,7 +298,7 @@ product_weight = kernel_operator(
 polar_weight = kernel_operator(
     f"transvectants_weight_polar(Tensor f, Tensor h, Tensor z, {_PLAN}) -> Tensor",
     shape=_size_of_polar_weight,
-    run=_run,
+    **_KERNEL,
     samples=(0, 1, 2),
     sums=True,
     backward=_backward_weight_polar,

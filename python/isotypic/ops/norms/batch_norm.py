@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isotypic._extension import kernels
 from isotypic._register import Gradients, define
 from isotypic.ops._checks import autocast_enabled, check_tensors
-from isotypic.ops._launch import device_of, extension_for
+from isotypic.ops._launch import launch, workspace
 
 ACTIVATIONS = (None, "relu")
 
@@ -142,12 +143,11 @@ def _prepared(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if tensor is None else tensor.to(dtype).contiguous()
 
 
-def _run(kernel: str, x: Tensor, *arguments: Any, workspace: bool = True) -> None:
-    extension = extension_for("batch_norm", x)
-    with device_of(x):
-        if x.is_cuda and workspace:
-            arguments += (torch.empty(max(extension.batch_norm_workspace(x), 256), dtype=torch.uint8, device=x.device),)
-        getattr(extension, kernel)(*arguments)
+def _run(kernel: str, x: Tensor, *arguments: Any) -> None:
+    more: tuple[Any, ...] = ()
+    if x.is_cuda:
+        more = (workspace(kernels("batch_norm").batch_norm_workspace(x), x),)
+    launch("batch_norm", kernel, *arguments, *more, like=x)
 
 
 def _launch(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool) -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ def _launch_apply(x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Te
         return y
     x = x.contiguous()
     parameters = (_prepared(tensor, wide) for tensor in (statistics, weight, bias))
-    _run("batch_norm_apply", x, x, *parameters, eps, relu, y, workspace=False)
+    launch("batch_norm", "batch_norm_apply", x, *parameters, eps, relu, y, like=x)
     return y
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from isotypic._extension import kernels
 from isotypic._register import Gradients
 from isotypic.ops._kernel_operator import Operator, kernel_operator
+from isotypic.ops._launch import dtype_name, workspace
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
 
 _SETTINGS = "int[] widths, str symmetry, int rank"
@@ -55,8 +56,7 @@ def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> Any:
 
 @lru_cache(maxsize=4096)
 def _workspace_bytes(plan: Any, kernel: str, batch: int, in_channels: int, out_channels: int, dtype: torch.dtype) -> int:
-    name = str(dtype).removeprefix("torch.")
-    return int(kernels(kernel).weight_linear_workspace(plan, kernel, batch, in_channels, out_channels, name))
+    return int(kernels(kernel).weight_linear_workspace(plan, kernel, batch, in_channels, out_channels, dtype_name(dtype)))
 
 
 def _layout(settings: Sequence[Any]) -> WeightLayout:
@@ -64,29 +64,19 @@ def _layout(settings: Sequence[Any]) -> WeightLayout:
 
 
 def _operator(tensors: str, flags: str, **options: Any) -> Operator:
-    """An operator from its name and tensors; its settings are the plan's and ``flags``."""
-    count = tensors.count("Tensor")
+    """An operator from its name and tensors; its settings are the plan's and ``flags``, which the kernel takes."""
+    name, count = tensors[: tensors.index("(")], tensors.count("Tensor")
 
-    def run(name: str, shape: Sequence[int], *args: Any) -> Tensor:
-        given = [tensor if tensor is None else tensor.contiguous() for tensor in args[:count]]
+    def plan(*args: Any) -> tuple[Any]:
+        widths, symmetry, rank = args[count : count + 3]
+        return (_plan(tuple(widths), symmetry, rank),)
+
+    def on_device(out: Tensor, plan: Any, *given: Tensor | None) -> tuple[Tensor | None]:
         first = next(tensor for tensor in given if tensor is not None)
-        widths, symmetry, rank, *called_with = args[count:]
-        plan, extension, out = _plan(tuple(widths), symmetry, rank), kernels(name), first.new_empty(shape)
-        if not out.is_cuda:
-            getattr(extension, name)(plan, *given, *called_with, out)
-            return out
-        if not extension.cuda_targets():
-            raise RuntimeError(
-                f"{name}: the tensors are on {out.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
-                "nvcc is found"
-            )
-        with torch.cuda.device(out.device):
-            size = _workspace_bytes(plan, name, first.shape[0], first.shape[2], out.shape[-1], out.dtype)
-            workspace = torch.empty(max(size, 256), dtype=torch.uint8, device=out.device)
-            getattr(extension, name)(plan, *given, *called_with, out, workspace)
-        return out
+        return (workspace(_workspace_bytes(plan, name, first.shape[0], first.shape[2], out.shape[-1], out.dtype), out),)
 
-    return kernel_operator(f"{tensors}, {_SETTINGS}{flags}) -> Tensor", run=run, **options)
+    schema = f"{tensors}, {_SETTINGS}{flags}) -> Tensor"
+    return kernel_operator(schema, plan=plan, settings=slice(3, None), half=True, on_device=on_device, **options)
 
 
 def _rows_of_basis(layout: WeightLayout, like: Tensor) -> Tensor:

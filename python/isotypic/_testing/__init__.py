@@ -1,0 +1,1 @@
+"""What `isotypic.testing` exports, by subject."""
