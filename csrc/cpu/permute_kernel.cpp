@@ -36,7 +36,9 @@ void row(const int32_t* source, int64_t n, int64_t bytes, const char* x, char* y
         case 4: {
 #if defined(ISOTYPIC_ISA_AVX512)
             int64_t s = 0;
-            for (; s + 16 <= n; s += 16) _mm512_storeu_si512(y + 4 * s, _mm512_i32gather_epi32(_mm512_loadu_si512(source + s), x, 4));
+            for (; s + 16 <= n; s += 16)
+                _mm512_storeu_si512(y + 4 * s,
+                                    _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, _mm512_loadu_si512(source + s), x, 4));
             for (; s < n; ++s) move<4>(x + static_cast<int64_t>(source[s]) * 4, y + s * 4);
             return;
 #else

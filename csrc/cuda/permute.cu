@@ -8,11 +8,11 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kPermuteThreads = 256;
 
 template <class Word>
-__global__ void __launch_bounds__(kThreads) words(PermuteCall call, int64_t width, int64_t count) {
-    const int64_t at = static_cast<int64_t>(block_index()) * kThreads + thread_index();
+__global__ void __launch_bounds__(kPermuteThreads) words(PermuteCall call, int64_t width, int64_t count) {
+    const int64_t at = static_cast<int64_t>(block_index()) * kPermuteThreads + thread_index();
     if (at >= count) return;
     const int64_t n = call.n, w = at % width, entry = at / width;
     const int64_t s = entry % n, r = call.axes == 2 ? entry / n % n : 0, b = call.axes == 2 ? entry / n / n : entry / n;
@@ -32,7 +32,7 @@ template <class Word>
 void run(const PermuteCall& call, void* stream) {
     const int64_t width = call.bytes / static_cast<int64_t>(sizeof(Word)),
                   count = call.batch * call.n * (call.axes == 2 ? call.n : 1) * width;
-    launch("permute", words<Word>, (count + kThreads - 1) / kThreads, kThreads, 0, stream, call, width, count);
+    launch("permute", words<Word>, (count + kPermuteThreads - 1) / kPermuteThreads, kPermuteThreads, 0, stream, call, width, count);
 }
 
 }  // namespace

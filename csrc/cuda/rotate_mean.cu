@@ -10,11 +10,11 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kPointThreads = 128;
 
 template <class T, int D>
-__global__ void __launch_bounds__(kThreads) sum(const T* r, const T* y, T scale, T* x, int64_t batch, int64_t k, int64_t n) {
-    const int64_t at = static_cast<int64_t>(block_index()) * kThreads + thread_index();
+__global__ void __launch_bounds__(kPointThreads) sum(const T* r, const T* y, T scale, T* x, int64_t batch, int64_t k, int64_t n) {
+    const int64_t at = static_cast<int64_t>(block_index()) * kPointThreads + thread_index();
     if (at >= batch * n) return;
     const int64_t b = at / n, i = at % n;
     T total[D] = {};
@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(kThreads) sum(const T* r, const T* y, T scale,
 }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kThreads) each(const T* r, const T* x, T scale, T* y, int64_t batch, int64_t k, int64_t n) {
-    const int64_t at = static_cast<int64_t>(block_index()) * kThreads + thread_index();
+__global__ void __launch_bounds__(kPointThreads) each(const T* r, const T* x, T scale, T* y, int64_t batch, int64_t k, int64_t n) {
+    const int64_t at = static_cast<int64_t>(block_index()) * kPointThreads + thread_index();
     if (at >= batch * k * n) return;
     const int64_t matrix = at / n, b = matrix / k, i = at % n;
     const T *m = r + matrix * D * D, *v = x + (b * n + i) * D;
@@ -65,15 +65,15 @@ template <class T>
 void run_sum(const View& r, const View& y, double scale, const View& x, void* stream) {
     const int64_t batch = y.sizes[0], k = y.sizes[1], n = y.sizes[2], d = y.sizes[3];
     const auto kernel = d == 2 ? sum<T, 2> : d == 3 ? sum<T, 3> : sum<T, 4>;
-    launch("rotate_mean", kernel, (batch * n + kThreads - 1) / kThreads, kThreads, 0, stream, static_cast<const T*>(r.data),
+    launch("rotate_mean", kernel, (batch * n + kPointThreads - 1) / kPointThreads, kPointThreads, 0, stream, static_cast<const T*>(r.data),
            static_cast<const T*>(y.data), static_cast<T>(scale), static_cast<T*>(x.data), batch, k, n);
 }
 template <class T>
 void run_each(const View& r, const View& x, double scale, const View& y, void* stream) {
     const int64_t batch = y.sizes[0], k = y.sizes[1], n = y.sizes[2], d = y.sizes[3];
     const auto kernel = d == 2 ? each<T, 2> : d == 3 ? each<T, 3> : each<T, 4>;
-    launch("rotate_mean", kernel, (batch * k * n + kThreads - 1) / kThreads, kThreads, 0, stream, static_cast<const T*>(r.data),
-           static_cast<const T*>(x.data), static_cast<T>(scale), static_cast<T*>(y.data), batch, k, n);
+    launch("rotate_mean", kernel, (batch * k * n + kPointThreads - 1) / kPointThreads, kPointThreads, 0, stream,
+           static_cast<const T*>(r.data), static_cast<const T*>(x.data), static_cast<T>(scale), static_cast<T*>(y.data), batch, k, n);
 }
 template <class T>
 void run_outer(const View& x, const View& y, double scale, const View& r, void* stream) {

@@ -18,7 +18,7 @@ namespace {
 constexpr int kSamplesOfBlock = 32;
 
 template <class T>
-struct Scalars {
+struct Functions {
     static DEVICE T exp(T x) { return ::exp(x); }
     static DEVICE T log(T x) { return ::log(x); }
 };
@@ -37,7 +37,7 @@ template <class T, bool gradient>
 __global__ void __launch_bounds__(kSamplesOfBlock) samples(Problem<T> problem) {
     const int64_t b = static_cast<int64_t>(block_index()) * kSamplesOfBlock + thread_index(), n = problem.n;
     if (b >= problem.batch) return;
-    const sinkhorn::Solver<T, T, Scalars<T>> solver(n, problem.batch, problem.iterations, problem.tau, problem.workspace + b);
+    const sinkhorn::Solver<T, T, Functions<T>> solver(n, problem.batch, problem.iterations, problem.tau, problem.workspace + b);
     const int64_t given = problem.lengths ? problem.lengths[b] : n;
     const int64_t length = given < 0 ? 0 : given > n ? n : given;
     const T* t = problem.t + b * n;
