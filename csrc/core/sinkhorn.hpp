@@ -58,7 +58,9 @@ struct Solver {
         const V step = t - before;
         const bool first = i == 0;
         gap[i * stride] = first ? V{} : inside > V{} ? step : V{};
-        e[i * stride] = first ? V{} : inside > V{} ? Math::exp(-step * rate) : V{};
+        const V link = first ? V{} : inside > V{} ? Math::exp(-step * rate) : V{};
+        // Links this weak add nothing to numbers of size 1, and products of subnormal numbers take long.
+        e[i * stride] = link > number(sizeof(T) == 8 ? T(1e-150) : T(1e-18)) ? link : V{};
     }
 
     // y = 1 / (K x)

@@ -38,6 +38,7 @@ bool permute(const PermuteCall& call) {
     if (!right) return false;
     const char* x = static_cast<const char*>(call.x);
     char* y = static_cast<char*>(call.y);
+    ask_for_large_pages(y, call.batch * n * (call.axes == 2 ? n : 1) * call.bytes);
     if (call.axes == 1) {
         parallel_for(call.batch, static_cast<int>(std::min<int64_t>(threads, std::max<int64_t>(call.batch, 1))),
                      [&](int64_t b, int) { row(sources.data() + b * n, n, call.bytes, x + b * n * call.bytes, y + b * n * call.bytes); });

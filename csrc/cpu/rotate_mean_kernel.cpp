@@ -95,6 +95,9 @@ ISOTYPIC_INLINE void for_points(int64_t count, const Use& use) {
     if (i < count) use(i, false, count - i);
 }
 
+// Numbers that y is fetched ahead of its use; samples of one run follow each other in memory where n is at most a run.
+constexpr int64_t kAhead = 512;
+
 template <class T, int D>
 void sum(int64_t k, int64_t count, const T* r, const T* y, int64_t y_stride, T scale, T* x, T* workspace) {
     if (k == 0)
@@ -106,6 +109,7 @@ void sum(int64_t k, int64_t count, const T* r, const T* y, int64_t y_stride, T s
         const bool first = j == 0, last = j == k - 1;
         for_points<T>(count, [&](int64_t i, bool whole, int64_t points) ISOTYPIC_LAMBDA {
             Vec<T> in[D], out[D];
+            for (int a = 0; a < D; ++a) __builtin_prefetch(from + i * D + kAhead + a * kLanes<T>);
             whole ? split<T, D>(from + i * D, in) : split_some<T, D>(from + i * D, points, in);
             T* const total = workspace + i * D;
             for (int a = 0; a < D; ++a) {

@@ -379,7 +379,9 @@ def _like(weights: Tensor, y: Tensor) -> Tensor:
 def _standard_error(samples: Tensor) -> Tensor:
     """(B, ...) of (B, k, ...)."""
     k = samples.shape[1]
-    return samples.new_full((samples.shape[0], *samples.shape[2:]), math.nan) if k < 2 else samples.std(1) / math.sqrt(k)
+    if k < 2 or samples.numel() == 0:
+        return samples.new_full((samples.shape[0], *samples.shape[2:]), math.nan)
+    return samples.std(1) / math.sqrt(k)
 
 
 def _select(context: Context, rows: Tensor) -> Context:

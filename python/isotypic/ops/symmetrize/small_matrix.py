@@ -97,7 +97,7 @@ def symmetric_eigen(a: Tensor) -> SymmetricEigen:
     fixed = values.detach()
     degenerate = (fixed.diff(dim=-1) <= tolerance(a.dtype) * fixed[:, (0, -1)].abs().amax(-1, keepdim=True)).any(-1)
     batch = a.shape[:-2]
-    return SymmetricEigen(values.reshape(*batch, -1), vectors.reshape(a.shape), degenerate.reshape(batch))
+    return SymmetricEigen(values.reshape(a.shape[:-1]), vectors.reshape(a.shape), degenerate.reshape(batch))
 
 
 def polar(a: Tensor) -> Polar:
