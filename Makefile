@@ -53,7 +53,7 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) $(EDITABLE) -e ".[test,demo]"
+	$(INSTALL) $(EDITABLE) -e ".[test,demo,processes,scaling]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

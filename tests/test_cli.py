@@ -62,7 +62,12 @@ def test_help_texts(capsys: pytest.CaptureFixture[str], command: str) -> None:
         (("demo", "--epochs", "0"), "--epochs must be at least 1, got 0"),
         (("demo", "--epochs", "many"), "invalid int value: 'many'"),
         (("demo", "weights", "--epochs", "3"), "--epochs belongs to demo convolution and demo polynomials, not to demo weights"),
-        (("demo", "--full"), "--full belongs to demo weights, not to demo convolution"),
+        (
+            ("demo", "--full"),
+            "--full belongs to demo weights and demo symmetrize and demo cloning and demo temperature, not to demo convolution",
+        ),
+        (("demo", "cloning", "--job", "exp"), "--job belongs to demo symmetrize, not to demo cloning"),
+        (("demo", "symmetrize", "--job", "atoms"), "--job must be one of 'exp', 'separation', 'orbits', 'bodies', 'digits', got 'atoms'"),
         (("demo", "pictures"), "invalid choice: 'pictures'"),
     ],
 )

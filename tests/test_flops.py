@@ -75,6 +75,31 @@ def test_forms() -> None:
     assert counted(lambda: iso.ops.max_det_gram(form).gram) > 0
 
 
+def test_multivectors() -> None:
+    """192, 81 and 24 entries; their gradients cost as much each."""
+    x, y = torch.randn(5, 3, 16, requires_grad=True), torch.randn(5, 3, 16, requires_grad=True)
+    assert counted(lambda: iso.ops.geometric_product(x, y)) == 2 * 15 * 192
+    assert counted(lambda: iso.ops.geometric_product(x, y, "sta")) == 2 * 15 * 256
+    assert counted(lambda: iso.ops.geometric_product(x, y), backward=True) == 3 * 2 * 15 * 192
+    assert counted(lambda: iso.ops.equi_join(x, y, torch.ones(16)), backward=True) == 3 * 2 * 15 * 81
+    weight = torch.randn(4, 3, 9, requires_grad=True)
+    assert counted(lambda: iso.ops.multivector_linear(x, weight), backward=True) == 3 * 2 * 5 * 4 * 3 * 24
+    for maps, entries in ((10, 32), (5, 16)):
+        assert counted(lambda maps=maps: iso.ops.multivector_linear(x, torch.randn(4, 3, maps), "sta")) == 2 * 5 * 12 * entries
+
+
+@pytest.mark.parametrize(("shared", "heads"), [(True, 4), (False, 2)])
+def test_distance_attention(shared: bool, heads: int) -> None:
+    """A logit has 8 terms of the inner product, 10 of the distance and a term for each scalar."""
+    keys = 1 if shared else heads
+    sizes = (5, 3 * heads, 16), (7, 3 * keys, 16), (7, keys, 16), (5, 2 * heads), (7, 2 * keys), (7, keys)
+    tensors = [torch.empty(2, *size, device="meta", requires_grad=True) for size in sizes]
+    pairs, logit, value = 2 * 5 * 7 * heads, 3 * (8 + 10) + 2, 16 + 1
+    call = lambda: torch.ops.isotypic.distance_attention(*tensors, None, None, None, heads, "pga")[0]  # noqa: E731
+    assert counted(call) == 2 * pairs * (logit + value)
+    assert counted(call, backward=True) == 2 * pairs * (4 * logit + 3 * value)
+
+
 def test_normalisation_is_not_products() -> None:
     x = torch.randn(2, 3, 4, 5)
     assert counted(lambda: iso.ops.batch_norm(x, training=True)) == 0

@@ -12,33 +12,10 @@
 #include <vector>
 
 #include "bind/call.hpp"
+#include "bind/weight_linear_plan.hpp"
 
 namespace isotypic {
 namespace {
-
-WeightPlan make_plan(const std::vector<int>& widths, const std::vector<std::array<int, 14>>& layers,
-                     const std::vector<std::array<int, 5>>& nodes, int entries, int rows, int global_offset, int global_slots,
-                     int global_parameter, int mixed, int rank) {
-    if (layers.empty() || layers.size() > kMaxWeightLayers || widths.size() != layers.size() + 1 || nodes.size() > widths.size())
-        throw py::value_error("WeightPlan: 1 to " + std::to_string(kMaxWeightLayers) + " layers are possible, got " +
-                              std::to_string(layers.size()));
-    WeightPlan plan{};
-    plan.layers = static_cast<int>(layers.size()), plan.node_count = static_cast<int>(nodes.size());
-    plan.entries = entries, plan.rows = rows, plan.global_offset = global_offset, plan.global_slots = global_slots;
-    plan.global_parameter = global_parameter, plan.mixed = mixed, plan.rank = rank;
-    for (size_t i = 0; i < widths.size(); ++i) plan.widths[i] = widths[i], plan.nodes_of[i] = -1;
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const auto& l = layers[i];
-        plan.layer[i] = {l[0], l[1], l[2], l[3], l[4], l[5], l[6], l[7], l[8], l[9], l[10], l[11], l[12], l[13]};
-    }
-    for (size_t i = 0; i < nodes.size(); ++i) {
-        const auto& n = nodes[i];
-        plan.nodes[i] = {n[0], n[1], n[2], n[3], n[4]};
-        if (n[0] < 0 || n[0] > plan.layers) throw py::value_error("WeightPlan: a label is out of range");
-        plan.nodes_of[n[0]] = static_cast<int>(i);
-    }
-    return plan;
-}
 
 // A call whose tensors have the plan's shapes: weights (B, P, C), and what belongs to their plan.
 class WeightCall : public Call {

@@ -25,20 +25,21 @@ struct WeightLayer {
 // The neurons of a permuted label: row (r, slot) of the pooled tensor is at offset + r slots + slot.
 struct WeightNodes {
     int label, width, slots, offset;
-    int parameter;  // first of the (slots, slots) matrices
+    int64_t parameter;  // first of the (slots, slots) matrices: slots grow with the widths, and their squares pass 2^31 first
 };
 
 struct WeightPlan {
     int layers, node_count;
     int entries, rows;  // of a network: weights and biases; rows of the pooled tensor
-    int global_offset, global_slots, global_parameter;
+    int global_offset, global_slots;
+    int64_t global_parameter;
     int mixed, rank;
     int widths[kMaxWeightLayers + 1];
     int nodes_of[kMaxWeightLayers + 1];  // of a label: index into nodes, or -1 where it is fixed
     WeightLayer layer[kMaxWeightLayers];
     WeightNodes nodes[kMaxWeightLayers + 1];
 
-    HOST_DEVICE int parameters() const { return global_parameter + global_slots * global_slots; }
+    HOST_DEVICE int64_t parameters() const { return global_parameter + int64_t{global_slots} * global_slots; }
 };
 
 // The width of a label in a network whose widths are `sizes` (layers + 1), or the plan's where that is null. Never more than there is

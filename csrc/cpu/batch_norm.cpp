@@ -115,8 +115,12 @@ class Run {
         pieces_ = across_ * ((outer_ + rows_of_piece_ - 1) / rows_of_piece_);
     }
 
-    // Partial results: two numbers for each column of each piece.
-    void allocate() { partial_.resize(static_cast<size_t>(2 * ranges_ * pieces_ * (by_column_ ? width_ : 1))); }
+    // Partial results: two numbers for each column of each piece; and two sums for each channel. Nothing is allocated inside a parallel
+    // region, out of which no exception may come.
+    void allocate() {
+        partial_.resize(static_cast<size_t>(2 * ranges_ * pieces_ * (by_column_ ? width_ : 1)));
+        totals_.resize(static_cast<size_t>(2 * channels_));
+    }
     double* first(int64_t range, int64_t index) { return partial_.data() + (range * pieces_ + index) * (by_column_ ? width_ : 1); }
     double* second(int64_t range, int64_t index) { return first(range, index) + partial_.size() / 2; }
     T* scratch(int thread) { return scratch_.empty() ? nullptr : scratch_.data() + 3 * kBatchNormScratch * thread; }
@@ -185,17 +189,17 @@ class Run {
 
     void put_together(int64_t range, T* statistics) {
         const int64_t begin = by_column_ ? 0 : range, end = by_column_ ? channels_ : range + 1;
-        std::vector<double> mean(static_cast<size_t>(end - begin)), squares(mean.size());
+        double *mean = totals_.data(), *squares = mean + channels_;
         // A mean of no numbers is not a number, as 0 / 0.
-        for_partials(range, [&](int64_t c, double numbers, double of_mean, double) { mean[c - begin] += numbers * of_mean; });
-        for (double& value : mean) value /= static_cast<double>(count_);
+        for_partials(range, [&](int64_t c, double numbers, double of_mean, double) { mean[c] += numbers * of_mean; });
+        for (int64_t c = begin; c < end; ++c) mean[c] /= static_cast<double>(count_);
         for_partials(range, [&](int64_t c, double numbers, double of_mean, double of_squares) {
-            const double step = of_mean - mean[c - begin];
-            squares[c - begin] += of_squares + numbers * step * step;
+            const double step = of_mean - mean[c];
+            squares[c] += of_squares + numbers * step * step;
         });
         for (int64_t c = begin; c < end; ++c) {
-            statistics[c] = static_cast<T>(mean[c - begin]);
-            statistics[channels_ + c] = static_cast<T>(squares[c - begin] / static_cast<double>(count_));
+            statistics[c] = static_cast<T>(mean[c]);
+            statistics[channels_ + c] = static_cast<T>(squares[c] / static_cast<double>(count_));
         }
     }
 
@@ -214,17 +218,17 @@ class Run {
 
     void set_backward(int64_t range, const T* statistics, bool batch, T* sums) {
         const int64_t begin = by_column_ ? 0 : range, end = by_column_ ? channels_ : range + 1;
-        std::vector<double> plain(static_cast<size_t>(end - begin)), weighted(plain.size());
-        for_partials(range, [&](int64_t c, double, double a, double b) { plain[c - begin] += a, weighted[c - begin] += b; });
+        double *plain = totals_.data(), *weighted = plain + channels_;
+        for_partials(range, [&](int64_t c, double, double a, double b) { plain[c] += a, weighted[c] += b; });
         for (int64_t c = begin; c < end; ++c) {
-            weighted[c - begin] *= inverse(statistics, c);
-            sums[c] = static_cast<T>(plain[c - begin]), sums[channels_ + c] = static_cast<T>(weighted[c - begin]);
+            weighted[c] *= inverse(statistics, c);
+            sums[c] = static_cast<T>(plain[c]), sums[channels_ + c] = static_cast<T>(weighted[c]);
         }
         const double share = batch ? 1.0 / static_cast<double>(count_) : 0.0;
         for_columns(range, [&](int64_t column, int64_t c) {
             const double factor = static_cast<double>(value(1, column)) * share;
-            value(3, column) = static_cast<T>(-factor * weighted[c - begin] * inverse(statistics, c));
-            value(4, column) = static_cast<T>(-factor * plain[c - begin]);
+            value(3, column) = static_cast<T>(-factor * weighted[c] * inverse(statistics, c));
+            value(4, column) = static_cast<T>(-factor * plain[c]);
         });
     }
 
@@ -252,7 +256,7 @@ class Run {
     int64_t width_ = 0, rows_ = 0, rows_of_piece_ = 0, whole_ = 0, across_ = 1, pieces_ = 0, ranges_ = 0, columns_ = 0;
     int threads_ = 1;
     std::vector<T> values_, scratch_;
-    std::vector<double> partial_;
+    std::vector<double> partial_, totals_;
 };
 
 }  // namespace

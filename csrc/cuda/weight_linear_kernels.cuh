@@ -57,8 +57,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(Compute<T>) == 4 ? 3 : 2)
     while (block >= tiles.first[label + 1]) ++label;
     const bool global = label == plan.node_count;
     const int slots = global ? plan.global_slots : plan.nodes[label].slots, width = global ? 1 : plan.nodes[label].width;
-    const int offset = global ? plan.global_offset : plan.nodes[label].offset,
-              parameter = global ? plan.global_parameter : plan.nodes[label].parameter;
+    const int offset = global ? plan.global_offset : plan.nodes[label].offset;
+    const int64_t parameter = global ? plan.global_parameter : plan.nodes[label].parameter;
     const unsigned column_tiles = (slots * N + kSide - 1) / kSide, local = static_cast<unsigned>(block - tiles.first[label]);
     const int64_t first_row = static_cast<int64_t>(local / column_tiles) * kTileRows;
     const int first_column = static_cast<int>(local % column_tiles) * kSide, columns = slots * N, depth = slots * C;
@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(Compute<T>) == 4 ? 3 : 2)
     const unsigned c_count = C, n_count = N;
     const auto entry = [&](unsigned k, unsigned column) {
         const unsigned s = k / c_count, c = k - s * c_count, t = column / n_count, n = column - t * n_count;
-        if (transposed) return widen(weight[(static_cast<int64_t>(parameter + t * slots + s) * N + n) * C + c]);
-        return widen(weight[(static_cast<int64_t>(parameter + s * slots + t) * C + c) * N + n]);
+        if (transposed) return widen(weight[((parameter + static_cast<int64_t>(t) * slots + s) * N + n) * C + c]);
+        return widen(weight[((parameter + static_cast<int64_t>(s) * slots + t) * C + c) * N + n]);
     };
     for (int k0 = 0; k0 < depth; k0 += kSide) {
         __syncthreads();
@@ -205,7 +205,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(Compute<T>) == 4 ? 3 : 2)
 // The gradient of a matrix of parameters: a^T g over all positions of all networks, entries of x and y in a mixed layer, neurons of what
 // was pooled of x and y for a label and for the global vector. There the matrix has one row more, of ones in a: the gradient of the bias.
 struct OuterMatrix {
-    int layer, slots, offset, parameter, positions;
+    int layer, slots, offset, positions;
+    int64_t parameter;
     int height, width, column_tiles, tiles;
     bool mixed, global;
 };
@@ -332,7 +333,7 @@ __global__ void __launch_bounds__(kThreads)
     if (warp > 0 || column >= m.width) return;
     for (int w = 1; w < kThreads / kSide; ++w) sum += shared[w * kSide + lane];
     if (row == m.slots * C) {
-        out[static_cast<int64_t>(plan.parameters()) * C * N + column] = narrow<T>(sum);
+        out[plan.parameters() * C * N + column] = narrow<T>(sum);
     } else {
         const int64_t matrix = m.parameter + static_cast<int64_t>(row / C) * m.slots + column / N;
         out[(matrix * C + row % C) * N + column % N] = narrow<T>(sum);

@@ -1,4 +1,4 @@
-"""python -m isotypic info | check | demo | bench"""
+"""python -m isotypic info | check | demo | bench | scaling"""
 
 import sys
 

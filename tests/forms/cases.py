@@ -138,6 +138,7 @@ def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         ("forms", "transvectants_weight", (f, z, *settings)),
         ("forms", "transvectants_weight_polar", (f, h, z, *settings)),
         *_registered_grams(),
+        ("forms", "spectral_factor", (torch.tensor([[5.0, 2.0], [3.0, -1.0]], dtype=torch.float64),)),
     )
 
 

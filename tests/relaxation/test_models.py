@@ -155,3 +155,42 @@ def test_gatr(dim_x: int) -> None:
         assert equivariance_gap(model, data, actions) < 1e-9
     assert equivariance_gap(model, data, actions) > 1e-3
     assert_jointly_equivariant(model, data, actions)
+
+
+def test_egnn() -> None:
+    """Features that depend on the place, under rotations, reflections and translations; padding stays zero."""
+    torch.manual_seed(0)
+    model = iso.models.EGNN(1, hidden_channels=8, layers=2).double()
+    data = (torch.randn(2, 6, 3).double(), torch.randn(2, 6, 3).double(), torch.randn(2, 6, 1).double())
+    expected = model(*data)
+    model = iso.relax(model, {"embed": iso.FixedInput(3, 8)}, domain=iso.Box([-5.0] * 3, [5.0] * 3), p=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(model(*data), expected, strict=True))
+    perturb(model.relaxation)
+    # The first steps of a network are small, and positions would say little about its features.
+    perturb(model.layers, 0.1)
+    actions = []
+    for _ in range(3):
+        matrix = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+        shift = torch.randn(3, dtype=torch.float64)
+
+        def place(x: Tensor, matrix: Tensor = matrix, shift: Tensor = shift) -> Tensor:
+            return x @ matrix.T + shift
+
+        def moved(data: tuple[Tensor, ...], matrix: Tensor = matrix, place: Any = place) -> tuple[Tensor, ...]:
+            return place(data[0]), data[1] @ matrix.T, data[2]
+
+        def pull(x: Tensor, matrix: Tensor = matrix, shift: Tensor = shift) -> Tensor:
+            return (x - shift) @ matrix
+
+        motion = Motion(pull, lambda representation, values: values)
+        actions.append(Action("a motion", moved, lambda output, place=place: (place(output[0]), output[1]), motion))  # type: ignore[misc]
+    with model.equivariant():
+        assert equivariance_gap(model, data, actions) < 1e-10
+    assert equivariance_gap(model, data, actions) > 1e-3
+    assert_jointly_equivariant(model, data, actions)
+    far = (data[0] + 50, *data[1:])
+    with model.equivariant():
+        outside = model(*far)
+    assert all(torch.equal(a, b) for a, b in zip(model(*far), outside, strict=True))
+    short = model(*data, lengths=torch.tensor([6, 3]))
+    assert short.nodes[1, 3:].abs().max() == 0 and copy.deepcopy(model)(*data).nodes.equal(model(*data).nodes)

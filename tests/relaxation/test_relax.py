@@ -413,3 +413,16 @@ def test_a_second_dtype_and_16_bits() -> None:
     assert model(images().bfloat16()).dtype == torch.bfloat16
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert perturb(relaxed_p4m()).float()(images().float()).isfinite().all()
+
+
+def test_export_and_functional_calls() -> None:
+    """The fixed inputs are parameters like others: exported with the model, replaced by `functional_call`, mapped by `vmap`."""
+    x, model = images(), perturb(relaxed_p4m()).eval()
+    expected = model(x)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+    parameters = dict(model.named_parameters())
+    zero = {name: torch.zeros_like(value) if name.startswith("relaxation") else value for name, value in parameters.items()}
+    with model.equivariant():
+        strict = model(x)
+    assert torch.equal(torch.func.functional_call(model, zero, (x,)), strict)
+    torch.testing.assert_close(torch.func.vmap(lambda one: model(one[None])[0])(x), expected)

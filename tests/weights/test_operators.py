@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-import isotypic as iso
 from isotypic.ops import weight_affine, weight_layout, weight_linear, weight_pool
 from isotypic.ops.weights import _operators as operators
 from isotypic.ops.weights import reference
 
+ROOT = Path(__file__).resolve().parents[2]
 TOTALS = [  # widths, linear and affine maps
     ([2, 5, 6, 1], 75, 7),
     ([2, 5, 6, 3], 163, 11),
@@ -272,8 +276,64 @@ def test_messages_name_what_was_expected() -> None:
         weight_linear(x, weight, widths=[2, 4, 1], pool="max", project=torch.zeros(1, 2), expand=torch.zeros(1, 2))
 
 
+def header_members(struct: str) -> list[str]:
+    """The members of a struct of the header of plans, in order."""
+    (header,) = [path for path in (ROOT / "csrc").rglob("*.hpp") if f"struct {struct} {{" in path.read_text()]
+    body = re.search(rf"struct {struct} {{(.*?)^}};", re.sub(r"//.*", "", header.read_text()), flags=re.MULTILINE | re.DOTALL)
+    assert body
+    found = re.findall(r"^\s*(?:int|int64_t) ([\w, ]+);", body[1], flags=re.MULTILINE)
+    return [name.strip() for line in found for name in line.split(",")]
+
+
+@pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="not a source tree")
 def test_plan_arguments_follow_the_header() -> None:
-    """Fourteen and five numbers, as core/weight_plan.hpp has them."""
-    _, layers, nodes, counts = operators.plan_arguments(weight_layout([2, 4, 1]))
-    assert all(len(layer) == 14 for layer in layers) and all(len(node) == 5 for node in nodes) and len(counts) == 7
-    assert iso.cpu_isa()
+    """Layers and nodes as the header of plans declares their members; each number is the one of that name."""
+    layout = weight_layout([2, 4, 3, 1])
+    widths, layers, nodes, counts = operators.plan_arguments(layout)
+    assert widths == [2, 4, 3, 1]
+    for struct, rows, parts in (("WeightLayer", layers, layout.layers), ("WeightNodes", nodes, layout.nodes)):
+        members = header_members(struct)
+        assert len(members) == len(dataclasses.fields(parts[0])) and len(rows) == len(parts)
+        assert [list(row) for row in rows] == [[getattr(part, name) for name in members] for part in parts]
+    signature = operators.kernels("weight_linear").WeightPlan.__init__.__doc__ or ""
+    names = re.findall(r"(\w+): ", signature.split("->")[0])[1:]
+    assert names[:3] == ["widths", "layers", "nodes"] and list(counts) == [getattr(layout, name) for name in names[3:]]
+
+
+@pytest.mark.parametrize("width", [46340, 46341, 70000])
+def test_inputs_wider_than_the_root_of_an_int(width: int) -> None:
+    """Squares of such widths pass 2^31: what is pooled is right, and parameters of a wrong shape are refused."""
+    widths = [width, 2, 1]
+    layout = weight_layout(widths)
+    x = torch.randn(1, layout.entries, 1)
+    pooled = weight_pool(x, widths=widths)
+    torch.testing.assert_close(pooled, reference.weight_pool(x, None, None, layout, "mean"))
+    terms = torch.randn(1, layout.rows, 1)
+    mix = torch.randn(layout.mixed, 1, 1)
+    torch.testing.assert_close(weight_affine(x, mix, terms, widths=widths), reference.weight_affine(x, mix, terms, None, None, layout))
+    with pytest.raises(ValueError, match=rf"weight_linear: weight must have shape \(K={layout.linear}, "):
+        weight_linear(x, torch.zeros(7, 1, 1), widths=widths)
+    for parameters in (0, 7, layout.linear % 2**31):
+        with pytest.raises((ValueError, RuntimeError), match="weight"):
+            torch.ops.isotypic.weight_linear(x, torch.zeros(parameters, 1, 1), None, None, None, None, widths, "hidden", 0, True)
+
+
+@pytest.mark.parametrize("widths", [[2**31, 1], [2**16, 2**16, 1], [1, 2**31 - 1, 1], [2**62, 2**62], [3, 2**40]])
+def test_more_entries_than_can_be_counted_are_refused(widths: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^weight_layout: widths .* have \d+ (weights and biases|pooled rows), and at most 2\^31 - 1"):
+        weight_layout(widths)
+    with pytest.raises(ValueError, match=r"weight_layout: widths"):
+        torch.ops.isotypic.weight_pool(torch.zeros(1, 3, 1), None, None, widths, "hidden", 0, True)
+
+
+def test_plans_of_wrong_numbers_are_refused() -> None:
+    widths, layers, nodes, counts = operators.plan_arguments(weight_layout([2, 4, 1]))
+    make = operators.kernels("weight_linear").WeightPlan
+    make(widths, layers, nodes, *counts)
+    for position, value in ((0, -1), (0, 2**31), (1, -5), (2, 2**40), (4, -1), (4, 2**62), (6, -1)):
+        wrong = list(counts)
+        wrong[position] = value
+        with pytest.raises(ValueError, match=r"^WeightPlan: "):
+            make(widths, layers, nodes, *wrong)
+    with pytest.raises(ValueError, match=r"^WeightPlan: a width must be between 1 and"):
+        make([2, 0, 1], layers, nodes, *counts)

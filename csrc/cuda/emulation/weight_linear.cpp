@@ -4,6 +4,7 @@
 #include <array>
 #include <string>
 
+#include "bind/weight_linear_plan.hpp"
 #include "cuda/weight_linear.cu"
 
 namespace isotypic {
@@ -11,20 +12,10 @@ using namespace emulation;
 namespace {
 
 struct Plan {
-    WeightPlan plan{};
-    Plan(const std::vector<int>& widths, const std::vector<std::array<int, 14>>& layers, const std::vector<std::array<int, 5>>& nodes,
-         const std::array<int, 7>& counts) {
-        plan.layers = static_cast<int>(layers.size()), plan.node_count = static_cast<int>(nodes.size());
-        plan.entries = counts[0], plan.rows = counts[1], plan.global_offset = counts[2], plan.global_slots = counts[3];
-        plan.global_parameter = counts[4], plan.mixed = counts[5], plan.rank = counts[6];
-        for (size_t i = 0; i < widths.size(); ++i) plan.widths[i] = widths[i], plan.nodes_of[i] = -1;
-        static_assert(sizeof(WeightLayer) == 14 * sizeof(int) && sizeof(WeightNodes) == 5 * sizeof(int));
-        for (size_t i = 0; i < layers.size(); ++i) std::memcpy(&plan.layer[i], layers[i].data(), sizeof(WeightLayer));
-        for (size_t i = 0; i < nodes.size(); ++i) {
-            std::memcpy(&plan.nodes[i], nodes[i].data(), sizeof(WeightNodes));
-            plan.nodes_of[nodes[i][0]] = static_cast<int>(i);
-        }
-    }
+    WeightPlan plan;
+    Plan(const std::vector<int64_t>& widths, const std::vector<std::array<int64_t, 14>>& layers,
+         const std::vector<std::array<int64_t, 5>>& nodes, const std::array<int64_t, 7>& counts)
+        : plan(make_plan(widths, layers, nodes, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6])) {}
 };
 
 // Calls the operator of this name with the tensors of its signature in order.

@@ -30,7 +30,10 @@ class Action(NamedTuple):
 
 def _each(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The function on a tensor or on all tensors of a list or tuple."""
-    return function(value) if isinstance(value, Tensor) else type(value)(_each(function, entry) for entry in value)
+    if isinstance(value, Tensor):
+        return function(value)
+    moved = [_each(function, entry) for entry in value]
+    return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
 
 
 def _first(value: Any) -> Tensor:

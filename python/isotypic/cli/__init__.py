@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from isotypic import _extension
-from isotypic.cli import bench, check, demo, info
+from isotypic.cli import bench, certify, check, demo, info, scaling
 
-COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench}
+COMMANDS = {"info": info, "check": check, "demo": demo, "bench": bench, "certify": certify, "scaling": scaling}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,9 +41,11 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in demo.EXTRA:
+        name = (error.name or "").partition(".")[0]
+        more = [extra for extra, packages in demo.MORE.values() if name in packages]
+        if name not in demo.EXTRA and not more:
             raise
-        message = f"needs {error.name}, which is not installed: pip install isotypic[demo]"
+        message = f"needs {error.name}, which is not installed: pip install isotypic[{','.join(['demo', *more])}]"
     except (ValueError, OSError) as error:
         message = str(error)
     except KeyboardInterrupt:

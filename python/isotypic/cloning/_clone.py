@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from isotypic import groups
 from isotypic.cloning._actions import Field, resolve_action
+from isotypic.cloning._schedule import one_cycle
 from isotypic.nn._arguments import number, positive
 
 Inputs = Sequence[int] | Tensor | Callable[[int, torch.Generator], Tensor]
@@ -171,7 +172,7 @@ def _whole(
     modes = teacher.training, student.training
     teacher.eval()
     optimizer = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1) if steps > 1 else None
+    schedule = one_cycle(optimizer, steps)
     losses = []
     try:
         student.train()
@@ -189,8 +190,7 @@ def _whole(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if schedule is not None:
-                schedule.step()
+            schedule.step()
             losses.append(float(loss.detach()))
             progress()
         student.eval()

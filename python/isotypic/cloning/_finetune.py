@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic.cloning._clone import fan_in
+from isotypic.cloning._schedule import one_cycle
 from isotypic.nn._arguments import check_tensor, number, positive
 
 
@@ -77,9 +78,7 @@ def finetune(
     anchors = [parameter.detach().clone() for parameter in held]
     stiffness = [fan_in(parameter) for parameter in held]  # 1 / s^2
     optimizer = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr)
-    count = -(-len(inputs) // batch)
-    total = epochs * count
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=total, pct_start=0.2) if total > 1 else None
+    schedule = one_cycle(optimizer, epochs * -(-len(inputs) // batch))
     generator = torch.Generator().manual_seed(seed)
     training, losses = student.training, []
     student.train()
@@ -97,8 +96,7 @@ def finetune(
                             # lerp by the share that stays; 0 for an infinite slider, whatever the rate
                             share = 0.0 if math.isinf(retain) else 1 / (1 + rate * retain * inverse)
                             parameter.copy_(torch.lerp(anchor, parameter, share))
-                if schedule is not None:
-                    schedule.step()
+                schedule.step()
                 losses.append(float(value.detach()))
                 if progress is not None:
                     progress()

@@ -32,6 +32,11 @@ class SymmetryReport:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def relative(self) -> float:
+        """mean / unrelated: about 1 for a network that knows nothing of the group; nan for one whose output is constant"""
+        return self.mean / self.unrelated if self.unrelated else float("nan")
+
     def __str__(self) -> str:
         kind = "shifts" if self.group == "shifts" else "elements"
         worst = max(self.errors, key=lambda element: self.errors[element])

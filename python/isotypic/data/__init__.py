@@ -8,6 +8,9 @@
 
 `mnist` and `rotated_mnist` give digits for examples and tests, from an installed package and never from a network; `rotate` turns images.
 `charged_n_body` simulates charged particles.
+
+`GibbsProcess`, `smoke_fields` and `north_america_temperature` are what neural processes are tried on; `Tasks` are contexts and targets,
+`field_tasks` makes them of fields.
 """
 
 from isotypic.data import weight_augment
@@ -18,15 +21,23 @@ from isotypic.data.graph_sets import automorphism_set, connected_graphs, exp, gr
 from isotypic.data.graphs import Graphs, canonical_forms, canonical_order, orbits, wl_colours
 from isotypic.data.n_body import NBody, charged_n_body
 from isotypic.data.neural_field import NeuralField, image_grid
+from isotypic.data.processes.gibbs import GibbsProcess
+from isotypic.data.processes.smoke import Smoke, smoke_fields
+from isotypic.data.processes.tasks import Tasks, field_tasks
+from isotypic.data.processes.temperature import TemperatureFields, north_america_temperature
 from isotypic.data.weight_align import align_neurons
 from isotypic.data.weight_set import WeightSet
 
 __all__ = [
     "Digits",
     "Fitted",
+    "GibbsProcess",
     "Graphs",
     "NBody",
     "NeuralField",
+    "Smoke",
+    "Tasks",
+    "TemperatureFields",
     "WeightSet",
     "align_neurons",
     "automorphism_set",
@@ -36,14 +47,17 @@ __all__ = [
     "collate",
     "connected_graphs",
     "exp",
+    "field_tasks",
     "fit_fields",
     "graph8c",
     "image_grid",
     "mnist",
+    "north_america_temperature",
     "orbits",
     "psnr",
     "rotate",
     "rotated_mnist",
+    "smoke_fields",
     "weight_augment",
     "wl_colours",
 ]

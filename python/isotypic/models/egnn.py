@@ -88,6 +88,11 @@ class EGNN(nn.Module):
         self.layers = nn.ModuleList(_Layer(hidden_channels, edge_channels, velocities) for _ in range(layers))
         self.to(device=device, dtype=dtype)
 
+    @property
+    def relax_sites(self) -> dict[str, tuple[Any, int, str]]:
+        """Where `isotypic.relax` may add a fixed input: the features of the points, at their positions."""
+        return {"embed": (lambda positions, *others, **named: positions, self.embed.out_features, "scalar")}
+
     def forward(
         self,
         positions: Tensor,

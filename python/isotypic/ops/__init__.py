@@ -1,6 +1,7 @@
 """Functions on fields, on weights of networks, on binary forms and on multivectors. Each has its module, with the plain-torch references in
 ``isotypic.ops.fields.reference*``."""
 
+from isotypic.ops.algebra import flops as _algebra_flops  # noqa: F401
 from isotypic.ops.algebra.attention import distance_attention
 from isotypic.ops.algebra.linear import multivector_linear
 from isotypic.ops.algebra.products import equi_join, geometric_product
@@ -12,6 +13,7 @@ from isotypic.ops.forms.form_action import form_action
 from isotypic.ops.forms.gram import gram_to_form, project_gram
 from isotypic.ops.forms.max_det_gram import MaxDetGram, max_det_gram
 from isotypic.ops.forms.moment_gram import moment_gram
+from isotypic.ops.forms.spectral_factor import spectral_factor
 from isotypic.ops.forms.transvectant import transvectant
 from isotypic.ops.forms.transvectants import transvectant_paths, transvectants
 from isotypic.ops.norms import flops as _norms_flops  # noqa: F401
@@ -58,6 +60,7 @@ __all__ = [
     "set_conv",
     "set_conv_decode",
     "sort_sinkhorn",
+    "spectral_factor",
     "symmetric_eigen",
     "transvectant",
     "transvectant_paths",

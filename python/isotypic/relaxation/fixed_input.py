@@ -26,9 +26,9 @@ def components(owner: str, representation: str, dim_x: int) -> tuple[int, ...]:
 class FixedInput(nn.Module):
     """A function t(x) of the coordinates with values in the representation of the place where `relax` adds it.
 
-    t is an MLP of x and of sin(2^k pi x), cos(2^k pi x), k = 0 ... frequencies - 1, with x scaled so that the domain is [-1, 1]^d. Its last
-    layer is zero at the start, so that a relaxed network starts as exactly the strict one. With dim_x=0 it is a learnable constant: that
-    breaks a group that turns or reflects the whole input (its pose), and depends on no place.
+    t is an MLP of x and of sin(2^k pi x) / 2^k, cos(2^k pi x) / 2^k, k = 0 ... frequencies - 1, with x scaled so that the domain is
+    [-1, 1]^d. Its last layer is zero at the start, so that a relaxed network starts as exactly the strict one. With dim_x=0 it is a
+    learnable constant: that breaks a group that turns or reflects the whole input (its pose), and depends on no place.
 
     Args:
         dim_x: number of coordinates, d.
@@ -106,8 +106,11 @@ class FixedInput(nn.Module):
         wide = torch.promote_types(self.centre.dtype, torch.float32)
         # The clamp: far outside the domain, where the result is not used, sines of large numbers would say nothing.
         scaled = ((x.to(wide) - self.centre) / self.half_width).clamp(-8, 8)
-        angles = [2.0**octave * math.pi * scaled for octave in range(self.frequencies)]
-        features = [scaled, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))]
+        # Smaller the faster they vary, so that what is learned first is smooth.
+        features = [scaled]
+        for factor in (2.0**octave for octave in range(self.frequencies)):
+            angle = factor * math.pi * scaled
+            features += [torch.sin(angle) / factor, torch.cos(angle) / factor]
         with torch.autocast(x.device.type, enabled=False):  # it costs little, and 16 bits do not tell near places apart
             values = self.network(torch.cat(features, -1).to(self.centre.dtype))
         return values.unflatten(-1, (self.channels, *self.components))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "cvxpy, CLARABEL": {"color": "#009e73", "marker": "P"},
     "cvxpy, SCS": {"color": "#56b4e9", "marker": "X"},
 }
-VERDICTS = {"positive": "#0072b2", "undecided": GREY, "not positive": "#d55e00"}
+VERDICTS = {"positive": "#0072b2", "nonnegative": GREY, "negative somewhere": "#d55e00"}
 
 
 def evaluate(form: list[float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -36,19 +37,18 @@ def evaluate(form: list[float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _draw_forms(axis: Any, answers: list[dict[str, Any]]) -> None:
     angle = np.linspace(0, np.pi, 1441)
     for entry in answers:
-        if entry["verdict"] == "refused":
-            continue
-        values = evaluate(entry["form"], np.cos(angle), np.sin(angle))
+        values = evaluate([float(Fraction(value)) for value in entry["polynomial"]], np.cos(angle), np.sin(angle))
         axis.plot(np.degrees(angle), np.sign(values) * np.sqrt(np.abs(values)), color=VERDICTS[entry["verdict"]], linewidth=1.5)
-        if entry["verdict"] == "not positive":
-            at = np.degrees(np.arctan2(entry["point"][1], entry["point"][0])) % 180
+        if entry["verdict"] == "negative somewhere":
+            x, y = (float(Fraction(value)) for value in entry["point"])
+            at = np.degrees(np.arctan2(y, x)) % 180
             axis.plot(at, 0, "X", color="black", markersize=8, zorder=3)
     axis.axhline(0, color="black", linewidth=0.7)
     verdicts = [entry["verdict"] for entry in answers]
     for verdict, colour in VERDICTS.items():
         if verdict in verdicts:
             axis.plot([], [], color=colour, label=f"{verdict} ({verdicts.count(verdict)})")
-    if "not positive" in verdicts:
+    if "negative somewhere" in verdicts:
         axis.plot([], [], "X", color="black", label="a point that shows it")
     axis.set(xlabel="angle (degrees)", ylabel=r"sign(p) $\sqrt{|p|}$", xticks=range(0, 181, 45), title="The forms on the half circle")
     # Above the curves, which fill the axes.

@@ -16,6 +16,7 @@ from rich.table import Table
 import isotypic
 from isotypic.demo import terminal
 from isotypic.demo.polynomials import certify, compare, lyapunov, picture
+from isotypic.sl2.files import read_forms
 
 DEGREES = (6, 8, 10, 12, 14)
 
@@ -43,15 +44,22 @@ def run(
     """
     console = console or terminal.console()
     start = time.perf_counter()
-    answers = certify.answer(certify.EXAMPLES if forms is None else certify.read(forms))
+    rows = certify.EXAMPLES if forms is None else read_forms(forms)
+    answers = certify.answer(rows)
     out.mkdir(parents=True, exist_ok=True)
     console.print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     console.print("[bold]Is it positive?[/bold] p = sum of p_k x^k y^(degree - k)")
-    for entry in answers:
-        console.print(f"  {entry['form']}\n    {certify.describe(entry)}", highlight=False, markup=False)  # [inf, 0] is no tag
+    for row, entry in zip(rows, answers, strict=True):
+        console.print(f"  {', '.join(map(str, row))}\n    {certify.describe(entry)}", highlight=False, markup=False)
 
     sizes = {"train_size": train_size, "test_size": test_size, "epochs": epochs, "channels": channels, "layers": layers}
-    results: dict[str, Any] = {"seed": seed, **sizes, "conic_forms": conic_forms, "certificates": answers, "comparison": {}}
+    results: dict[str, Any] = {
+        "seed": seed,
+        **sizes,
+        "conic_forms": conic_forms,
+        "certificates": [a.to_dict() for a in answers if a],
+        "comparison": {},
+    }
     console.print("\n[bold]The Gram matrix of largest determinant, learned and solved[/bold]")
     with terminal.bar(console) as progress:
         for degree in degrees:

@@ -33,6 +33,9 @@ from isotypic.ops._checks import is_integer
 
 SYMMETRIES = ("hidden", "all")
 POOLS = ("mean", "sum", "max")
+MOST_ENTRIES = 2**31 - 1
+"""Of a network, and of what is pooled from it: kernels count them in 32 bits. Parameters of layers are counted in 64."""
+MOST_PARAMETERS = 2**60
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,15 @@ def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
         entry += widths[i] * (widths[i - 1] + 1)
         mixed_before += is_mixed
     global_slots = sum(totals) + sum(bias_totals)
-    return WeightLayout(
+    layout = WeightLayout(
         widths, symmetry, int(rank), tuple(layers), tuple(nodes), entry, offset, global_slots, parameter, offset + global_slots, mixed
     )
+    for value, what in ((entry, "weights and biases"), (layout.rows, "pooled rows")):
+        if value > MOST_ENTRIES:
+            raise ValueError(f"weight_layout: widths {widths} have {value} {what}, and at most 2^31 - 1 are possible")
+    if layout.linear > MOST_PARAMETERS:
+        raise ValueError(f"weight_layout: widths {widths} have {layout.linear} pairs of slots, and at most 2^60 are possible")
+    return layout
 
 
 _cached_layout = lru_cache(maxsize=1024)(_layout)

@@ -75,10 +75,10 @@ def certify_positive(p: Any, gram: Any, *, strict: bool = True) -> bool:
         return False
     if any(value != sum(matrix[i][k - i] for i in range(max(0, k - n + 1), min(k, n - 1) + 1)) for k, value in enumerate(form)):
         return False
-    return _rank_if_semidefinite(matrix) >= (n if strict else 0)
+    return semidefinite_rank(matrix) >= (n if strict else 0)
 
 
-def _rank_if_semidefinite(matrix: list[list[Fraction]]) -> int:
+def semidefinite_rank(matrix: list[list[Fraction]]) -> int:
     """The rank of a positive semidefinite matrix, -1 for others: Bareiss elimination in integers, with pivots on the diagonal.
 
     Each pivot is a principal minor, so its sign decides; where all remaining diagonal entries vanish the rest must vanish too.

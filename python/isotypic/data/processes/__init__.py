@@ -1,0 +1,1 @@
+"""Regression tasks for neural processes: a Gaussian process with its exact answer, smoke from a solver, fields of temperature."""

@@ -1,0 +1,1 @@
+"""Polynomials with integer coefficients, exactly: what certificates are made of. Python integers alone."""

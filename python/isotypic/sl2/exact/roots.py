@@ -1,0 +1,133 @@
+"""All complex roots of a polynomial with integer coefficients, to any precision, in integer arithmetic.
+
+The method of Ehrlich and Aberth from starting points on the circles that the Newton polygon gives. Nothing here is proven: what is made of
+the roots is verified exactly by whoever asks for them, and asked for again at twice the precision where that fails.
+
+O. Aberth, "Iteration methods for finding all zeros of a polynomial simultaneously", 1973. D. Bini, "Numerical computation of polynomial
+zeros by means of Aberth's method", 1996.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from isotypic.sl2.exact.polynomials import Polynomial
+
+ROUNDS = 200
+
+
+@dataclass
+class Roots:
+    """The roots z = (re + i im) / 2^scale."""
+
+    re: list[int]
+    im: list[int]
+    scale: int
+
+    def rescaled(self, scale: int) -> Roots:
+        shift = scale - self.scale
+        move = (lambda v: v << shift) if shift >= 0 else (lambda v: v >> -shift)
+        return Roots([move(v) for v in self.re], [move(v) for v in self.im], scale)
+
+
+def _starts(p: Polynomial) -> list[tuple[float, float]]:
+    """(log2 of the radius, angle) of each starting point: as many on each circle as the Newton polygon has roots there."""
+    points = [(k, math.log2(abs(a)) if abs(a).bit_length() < 1000 else float(abs(a).bit_length())) for k, a in enumerate(p) if a]
+    hull: list[tuple[int, float]] = []
+    for k, y in points:
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (k - hull[-2][0]) <= (y - hull[-2][1]) * (hull[-1][0] - hull[-2][0]):
+            hull.pop()
+        hull.append((k, y))
+    result = []
+    for segment, ((k, y), (m, z)) in enumerate(pairwise(hull)):
+        count = m - k
+        result += [((y - z) / count, 2 * math.pi * (j + 0.5) / count + 0.7 + segment) for j in range(count)]
+    return result
+
+
+def find(p: Polynomial, bits: int, start: Roots | None = None) -> Roots:
+    """The roots of a square-free polynomial with p(0) != 0, each to about ``bits`` bits where they are well-conditioned."""
+    starts = _starts(p)
+    small = math.floor(min(exponent for exponent, _ in starts))
+    found = start
+    for level in _levels(bits):
+        scale = level - small + 8
+        found = _start(starts, scale) if found is None else found.rescaled(scale)
+        _iterate(p, found, level)
+    assert found is not None
+    return found
+
+
+def _levels(bits: int) -> list[int]:
+    """Precisions up to ``bits``. The method converges with order 3, so that few steps are left for the last one."""
+    levels = [bits]
+    while levels[0] > 100:
+        levels.insert(0, levels[0] * 2 // 5 + 24)
+    return levels
+
+
+def _start(starts: list[tuple[float, float]], scale: int) -> Roots:
+    found = Roots([], [], scale)
+    for exponent, angle in starts:
+        whole = math.floor(exponent)
+        shift = whole + scale - 52
+        for values, part in ((found.re, math.cos(angle)), (found.im, math.sin(angle))):
+            mantissa = int(2.0 ** (exponent - whole) * part * 2.0**52)
+            values.append(mantissa << shift if shift >= 0 else mantissa >> -shift)
+    return found
+
+
+def _iterate(p: Polynomial, found: Roots, bits: int) -> None:
+    """Steps of each root until one is so small that the next would be rounding, or until they shrink no more."""
+    last = {i: math.inf for i in range(len(found.re))}
+    for _ in range(ROUNDS):
+        if not last:
+            return
+        for i in list(last):
+            step = _improve(p, found.re, found.im, i, found.scale, bits)
+            if step < -bits // 2 or (step < -10 and step > last[i] - 1):
+                del last[i]
+            else:
+                last[i] = step
+
+
+def _improve(p: Polynomial, re: list[int], im: list[int], i: int, scale: int, bits: int) -> int:
+    """One step of root i; the size of the step beside that of the root, as a power of two."""
+    x, y = re[i], im[i]
+    size = max(abs(x), abs(y)).bit_length()  # |z| < 2^(size + 1 - scale)
+    exponent = size + 1 - scale
+    # In s = z / 2^exponent, with coefficients p_k 2^(k exponent) that are scaled to `bits` bits in front of the binary point.
+    top = max(a.bit_length() + k * exponent for k, a in enumerate(p) if a)
+    width = bits + 16
+    down = exponent + scale - width
+    sx, sy = (x >> down, y >> down) if down >= 0 else (x << -down, y << -down)
+    fx = fy = gx = gy = 0
+    for k in range(len(p) - 1, -1, -1):
+        gx, gy = ((gx * sx - gy * sy) >> width) + fx, ((gx * sy + gy * sx) >> width) + fy
+        shift = k * exponent - top + width
+        coefficient = p[k] << shift if shift >= 0 else p[k] >> -shift
+        fx, fy = ((fx * sx - fy * sy) >> width) + coefficient, (fx * sy + fy * sx) >> width
+    if not fx and not fy:
+        return -bits
+    # f' / f - sum over j of 1 / (s - s_j), in units of 2^-width.
+    norm = fx * fx + fy * fy
+    hx, hy = ((gx * fx + gy * fy) << width) // norm, ((gy * fx - gx * fy) << width) // norm
+    unit = width + scale + exponent
+    for j in range(len(re)):
+        if j != i:
+            dx, dy = x - re[j], y - im[j]
+            length = dx * dx + dy * dy
+            if length:
+                hx -= (dx << unit) // length
+                hy += (dy << unit) // length
+    norm = hx * hx + hy * hy
+    if not norm:
+        re[i] += 1 << max(size - 4, 0)
+        return 0
+    # The step 1 / h back in units of z.
+    wx, wy = (hx << (2 * width)) // norm, -(hy << (2 * width)) // norm
+    wx, wy = (wx << down, wy << down) if down >= 0 else (wx >> -down, wy >> -down)
+    re[i], im[i] = x - wx, y - wy
+    return max(abs(wx), abs(wy)).bit_length() - size
