@@ -4,7 +4,8 @@ A call with CUDA tensors needs a ``context`` (tables, workspace, allow_tf32): ui
 ``group_conv_tables`` gives and the second as long as ``group_conv_workspace`` says, and whether the products may be TF32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy
 import numpy.typing
@@ -44,6 +45,23 @@ class TransvectantsPlan:
 class GroupConvBlocks:
     def __init__(self) -> None: ...
 
+class Repeat:
+    def __init__(self, handle: object, limit: int) -> None: ...
+    @property
+    def run(self) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]: ...
+    def __len__(self) -> int: ...
+    def learn(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        run: object,
+        pick: Sequence[int],
+        constants: Sequence[object],
+        result_like: object,
+    ) -> bool: ...
+
+def forget_calls() -> None: ...
+def watch_calls(watcher: object) -> None: ...
 def cpu_isa() -> str: ...
 def cpu_isas() -> list[str]: ...
 def set_cpu_isa(name: str) -> None: ...
@@ -61,6 +79,17 @@ def batch_norm(
 ) -> None: ...
 def batch_norm_apply(
     x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool, y: Tensor
+) -> None: ...
+def batch_norm_eval(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    relu: bool,
+    axis: int,
+    y: Tensor,
 ) -> None: ...
 def batch_norm_backward(
     g: Tensor,
@@ -87,8 +116,8 @@ def group_conv(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    context: tuple[Tensor, Tensor, bool] | None = None,
     kept: GroupConvBlocks | None = None,
+    context: tuple[Tensor, Tensor, bool] | None = None,
 ) -> None: ...
 def group_conv_transpose(
     plan: GroupConvPlan,

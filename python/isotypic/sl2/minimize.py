@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.gram import check_form
 from isotypic.ops.forms.max_det_gram import MAX_DEGREE, max_det_gram
 from isotypic.sl2.bounds import circle_bounds
@@ -97,7 +97,7 @@ def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     status, direction = _boundedness(parts)
     angles = np.pi * (2 * np.arange(ANGLES) + 1) / ANGLES
     # rays[b, a, k] r^k, summed over k, is f on the ray at angle a.
-    rays = torch.stack([part @ torch.from_numpy(_circle.monomials(k, angles)).to(device).T for k, part in enumerate(parts)], -1)
+    rays = torch.stack([part @ torch.from_numpy(circle.monomials(k, angles)).to(device).T for k, part in enumerate(parts)], -1)
     reach = _reach(rays)
     radius = torch.where(reach.isfinite(), reach, 0.0).amax(1)
     radius = torch.where(radius > 0, radius, torch.ones_like(radius))
@@ -150,7 +150,7 @@ def _boundedness(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The status, and directions in which f falls without end where there are any."""
     top, degree = parts[-1], len(parts) - 1
     angles = np.pi * np.arange(16 * (degree + 1)) / (16 * (degree + 1))
-    powers = torch.from_numpy(_circle.monomials(degree, angles)).to(top.device)
+    powers = torch.from_numpy(circle.monomials(degree, angles)).to(top.device)
     # Far more than rounding can make of zero.
     negative = (top @ powers.T + 1e-14 * (degree + 1) * (top.abs() @ powers.abs().T)).min(1)
     angle = torch.from_numpy(angles).to(top.device)[negative.indices]

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from isotypic._flops import flops
 from isotypic.ops.forms import form_action, max_det_gram, transvectants
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 Shape = Sequence[int]
 

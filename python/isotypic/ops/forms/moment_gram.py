@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops._checks import is_integer
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.gram import check_form, project_gram
 from isotypic.ops.forms.max_det_gram import MAX_DEGREE
 
@@ -35,13 +35,13 @@ class Tables(NamedTuple):
 
 def tables(d: int, nodes: int) -> dict[str, np.ndarray]:
     """By the names of their fields."""
-    fine, coarse = np.pi * np.arange(nodes) / nodes, _circle.nodes(d)
+    fine, coarse = np.pi * np.arange(nodes) / nodes, circle.nodes(d)
     return {
-        "samples": _circle.monomials(2 * d, fine),
-        "weights": _circle.basis(d, fine) / np.sqrt(nodes),
-        "coarse_samples": _circle.monomials(2 * d, coarse),
-        "basis": _circle.basis(d, coarse),
-        "change": _circle.basis_coefficients(d),
+        "samples": circle.monomials(2 * d, fine),
+        "weights": circle.basis(d, fine) / np.sqrt(nodes),
+        "coarse_samples": circle.monomials(2 * d, coarse),
+        "basis": circle.basis(d, coarse),
+        "change": circle.basis_coefficients(d),
         "unit": np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
     }
 
