@@ -5,9 +5,9 @@
 // chain of two roots and two divisions. Floor by memory: 108 bytes a frame and 72 bytes of its adjoint more.
 #include "cpu/small_matrix_kernel.hpp"
 
-#include "core/small_matrix.hpp"
 #include "cpu/tile_copy.hpp"
 #include "cpu/vec.hpp"
+#include "ops/small_matrix_algebra.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {

@@ -6,9 +6,9 @@
 // blocks of kBlock channels are transposed into lanes at a time.
 #include "cpu/sort_sinkhorn_kernel.hpp"
 
-#include "core/sinkhorn.hpp"
 #include "cpu/tile_copy.hpp"
 #include "cpu/vec.hpp"
+#include "ops/sort_sinkhorn_solver.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {

@@ -1,4 +1,4 @@
-// sort_sinkhorn on a device: the recursions of core/sinkhorn.hpp with one sample to a thread.
+// sort_sinkhorn on a device: the recursions of ops/sort_sinkhorn_solver.hpp with one sample to a thread.
 //
 // Arrays lie as (array, node, sample), so that the threads of a warp read neighbouring addresses. A half step is a chain of two
 // multiply-adds and a division a node, some 40 cycles of latency: 20 iterations on 64 nodes take 0.1 ms whatever the batch is, up to
@@ -8,8 +8,8 @@
 
 #include <cmath>
 
-#include "core/sinkhorn.hpp"
 #include "cuda/launch.cuh"
+#include "ops/sort_sinkhorn_solver.hpp"
 
 namespace isotypic {
 namespace cuda {

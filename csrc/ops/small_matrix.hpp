@@ -1,4 +1,4 @@
-// small_matrix: frames, eigenvectors and polar factors of N matrices d x d, d = 2, 3, 4, and their adjoints (core/small_matrix.hpp):
+// small_matrix: frames, eigenvectors and polar factors of N matrices d x d, d = 2, 3, 4, and their adjoints (ops/small_matrix_algebra.hpp):
 //
 //     frame            v -> q, u            v = q r by Gram-Schmidt, u = r^-1, or 0 where the columns of v are dependent
 //     frame_backward   g, q, u -> g_v
@@ -9,8 +9,8 @@
 //     sylvester        s, w -> x            s x + x s = w, antisymmetric
 #pragma once
 
-#include "core/small_matrix.hpp"
 #include "core/view.hpp"
+#include "ops/small_matrix_algebra.hpp"
 
 namespace isotypic {
 

@@ -4,7 +4,7 @@
 //     sort_sinkhorn_entropy     t (sorted scores) -> h = -(1 / n) sum_ij P_ij log P_ij, P = Sinkhorn's iteration on exp(-|t_i - t_j| / tau)
 //     sort_sinkhorn_gradient    t, x, y, w -> the gradient in t of sum_c x_c^T P y_c + w h
 //
-// No n x n matrix exists: see core/sinkhorn.hpp. The gradient computes the iterations again, so that a graph keeps t alone.
+// No n x n matrix exists: see ops/sort_sinkhorn_solver.hpp. The gradient computes the iterations again, so that a graph keeps t alone.
 #pragma once
 
 #include "core/view.hpp"

@@ -55,7 +55,7 @@ def _run(name: str, shape: Sequence[int], tensors: Sequence[Tensor | None], leng
         if result.numel():
             if t.shape[1] == 0:
                 return result.zero_()
-            # csrc/core/sinkhorn.hpp: nine arrays, and two for each iteration that is kept
+            # csrc/ops/sort_sinkhorn_solver.hpp: nine arrays, and two for each iteration that is kept
             size = t.numel() * t.itemsize * (9 + 2 * (iterations if gradient else 1))
             settings = (None if lengths is None else lengths.contiguous(), tau, iterations)
             _launch.launch("sort_sinkhorn", name, *given, *settings, result, _launch.workspace(size, t), like=t)
