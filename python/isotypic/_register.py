@@ -111,12 +111,12 @@ def _node(
     compute: Callable[..., Outputs],
     backward: Callable[..., Gradients],
     jvp: Callable[..., Any],
-    linear: int,
+    unsaved: int,
     saved_outputs: Sequence[int],
     forward_mode: bool,
 ) -> type:
     """The autograd.Function around ``compute``, where asked with a rule of forward mode."""
-    kept, unread = tensors - linear, (None,) * linear
+    kept, unread = tensors - unsaved, (None,) * unsaved
 
     def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
@@ -161,7 +161,7 @@ def define(
     backward: Callable[..., Gradients],
     vmap: Callable[..., tuple[Any, Any]],
     jvp: Callable[..., Any] | None = None,
-    linear: int = 0,
+    unsaved: int = 0,
     saved_outputs: Sequence[int] = (),
     sixteen_bit: bool = True,
     wide: Sequence[int] = (),
@@ -178,7 +178,7 @@ def define(
         vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
         jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
             tensor, and to have one output.
-        linear: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
+        unsaved: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
         saved_outputs: the outputs that the backward formula needs too. It gets them before the arguments, ``backward(needs, grad,
             *outputs, *arguments)``, and they are differentiable there.
@@ -206,9 +206,9 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, linear, saved_outputs, True)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, saved_outputs, True)
     eager = repeated(eager)
-    eager_node = _node(name, tensors, eager, backward, jvp, linear, saved_outputs, False)
+    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, saved_outputs, False)
 
     def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():

@@ -444,7 +444,7 @@ convolve = define(
     backward=_backward_forward,
     vmap=_vmap_forward,
     jvp=_jvp_forward,
-    linear=1,
+    unsaved=1,
 )
 convolve_transpose = define(
     f"group_conv_transpose(Tensor y, Tensor weight, {_SETTINGS}, SymInt[] input_size) -> Tensor",
