@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from isotypic import _repeat
 from isotypic.ops import _checks
-from isotypic.ops.fields import _equivariance
+from isotypic.ops.fields import equivariance
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     torch.manual_seed(0)
     _checks._PREPARED.clear()
-    _equivariance._WARNED.clear()
+    _repeat.forget()
+    equivariance._WARNED.clear()

@@ -16,7 +16,7 @@ import torch
 from isotypic.ops import _launch
 from isotypic.ops.fields import _cuda
 from isotypic.ops.fields.group_conv import _call, _device_plan
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 
 _C = pytest.importorskip("isotypic._C")
 
@@ -74,7 +74,7 @@ def test_tables_are_not_copied_during_a_capture(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RuntimeError, match=r"^group_conv: the first call .* make one such call before the capture"):
         _cuda._TABLES(object(), torch.device("cuda", 0))
     with pytest.raises(RuntimeError, match=r"^max_det_gram: the first call .* make one such call before the capture"):
-        _circle.table_tensor(39, torch.float64, torch.device("cuda", 0))
+        circle.table_tensor(39, torch.float64, torch.device("cuda", 0))
 
 
 @pytest.fixture

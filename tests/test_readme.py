@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shlex
 import shutil
@@ -79,7 +80,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-def test_cpp_blocks_compile(tmp_path: Path) -> None:
+def test_the_operator_of_contributing_is_built_and_computes(tmp_path: Path) -> None:
+    """The sources of the toy operator, compiled as CMakeLists.txt compiles them, in a module of its own."""
     pybind11 = pytest.importorskip("pybind11")
     files = []
     for _, text in blocks(ROOT / "CONTRIBUTING.md", "cpp"):
@@ -87,17 +89,55 @@ def test_cpp_blocks_compile(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         files.append(path)
+    module = tmp_path / "module.cpp"
+    module.write_text(
+        "#include <pybind11/pybind11.h>\n"
+        "namespace isotypic { void bind_field_scale(pybind11::module_& m); }\n"
+        "PYBIND11_MODULE(toy, m) { isotypic::bind_field_scale(m); }\n"
+    )
     includes = [tmp_path, ROOT / "csrc", pybind11.get_include(), sysconfig.get_path("include")]
     flags = [
         "-std=c++17",
+        "-O1",
+        "-fPIC",
         "-Wall",
         "-Werror",
         "-Wno-unknown-pragmas",
         "-fvisibility=hidden",
-        "-DISOTYPIC_ISA=scalar",
         *(f"-I{path}" for path in includes),
     ]
-    sources = [str(path) for path in files if path.suffix == ".cpp"]
+    sources = [path for path in files if path.suffix == ".cpp"]
+    (kernel,) = [path for path in sources if path.stem.endswith("_kernel")]
     assert len(sources) == 3
-    result = subprocess.run(["c++", *flags, "-fsyntax-only", *sources], capture_output=True, text=True, timeout=300)
+    objects = []
+
+    def build(source: Path, name: str, *options: str) -> None:
+        objects.append(str(tmp_path / f"{name}.o"))
+        command = ["c++", *flags, *options, "-c", str(source), "-o", objects[-1]]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+
+    variants = {"scalar": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f"]}
+    if platform.machine() not in ("x86_64", "AMD64"):
+        variants = {"scalar": [], **({"neon": []} if platform.machine() in ("aarch64", "arm64") else {})}
+    for isa, options in variants.items():
+        build(kernel, f"kernel_{isa}", f"-DISOTYPIC_ISA={isa}", f"-DISOTYPIC_ISA_{isa.upper()}", *options)
+    for source in (*(path for path in sources if path != kernel), module, ROOT / "csrc/cpu/isa.cpp"):
+        build(source, f"{source.parent.name}_{source.stem}")
+    subprocess.run(["c++", "-shared", *objects, "-o", str(tmp_path / "toy.so")], check=True, timeout=300)
+    code = """
+import torch, toy
+x, scale = torch.randn(2, 3, 5), torch.randn(3)
+y = torch.empty_like(x)
+toy.field_scale(x, scale, y)
+assert torch.equal(y, x * scale[:, None])
+for wrong in (torch.randn(4), torch.randn(3).double(), torch.randn(6)[::2]):
+    try:
+        toy.field_scale(x, wrong, y)
+    except ValueError as error:
+        assert str(error).startswith("field_scale kernel: scale must"), error
+    else:
+        raise AssertionError(wrong)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert result.returncode == 0, result.stderr

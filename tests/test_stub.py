@@ -20,7 +20,7 @@ def stub_functions() -> dict[str, ast.FunctionDef]:
     for node in STUB.body:
         members = node.body if isinstance(node, ast.ClassDef) else [node]
         for member in members:
-            if isinstance(member, ast.FunctionDef):
+            if isinstance(member, ast.FunctionDef) and (member is node or member.name == "__init__"):
                 functions[node.name if isinstance(node, ast.ClassDef) else member.name] = member
     return functions
 

@@ -1,4 +1,4 @@
-"""Writes csrc/core/fourier.hpp: straight-line Fourier transforms of the named groups, with as few operations as a greedy search finds.
+"""Writes csrc/ops/group_conv_fourier.hpp: straight-line Fourier transforms of the named groups, as short as a greedy search finds.
 
 A transform is a circuit of additions and scalings. Each row of the Fourier matrix is split by magnitude into sums with coefficients 1 and
 -1; pairs of terms that occur in several sums become one addition (greedy common-subexpression elimination after Paar, "Optimized
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "python" / "isotypic"))  # the groups alone, not t
 
 groups = importlib.import_module("groups")
 
-HEADER = ROOT / "csrc" / "core" / "fourier.hpp"
+HEADER = ROOT / "csrc" / "ops" / "group_conv_fourier.hpp"
 PROGRAMS = ROOT / "python" / "isotypic" / "groups" / "_fourier_programs.py"
 EFFORT = 192  # tie-breaks tried for each matrix, times its order
 
@@ -377,7 +377,7 @@ def generate() -> dict[Path, str]:
     header += "\n}  // namespace fourier\n}  // namespace isotypic\n\n// X(struct) for each of them.\n#define ISOTYPIC_FOR_EACH_FOURIER(X)"
     header += "".join(f" \\\n    X({name[0].upper() + name[1:]})" for name in names) + "\n"
 
-    listing = '"""Groups whose Fourier transforms are generated in csrc/core/fourier.hpp. Written by tools/generate_fourier.py."""\n\n'
+    listing = '"""Groups with transforms in csrc/ops/group_conv_fourier.hpp. Written by tools/generate_fourier.py."""\n\n'
     listing += "PROGRAMS = (" + ", ".join(f'"{name}"' for name in names) + ")\n"
     return {HEADER: header, PROGRAMS: listing}
 

@@ -259,7 +259,7 @@ def _remove_stems(root: Path, family: str, names: list[str]) -> list[str]:
 
 def _without(line: str, words: str) -> str:
     """A line of CMakeLists.txt without these stems and the sources whose names begin with them."""
-    return re.sub(rf"(?<=[ (])(csrc/\w+/)?({words})(_\w+\.cpp)?(?=[ )])", "", line) if words else line
+    return re.sub(rf"(?<=[ (])(csrc/\w+/)?({words})(_\w+\.cpp)?(?=[ )]|$)", "", line) if words else line
 
 
 def unresolved_includes(root: Path) -> Iterator[str]:

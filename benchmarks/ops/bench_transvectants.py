@@ -25,7 +25,7 @@ from compare import TIMER, compare, floor, record_floor
 from torch import Tensor, nn
 
 import isotypic as iso
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 BATCH, CHANNELS, LAYERS, MAX_DEGREE, DEGREE = 32, 50, 4, 10, 10
 

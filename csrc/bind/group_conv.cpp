@@ -88,7 +88,22 @@ View field_view(const View& view, int spatial, int64_t fields, int64_t group, in
     return out;
 }
 
-// The tensors of a call, as fields on three axes.
+// A tensor with three axes as a field whose samples are the positions of one row: (1, channels, group, 1, 1, samples).
+View row_view(const View& view, int channels, int group, int samples, const int64_t expected[3], const char* name) {
+    View out = view;
+    out.ndim = 6;
+    for (int i = 0; i < 6; ++i) out.sizes[i] = 1, out.strides[i] = 0;
+    const int from[3] = {channels, group, samples}, to[3] = {1, 2, 5};
+    bool fits = view.ndim == 3;
+    for (int i = 0; fits && i < 3; ++i) {
+        out.sizes[to[i]] = view.sizes[from[i]], out.strides[to[i]] = view.strides[from[i]];
+        fits = out.sizes[to[i]] == expected[i];
+    }
+    if (!fits) mismatch(name);
+    return out;
+}
+
+// The tensors of a call, as fields on three axes. A linear map between fields without space takes x (B, C, |G|) and gives y (O, |G|, B).
 struct GroupConvCall : Call {
     View x, weight, bias, y;
     cuda::Context context;
@@ -100,9 +115,16 @@ struct GroupConvCall : Call {
             if (plan.last_tap[i] >= shape.kernel[i]) mismatch("the kernel of the shape");
         const View given_x = unshaped(x_, "x"), given_y = unshaped(y_, "y");
         const int spatial = given_y.ndim - 3;
-        if (spatial < 1 || spatial > 3) mismatch("y");
-        x = field_view(given_x, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
-        y = field_view(given_y, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
+        if (spatial < 0 || spatial > 3) mismatch("y");
+        if (spatial == 0) {
+            if (shape.batch != 1) mismatch("y");
+            const int64_t of_x[3] = {shape.in_fields, plan.sources, shape.in_size[2]},
+                          of_y[3] = {shape.out_fields, plan.order, shape.out_size[2]};
+            x = row_view(given_x, 1, 2, 0, of_x, "x"), y = row_view(given_y, 0, 1, 2, of_y, "y");
+        } else {
+            x = field_view(given_x, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
+            y = field_view(given_y, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
+        }
         weight = unshaped(weight_, "weight");
         if (weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(weight))
             mismatch("weight");
@@ -123,7 +145,7 @@ struct GroupConvCall : Call {
 };
 
 void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
-             py::handle context, py::handle kept) {
+             py::handle kept, py::handle context) {
     const GroupConvCall a("group_conv", plan, shape, x, weight, bias, y, false, context);
     // Not a pointer among the arguments: for None pybind11 looks whether NoneType comes from another module, which takes half a
     // microsecond.
@@ -184,7 +206,7 @@ void bind_group_conv(py::module_& m) {
         .def(py::pickle([](const cpu::GroupConvBlocks&) { return py::tuple(); },
                         [](const py::tuple&) { return std::make_unique<cpu::GroupConvBlocks>(); }));
     m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
-          py::arg("context") = py::none(), py::arg("kept") = py::none(), "y = x * weight + bias; kept: a GroupConvBlocks");
+          py::arg("kept") = py::none(), py::arg("context") = py::none(), "y = x * weight + bias; kept: a GroupConvBlocks");
     m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"),
           py::arg("context") = py::none(), "adjoint in x");
     m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"),

@@ -1,14 +1,14 @@
 #include "ops/max_det.hpp"
 
 #include "bind/call.hpp"
-#include "core/max_det.hpp"
+#include "ops/max_det_solver.hpp"
 
 namespace isotypic {
 namespace {
 
 constexpr int64_t kMaxDegree = 40;
 
-// The tables of core/max_det.hpp come first, but the first tensor is another one.
+// The tables of ops/max_det_solver.hpp come first, but the first tensor is another one.
 View tables_of(Call& call, py::handle tables, int64_t n) {
     return call.tensor(tables, "tables", {max_det::Tables(static_cast<int>(n - 1)).size});
 }

@@ -15,6 +15,7 @@ namespace isotypic {
 #define OPERATOR(name) void bind_##name(py::module_& m);
 #include "bind/operators.inc"
 #undef OPERATOR
+void bind_repeat(py::module_& m);
 }  // namespace isotypic
 
 namespace {
@@ -35,6 +36,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("set_cpu_isa", &isotypic::cpu::set_isa, py::arg("name"), "Use this variant.");
     m.def("cuda_targets", &cuda_targets, "Architectures that the CUDA kernels were compiled for; empty without CUDA.");
 
+    isotypic::bind_repeat(m);
 #define OPERATOR(name) isotypic::bind_##name(m);
 #include "bind/operators.inc"
 #undef OPERATOR

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/weight_plan.hpp"
+#include "ops/weight_linear_plan.hpp"
 
 namespace isotypic {
 

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/forms.hpp"
 #include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "cpu/form_action_kernel.hpp"
 #include "cpu/isa.hpp"
+#include "ops/form_action_horner.hpp"
 
 namespace isotypic::cpu {
 namespace {

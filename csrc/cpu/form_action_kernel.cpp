@@ -7,9 +7,9 @@
 // in the matrix two of a degree less, so that a gradient takes three.
 #include "cpu/form_action_kernel.hpp"
 
-#include "core/forms.hpp"
 #include "cpu/tile_copy.hpp"
 #include "cpu/vec.hpp"
+#include "ops/form_action_horner.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {

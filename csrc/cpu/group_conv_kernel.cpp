@@ -19,8 +19,8 @@
 #include "cpu/group_conv_kernel.hpp"
 
 #include "cpu/convert.hpp"
+#include "cpu/group_conv_tiles.hpp"
 #include "cpu/products.hpp"
-#include "cpu/tile_transforms.hpp"
 #include "cpu/vec.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-#include "core/fourier.hpp"
 #include "core/view.hpp"
 #include "cpu/per_isa.hpp"
+#include "ops/group_conv_fourier.hpp"
 
 namespace isotypic::cpu {
 

@@ -5,12 +5,12 @@
 #include <algorithm>
 
 #include "core/large_pages.hpp"
-#include "core/max_det.hpp"
-#include "core/max_det_witness.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/max_det_kernel.hpp"
+#include "ops/max_det_solver.hpp"
+#include "ops/max_det_witness.hpp"
 
 namespace isotypic::cpu {
 namespace {

@@ -8,8 +8,8 @@
 // 512-bit load a cycle, factor and substitutions are chains of a division and a root for each of 3 n pivots.
 #include "cpu/max_det_kernel.hpp"
 
-#include "core/max_det.hpp"
 #include "cpu/vec.hpp"
+#include "ops/max_det_solver.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {

@@ -12,7 +12,7 @@
 #include "cpu/weight_linear_kernel.hpp"
 
 #include "cpu/convert.hpp"
-#include "cpu/weight_products.hpp"
+#include "cpu/weight_linear_products.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {

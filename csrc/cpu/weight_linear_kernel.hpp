@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "core/view.hpp"
-#include "core/weight_plan.hpp"
 #include "cpu/per_isa.hpp"
+#include "ops/weight_linear_plan.hpp"
 
 namespace isotypic::cpu {
 

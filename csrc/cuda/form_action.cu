@@ -8,8 +8,8 @@
 
 #include <string>
 
-#include "core/forms.hpp"
 #include "cuda/launch.cuh"
+#include "ops/form_action_horner.hpp"
 
 namespace isotypic {
 namespace cuda {

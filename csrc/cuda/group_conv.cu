@@ -6,7 +6,7 @@
 //
 // Every (rho, r, k) is a slot, |G| of them, and the products are sums over slots of matrix products of one shape, (positions, pairs (t, c))
 // times (pairs, fields). So one kernel serves every group: tables say which slots make which, dealt to warps so that each has the same
-// work, and only the transforms differ. p4, p4m, p6m, O and Oh take straight-line transforms (core/fourier.hpp) in regular fields; every
+// work, and only the transforms differ. p4, p4m, p6m, O and Oh take straight-line transforms (ops/group_conv_fourier.hpp) in regular fields; every
 // other group, every lift and float64 the plan's matrices.
 //
 // Kernels in launch order, all on the caller's stream; nothing is allocated and nothing waited for:

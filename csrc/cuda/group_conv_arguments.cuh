@@ -1,8 +1,8 @@
 // What the kernels of group_conv are told, and how they find their way in it.
 #pragma once
 
+#include "cuda/group_conv_policy.cuh"
 #include "cuda/group_conv_tables.hpp"
-#include "cuda/policy.cuh"
 
 namespace isotypic {
 namespace cuda {

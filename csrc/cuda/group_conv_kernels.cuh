@@ -2,8 +2,8 @@
 // group_conv.cu for how all fit together.
 #pragma once
 
-#include "core/fourier.hpp"
 #include "cuda/group_conv_gather.cuh"
+#include "ops/group_conv_fourier.hpp"
 
 namespace isotypic {
 namespace cuda {

@@ -8,7 +8,7 @@
 #include "core/host_device.hpp"
 
 #if defined(ISOTYPIC_EMULATE)
-#include "core/emulation.hpp"
+#include "cuda/emulation/machine.hpp"
 #else
 #include <cuda_runtime.h>
 #endif

@@ -1,11 +1,11 @@
-// max_det on a device: the source of core/max_det.hpp, with a polynomial to each thread up to n = 6 and to each warp above.
+// max_det on a device: the source of ops/max_det_solver.hpp, with a polynomial to each thread up to n = 6 and to each warp above.
 //
 //     thread   up to degree 10: all arrays in local memory, at most 3 KB in float64; the threads of a warp run in lockstep, as the lanes
 //              of a vector do, and iterate as often as the slowest of them
 //     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a
 //              factor are dealt to the lanes, with two barriers of the warp for each column
 //
-// No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in core/max_det.hpp; a
+// No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in ops/max_det_solver.hpp; a
 // batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
 // roots decide. No spills; on sm_90 in float64 94 registers for a thread, 104 for a warp.
 //
@@ -20,9 +20,9 @@
 #include <string>
 #include <type_traits>
 
-#include "core/max_det.hpp"
-#include "core/max_det_witness.hpp"
 #include "cuda/launch.cuh"
+#include "ops/max_det_solver.hpp"
+#include "ops/max_det_witness.hpp"
 
 namespace isotypic {
 namespace cuda {

@@ -2,7 +2,7 @@
 //
 //     (g.p)(x, y) = p(a x + b y, c x + e y),     p(x, y) = sum_i p_i x^i y^(d-i),     g = [[a, b], [c, e]]
 //
-// one matrix to a form, and its adjoints. The matrix M_d(g) of the map of coefficients is never built: Horner's rule (core/forms.hpp) takes
+// one matrix to a form, and its adjoints. The matrix M_d(g) of the map of coefficients is never built: Horner's rule (ops/form_action_horner.hpp) takes
 // 5 d^2 / 2 multiply-adds.
 //
 //     form_action          p, g    -> y = M_d(g) p

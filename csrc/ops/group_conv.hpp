@@ -69,7 +69,7 @@ struct TapOrbit {
 
 // Everything that depends on the group, the field type and the kernel box, and not on the size of the tensors.
 struct GroupConvPlan {
-    std::string fourier;      // name of the straight-line transform in core/fourier.hpp, or "" for the generic one
+    std::string fourier;      // name of the straight-line transform in ops/group_conv_fourier.hpp, or "" for the generic one
     int order = 0;            // |G|
     int sources = 0;          // group channels of the input: |G| (regular) or 1 (lift)
     int64_t weight_size = 0;  // elements of psi[o, c]

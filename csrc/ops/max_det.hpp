@@ -25,7 +25,7 @@ namespace isotypic {
 
 namespace cpu {
 
-// tables: those of core/max_det.hpp for this degree, (size), of the dtype of p, float32 or float64. All contiguous, and overwritten.
+// tables: those of ops/max_det_solver.hpp for this degree, (size), of the dtype of p, float32 or float64. All contiguous, and overwritten.
 // p (B, m) -> solution (B, n n + 4): the Gram, status, iterations, x and y of a witness; the Gram is zero where status is not 0.
 // `single`: the result will be rounded to float32, and the witness must stay one.
 void max_det(const View& p, const View& tables, bool single, const View& solution);

@@ -1,16 +1,15 @@
 // Equivariant affine maps between the weights of MLPs, and their parts.
 //
 // x (B, P, C) holds the weights W_1, b_1, .., W_M, b_M of B networks, and pooled (B, N, C) for each permuted label l and neuron r the slots
-// n_l[r] = [rho_l[r], kap_{l+1}[r], b_l[r]], then those of g = [gam_1, .., gam_M, beta_1, .., beta_M] (core/weight_plan.hpp has the
+// n_l[r] = [rho_l[r], kap_{l+1}[r], b_l[r]], then those of g = [gam_1, .., gam_M, beta_1, .., beta_M] (ops/weight_linear_plan.hpp has the
 // offsets).
 //
-//     weight_pool       pooled = S x: sums over the permuted axes, or means ("mean"). With a basis E (q, d_0), rho_1[r, j] = sum_s E[j, s]
-//     W_1[r, s] weight_affine     Y_i[r, s] = W_i[r, s] A_i + rho_i[r] + kap_i[s] + gam_i,  y_i[r] = beta_i[r] + mean b_i, from terms (B,
-//     N, C_out). On terms
-//                       alone it is the adjoint of weight_pool, of its mean where `mean` is set
-//     weight_linear     y = weight_affine(x, A, terms), terms_l = pooled_l D_l for each label and terms_g = pooled_g R + bias, pooled =
-//     weight_pool(x).
-//                       `weight` (K, C, C_out) holds A, the D_l and R
+//     weight_pool       pooled = S x: sums over the permuted axes, or means ("mean"). With a basis E (q, d_0),
+//                       rho_1[r, j] = sum_s E[j, s] W_1[r, s]
+//     weight_affine     Y_i[r, s] = W_i[r, s] A_i + rho_i[r] + kap_i[s] + gam_i,  y_i[r] = beta_i[r] + mean b_i, from terms (B, N, C_out).
+//                       On terms alone it is the adjoint of weight_pool, of its mean where `mean` is set
+//     weight_linear     y = weight_affine(x, A, terms), terms_l = pooled_l D_l for each label and terms_g = pooled_g R + bias,
+//                       pooled = weight_pool(x). `weight` (K, C, C_out) holds A, the D_l and R
 //     weight_linear_transpose   the adjoint of weight_linear in x
 //     weight_linear_gradient    the adjoint in (weight, bias), as one vector
 //     weight_mix_gradient       dA_i = sum_{b, r, s} x_i[b, r, s]^T y_i[b, r, s]
@@ -24,7 +23,7 @@
 #pragma once
 
 #include "core/view.hpp"
-#include "core/weight_plan.hpp"
+#include "ops/weight_linear_plan.hpp"
 
 namespace isotypic {
 

@@ -1,6 +1,6 @@
 """Registering an operator with torch, once, so that every way of calling it works.
 
-The one file that knows ``torch.library``, ``autograd.Function`` and functorch. A call takes one of two routes:
+The one file that knows ``torch.library``, ``autograd.Function`` and functorch. A call takes one of two routes (``_route.py``):
 
 - plain tensors in eager mode go straight to the kernel, through an ``autograd.Function`` when one of them needs a gradient;
 - everything else (``torch.compile``, export, ``make_fx``, FakeTensor, subclasses, autocast, ``torch.func``, forward mode, tracing) goes to
@@ -12,7 +12,8 @@ under ``torch.func.grad`` and gives zero tangents in forward mode. Inside a func
 it is for the operators of torch itself, so that any nesting of transforms works, also inside a compiled function.
 
 Backward formulas are calls of registered operators, so derivatives of any order exist on both routes. Private names of torch occur in this
-file alone; where torch no longer has one that the direct route needs, every call takes the registered route.
+file, ``_route.py`` and ``csrc/bind/repeat.cpp``; where torch no longer has one that the direct route needs, every call takes the
+registered route.
 """
 
 from __future__ import annotations
@@ -25,64 +26,26 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from isotypic._repeat import as_one_step, repeated
+from isotypic._route import DIRECT, RECORDED, REGISTERED, needs_gradient, plain, route
+
+__all__ = [
+    "DIRECT",
+    "RECORDED",
+    "REGISTERED",
+    "Gradients",
+    "define",
+    "needs_gradient",
+    "plain",
+    "product_rule",
+    "register_container",
+    "route",
+]
+
 Gradients = Sequence[Tensor | None]
 Outputs = Tensor | tuple[Tensor, ...]
 
 _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
-
-REGISTERED, RECORDED, DIRECT = range(3)
-_Parameter, _is_grad_enabled = torch.nn.Parameter, torch.is_grad_enabled
-
-try:
-    from torch._C import (
-        _are_functorch_transforms_active,
-        _is_any_autocast_enabled,
-        _is_tracing,
-        _len_torch_dispatch_stack,
-        _len_torch_function_stack,
-    )
-
-    forward_ad._current_level  # noqa: B018
-except (ImportError, AttributeError):
-
-    def route(*tensors: Tensor | None) -> int:
-        """Without the names above nothing is known to be plain."""
-        return REGISTERED
-
-else:
-
-    def route(*tensors: Tensor | None) -> int:
-        """DIRECT when no mode is active and all tensors are ordinary ones, so that a kernel may read their memory; RECORDED when autograd
-        must record such a call; REGISTERED otherwise."""
-        if (
-            _are_functorch_transforms_active()
-            or _len_torch_dispatch_stack()
-            or _len_torch_function_stack()
-            or _is_any_autocast_enabled()
-            or _is_tracing()
-            or forward_ad._current_level >= 0
-        ):
-            return REGISTERED
-        grad_enabled, result = _is_grad_enabled(), DIRECT
-        for tensor in tensors:
-            if tensor is not None:
-                kind = type(tensor)
-                if (kind is not Tensor and kind is not _Parameter) or tensor.is_neg():
-                    return REGISTERED
-                if grad_enabled and tensor.requires_grad:
-                    result = RECORDED
-        return result
-
-
-def plain(*tensors: Tensor | None) -> bool:
-    """Whether no mode is active and all tensors are ordinary ones, so that their memory may be read."""
-    return route(*tensors) != REGISTERED
-
-
-def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd would record a call with these tensors."""
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-
 
 try:
     # Under a functorch transform only a Function of a single level may run at the Autograd key; the base class is one.
@@ -148,33 +111,45 @@ def _node(
     compute: Callable[..., Outputs],
     backward: Callable[..., Gradients],
     jvp: Callable[..., Any],
-    linear: int,
+    unsaved: int,
     saved_outputs: Sequence[int],
+    forward_mode: bool,
 ) -> type:
-    """The autograd.Function around ``compute``."""
-    kept = tensors - linear
+    """The autograd.Function around ``compute``, where asked with a rule of forward mode."""
+    kept, unread = tensors - unsaved, (None,) * unsaved
 
     def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
         output = compute(*args)
-        outputs = (output,) if isinstance(output, Tensor) else output
-        ctx.save_for_backward(*(outputs[i] for i in saved_outputs), *args[:kept])
-        ctx.save_for_forward(*args[:kept])
-        ctx.rest = (None,) * linear + args[tensors:]
+        saved = args[:kept]
+        if saved_outputs:
+            outputs = (output,) if isinstance(output, Tensor) else output
+            ctx.save_for_backward(*(outputs[i] for i in saved_outputs), *saved)
+        else:
+            ctx.save_for_backward(*saved)
+        if forward_mode:
+            ctx.save_for_forward(*saved)
+        ctx.rest = unread + args[tensors:]
         return output
 
     def node_backward(ctx: Any, *grads: Tensor | None) -> Gradients:
-        none = (None,) * len(ctx.needs_input_grad)
-        if all(grad is None for grad in grads):
-            return none
-        incoming = grads[0] if len(grads) == 1 else grads
-        results = tuple(backward(ctx.needs_input_grad, incoming, *ctx.saved_tensors, *ctx.rest))
-        return results + none[len(results) :]
+        needs = ctx.needs_input_grad
+        if len(grads) == 1:
+            (incoming,) = grads
+            nothing = incoming is None
+        else:
+            incoming, nothing = grads, all(grad is None for grad in grads)  # type: ignore[assignment]
+        if nothing:
+            return (None,) * len(needs)
+        results = backward(needs, incoming, *ctx.saved_tensors, *ctx.rest)
+        return (*results, *(None,) * (len(needs) - len(results)))
 
     def node_jvp(ctx: Any, *tangents: Any) -> Any:
         return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.rest)
 
-    members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward), "jvp": staticmethod(node_jvp)}
+    members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward)}
+    if forward_mode:
+        members["jvp"] = staticmethod(node_jvp)
     return type(name, (_Function,), members)
 
 
@@ -186,7 +161,7 @@ def define(
     backward: Callable[..., Gradients],
     vmap: Callable[..., tuple[Any, Any]],
     jvp: Callable[..., Any] | None = None,
-    linear: int = 0,
+    unsaved: int = 0,
     saved_outputs: Sequence[int] = (),
     sixteen_bit: bool = True,
     wide: Sequence[int] = (),
@@ -203,7 +178,7 @@ def define(
         vmap: ``vmap(info, in_dims, *arguments)`` as in ``torch.library.register_vmap``, in calls of routed operators.
         jvp: ``jvp(tangents, *arguments)`` with a tangent or None for each tensor; by default the operator is taken to be linear in each
             tensor, and to have one output.
-        linear: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
+        unsaved: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
         saved_outputs: the outputs that the backward formula needs too. It gets them before the arguments, ``backward(needs, grad,
             *outputs, *arguments)``, and they are differentiable there.
@@ -231,8 +206,9 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, linear, saved_outputs)
-    eager_node = _node(name, tensors, eager, backward, jvp, linear, saved_outputs)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, saved_outputs, True)
+    eager = repeated(eager)
+    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, saved_outputs, False)
 
     def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
@@ -266,7 +242,7 @@ def define(
         taken = REGISTERED if torch.compiler.is_dynamo_compiling() else route(*args[:tensors])
         if taken == REGISTERED:
             return operator(*args)
-        return eager(*args) if taken == DIRECT else apply(*args)
+        return eager(*args) if taken == DIRECT else as_one_step(apply, args)
 
     routed.__name__ = name
     return routed

@@ -181,6 +181,7 @@ def test_what_a_first_call_leaves_behind(first: str, monkeypatch: pytest.MonkeyP
         torch.export.export(layer, (x,), strict=False)
     else:
         iso.ops.group_conv(x.to("meta"), weight.to("meta"), group="p4")
+    call(x)
     monkeypatch.setattr(sys.modules["isotypic.ops.fields.group_conv"], "convolve", refuse)
     y = call(x)
     assert type(y) is Tensor and not y.is_inference() and y.is_contiguous()

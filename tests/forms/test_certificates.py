@@ -253,6 +253,17 @@ def test_minimum() -> None:
         assert float(low) - 1e-9 <= sampled and float(high) <= sampled + 1e-9
 
 
+def test_minimisers() -> None:
+    assert certify([4, 0, -5, 0, 1], domain=(-1, 1)).minimisers == [(-1, -1), (1, 1)]
+    (left, right) = certify([5, 0, -4, 0, 1], domain=LINE).minimisers  # at -sqrt 2 and sqrt 2
+    for (low, high), sign in ((left, -1), (right, 1)):
+        assert low < high and min(low * sign, high * sign) ** 2 < 2 < max(low * sign, high * sign) ** 2
+    assert certify([0, 1, 0, 0, 0, 0, 1], domain=LINE).minimisers[0][0] < 0 and certify([0, 1], domain=LINE).minimisers == []
+    assert certify([289, -102, 9], domain=LINE).minimisers == [(Fraction(17, 3), Fraction(17, 3))]
+    with pytest.raises(ValueError, match="must not be constant"):
+        _ = certify([3], domain=LINE).minimisers
+
+
 def test_what_is_changed_does_not_verify() -> None:
     good = certify([2, -3, 0, 1], domain=(-2, 2))
     touching = certify([4, 0, -4, 0, 1])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isotypic.ops import transvectant_paths
 from isotypic.ops.forms import reference as reference_forms
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 # Degrees of the forms, largest degree of the results, batch, channels, output channels: no multiples of a block's 256 threads. The last
 # three: so many samples that a block owns four, more paths to a degree than a block has, fewer output channels at a time than 32.
@@ -28,17 +28,19 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def module() -> ModuleType:
-    return build("forms")
-
-
 @pytest.fixture(params=[False, True], ids=["forwards", "reverse"])
-def emulation(module: ModuleType, request: pytest.FixtureRequest) -> Iterator[ModuleType]:
-    """With the threads in either order: a missing barrier shows in reverse."""
-    module.configure(request.param)
+def emulation(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module of an operator, with the threads in either order: a missing barrier shows in reverse."""
+    configured: list[ModuleType] = []
+
+    def module(operator: str) -> ModuleType:
+        configured.append(build(operator))
+        configured[-1].configure(request.param)
+        return configured[-1]
+
     yield module
-    module.configure(False)
+    for each in configured:
+        each.configure(False)
 
 
 def close(result: Tensor, expected: Tensor) -> bool:
@@ -47,28 +49,31 @@ def close(result: Tensor, expected: Tensor) -> bool:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("degree", [0, 1, 2, 7, 23])
-def test_form_action(emulation: ModuleType, degree: int, dtype: torch.dtype) -> None:
+def test_form_action(emulation: Any, degree: int, dtype: torch.dtype) -> None:
+    module = emulation("form_action")
     p, g = torch.randn(67, degree + 1, dtype=dtype), torch.randn(67, 2, 2, dtype=dtype)
     g /= torch.linalg.matrix_norm(g, 2)[:, None, None]
     y = torch.full_like(p, float("nan"))
-    emulation.form_action(view(p), view(g), view(y))
+    module.form_action(view(p), view(g), view(y))
     p64, g64, z = p.double().requires_grad_(), g.double().requires_grad_(), torch.randn_like(p)
     expected = reference_forms.form_action(p64, g64)
     assert close(y, expected.detach())
     for_p, for_g = torch.autograd.grad(expected, (p64, g64), z.double(), materialize_grads=True)
     y, r = torch.full_like(p, float("nan")), torch.full_like(g, float("nan"))
-    emulation.form_action_adjoint(view(z), view(g), view(y))
-    emulation.form_action_matrix(view(p), view(g), view(z), view(r))
+    module.form_action_adjoint(view(z), view(g), view(y))
+    module.form_action_matrix(view(p), view(g), view(z), view(r))
     assert close(y, for_p) and close(r, for_g)
 
 
-def test_form_action_of_too_high_a_degree(module: ModuleType) -> None:
+def test_form_action_of_too_high_a_degree(emulation: Any) -> None:
+    module = emulation("form_action")
     p, g = torch.randn(1, 66), torch.randn(1, 2, 2)
     with pytest.raises(RuntimeError, match=r"^form_action: the degree must be at most 64 on a CUDA device, got 65"):
         module.form_action(view(p), view(g), view(p.clone()))
 
 
-def test_more_blocks_than_a_launch_takes_are_an_error(module: ModuleType) -> None:
+def test_more_blocks_than_a_launch_takes_are_an_error(emulation: Any) -> None:
+    module = emulation("form_action")
     count = 2**31 * 64  # 64 forms to a block
     p, g = (0, 0, [count, 3], [3, 1]), (0, 0, [count, 2, 2], [4, 2, 1])  # nothing is read
     with pytest.raises(RuntimeError, match=r"^form_action: 2147483648 blocks are more than the 2\^31 - 1 of one CUDA launch"):
@@ -79,12 +84,13 @@ def test_more_blocks_than_a_launch_takes_are_an_error(module: ModuleType) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("degrees", "highest", "batch", "channels", "out_channels"), CASES)
 def test_transvectants(
-    emulation: ModuleType, degrees: list[int], highest: int, batch: int, channels: int, out_channels: int, dtype: torch.dtype
+    emulation: Any, degrees: list[int], highest: int, batch: int, channels: int, out_channels: int, dtype: torch.dtype
 ) -> None:
     paths = transvectant_paths(degrees, highest)
     reached = list(dict.fromkeys(degrees[s] + degrees[t] - 2 * k for s, t, k in paths))
     tables = [value for s, t, k in paths for value in clebsch_gordan(degrees[s], degrees[t], k).ravel().tolist()]
-    plan = emulation.Plan(degrees, reached, [number for path in paths for number in path], tables)
+    module = emulation("transvectants")
+    plan = module.Plan(degrees, reached, [number for path in paths for number in path], tables)
 
     def q(f: Tensor, weight: Tensor) -> Tensor:
         return reference_forms.transvectants(f, weight, degrees=degrees, paths=paths)
@@ -100,7 +106,7 @@ def test_transvectants(
 
     def run(name: str, like: Tensor, *tensors: Any) -> Tensor:
         result = torch.full_like(like, float("nan"))
-        getattr(emulation, name)(plan, *(view(tensor) for tensor in tensors), view(result))
+        getattr(module, name)(plan, *(view(tensor) for tensor in tensors), view(result))
         return result
 
     assert close(run("transvectants", z, f, None, weight), single.detach())

@@ -10,7 +10,7 @@ from emulate import build, view
 from torch import Tensor
 
 import isotypic as iso
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.max_det_gram import max_det_adjoint, max_det_solve
 
 
@@ -36,7 +36,7 @@ def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse
         pytest.skip("float32 forms of this degree are solved in float64")
     emulation.configure(reverse)
     d, n = degree // 2, degree // 2 + 1
-    p, tables = forms(degree, dtype), _circle.table_tensor(d, dtype, torch.device("cpu"))
+    p, tables = forms(degree, dtype), circle.table_tensor(d, dtype, torch.device("cpu"))
     solution = torch.full((5, n * n + 4), torch.nan, dtype=dtype)
     emulation.max_det(view(p), view(tables), False, view(solution))
     expected = iso.ops.max_det_gram(p)
@@ -58,7 +58,7 @@ def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse
 
 def test_empty_batch(emulation: ModuleType) -> None:
     """Nothing is written, though there is memory for one form."""
-    tables = _circle.table_tensor(3, torch.float64, torch.device("cpu"))
+    tables = circle.table_tensor(3, torch.float64, torch.device("cpu"))
     p, matrix = forms(6, torch.float64)[:1], torch.eye(4, dtype=torch.float64)[None]
     solution, result = torch.full((1, 20), torch.nan, dtype=torch.float64), torch.full((1, 7), torch.nan, dtype=torch.float64)
 

@@ -333,10 +333,12 @@ def test_wrong_arguments(p, text: str) -> None:
 def test_the_kernel_refuses_what_does_not_fit() -> None:
     extension = kernels("test")
     tables = torch.zeros(10, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"^max_det kernel: p \(B, 2 d \+ 1\)"):
-        extension.max_det(torch.ones(2, 5, dtype=torch.float64), tables, False, torch.ones(2, 13, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"^max_det_adjoint kernel: gram \(B, n, n\)"):
-        extension.max_det_adjoint(torch.ones(2, 3, 3), torch.ones(2, 3, 3), torch.ones(2, 5), tables, torch.ones(2, 5))
+    with pytest.raises(ValueError, match=r"^max_det kernel: p must have shape \(B, 2 d \+ 1\)"):
+        extension.max_det(tables, torch.ones(2, 4, dtype=torch.float64), False, torch.ones(2, 13, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"^max_det kernel: tables must have shape"):
+        extension.max_det(tables, torch.ones(2, 5, dtype=torch.float64), False, torch.ones(2, 13, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"^max_det_adjoint kernel: matrix must have shape \(B=2, n=3, n=3\), got \(2, 3, 4\)"):
+        extension.max_det_adjoint(tables, torch.ones(2, 3, 3), torch.ones(2, 3, 4), torch.ones(2, 5))
 
 
 # Derivatives

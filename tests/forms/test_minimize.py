@@ -33,12 +33,13 @@ def test_products_of_distances(factors: int) -> None:
     assert not found.status.any()
     axis = torch.linspace(-4, 4, 201, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
-    for value, point, factor in zip(found.value, found.point, abc, strict=True):
+    for value, point, low, factor in zip(found.value, found.point, found.lower, abc, strict=True):
 
         def f(z: Tensor, factor: Tensor = factor) -> Tensor:
             return ((z[..., None, :] - factor[:, :2]).square().sum(-1) + factor[:, 2] ** 2).prod(-1)
 
-        assert value <= f(grid).min() * (1 + 1e-6)
+        assert low <= value <= f(grid).min() * (1 + 1e-6)
+        assert low > 0.999 * value
         torch.testing.assert_close(value, f(point), rtol=1e-6, atol=1e-10)
 
 
@@ -65,6 +66,41 @@ def test_far_from_the_origin_and_other_scales() -> None:
         found = iso.sl2.minimize(parts)
         torch.testing.assert_close(found.point, torch.full((2,), shift, dtype=torch.float64), rtol=1e-7, atol=1e-7)
         assert abs(float(found.value) / scale - 1) < 1e-6 * max(shift**2, 1)
+
+
+@pytest.mark.parametrize("slope", [1.0, -0.3, 1e-3])
+@pytest.mark.parametrize("stiffness", [1.0, 1e3, 1e6])
+def test_narrow_valleys(slope: float, stiffness: float) -> None:
+    """x^2 (x + 2)^2 + slope x + stiffness y^2 + y^4: the lower well lies in a valley that no ray of a grid follows."""
+    found = iso.sl2.minimize(parts_of({(2, 0): 4, (4, 0): 1, (3, 0): 4, (1, 0): slope, (0, 2): stiffness, (0, 4): 1}))
+    t = torch.linspace(-4, 2, 600001, dtype=torch.float64)
+    least = float((t**2 * (t + 2) ** 2 + slope * t).min())
+    assert int(found.status) == 0 and float(found.lower) <= least + 1e-9 and abs(float(found.value) - least) < 1e-9
+
+
+def test_wells_along_a_turned_line() -> None:
+    """(product of (x - y - a)^2) + (x - y) + 1e4 (x + y)^2 + (x + y)^4, whose least well is the last one."""
+    u, v = {(1, 0): 1.0, (0, 1): -1.0}, {(1, 0): 1.0, (0, 1): 1.0}
+
+    def times(f: dict, g: dict) -> dict:
+        result: dict = {}
+        for (i, j), a in f.items():
+            for (k, m), b in g.items():
+                result[i + k, j + m] = result.get((i + k, j + m), 0.0) + a * b
+        return result
+
+    total: dict = {(0, 0): 1.0}
+    for a in (-1.0, 0.5, 2.0):
+        factor = u | {(0, 0): -a}
+        total = times(total, times(factor, factor))
+    square = times(v, v)
+    for extra, weight in ((u, 1.0), (square, 1e4), (times(square, times(square, square)), 1.0)):
+        for key, c in extra.items():
+            total[key] = total.get(key, 0.0) + weight * c
+    found = iso.sl2.minimize(parts_of(total))
+    t = torch.linspace(-3, 3, 600001, dtype=torch.float64)
+    least = float((((t + 1) * (t - 0.5) * (t - 2)) ** 2 + t).min())
+    assert int(found.status) == 0 and abs(float(found.value) - least) < 1e-8 and float(found.lower) <= least + 1e-9
 
 
 def test_unbounded_and_undecided() -> None:

@@ -17,7 +17,7 @@ from isotypic.models import PolyMLP, SL2Net, SO2Net
 from isotypic.models._frame import Frame
 from isotypic.models._gram import gram_basis, part_degrees
 from isotypic.ops import form_action
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan, norm_squared
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan, norm_squared
 from isotypic.sl2 import from_scaled, random_sl2, to_scaled
 
 EPS = torch.finfo(torch.float64).eps

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isotypic.nn import Transvectants
 from isotypic.ops import form_action, transvectant, transvectant_paths, transvectants
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan, norm_squared
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan, norm_squared
 from isotypic.sl2 import from_scaled, random_sl2, to_scaled
 
 EPS = torch.finfo(torch.float64).eps

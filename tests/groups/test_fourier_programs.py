@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 #include <cstdio>
-#include "core/fourier.hpp"
+#include "ops/group_conv_fourier.hpp"
 
 // Applies both transforms to every unit vector: one line for each, "name order transform column values...".
 template <class Transform>

@@ -3,9 +3,9 @@
 
 #include <pybind11/numpy.h>
 
-#include "core/group_conv_plan.cpp"
 #include "cuda/group_conv.cu"
 #include "cuda/group_conv_tables.cpp"
+#include "ops/group_conv_plan.cpp"
 
 namespace isotypic {
 using namespace emulation;

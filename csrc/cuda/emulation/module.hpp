@@ -16,8 +16,8 @@
 #include <utility>
 #include <vector>
 
-#include "core/emulation.hpp"
 #include "core/view.hpp"
+#include "cuda/emulation/machine.hpp"
 
 namespace py = pybind11;
 

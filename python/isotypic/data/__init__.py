@@ -13,6 +13,7 @@
 `field_tasks` makes them of fields.
 """
 
+from isotypic._public import in_public
 from isotypic.data import weight_augment
 from isotypic.data.collate import collate
 from isotypic.data.digits import Digits, mnist, rotate, rotated_mnist
@@ -61,3 +62,5 @@ __all__ = [
     "weight_augment",
     "wl_colours",
 ]
+
+in_public(globals())

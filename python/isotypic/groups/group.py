@@ -263,11 +263,6 @@ class Group:
     def __hash__(self) -> int:
         return hash((self.elements.shape, self.elements.tobytes()))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from .registry import get  # groups travel as keys: the other side finds its own cached copy
-
-        return get, (self.key,)
-
     def __len__(self) -> int:
         return self.order
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
+import copyreg
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +39,7 @@ def get(group: str | Group) -> Group:
     return _get(group)
 
 
-@cache
+@lru_cache(maxsize=512)
 def _get(key: str) -> Group:
     if key in NAMED:
         description = NAMED[key]()
@@ -48,6 +49,13 @@ def _get(key: str) -> Group:
         raise ValueError(f"unknown group {key!r}; known groups: {', '.join(NAMED)}; others are made by groups.generate([matrix, ...])")
     name, generators = parsed
     return generate(generators, name)
+
+
+def _reduce(group: Group) -> tuple[Callable[[str], Group], tuple[str]]:
+    return get, (group.key,)
+
+
+copyreg.pickle(Group, _reduce)  # groups travel as keys: the other side finds its own cached copy
 
 
 def generate(generators: Iterable[ArrayLike], name: str | None = None) -> Group:
@@ -93,7 +101,7 @@ def generate(generators: Iterable[ArrayLike], name: str | None = None) -> Group:
     return _cached(to_key(name, generating), name, elements.tobytes(), elements.shape, irreps)
 
 
-@cache
+@lru_cache(maxsize=512)
 def _cached(key: str, name: str, elements: bytes, shape: tuple[int, ...], irreps: tuple[Irrep, ...] | None) -> Group:
     return Group(name, key, np.frombuffer(elements, dtype=np.int64).reshape(shape), decompose if irreps is None else irreps)
 
@@ -153,9 +161,9 @@ def _homomorphism(model: NDArray[np.int64], table: NDArray[np.int64], generators
     return image if len(set(image[frontier].tolist())) == len(frontier) else None
 
 
-@cache
+@lru_cache(maxsize=512)
 def fourier_program(group: Group) -> str:
-    """The name of the straight-line Fourier transform in ``csrc/core/fourier.hpp`` that computes ``group.fourier``; "" when there is none.
+    """The name of the straight-line transform in ``csrc/ops/group_conv_fourier.hpp`` that computes ``group.fourier``; "" if there is none.
 
     >>> fourier_program(get("D4"))
     'p4m'

@@ -1,5 +1,6 @@
 """Networks: on weights and on polynomials from the layers of `isotypic.nn`, on graphs and points from plain torch."""
 
+from isotypic._public import in_public
 from isotypic.models.cnp import CNP, RCNP, TNP
 from isotypic.models.conv_cnp import ConvCNP, EquivCNP
 from isotypic.models.dws_net import DWSNet
@@ -33,3 +34,5 @@ __all__ = [
     "SO2Net",
     "Transformer",
 ]
+
+in_public(globals())

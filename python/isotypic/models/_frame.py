@@ -10,7 +10,6 @@ from torch import Tensor
 
 from isotypic import ops
 from isotypic._constants import Constants
-from isotypic.ops.forms import _circle
 
 NODES, STEPS = 256, 2
 """Of the trapezoidal rule, and how often it is applied, each time in the frame that the last one found. The norms of 500 random sums of
@@ -38,7 +37,7 @@ class Frame(Constants):
     def __init__(self, degree: int) -> None:
         angles = np.pi * np.arange(NODES) / NODES
         circle = np.array([comb(degree // 2, k // 2) * (1.0 - k % 2) for k in range(degree + 1)])  # (x^2 + y^2)^d
-        arrays = {"samples": _circle.monomials(degree, angles).T, "quadratics": _circle.monomials(2, angles), "circle": circle}
+        arrays = {"samples": circle.monomials(degree, angles).T, "quadratics": circle.monomials(2, angles), "circle": circle}
         super().__init__(arrays)
         self.degree = degree
 

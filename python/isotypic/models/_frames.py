@@ -36,7 +36,7 @@ def _columns(owner: str, name: str, frame: Any, columns: Sequence[str], like: Te
     absent = [column for column in columns if column not in frame.columns]
     if absent:
         raise ValueError(f"{owner}: {name} must have the columns {list(columns)}, got none named {absent}")
-    return torch.tensor(frame[list(columns)].to_numpy(dtype="float64"), dtype=like.dtype, device=like.device)[None]
+    return torch.tensor(frame[list(columns)].to_numpy(dtype="float64").copy(), dtype=like.dtype, device=like.device)[None]
 
 
 def predict_frame(model: nn.Module, context: Any, targets: Any, inputs: Any, outputs: Any, features: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isotypic._constants import Constants
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan, roots_of_binomials
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan, roots_of_binomials
 
 
 def part_degrees(degree: int) -> list[int]:

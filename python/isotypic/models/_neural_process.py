@@ -169,7 +169,7 @@ class NeuralProcess(nn.Module):
             return None if tensor is None else tensor.repeat(samples, *(1,) * (tensor.dim() - 1))
 
         # The first set grows by a point that all tasks have.
-        sets = [PointSet(*(repeat(t) for t in context)) for context in contexts]  # type: ignore[arg-type, call-arg]
+        sets = [PointSet._make(repeat(t) for t in context) for context in contexts]
         first, others = sets[0], sets[1:]
         x, features = repeat(targets.x), repeat(targets.features)
         assert x is not None
@@ -181,10 +181,13 @@ class NeuralProcess(nn.Module):
             noise = torch.randn(mean.shape, dtype=mean.dtype, device=device, generator=generator)
             value = mean + (self.min_variance + F.softplus(raw)).sqrt() * noise
             drawn[:, here] = value
-            joined = [torch.cat(pair, 1) for pair in ((first.x, at.x), (first.y, value), (first.present, torch.ones_like(value)))]
-            mask = None if first.mask is None else F.pad(first.mask, (0, 1), value=True)
+            known = at.features is not None and first.features is not None
             first = PointSet(
-                *joined, mask, None if at.features is None or first.features is None else torch.cat([first.features, at.features], 1)
+                torch.cat([first.x, at.x], 1),
+                torch.cat([first.y, value], 1),
+                torch.cat([first.present, torch.ones_like(value)], 1),
+                None if first.mask is None else F.pad(first.mask, (0, 1), value=True),
+                torch.cat([first.features, at.features], 1) if known else None,  # type: ignore[list-item]
             )
         return drawn.unflatten(0, (samples, batch))
 

@@ -1,5 +1,6 @@
 """Equivariant layers: parameters, initialisation and a call into `isotypic.ops`."""
 
+from isotypic._public import in_public
 from isotypic.groups.planar import PlanarGroup
 from isotypic.nn.algebra.attention import GATrAttention
 from isotypic.nn.algebra.block import GATrBlock
@@ -80,3 +81,5 @@ __all__ = [
     "from_nfn",
     "swap",
 ]
+
+in_public(globals())

@@ -1,6 +1,7 @@
 """Functions on fields, on weights of networks, on binary forms and on multivectors. Each has its module, with the plain-torch references in
 ``isotypic.ops.fields.reference*``."""
 
+from isotypic._public import in_public
 from isotypic.ops.algebra import flops as _algebra_flops  # noqa: F401
 from isotypic.ops.algebra.attention import distance_attention
 from isotypic.ops.algebra.linear import multivector_linear
@@ -70,3 +71,5 @@ __all__ = [
     "weight_linear",
     "weight_pool",
 ]
+
+in_public(globals())

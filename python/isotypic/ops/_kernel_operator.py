@@ -36,6 +36,7 @@ def kernel_operator(
     half: bool = False,
     zero_if_empty: bool = False,
     on_device: Callable[..., tuple[Any, ...]] = _nothing,
+    dtype: Callable[[torch.dtype], torch.dtype] = lambda first: first,
     **options: Any,
 ) -> Operator:
     """Register ``isotypic::<schema>``, as :func:`isotypic._register.define` does, and return the function that routes its calls.
@@ -56,6 +57,7 @@ def kernel_operator(
         settings: which of the settings the kernel takes.
         half: whether it takes 16-bit types itself; otherwise they are computed in float32 and rounded once.
         zero_if_empty: without a call of the kernel the result is zero where a tensor has no elements.
+        dtype: that of the result of ``run``, from that of the first tensor.
         on_device: ``on_device(result, *plan, *tensors)``, what it takes on a CUDA device besides: tables, a workspace.
     """
     name = schema[: schema.index("(")]
@@ -83,7 +85,7 @@ def kernel_operator(
 
     def fake(*args: Any) -> Tensor:
         first: Tensor = next(arg for arg in args if arg is not None)
-        return first.new_empty(shape(*args))
+        return first.new_empty(shape(*args), dtype=dtype(first.dtype))
 
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
         mapped = [i for i, dim in enumerate(in_dims) if isinstance(args[i], Tensor) and dim is not None]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from isotypic._extension import kernels
+from isotypic._repeat import note
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -38,7 +39,9 @@ def launch(operator: str, kernel: str, *arguments: Any, like: Tensor) -> None:
         kernel: a function of the extension. It writes into the tensors among its arguments that are its results.
         like: a tensor on the device of the call.
     """
-    getattr(extension_for(operator, like), kernel)(*arguments)
+    function = getattr(extension_for(operator, like), kernel)
+    function(*arguments)
+    note(function, arguments)
 
 
 def contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops.forms._clebsch_gordan import check_range, roots_of_binomials
+from isotypic.ops.forms.clebsch_gordan import check_range, roots_of_binomials
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 

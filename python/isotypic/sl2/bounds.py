@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops._checks import is_integer
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.gram import check_form
 
 
@@ -37,7 +37,7 @@ def circle_bounds(p: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor
     if not is_integer(count) or count <= 2 * d:
         raise ValueError(f"circle_bounds: samples must be more than 2 d = {2 * d}, an integer, got {samples!r}")
     angles = np.pi * np.arange(count) / count
-    monomials = torch.from_numpy(_circle.monomials(2 * d, angles)).to(p).T
+    monomials = torch.from_numpy(circle.monomials(2 * d, angles)).to(p).T
     values = p @ monomials
     # Sums and powers round relative to their terms; a node is off by a rounding, which moves a monomial by at most 2 d of it.
     nearby = torch.from_numpy(_nearby(2 * d, angles)).to(p).T
@@ -55,5 +55,5 @@ def _nearby(degree: int, angles: np.ndarray) -> np.ndarray:
     if degree == 0:
         return np.zeros((len(angles), 1))
     k = np.arange(degree + 1)
-    lower = np.abs(_circle.monomials(degree - 1, angles))
+    lower = np.abs(circle.monomials(degree - 1, angles))
     return k * np.pad(lower, ((0, 0), (1, 0))) + (degree - k) * np.pad(lower, ((0, 0), (0, 1)))

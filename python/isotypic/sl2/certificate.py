@@ -101,6 +101,13 @@ class Certificate:
 
         return bounds(self)
 
+    @cached_property
+    def minimisers(self) -> list[tuple[Fraction, Fraction]]:
+        """Intervals around all points of an interval, a half-line or the line where p is least; points where they are rational."""
+        from isotypic.sl2.extrema import minimisers
+
+        return minimisers(self)
+
     def verify(self) -> bool:
         """Everything once more, in exact arithmetic, from the coefficients and the stored squares, points and zeros alone."""
         form = self.form

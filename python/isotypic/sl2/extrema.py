@@ -115,3 +115,30 @@ def _real_roots(p: list[Fraction]) -> list[Fraction]:
             simple = near.limit_denominator(2 ** (BITS // 4))
             points.append(simple if value(f, simple) == 0 else near)
     return points
+
+
+def minimisers(certificate: Certificate) -> list[tuple[Fraction, Fraction]]:
+    """Intervals, points where they are rational with few digits, around all t at which p takes its minimum on an interval or the line.
+
+    Each holds a root of p' (or is an end of the domain) with a value below the upper bound of the minimum; wells that differ by less than
+    the bounds are all given.
+    """
+    p, domain = list(certificate.coefficients), certificate.domain
+    if not isinstance(domain, Interval):
+        raise ValueError("Certificate.minimisers: domain must be an interval, a half-line or the line")
+    if not any(p[1:]):
+        raise ValueError("Certificate.minimisers: p must not be constant; it is least everywhere")
+    high = certificate.minimum[1]
+    if high == -math.inf:
+        return []
+    slope = [k * c for k, c in enumerate(p)][1:]
+    reach = Fraction(1, 1 << (BITS // 3))
+    found = [(end, end) for end in (domain.low, domain.high) if end is not None and value(p, end) <= high]
+    for t in sorted(set(_real_roots(slope))):
+        inside = (domain.low is None or t > domain.low) and (domain.high is None or t < domain.high)
+        if inside and value(p, t) <= high:
+            exact = value(slope, t) == 0
+            low_end, high_end = (t, t) if exact else (t - reach * max(1, abs(t)), t + reach * max(1, abs(t)))
+            if exact or value(slope, low_end) < 0 < value(slope, high_end):
+                found.append((low_end, high_end))
+    return sorted(found)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.gram import check_form
 from isotypic.ops.forms.max_det_gram import MAX_DEGREE, max_det_gram
 from isotypic.sl2.bounds import circle_bounds
+from isotypic.sl2.branch import EPS, TOLERANCE, lower_bounds
 
 RADII, ANGLES, STEPS = 64, 96, 60
 LOCAL, LOWEST = 16, 32
@@ -30,25 +31,29 @@ class Minimum(NamedTuple):
     status: Tensor
     """(...), int64:
 
-    0 bounded below, since the part of highest degree is positive on the circle or the polynomial is constant;
+    0 the minimum, to about 1e-8 of it and the rounding of its terms: no value is less than ``lower``;
     1 not bounded below, since the part of highest degree is negative somewhere, or f falls along an axis;
     2 neither is known: the value is the least that was found, a bound of the infimum from above. It is the minimum if there is one within
       reach of the grid. A polynomial that falls without end along a curve on which its highest part vanishes has this status too, and then
       the value means nothing;
-    3 the coefficients are not finite."""
+    3 the coefficients are not finite;
+    4 bounded below, and the value is the least that was found, but ``lower`` is further below it than that: it may be a local minimum."""
+    lower: Tensor
+    """(...): a lower bound of the polynomial, by branch and bound with a bound of all rounding errors; -inf where none is known (status 1
+    and 2), NaN where status is 3. It has no gradient."""
 
 
 def minimize(parts: Sequence[Tensor]) -> Minimum:
     """The global minimum of polynomials f(x, y) = f_0 + f_1(x, y) + ... + f_D(x, y), given by their homogeneous parts.
 
     On each of 96 rays, f is larger than f(0) beyond a radius that its coefficients bound. The lowest points of the grid of 64 points within
-    each radius, and its local minima, start Newton's method with the Hessian made positive, and the least value is taken. That is exact up
-    to rounding whenever the basin of the global minimiser holds one of these points; it is no proof.
+    each radius, and its local minima, start Newton's method with the Hessian made positive. Branch and bound over a square that holds all
+    minimisers then finds what the grid missed, and proves the rest to lie above.
 
     Args:
         parts: D + 1 tensors, part k of shape (..., k + 1), the coefficients of x^i y^(k-i); float32 or float64, D even and at least 2.
 
-    Returns: a :class:`Minimum`, (value, point, status). Values are summed in float64 and rounded once.
+    Returns: a :class:`Minimum`, (value, point, status, lower). Values are summed in float64 and rounded once.
     Raises TypeError for what is no sequence of tensors and for other dtypes, ValueError for wrong shapes and odd D.
 
     >>> f = minimize([torch.tensor([5.0]), torch.tensor([-4.0, -2.0]), torch.tensor([1.0, 0.0, 1.0])])  # (x - 1)^2 + (y - 2)^2
@@ -73,13 +78,51 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
     flat = [part.expand(*lead, k + 1).reshape(-1, k + 1).double() for k, part in enumerate(parts)]
     broken = torch.stack([~part.isfinite().all(-1) for part in flat]).any(0)
     flat = [torch.where(broken[:, None], 0.0, part) for part in flat]
-    point, status = _search([part.detach() for part in flat])
-    powers_x, powers_y = (_powers(point[:, i], degree)[0] for i in range(2))
-    terms = [(part * powers_x[:, : k + 1] * powers_y[:, : k + 1].flip(-1)).sum(-1) for k, part in enumerate(flat)]
-    value = torch.where(status == 1, -torch.inf, torch.stack(terms).sum(0))
-    value, point = torch.where(broken, torch.nan, value), torch.where(broken[:, None], torch.nan, point)
+    point, status, lower = _solve([part.detach() for part in flat])
+    value = torch.where(status == 1, -torch.inf, _evaluate(flat, point))
+    value, point, lower = (torch.where(broken[:, None] if t.dim() > 1 else broken, torch.nan, t) for t in (value, point, lower))
     status, dtype = torch.where(broken, 3, status), parts[0].dtype
-    return Minimum(value.to(dtype).reshape(lead), point.to(dtype).reshape(*lead, 2), status.reshape(lead))
+    bound = lower.to(dtype)
+    bound = torch.where(bound.double() > lower, bound.nextafter(torch.full_like(bound, -torch.inf)), bound)  # rounded down
+    return Minimum(value.to(dtype).reshape(lead), point.to(dtype).reshape(*lead, 2), status.reshape(lead), bound.reshape(lead))
+
+
+def _evaluate(parts: list[Tensor], point: Tensor) -> Tensor:
+    powers_x, powers_y = (_powers(point[:, i], len(parts) - 1)[0] for i in range(2))
+    return torch.stack([(part * powers_x[:, : k + 1] * powers_y[:, : k + 1].flip(-1)).sum(-1) for k, part in enumerate(parts)]).sum(0)
+
+
+def _solve(parts: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Points, status and lower bounds."""
+    degree, matrix = len(parts) - 1, _matrix(parts)
+    point, status, reach = _search(parts)
+    value = _evaluate(parts, point)
+    proven = _radius(parts)
+    bounded = (status == 0) & proven.isfinite()
+    lower, _, better = lower_bounds(matrix, torch.where(bounded, proven, torch.where(status == 1, torch.nan, reach)), value)
+    improved = better.isfinite().all(-1)
+    if bool(improved.any()):
+        rows = improved.nonzero()[:, 0]
+        polished, least = _newton(matrix[rows], better[rows, None], proven[rows, None].nan_to_num(1, 1, 1).clamp_min(1e-300), degree)
+        lowered = least[:, 0] < value[rows]
+        point[rows[lowered]] = polished[lowered, 0]
+        value = _evaluate(parts, point)
+    lower = torch.where(bounded, torch.minimum(lower, value), -torch.inf)
+    constant = torch.stack([~part.any(-1) for part in parts[1:]]).all(0)
+    lower = torch.where(constant, value, lower)
+    rounding = 64 * (degree + 2) * EPS * _evaluate([part.abs() for part in parts], point.abs())
+    apart = value - lower > 2 * TOLERANCE * value.abs() + rounding
+    return point, torch.where((status == 0) & apart, 4, status), lower
+
+
+def _radius(parts: list[Tensor]) -> Tensor:
+    """(B,): outside of this radius f > f(0). With m the minimum of the part of degree D on the circle and M_k the sizes of the others,
+    2 max_k (M_k / m)^(1 / (D - k)); infinite where m > 0 is not proven."""
+    degree = len(parts) - 1
+    least = circle_bounds(parts[-1])[0]
+    ratios = torch.stack([(parts[k].abs().sum(-1) / least.clamp_min(1e-300)) ** (1 / (degree - k)) for k in range(1, degree)])
+    radius = 2 * ratios.amax(0).clamp_min(1e-6)
+    return torch.where(least > 0, radius, torch.inf)
 
 
 def _powers(t: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,13 +134,14 @@ def _powers(t: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
     return power, first, second
 
 
-def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Points by Newton's method from a grid, status, and the radius of the grid."""
     degree, batch = len(parts) - 1, parts[0].shape[0]
     device = parts[0].device
     status, direction = _boundedness(parts)
     angles = np.pi * (2 * np.arange(ANGLES) + 1) / ANGLES
     # rays[b, a, k] r^k, summed over k, is f on the ray at angle a.
-    rays = torch.stack([part @ torch.from_numpy(_circle.monomials(k, angles)).to(device).T for k, part in enumerate(parts)], -1)
+    rays = torch.stack([part @ torch.from_numpy(circle.monomials(k, angles)).to(device).T for k, part in enumerate(parts)], -1)
     reach = _reach(rays)
     radius = torch.where(reach.isfinite(), reach, 0.0).amax(1)
     radius = torch.where(radius > 0, radius, torch.ones_like(radius))
@@ -120,7 +164,7 @@ def _search(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     found, values = _newton(_matrix(parts), starts, radius[:, None], degree)
     chosen = values.argmin(1)
     point = found[torch.arange(batch, device=device), chosen]
-    return torch.where((status == 1)[:, None], direction, point), status
+    return torch.where((status == 1)[:, None], direction, point), status, radius
 
 
 def _reach(rays: Tensor) -> Tensor:
@@ -150,7 +194,7 @@ def _boundedness(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The status, and directions in which f falls without end where there are any."""
     top, degree = parts[-1], len(parts) - 1
     angles = np.pi * np.arange(16 * (degree + 1)) / (16 * (degree + 1))
-    powers = torch.from_numpy(_circle.monomials(degree, angles)).to(top.device)
+    powers = torch.from_numpy(circle.monomials(degree, angles)).to(top.device)
     # Far more than rounding can make of zero.
     negative = (top @ powers.T + 1e-14 * (degree + 1) * (top.abs() @ powers.abs().T)).min(1)
     angle = torch.from_numpy(angles).to(top.device)[negative.indices]

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic._extension import _C
 from isotypic.nn._arguments import (
     PADDING_MODES,
     check_dtype,
@@ -28,9 +27,9 @@ from isotypic.nn._arguments import (
     resolve_group,
 )
 from isotypic.nn.fields import bank
-from isotypic.ops.fields._equivariance import Grid, check_equivariance
 from isotypic.ops.fields.bank import filter_bank
-from isotypic.ops.fields.group_conv import convolution
+from isotypic.ops.fields.equivariance import Grid, check_equivariance
+from isotypic.ops.fields.group_conv import convolution, kept_of_weight
 
 Self = TypeVar("Self", bound="_Conv")
 
@@ -145,12 +144,17 @@ class _Conv(nn.Module):
         check_field(type(self).__name__, x, sizes, self.dim)
 
     def _kept(self) -> object | None:
-        """Where the kernel keeps what it makes of the weight, in eval. It compares the weight itself, so that any change of it is seen."""
+        """What the kernel keeps of the weight, in eval."""
         if self.training or torch.compiler.is_dynamo_compiling():
             return None
-        if self._blocks is None and _C is not None:
-            self._blocks = _C.GroupConvBlocks()
+        if self._blocks is None:
+            self._blocks = kept_of_weight()
         return self._blocks
+
+    def train(self: Self, mode: bool = True) -> Self:
+        if mode:
+            self._blocks = None  # it may be as large as the weight
+        return super().train(mode)
 
     def to_conv(self) -> nn.Conv2d | nn.Conv3d:
         """The plain convolution with the same function on flattened fields, (B, C |G|, *spatial) -> (B, O |G|, *spatial).

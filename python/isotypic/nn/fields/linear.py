@@ -68,8 +68,11 @@ class GroupLinear(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        check_field("GroupLinear", x, (self.in_fields, self.order), None)
-        return ops.group_linear(x, self.weight, self.bias, group=self.group)
+        try:
+            return ops.group_linear(x, self.weight, self.bias, group=self.group)
+        except (TypeError, ValueError):  # only then, because it would be a good part of a short call
+            check_field("GroupLinear", x, (self.in_fields, self.order), None)
+            raise
 
     def to_linear(self) -> nn.Linear:
         """The plain linear layer with the same function on flattened fields, (B, C |G|) -> (B, O |G|)."""

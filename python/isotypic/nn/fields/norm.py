@@ -56,7 +56,8 @@ class GroupBatchNorm(_ActivatedBatchNorm):
         return self.num_features
 
     def forward(self, input: Tensor) -> Tensor:
-        _check_field("GroupBatchNorm", input, self.num_features)
+        if not isinstance(input, Tensor) or input.dim() < 3 or input.shape[1] != self.num_features:
+            _check_field("GroupBatchNorm", input, self.num_features)
         return self.normalise(input, 1)
 
 

@@ -14,7 +14,7 @@ from isotypic.nn.weights.space import WeightSpace
 from isotypic.nn.weights.spec import WeightSpec, as_spec
 from isotypic.ops import WeightLayout, weight_layout
 from isotypic.ops._checks import is_integer
-from isotypic.ops.weights._arguments import MOST_LAYERS
+from isotypic.ops.weights.layout import MOST_LAYERS
 
 
 class _WeightLinear(_WeightSpaceModule):

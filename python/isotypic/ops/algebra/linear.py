@@ -144,7 +144,7 @@ linear: Any = define(
     backward=_backward,
     jvp=_jvp,
     vmap=_vmap,
-    linear=1,
+    unsaved=1,
 )
 
 

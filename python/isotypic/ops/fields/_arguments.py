@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic.ops._checks import check_flag, check_tensors, per_axis, resolve_group
-from isotypic.ops.fields._equivariance import Grid, check_equivariance
+from isotypic.ops.fields.equivariance import Grid, check_equivariance
 
 NAMES = {"regular": "group_conv", "scalar": "lift_conv", "linear": "group_linear"}
 

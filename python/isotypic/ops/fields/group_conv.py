@@ -12,23 +12,22 @@ so that the derivative of each in each argument is one of the other two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._extension import _C, kernels
-from isotypic._register import DIRECT, Gradients, define, product_rule, route
+from isotypic._register import Gradients, define, product_rule
+from isotypic._repeat import repeated
 from isotypic.ops import _launch
-from isotypic.ops._checks import _PREPARED, check_integers, recall
+from isotypic.ops._checks import check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
 from isotypic.ops.fields._arguments import NAMES, Problem, Settings
 
 Size = int | Sequence[int]
-_empty_like, _is_dynamo_compiling = torch.empty_like, torch.compiler.is_dynamo_compiling
 
 
 def lift_conv(
@@ -72,9 +71,8 @@ def lift_conv(
     >>> lift_conv(torch.zeros(2, 3, 9, 9), torch.zeros(5, 3, 3, 3), group="p4m").shape
     torch.Size([2, 5, 8, 7, 7])
     """
-    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        check_integers("lift_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return convolution(x, weight, bias, (group, "scalar", stride, padding, dilation, groups, strict))
+    key = group if isinstance(group, str) else getattr(group, "key", group)
+    return convolution(x, weight, bias, (key, "scalar", stride, padding, dilation, groups, strict))
 
 
 def group_conv(
@@ -110,9 +108,8 @@ def group_conv(
     >>> group_conv(torch.zeros(2, 3, 4, 9, 9), torch.zeros(5, 3, 4, 3, 3), group="p4", padding="same").shape
     torch.Size([2, 5, 4, 9, 9])
     """
-    if not type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        check_integers("group_conv", stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return convolution(x, weight, bias, (group, "regular", stride, padding, dilation, groups, strict))
+    key = group if isinstance(group, str) else getattr(group, "key", group)
+    return convolution(x, weight, bias, (key, "regular", stride, padding, dilation, groups, strict))
 
 
 def group_conv_transpose(
@@ -166,9 +163,9 @@ class _Call(NamedTuple):
     """No positions, or no fields: nothing for a kernel to do."""
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _device_plan(group: str, field: str, kernel: tuple[int, ...]) -> Any:
-    """The plan as the extension holds it; one for good, because what is copied to a device belongs to it."""
+    """The plan as the extension holds it; what is copied to a device belongs to it."""
     plan = _plan.build(group, field, kernel)
     orbits = [(o.source, o.tap, o.inner, o.analysis, o.weight_index, o.weight_matrix, o.adjoint_index) for o in plan.orbits]
     extension = kernels(NAMES[field])
@@ -204,64 +201,32 @@ def _call(
     return _Call(_device_plan(group, field, problem.kernel), shape, problem, 0 in (*x_shape, *weight_shape, *problem.y_shape))
 
 
-class _Direct(NamedTuple):
-    """A launch on the CPU of known sizes."""
-
-    plan: Any
-    shape: Any
-    output: Tensor
-    """One number seen as a whole output: ``empty_like`` is faster than an allocation by sizes."""
-
-
-class _Prepared(NamedTuple):
-    settings: Settings
-    extra: list[int]
-    """What ``F.pad`` must add to x first."""
-    call: _Call | None
-    """None where a call cannot go straight to the kernel."""
-
-
-def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> _Prepared:
-    settings, extra = _arguments.convolution(x, weight, bias, *rest)
-    if torch.compiler.is_compiling() or extra:
-        return _Prepared(settings, extra, None)
-    call = _call(x.shape, weight.shape, None, *settings)
-    return _Prepared(settings, extra, None if call.empty else call)
-
-
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], kept: Any = None) -> Tensor:
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], kept: Any = None) -> Tensor:
     """``group_conv`` and ``lift_conv``, and what a layer calls. ``rest``: (group, field, stride, padding, dilation, groups, strict), where
-    strict is None if the caller has checked the sizes. ``kept`` is the layer's ``_C.GroupConvBlocks``, used for a call on the CPU without a
-    gradient."""
-    key = known = None
-    if not _is_dynamo_compiling():
-        # A repeated call on the CPU without a gradient, by the shortest way: the kernel checks what the key leaves open.
-        try:
-            key = x.shape, weight.shape, x.dtype, rest
-            known = _PREPARED.get(key)
-        except (AttributeError, TypeError, RuntimeError):  # no tensor, an unhashable list, a symbolic size, a nested tensor
-            key = None
-        if known is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
-            plan, shape, output = known
-            y = _empty_like(output)
-            try:
-                _C.group_conv(plan, shape, x, weight, bias, y, None, kept)
-                return y
-            except (TypeError, ValueError, RuntimeError):
-                pass  # What the kernel refuses is either wrong, and refused in words below, or such as the operator copies first.
-    settings, extra, call = recall(_prepare, x, weight, bias, *rest)
-    if key is not None and known is None and call is not None and x.is_cpu and route(x, weight, bias) == DIRECT:
-        # Only here: inside a transform of torch.func the output would be a tensor of that transform.
-        _PREPARED[key] = _Direct(call.plan, call.shape, x.new_empty(()).expand(call.problem.y_shape))
-        return convolution(x, weight, bias, rest, kept)
-    _arguments.check_tensors(NAMES[settings.field], {"x": x, "weight": weight, "bias": bias})
+    strict is None if the caller has checked the sizes. ``kept`` is the layer's ``_C.GroupConvBlocks``, used for a repeated call on the CPU
+    without a gradient."""
+    _, field, stride, padding, dilation, groups, _ = rest
+    check_integers(NAMES[field], stride=stride, padding=padding, dilation=dilation, groups=groups)
+    settings, extra = recall(_arguments.convolution, x, weight, bias, *rest)
+    _arguments.check_tensors(NAMES[field], {"x": x, "weight": weight, "bias": bias})
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
+
+
+def kept_of_weight() -> object | None:
+    """Where the kernel keeps what it makes of the weight of one layer. It compares the weight itself, so that any change of it is seen."""
+    return None if _C is None else _C.GroupConvBlocks()
+
+
+convolution = repeated(_convolution, None if _C is None else _C.GroupConvBlocks)
 
 
 def _run(operator: str, kernel: str, field: str, call: _Call, first: Tensor, *others: Tensor | None) -> None:
     """Run a kernel of the extension, whose tensors are on one device."""
     _launch.extension_for(operator, first)
-    more = (_cuda.context(kernel, field, call.plan, call.shape, first),) if first.is_cuda else ()
+    more: tuple[Any, ...] = ()
+    if first.is_cuda:
+        context = _cuda.context(kernel, field, call.plan, call.shape, first)
+        more = (None, context) if kernel == "group_conv" else (context,)
     _launch.launch(operator, kernel, call.plan, call.shape, first, *others, *more, like=first)
 
 
@@ -283,6 +248,15 @@ def _launch_forward(
         return y if bias is None else y.add_(bias.view(-1, *(1,) * (y.dim() - 2)))
     packed_bias = None if bias is None else bias.contiguous()
     _run(NAMES[field], "group_conv", field, call, x, weight.contiguous(), packed_bias, y)
+    return y
+
+
+def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    """(O, |G|, B) of a linear map of x (B, C, |G|), by the kernel on the CPU."""
+    samples, fields, order = x.shape
+    call = _call((1, fields, order, samples), weight.shape, None, *settings)
+    y = x.new_empty(call.problem.y_shape[1:])
+    _run("group_linear", "group_conv", "linear", call, x, weight, None if bias is None else bias.contiguous(), y)
     return y
 
 
@@ -470,7 +444,7 @@ convolve = define(
     backward=_backward_forward,
     vmap=_vmap_forward,
     jvp=_jvp_forward,
-    linear=1,
+    unsaved=1,
 )
 convolve_transpose = define(
     f"group_conv_transpose(Tensor y, Tensor weight, {_SETTINGS}, SymInt[] input_size) -> Tensor",

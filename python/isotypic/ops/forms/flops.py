@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from isotypic._flops import flops
-from isotypic.ops.forms import form_action, max_det_gram, transvectants
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
+from isotypic.ops.forms import form_action, max_det_gram, spectral_factor, transvectants
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 Shape = Sequence[int]
 
@@ -82,3 +82,13 @@ def _max_det(p: Shape, single: bool, *, out_shape: Shape) -> int:
 def _max_det_adjoint(gram: Shape, given: Shape, *, out_shape: Shape) -> int:
     size, samples = gram[-1], 2 * gram[-1] - 1
     return 2 * gram[0] * (_hessian_solve(size, samples) + (2 * size**3 if tuple(given) == tuple(gram) else 0))
+
+
+# Wilson's steps to rounding for zeros at some distance from the circle.
+WILSON_STEPS = 8
+
+
+@flops(spectral_factor.factor)
+def _spectral_factor(r: Shape, *, out_shape: Shape) -> int:
+    """A step reduces the degree from n to 0 and raises it again: 9 operations for each of n (n + 1) / 2 coefficients."""
+    return r[0] * WILSON_STEPS * 9 * r[1] * (r[1] - 1) // 2

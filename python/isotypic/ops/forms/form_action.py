@@ -20,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic._register import Gradients
+from isotypic._repeat import repeated
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.forms import _arguments as _forms
 
 
+@repeated
 def form_action(p: Tensor, g: Tensor) -> Tensor:
     """Substitution of a linear map into binary forms, (g.p)(x, y) = p(a x + b y, c x + e y) for g = [[a, b], [c, e]].
 

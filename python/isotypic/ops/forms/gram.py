@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 
 
 def check_form(operator: str, name: str, value: Any, even: bool = True, max_degree: int | None = None) -> int:
@@ -100,5 +100,5 @@ def project_gram(gram: Tensor, form: Tensor) -> Tensor:
             f"project_gram: the batch of form must broadcast with that of gram, {tuple(gram.shape[:-2])}, got {tuple(form.shape[:-1])}"
         ) from None
     symmetric = (gram + gram.mT) / 2
-    weights = torch.tensor(_circle.spread(n - 1), dtype=gram.dtype, device=gram.device)
+    weights = torch.tensor(circle.spread(n - 1), dtype=gram.dtype, device=gram.device)
     return symmetric + weights * hankel(form - antidiagonal_sums(symmetric, n), n)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from isotypic._register import Gradients, plain
 from isotypic.ops._kernel_operator import kernel_operator
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.gram import antidiagonal_sums, check_form, hankel
 
 MAX_DEGREE = 40
@@ -233,14 +233,14 @@ _OPTIONS: dict[str, Any] = {"saved_outputs": (0,), "sixteen_bit": False}
 
 
 def _tables_of_gram(gram: Tensor, other: Tensor) -> tuple[Tensor]:
-    return (_circle.table_tensor(gram.shape[1] - 1, gram.dtype, gram.device),)
+    return (circle.table_tensor(gram.shape[1] - 1, gram.dtype, gram.device),)
 
 
 max_det = kernel_operator(
     "max_det(Tensor p, bool single) -> Tensor",
     shape=_shape_solve,
     samples=(0,),
-    plan=lambda p, single: (_circle.table_tensor(p.shape[1] // 2, p.dtype, p.device),),
+    plan=lambda p, single: (circle.table_tensor(p.shape[1] // 2, p.dtype, p.device),),
     backward=_backward_solve,
     jvp=_jvp_solve,
     **_OPTIONS,

@@ -3,6 +3,7 @@ determinant."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import comb
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isotypic._register import plain
 from isotypic.ops._checks import is_integer
-from isotypic.ops.forms import _circle
+from isotypic.ops.forms import circle
 from isotypic.ops.forms.gram import check_form, project_gram
 from isotypic.ops.forms.max_det_gram import MAX_DEGREE
 
@@ -33,17 +35,28 @@ class Tables(NamedTuple):
     """(m): (x^2 + y^2)^d."""
 
 
+@lru_cache(maxsize=64)
 def tables(d: int, nodes: int) -> dict[str, np.ndarray]:
     """By the names of their fields."""
-    fine, coarse = np.pi * np.arange(nodes) / nodes, _circle.nodes(d)
+    fine, coarse = np.pi * np.arange(nodes) / nodes, circle.nodes(d)
     return {
-        "samples": _circle.monomials(2 * d, fine),
-        "weights": _circle.basis(d, fine) / np.sqrt(nodes),
-        "coarse_samples": _circle.monomials(2 * d, coarse),
-        "basis": _circle.basis(d, coarse),
-        "change": _circle.basis_coefficients(d),
+        "samples": circle.monomials(2 * d, fine),
+        "weights": circle.basis(d, fine) / np.sqrt(nodes),
+        "coarse_samples": circle.monomials(2 * d, coarse),
+        "basis": circle.basis(d, coarse),
+        "change": circle.basis_coefficients(d),
         "unit": np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
     }
+
+
+@lru_cache(maxsize=64)
+def _kept(d: int, nodes: int, dtype: torch.dtype, device: torch.device) -> Tables:
+    with torch.inference_mode(False):  # what is made in that mode could serve no gradient
+        return _made(d, nodes, dtype, device)
+
+
+def _made(d: int, nodes: int, dtype: torch.dtype, device: torch.device) -> Tables:
+    return Tables(**{name: torch.tensor(table, dtype=dtype, device=device) for name, table in tables(d, nodes).items()})
 
 
 def check_settings(owner: str, newton_steps: Any, nodes: Any, degree: int) -> None:
@@ -80,8 +93,8 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
     d, n = degree // 2, degree // 2 + 1
     count = 16 * n if nodes is None else nodes
     check_settings("moment_gram", newton_steps, nodes, degree)
-    c = Tables(**{name: torch.tensor(table, dtype=p.dtype, device=p.device) for name, table in tables(d, count).items()})
-    return from_moments(p, c, newton_steps)
+    at_hand = not torch.compiler.is_compiling() and plain(p) and not p.is_cuda  # a device keeps no memory of a captured graph for good
+    return from_moments(p, (_kept if at_hand else _made)(d, count, p.dtype, p.device), newton_steps)
 
 
 def from_moments(p: Tensor, c: Tables, newton_steps: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from isotypic.ops import _launch
 from isotypic.ops._checks import is_integer
 from isotypic.ops.forms import _arguments as _forms
-from isotypic.ops.forms._clebsch_gordan import check_range, norm_squared, roots_of_binomials
+from isotypic.ops.forms.clebsch_gordan import check_range, norm_squared, roots_of_binomials
 from isotypic.ops.forms.transvectants import polar
 
 

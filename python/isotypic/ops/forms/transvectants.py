@@ -23,10 +23,11 @@ from torch import Tensor
 
 from isotypic._extension import kernels
 from isotypic._register import Gradients
+from isotypic._repeat import repeated
 from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors, is_integer
 from isotypic.ops._kernel_operator import kernel_operator
-from isotypic.ops.forms._clebsch_gordan import clebsch_gordan
+from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 Path = tuple[int, int, int]
 
@@ -62,6 +63,7 @@ def transvectant_paths(degrees: Sequence[int], max_degree: int | None = None) ->
     return [path[1:] for path in sorted(paths) if max_degree is None or path[0] <= max_degree]
 
 
+@repeated
 def transvectants(f: Tensor, weight: Tensor, *, degrees: Sequence[int], paths: Sequence[Path]) -> Tensor:
     """Channel-wise transvectants of the forms of a feature, mixed over channels and paths for each degree.
 

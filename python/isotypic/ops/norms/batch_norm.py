@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from isotypic._extension import kernels
-from isotypic._register import Gradients, define
+from isotypic._register import DIRECT, Gradients, define, route
+from isotypic._repeat import repeated
 from isotypic.ops._checks import autocast_enabled, check_tensors
 from isotypic.ops._launch import launch, workspace
 
 ACTIVATIONS = (None, "relu")
 
 
+@repeated
 def batch_norm(
     x: Tensor,
     weight: Tensor | None = None,
@@ -76,25 +78,35 @@ def batch_norm(
     if axis == 1 and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
         settings: dict[str, Any] = dict(training=training, momentum=momentum, eps=eps, activation=activation, axis=-1)
         return batch_norm(x.movedim(1, -1), weight, bias, running_mean, running_var, **settings).movedim(-1, 1)
-    shape = x.shape
+    relu, shape = activation == "relu", x.shape
     outer, channels, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-    values = x.reshape(outer, channels, inner)
-    relu = activation == "relu"
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var must be given where training is False, got None")
+        if _at_once(x, running_mean, running_var, weight, bias):
+            y = torch.empty_like(x)
+            launch("batch_norm", "batch_norm_eval", x, running_mean, running_var, weight, bias, float(eps), relu, axis, y, like=x)
+            return y
+        values = x.reshape(outer, channels, inner)
         statistics = torch.stack([running_mean, running_var]).to(_wide(x.dtype))
         return apply(values, statistics, weight, bias, float(eps), relu).reshape(shape)
     count = outer * inner
     if count == 1:
         raise ValueError(f"batch_norm: x must have more than 1 value per channel in training, got shape {tuple(shape)}")
-    y, statistics = normalise(values, weight, bias, float(eps), relu)
+    y, statistics = normalise(x.reshape(outer, channels, inner), weight, bias, float(eps), relu)
     if running_mean is not None and running_var is not None and count:
         with torch.no_grad():
             mean, var = statistics.detach().unbind()
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
     return y.reshape(shape)
+
+
+def _at_once(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the kernel for networks in use takes the tensors as they are."""
+    if route(x, *others) != DIRECT or not x.is_cpu or not x.is_contiguous() or not x.numel():
+        return False
+    return all(tensor is None or (tensor.dtype == _wide(x.dtype) and tensor.is_contiguous()) for tensor in others)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

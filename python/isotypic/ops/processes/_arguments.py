@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops._checks import check_tensors
+from isotypic.ops._launch import HALF
 
 
 def check_points(operator: str, name: str, x: Tensor, points: str, batch: int | None = None, count: int | None = None) -> None:
@@ -18,6 +19,19 @@ def check_points(operator: str, name: str, x: Tensor, points: str, batch: int | 
         first = "B" if batch is None else f"B={batch}"
         second = points if count is None else f"{points}={count}"
         raise ValueError(f"{operator}: {name} must have shape ({first}, {second}, d), got {tuple(x.shape)}")
+
+
+def check_places(operator: str, tensors: dict[str, Any], places: dict[str, Any]) -> None:
+    """As `check_tensors` of all; the places may be of float32 where the others have 16 bits, as autocast leaves them."""
+    check_tensors(operator, tensors)
+    name, first = next(iter(tensors.items()))
+    for place, x in places.items():
+        if isinstance(x, Tensor) and x.dtype == torch.float32 and first.dtype in HALF:
+            check_tensors(operator, {place: x})
+            if x.device != first.device:
+                raise ValueError(f"{operator}: {place} must be on the device of {name}, {first.device}, got {x.device}")
+        else:
+            check_tensors(operator, {name: first, place: x})
 
 
 def check_grid(operator: str, grid: Any, x: Tensor) -> tuple[Tensor, ...]:

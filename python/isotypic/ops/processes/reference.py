@@ -74,9 +74,12 @@ def pair_attention(
         return (a if mask is None else a.masked_fill(~mask[:, None], 0)) @ v
     if not k.shape[2]:
         return (a * 0) @ v
+    return attention_weights(a, mask) @ v
+
+
+def attention_weights(a: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax over the keys that the mask keeps; zero in a row without keys, with a gradient of zero."""
     if mask is None:
-        return a.softmax(-1) @ v
-    # A row without keys is zero, and so are its gradients.
+        return a.softmax(-1)
     empty = ~mask.any(-1, keepdim=True)[:, None]
-    weights = a.masked_fill(~(mask[:, None] | empty), -torch.inf).softmax(-1)
-    return weights.masked_fill(empty, 0) @ v
+    return a.masked_fill(~(mask[:, None] | empty), -torch.inf).softmax(-1).masked_fill(empty, 0)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops._checks import check_tensors
-from isotypic.ops.weights.layout import POOLS, WeightLayout, weight_layout
-
-MOST_LAYERS = 32
+from isotypic.ops.weights.layout import MOST_LAYERS, POOLS, WeightLayout, weight_layout
 
 
 def layout(operator: str, widths: Sequence[int], symmetry: str, basis: Tensor | None, name: str) -> WeightLayout:

@@ -35,7 +35,7 @@ _SETTINGS = "int[] widths, str symmetry, int rank"
 
 
 def plan_arguments(layout: WeightLayout) -> tuple[list[int], list[Any], list[Any], tuple[int, ...]]:
-    """Widths, layers, nodes and counts of a layout, in the order of the members of core/weight_plan.hpp."""
+    """Widths, layers, nodes and counts of a layout, in the order of the members of ops/weight_linear_plan.hpp."""
     layers = [
         (
             *(i.rows, i.columns, i.weight, i.bias, i.mixed, i.row_slot, i.row_slots, i.column_slot, i.column_slots, i.bias_slot),

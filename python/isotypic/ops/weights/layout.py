@@ -33,6 +33,8 @@ from isotypic.ops._checks import is_integer
 
 SYMMETRIES = ("hidden", "all")
 POOLS = ("mean", "sum", "max")
+MOST_LAYERS = 32
+"""That a plan of the kernels has room for."""
 MOST_ENTRIES = 2**31 - 1
 """Of a network, and of what is pooled from it: kernels count them in 32 bits. Parameters of layers are counted in 64."""
 MOST_PARAMETERS = 2**60

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from isotypic._repeat import repeated
 from isotypic.ops.weights import _arguments as arguments
 from isotypic.ops.weights import _operators as operators
 
 
+@repeated
 def weight_pool(
     x: Tensor,
     *,

@@ -19,7 +19,7 @@
 
 namespace isotypic::max_det {
 
-// Where each table of a degree lies in the one array that holds them (ops/forms/_circle.py writes it). Constants of the degree, shared by all
+// Where each table of a degree lies in the one array that holds them (ops/forms/circle.py writes it). Constants of the degree, shared by all
 // polynomials.
 struct Tables {
     int d, n, m;

@@ -54,6 +54,8 @@ def _report(operator: str, configuration: tuple[Any, ...], message: str, strict:
         raise ValueError(f"{operator}: {message}")
     if (operator, configuration) not in _WARNED:
         warnings.warn(f"{operator}: {message}; strict=True makes this an error", EquivarianceWarning, stacklevel=_caller())
+        if len(_WARNED) >= 4096:
+            _WARNED.clear()
         _WARNED.add((operator, configuration))
 
 
@@ -102,8 +104,9 @@ def _broken(grid: Grid, size: tuple[int, ...]) -> str:
     return ""
 
 
-def check_equivariance(operator: str, grid: Grid, size: tuple[int, ...], strict: bool) -> None:
-    """Warn once, or raise ValueError where ``strict``, if the group does not map the outputs for an input of this size to one another."""
+def check_equivariance(operator: str, grid: Grid, size: tuple[int, ...], strict: bool) -> bool:
+    """Whether the group maps the outputs for an input of this size to one another; warns once, or raises ValueError where ``strict``."""
     reason = _broken(grid, size)
     if reason:
         _report(operator, (grid, size), reason, strict)
+    return not reason

@@ -1,8 +1,6 @@
-// Operators on binary forms.
-#include "core/transvectants_plan.cpp"
-#include "cuda/emulation/module.hpp"
-#include "cuda/form_action.cu"
 #include "cuda/transvectants.cu"
+#include "cuda/emulation/module.hpp"
+#include "ops/transvectants_plan.cpp"
 
 namespace isotypic {
 using namespace emulation;
@@ -18,17 +16,9 @@ struct Plan {
 
 }  // namespace
 
-PYBIND11_MODULE(emulated_forms, m) {
+PYBIND11_MODULE(emulated_transvectants, m) {
     py::class_<Plan>(m, "Plan").def(
         py::init<const std::vector<int>&, const std::vector<int>&, const std::vector<int>&, const std::vector<double>&>());
-    m.def("form_action",
-          [](const Tensor& p, const Tensor& g, const Tensor& y) { cuda::form_action(to_view(p), to_view(g), to_view(y), nullptr); });
-    m.def("form_action_adjoint", [](const Tensor& z, const Tensor& g, const Tensor& p) {
-        cuda::form_action_adjoint(to_view(z), to_view(g), to_view(p), nullptr);
-    });
-    m.def("form_action_matrix", [](const Tensor& p, const Tensor& g, const Tensor& z, const Tensor& r) {
-        cuda::form_action_matrix(to_view(p), to_view(g), to_view(z), to_view(r), nullptr);
-    });
     m.def("transvectants", [](const Plan& plan, const Tensor& f, const Tensor& h, const Tensor& weight, const Tensor& y) {
         cuda::transvectants(plan.plan, to_view(f), to_view(h), to_view(weight), to_view(y), plan.tables.data(), nullptr);
     });

@@ -81,7 +81,7 @@ def spread(d: int) -> list[list[float]]:
 
 @cache
 def tables(d: int) -> Array:
-    """Everything in the order of Tables in csrc/core/max_det.hpp."""
+    """Everything in the order of Tables in csrc/ops/max_det_solver.hpp."""
     theta = nodes(d)
     moments = np.stack(
         [np.ones_like(theta), *(part for j in range(1, d + 1) for part in (np.cos(2 * j * theta), np.sin(2 * j * theta)))], axis=0

@@ -5,7 +5,7 @@
 //   analyse_fields       values of y at the tile's positions -> rows of the y panel
 //   synthesise_fields    the reverse: rows of the y panel -> values of y
 //
-// A group with a straight-line program (core/fourier.hpp) is transformed in registers. Every other transform (generated groups, and the
+// A group with a straight-line program (ops/group_conv_fourier.hpp) is transformed in registers. Every other transform (generated groups, and the
 // shorter orbits of the lifting convolution) multiplies by its sparse matrix.
 #pragma once
 

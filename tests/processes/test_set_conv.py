@@ -1,0 +1,171 @@
+"""Set convolutions against their definition, a loop over points in float64; what holds beyond the contract, and bad input."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+import isotypic as iso
+from isotypic._extension import kernels
+from isotypic.ops.processes import _separable
+from isotypic.ops.processes.set_conv import OutsideGridWarning
+
+SHAPES = {1: (33,), 2: (20, 35), 3: (7, 9, 18)}
+
+
+def grid_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    return tuple(torch.linspace(-1, 1, n, dtype=dtype) for n in shape)
+
+
+def by_definition(x: Tensor, y: Tensor, grid: tuple[Tensor, ...], lengthscale: Tensor) -> Tensor:
+    """One point after the other, all nodes."""
+    nodes = torch.stack(torch.meshgrid(*grid, indexing="ij"), -1)
+    tasks = []
+    for points, values in zip(x, y, strict=True):
+        total = torch.zeros(1 + y.shape[-1], *nodes.shape[:-1], dtype=torch.float64)
+        for point, value in zip(points, values, strict=True):
+            weight = torch.exp(-0.5 * ((nodes - point) / lengthscale).square().sum(-1))
+            extended = torch.cat([value.new_ones(1), value])
+            total = total + extended.reshape(-1, *(1,) * len(grid)) * weight
+        tasks.append(total)
+    return torch.stack(tasks)
+
+
+def operands(dim: int, dtype: torch.dtype, points: int = 12) -> tuple[Tensor, Tensor]:
+    return 2 * torch.rand(2, points, dim, dtype=dtype) - 1, torch.randn(2, points, 3, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [0.06, 0.15, 3.0])
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_against_a_loop(dim: int, scale: float, dtype: torch.dtype) -> None:
+    """1e-6 in values and gradients, at lengthscales below the distance of the nodes and beyond the grid."""
+    x, y = operands(dim, dtype, 70 if scale > 1 and dim == 2 else 12)
+    lengthscale = scale * torch.linspace(1, 1.5, dim, dtype=dtype)
+    leaves = [t.requires_grad_() for t in (x, y, lengthscale)]
+    doubles = [t.detach().double().requires_grad_() for t in leaves]
+    found = iso.ops.set_conv(x, y, grid_of(SHAPES[dim], dtype), lengthscale)
+    expected = by_definition(doubles[0], doubles[1], tuple(g.double() for g in grid_of(SHAPES[dim], dtype)), doubles[2])
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-13
+    assert (found - expected).norm() < tolerance * expected.norm()
+    cotangent = torch.randn_like(expected)
+    actual = torch.autograd.grad(found, leaves, cotangent.to(dtype))
+    for a, b in zip(actual, torch.autograd.grad(expected, doubles, cotangent.to(dtype).double()), strict=True):
+        assert (a - b).norm() < 4 * tolerance * b.norm()
+
+
+@pytest.mark.parametrize("shape", [(65,), (24, 40), (6, 8, 20)])
+def test_products_of_matrices_agree_with_windows(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long lengthscales take another route, whatever its values."""
+    x, y = operands(len(shape), torch.float32, 100)
+    fields, lengthscale = torch.randn(2, 5, *shape), torch.full((len(shape),), 1.7)
+    leaves = [t.requires_grad_() for t in (x, y, lengthscale, fields)]
+    runs = []
+    for separable in (True, False):
+        if not separable:
+            monkeypatch.setattr(_separable, "pays", lambda *_: False)
+        results = (iso.ops.set_conv(x, y, grid_of(shape), lengthscale), iso.ops.set_conv_decode(fields, grid_of(shape), x, lengthscale))
+        total = sum((r * torch.linspace(-1, 1, r.numel()).view_as(r)).sum() for r in results)
+        runs.append((*results, *torch.autograd.grad(total, leaves)))
+    for a, b in zip(*runs, strict=True):
+        assert (a - b).norm() < 2e-6 * b.norm()
+
+
+def test_decode_is_the_adjoint() -> None:
+    (x, y), shape = operands(2, torch.float64), SHAPES[2]
+    fields = torch.randn(2, 3, *shape, dtype=torch.float64)
+    encoded = iso.ops.set_conv(x, y, grid_of(shape), 0.1, density=False)
+    decoded = iso.ops.set_conv_decode(fields, grid_of(shape), x, 0.1)
+    assert torch.isclose((encoded * fields).sum(), (decoded * y).sum(), rtol=1e-12)
+
+
+def test_results_do_not_depend_on_threads() -> None:
+    x, y = operands(2, torch.float32, 600)
+    leaves = [t.requires_grad_() for t in (x, y)]
+    runs, threads = [], torch.get_num_threads()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        result = iso.ops.set_conv(x, y, grid_of(SHAPES[2]), 0.1)
+        runs.append((result, *torch.autograd.grad(result.square().sum(), leaves)))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
+
+
+def test_no_denormals() -> None:
+    """What a kernel writes is zero or far from the smallest normal number, for values of ordinary size."""
+    result = iso.ops.set_conv(torch.zeros(1, 1, 2), torch.ones(1, 1, 1), grid_of((64, 64), torch.float32), 0.05)
+    assert result[result != 0].abs().min() > 1e-20
+
+
+def test_grids_of_any_direction() -> None:
+    (x, y), (first, second) = operands(2, torch.float64), grid_of(SHAPES[2])
+    result = iso.ops.set_conv(x, y, (first.flip(0), second), 0.1)
+    assert torch.allclose(result.flip(2), iso.ops.set_conv(x, y, (first, second), 0.1))
+    one = iso.ops.set_conv(x, y, (first[:1], second), 0.1)
+    assert torch.allclose(one, iso.ops.set_conv(x, y, (first, second), 0.1)[:, :, :1])
+
+
+def test_grid_has_a_gradient_where_it_is_asked_for() -> None:
+    (x, y), (nodes,) = operands(1, torch.float64), grid_of((9,))
+    shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    moved = iso.ops.set_conv(x, y, (nodes + shift,), 0.3).square().sum()
+    leaf = x.requires_grad_()
+    by_x = torch.autograd.grad(iso.ops.set_conv(leaf, y, (nodes,), 0.3).square().sum(), leaf)[0]
+    assert torch.isclose(torch.autograd.grad(moved, shift)[0], -by_x.sum())
+
+
+# Bad input
+
+
+def test_points_outside_are_counted() -> None:
+    x = torch.tensor([[[0.0, 0.0], [1.5, 0.0], [0.0, -7.0]]])
+    for call in (
+        lambda: iso.ops.set_conv(x, torch.ones(1, 3, 1), grid_of((9, 9), torch.float32), 0.1),
+        lambda: iso.ops.set_conv_decode(torch.ones(1, 1, 9, 9), grid_of((9, 9), torch.float32), x, 0.1),
+    ):
+        with pytest.warns(OutsideGridWarning, match="2 of 3 points lie outside the grid"):
+            assert call().isfinite().all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        iso.ops.set_conv(x[:, :1], torch.ones(1, 1, 1), grid_of((9, 9), torch.float32), 0.1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("lengthscale", [0.1, 5.0])
+def test_positions_must_be_finite(value: float, lengthscale: float) -> None:
+    x = torch.zeros(1, 70, 2)
+    x[0, 2, 1] = value
+    with pytest.raises(ValueError, match=r"set_conv: x must be finite, got 1"):
+        iso.ops.set_conv(x, torch.ones(1, 70, 1), grid_of((20, 20), torch.float32), lengthscale)
+
+
+def test_nodes_must_be_equally_spaced() -> None:
+    with pytest.raises(ValueError, match=r"set_conv: grid\[0\] must have equally spaced nodes"):
+        iso.ops.set_conv(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), (torch.tensor([0.0, 1.0, 3.0]),), 0.1)
+    with pytest.raises(ValueError, match=r"set_conv: grid\[0\] must have equally spaced nodes"):
+        iso.ops.set_conv(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), (torch.zeros(3),), 0.1)
+    for grid in (None, [torch.zeros(2, 2)], [1.0], ()):
+        with pytest.raises((TypeError, ValueError), match="set_conv: grid"):
+            iso.ops.set_conv(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), grid, 0.1)  # type: ignore[arg-type]
+
+
+def test_empty_sets_and_no_channels() -> None:
+    grid = grid_of((5, 6), torch.float32)
+    assert not iso.ops.set_conv(torch.zeros(2, 0, 2), torch.zeros(2, 0, 1), grid, 0.1).any()
+    assert iso.ops.set_conv(torch.zeros(2, 3, 2), torch.zeros(2, 3, 0), grid, 0.1).shape == (2, 1, 5, 6)
+    assert iso.ops.set_conv_decode(torch.zeros(2, 0, 5, 6), grid, torch.zeros(2, 3, 2), 0.1).shape == (2, 3, 0)
+
+
+def test_kernels_refuse_what_does_not_fit() -> None:
+    extension = kernels("test")
+    y, t, s, field = torch.zeros(1, 3, 2), torch.zeros(1, 3, 1).double(), torch.ones(1).double(), torch.zeros(1, 2, 5)
+    extension.set_conv(y, t, s, [0], field)
+    for wrong in ((y.double(), t, s, [0], field), (y, t.float(), s, [0], field), (y, t, s, [0, 0], field), (y, t, s, [0], field[:, :1])):
+        with pytest.raises(ValueError, match="set_conv kernel"):
+            extension.set_conv(*wrong)
+    with pytest.raises(ValueError, match="lengthscale must be positive and finite"):
+        extension.set_conv(y, t, 0 * s, [0], field)

@@ -1,0 +1,302 @@
+"""Repeated calls: that they take the shortest way, and that they are the same calls whatever has changed in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isotypic as iso
+from isotypic import _repeat
+from isotypic._repeat import note, repeated
+from isotypic.ops import _launch
+
+_C = pytest.importorskip("isotypic._C")
+
+
+def act(p: Tensor, g: Tensor) -> Tensor:
+    result = p.new_empty(p.shape)
+    _launch.launch("toy", "form_action", p.contiguous(), g.contiguous(), result, like=p)
+    return result
+
+
+@pytest.fixture
+def counted() -> tuple[Callable[..., Tensor], list[tuple[Any, ...]]]:
+    """A repeated function of one launch, and the long calls of it."""
+    calls: list[tuple[Any, ...]] = []
+
+    def function(p: Tensor, g: Tensor, *settings: Any, **named: Any) -> Tensor:
+        calls.append((p, g, *settings, *named.items()))
+        return act(p, g)
+
+    return repeated(function), calls
+
+
+def tensors(batch: int = 3, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    return torch.randn(batch, 5, dtype=dtype), torch.randn(batch, 2, 2, dtype=dtype)
+
+
+def test_the_second_call_is_the_launch_alone(counted) -> None:
+    function, calls = counted
+    for _ in range(3):
+        p, g = tensors()
+        assert torch.equal(function(p, g), act(p, g))
+    assert len(calls) == 1 and len(function.known) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda f: f(*tensors(4)),
+        lambda f: f(*tensors(dtype=torch.float64)),
+        lambda f: f(*tensors(), 1),
+        lambda f: f(*tensors(), True),
+        lambda f: f(*tensors(), 1.0),
+        lambda f: f(*tensors(), "one"),
+        lambda f: f(*tensors(), (1,)),
+        lambda f: f(*tensors(), (True,)),
+        lambda f: f(*tensors(), ((1, 2), 3)),
+        lambda f: f(*tensors(), (1, (2, 3))),
+        lambda f: f(*tensors(), None),
+        lambda f: f(*tensors(), s=1),
+        lambda f: f(*tensors(), t=1),
+        lambda f: f(*tensors(), 2**70),
+    ],
+)
+def test_another_call_goes_the_whole_way(counted, other: Callable[..., Any]) -> None:
+    function, calls = counted
+    known = [(), (2,), (0,), ("two",), ((2,),), (((1, 2), 4),)]
+    for settings in known:
+        function(*tensors(), *settings)
+    before = len(calls)
+    other(function)
+    assert len(calls) == before + 1
+
+
+def test_strings_are_compared_by_value(counted) -> None:
+    function, calls = counted
+    function(*tensors(), "".join(["re", "gular"]))
+    function(*tensors(), "".join(["regu", "lar"]))
+    assert len(calls) == 1
+
+
+def test_objects_are_not_learnt(counted) -> None:
+    function, calls = counted
+    setting = object()
+    function(*tensors(), setting)
+    function(*tensors(), setting)
+    assert len(calls) == 2 and len(function.known) == 0
+
+
+def test_what_the_kernel_refuses_goes_the_whole_way(counted) -> None:
+    function, calls = counted
+    p, g = tensors()
+    function(p, g)
+    turned = torch.randn(5, 3).t()
+    assert torch.equal(function(turned, g), act(turned, g)) and len(calls) == 2
+    with pytest.raises(ValueError, match="form_action kernel: g must have the dtype of the others"):
+        function(p, g.double())
+    assert torch.equal(function(p, g), act(p, g)) and len(calls) == 3
+
+
+@pytest.mark.parametrize("mode", ["func", "vmap", "autocast", "forward", "functional", "subclass", "negative", "meta", "dispatch"])
+def test_in_a_mode_the_call_goes_the_whole_way(counted, mode: str) -> None:
+    function, calls = counted
+    p, g = tensors()
+    function(p, g)
+    if mode == "func":
+        torch.func.grad(lambda p: iso.ops.form_action(p, g).sum())(p)
+        seen = iso.ops.form_action(p, g)
+        torch.testing.assert_close(torch.func.jvp(lambda p: iso.ops.form_action(p, g), (p,), (p,))[1], seen)
+    elif mode == "vmap":
+        iso.ops.form_action(p, g)
+        assert torch.func.vmap(iso.ops.form_action, (None, 0))(p, g[None]).shape == (1, 3, 5)
+    elif mode == "autocast":
+        iso.ops.form_action(p, g)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert iso.ops.form_action(p, g).dtype == torch.bfloat16
+    elif mode == "forward":
+        iso.ops.form_action(p, g)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(p, p)
+            assert torch.autograd.forward_ad.unpack_dual(iso.ops.form_action(dual, g)).tangent is not None
+    elif mode == "functional":
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        iso.ops.form_action(p, g)
+        assert "form_action" in make_fx(iso.ops.form_action)(p, g).code
+    elif mode == "subclass":
+
+        class Sub(Tensor):
+            pass
+
+        iso.ops.form_action(p, g)
+        assert iso.ops.form_action(p.as_subclass(Sub), g).shape == p.shape
+        function(p.as_subclass(Sub), g)
+        assert len(calls) == 2
+    elif mode == "negative":
+        negative = torch.randn(3, 5, dtype=torch.complex64).conj().imag
+        assert negative.is_neg()
+        torch.testing.assert_close(iso.ops.form_action(negative, g), iso.ops.form_action(negative.resolve_neg(), g))
+    elif mode == "meta":
+        iso.ops.form_action(p, g)
+        assert iso.ops.form_action(p.to("meta"), g.to("meta")).is_meta
+    else:
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        class Names(TorchDispatchMode):
+            def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                seen.append(str(function))
+                return function(*args, **(kwargs or {}))
+
+        names: list[str] = []
+        seen = names
+        iso.ops.form_action(p, g)
+        with Names():
+            iso.ops.form_action(p, g)
+        assert any("form_action" in name for name in names)
+
+
+def test_what_is_more_than_one_launch_is_not_learnt() -> None:
+    @repeated
+    def twice(p: Tensor, g: Tensor) -> Tensor:
+        return act(act(p, g), g)
+
+    @repeated
+    def changed(p: Tensor, g: Tensor) -> Tensor:
+        return act(p, g) + 1
+
+    @repeated
+    def converted(p: Tensor, g: Tensor) -> Tensor:
+        return act(p * 2, g)
+
+    @repeated
+    def forgetful(p: Tensor, g: Tensor, unused: Tensor) -> Tensor:
+        return act(p, g)
+
+    p, g = tensors()
+    for _ in range(3):
+        p, g = tensors()
+        assert torch.equal(twice(p, g), act(act(p, g), g)) and torch.equal(changed(p, g), act(p, g) + 1)
+        assert torch.equal(converted(p, g), act(p * 2, g)) and torch.equal(forgetful(p, g, p.clone()), act(p, g))
+
+
+def test_one_tensor_in_two_places_teaches_nothing() -> None:
+    @repeated
+    def second(p: Tensor, q: Tensor, g: Tensor) -> Tensor:
+        return act(q, g)
+
+    p, g = tensors()
+    second(p, p, g)
+    q = torch.randn_like(p)
+    assert torch.equal(second(p, q, g), act(q, g))
+
+
+def test_a_call_inside_another_is_seen_by_both() -> None:
+    inner = repeated(act)
+    outer = repeated(lambda p, g: inner(p, g))
+    p, g = tensors()
+    inner(p, g)
+    for _ in range(3):  # the first of them learns from the short call of the inner one
+        assert torch.equal(outer(p, g), act(p, g))
+    assert len(outer.known) == 1
+
+
+def test_the_limit_and_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_repeat, "LIMIT", 4)
+    function = repeated(act)
+    for batch in range(1, 11):
+        function(*tensors(batch))
+    assert 1 <= len(function.known) <= 4
+    _repeat.forget()
+    assert len(function.known) == 0
+
+
+def test_another_instruction_set_is_taken() -> None:
+    """The kernel of a repeated call is chosen when it runs."""
+    layer = iso.nn.GroupConv2d(2, 2, 3, "p4").eval()
+    x = torch.randn(1, 2, 4, 6, 6)
+    chosen = _C.cpu_isa()
+    try:
+        with torch.no_grad():
+            found = []
+            for name in _C.cpu_isas():
+                _C.set_cpu_isa(name)
+                found += [layer(x), layer(x), layer(x)]
+        for y in found:
+            torch.testing.assert_close(y, found[0])
+    finally:
+        _C.set_cpu_isa(chosen)
+
+
+def test_gradients_of_repeated_calls() -> None:
+    layer, x = iso.nn.GroupConv2d(2, 3, 3, "p4").double(), torch.randn(2, 2, 4, 5, 5, dtype=torch.float64)
+    found = []
+    for _ in range(3):
+        layer.zero_grad()
+        layer(x).square().sum().backward()
+        found.append([parameter.grad.clone() for parameter in layer.parameters()])
+    for gradients in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients, found[0], strict=True))
+    with torch.no_grad():
+        assert not layer(x).requires_grad
+    assert layer(x).requires_grad and not layer.requires_grad_(False)(x).requires_grad
+
+
+@pytest.mark.parametrize("change", ["data", "in place", "load", "dtype", "train", "parameter"])
+def test_what_is_kept_in_eval_follows_the_layer(change: str) -> None:
+    layer, other = iso.nn.GroupConv2d(2, 3, 3, "p4").eval(), iso.nn.GroupConv2d(2, 3, 3, "p4").eval()
+    x = torch.randn(1, 2, 4, 5, 5)
+    with torch.no_grad():
+        for _ in range(3):
+            layer(x)
+        if change == "data":
+            layer.weight.data = other.weight.data.clone()
+        elif change == "in place":
+            layer.weight.copy_(other.weight)
+        elif change == "load":
+            layer.load_state_dict(other.state_dict())
+        elif change == "parameter":
+            layer.weight = nn.Parameter(other.weight.clone())
+        elif change == "dtype":
+            layer, other, x = layer.double(), copy_of(layer).double(), x.double()
+        else:
+            layer.train()
+            assert layer._blocks is None
+            layer.eval()
+            other = copy_of(layer)
+        if change in ("data", "in place", "load", "parameter"):
+            other.bias.copy_(layer.bias)
+        for _ in range(3):
+            assert torch.equal(layer(x), iso.ops.group_conv(x, other.weight, layer.bias, group="p4"))
+
+
+def copy_of(layer: iso.nn.GroupConv2d) -> iso.nn.GroupConv2d:
+    made = iso.nn.GroupConv2d(2, 3, 3, "p4")
+    made.load_state_dict(layer.state_dict())
+    return made.eval()
+
+
+def test_threads_learn_side_by_side() -> None:
+    function = repeated(act)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for i in range(200):
+            batch = 1 + (i + seed) % 7
+            p, g = torch.randn(batch, 5, generator=generator), torch.randn(batch, 2, 2, generator=generator)
+            if not torch.equal(function(p, g), act(p, g)):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    note(act, ())  # nobody watches: nothing happens
