@@ -50,7 +50,8 @@ def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: d
         panels.append((str(LOOKS[method]["label"]), moved, float(np.linalg.norm(moved - later, axis=-1).mean())))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 7), dpi=110, facecolor="white", layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.15])
+        halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.15])
+        top, bottom = halves
         at = np.array([*later[:, 0, :2].mean(0), 0.25])
         scenes: Any = top.subplots(1, 5)
         for axis, (title, points, error) in zip(scenes, panels, strict=True):
