@@ -95,7 +95,7 @@ def test_attention(emulation: ModuleType, case: tuple[Any, ...], algebra: str, d
     given = doubles if algebra == "pga" else doubles[:6]
     settings: dict[str, Any] = {"mask": mask, "ranges": ranges, "heads": heads, "kind": algebra}
     expected = plain.attend(*doubles[:6], doubles[6] if algebra == "pga" else None, **settings)
-    cotangents = [torch.randn_like(e).to(dtype) for e in expected]
+    cotangents = [torch.randn(e.shape).to(dtype) for e in expected]
     wanted = torch.autograd.grad(expected, given, [c.double() for c in cotangents])
     mv, s = (torch.empty(e.shape, dtype=dtype) for e in expected)
     lse = torch.empty(batch, heads, queries, dtype=dtype)
