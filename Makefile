@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | lint | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -13,7 +13,7 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel lint clean
+.PHONY: demo test bench wheel lint sanitize clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -32,6 +32,10 @@ wheel: $(VENV)/.installed
 	rm -f dist/isotypic-*.whl
 	ISOTYPIC_CUDA_TARGETS=all $(PIP) wheel --no-build-isolation --no-deps --config-settings=build-dir=build/wheel --wheel-dir dist .
 	ISOTYPIC_WHEEL="$$(ls dist/isotypic-*.whl)" $(BIN)/python -m pytest tests/test_wheel.py
+
+# CPU kernels, drivers and bindings with address and undefined behaviour sanitizers, on the contract of every operator: some minutes.
+sanitize: $(VENV)/.installed
+	$(BIN)/python tools/sanitize.py
 
 # The examples in the pages are laid out by hand.
 lint: $(VENV)/.lint

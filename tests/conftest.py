@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from isotypic import _repeat
+from isotypic.nn.fields import _outside
 from isotypic.ops import _checks
 from isotypic.ops.fields import equivariance
 
@@ -14,3 +15,4 @@ def fresh() -> None:
     _checks._PREPARED.clear()
     _repeat.forget()
     equivariance._WARNED.clear()
+    _outside._KNOWN.clear()

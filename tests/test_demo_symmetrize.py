@@ -61,3 +61,12 @@ def test_close_pairs_are_counted() -> None:
     outputs[5] = outputs[3] + 1e-5
     outputs[7] = outputs[3]
     assert graphs._close_pairs(outputs) == 3
+
+
+def test_what_colour_refinement_leaves() -> None:
+    every = data.graph8c()
+    refined = graphs._refined(every, every.relabelled(1), False)
+    assert refined["copies_told_apart"] == 0
+    assert refined["undistinguished"] == 312, "pairs of connected graphs with eight nodes that 1-WL cannot tell apart, as published"
+    pairs = data.exp(5)
+    assert graphs._refined(pairs, pairs.relabelled(1), True) == {"undistinguished": 5, "pairs": 5, "copies_told_apart": 0, "copies": 10}

@@ -49,7 +49,11 @@ class Constants(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
         if not local_metadata.get("assign_to_params_buffers", False):
             return
-        own = [value for name, value in state_dict.items() if name.startswith(prefix) and isinstance(value, Tensor)]
+        own = [
+            value
+            for name, value in state_dict.items()
+            if name.startswith(prefix) and isinstance(value, Tensor) and not name.endswith("_extra_state")
+        ]
         for name, array in self._arrays.items():
             # A module without parameters stays where it is, unless it is nowhere.
             buffer = getattr(self, name)

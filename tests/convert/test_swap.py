@@ -103,7 +103,8 @@ def test_swap_of_a_residual_network(group: str) -> None:
     iso.testing.assert_equivariant(net.features, group, images, in_field="scalar")
     for element in range(iso.groups.get(group).order):
         torch.testing.assert_close(net(iso.testing.act(group, element, images, "scalar")), net(images), rtol=0, atol=1e-10)
-    assert list(net.state_dict()) == list(plain.state_dict()), "residual networks keep their names"
+    names = [key for key in net.state_dict() if not key.endswith("_extra_state")]  # the keys of groups
+    assert names == list(plain.state_dict()), "residual networks keep their names"
     other = swap(plain, group).eval()
     other.load_state_dict(net.state_dict())
     assert torch.equal(other(images), net(images))

@@ -292,7 +292,7 @@ def test_bad_inputs() -> None:
     for shape in [(1, 2, 4, 5, 5), (1, 3, 8, 5, 5), (1, 2, 8, 5), (2, 5, 5), (1, 16, 5, 5)]:
         expected = re.escape(f"GroupConv2d: input must have shape (B, C=2, |G|=8, H, W), got {shape}")
         for each in (layer, circular):
-            with pytest.raises(ValueError, match=f"^{expected}$"):
+            with pytest.raises(ValueError, match=f"^{expected}(; it looks like .*)?$"):
                 each(torch.zeros(shape))
     for other, expected in (
         (LiftConv2d(3, 1, 3), "LiftConv2d: input must have shape (B, C=3, H, W), got (1, 1, 1, 1, 1)"),
@@ -301,7 +301,7 @@ def test_bad_inputs() -> None:
         (GroupConvTranspose2d(2, 1, 3), "GroupConvTranspose2d: input must have shape (B, C=2, |G|=4, H, W), got (1, 1, 1, 1, 1)"),
         (GroupLinear(2, 1), "GroupLinear: input must have shape (B, C=2, |G|=4, *spatial), got (1, 1, 1, 1, 1)"),
     ):
-        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}(; it looks like .*)?$"):
             other(torch.zeros(1, 1, 1, 1, 1))
         with pytest.raises(TypeError, match=rf"^{type(other).__name__}: input must be a torch\.Tensor, got list"):
             other([1.0])
@@ -359,7 +359,9 @@ def test_whether_sizes_keep_the_equivariance_is_judged_before_padding(padding_mo
     unequal = GroupConv2d(1, 1, 3, group="p4", padding=(1, 0), padding_mode=padding_mode, strict=True)
     with pytest.raises(ValueError, match="reaches unequally far"):
         unequal(torch.zeros(1, 1, 4, 6, 6))
-    equal = GroupConv2d(2, 2, (3, 5), group="p4", padding=(1, 2), padding_mode=padding_mode, strict=True).double()
+    with pytest.warns(UserWarning, match="keeps 9 of 15 taps"):
+        equal = GroupConv2d(2, 2, (3, 5), group="p4", padding=(1, 2), padding_mode=padding_mode).double()
+    equal.strict = True
     assert_equivariant(equal, "p4", torch.randn(1, 2, 4, 6, 6, dtype=torch.float64))
 
 
@@ -388,7 +390,7 @@ def test_what_is_kept_of_a_weight_in_eval_follows_the_weight(dtype: torch.dtype,
         restored = pickle.loads(pickle.dumps(layer))
         assert torch.equal(restored(x), wanted)
         assert torch.equal(layer(x[:1, ..., :5]), layer.train()(x[:1, ..., :5]))  # another size, the same blocks
-    assert set(layer.state_dict()) == {"weight", "bias"}
+    assert set(layer.state_dict()) == {"weight", "bias", "_extra_state"}
 
 
 def test_sizes_may_be_numpy_integers() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from isotypic import EquivarianceWarning, groups
-from isotypic.nn import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupMaxPool2d, GroupMaxPool3d, GroupPool
+from isotypic.nn import BlurPool2d, BlurPool3d, FieldMask, GroupAvgPool2d, GroupMaxPool2d, GroupMaxPool3d, GroupPool
 from isotypic.testing import act, assert_equivariant
 
 
@@ -134,7 +134,7 @@ def test_sizes_are_judged_by_what_the_group_does() -> None:
         pool = GroupMaxPool2d(2, group=group, strict=True)
         assert_equivariant(pool, group, torch.randn(1, 2, groups.get(group).order, 5, 5))
     blur = BlurPool2d("p6", strict=True)
-    assert_equivariant(blur, "p6", torch.randn(1, 2, 6, 9, 9))
+    assert_equivariant(blur, "p6", FieldMask(9, "p6")(torch.randn(1, 2, 6, 9, 9)))
     with pytest.raises(ValueError, match=r"BlurPool2d: spatial axis 0 of size 7 .* sizes 5 and 9 keep it"):
         blur(torch.zeros(1, 2, 6, 7, 7))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from isotypic.models import DWSNet
 from isotypic.nn import WeightSpace, WeightSpec
+from isotypic.nn.weights.space import parameter_mask
 
 SPEC = WeightSpec([2, 5, 4, 3])
 SETTINGS: list[dict[str, Any]] = [
@@ -204,3 +205,22 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"the layer is for WeightSpec\(\[2, 5, 4, 3\]\), the input is WeightSpec\(\[3, 5, 4, 3\]\)"):
         other = WeightSpec([3, 5, 4, 3])
         net(WeightSpace(torch.zeros(2, other.numel, 1), other))
+
+
+@pytest.mark.parametrize("symmetry", ["hidden", "all"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_edits_leave_zeros_where_there_are_no_parameters(symmetry: str, residual: bool) -> None:
+    """Padding of filters with fewer taps, and of biases: another network reads an edit as it reads the networks that it stands for."""
+    cnns = [
+        nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 2)) for _ in range(3)
+    ]
+    ws = WeightSpace.from_modules(cnns)
+    out = DWSNet(ws.spec, [4], None, symmetry=symmetry, residual=residual)(ws)
+    assert isinstance(out, WeightSpace)
+    again = WeightSpace.from_state_dicts(out.to_state_dicts(), ws.spec)
+    assert torch.equal(again.flat, out.flat) and out.flat.count_nonzero() > 0
+    critic = DWSNet(ws.spec, [4], 1)
+    assert torch.equal(critic(out), critic(again))
+    flat = DWSNet(ws.spec, [4], None, symmetry=symmetry)(ws.flat)
+    padding = ~parameter_mask(ws.spec)
+    assert padding.any() and not flat[:, padding].any() and not ws.flat[:, padding].any()

@@ -331,19 +331,6 @@ def test_the_order_of_a_module_is_left_alone() -> None:
         assert [weight for weight, _ in ws.spec.keys] == [f"{name}.weight" for name in names]
 
 
-def test_names_without_numbers_in_alphabetical_order_are_doubtful() -> None:
-    network = nn.ModuleDict({name: nn.Linear(3, 3) for name in ("first", "body", "last")})
-    by_name = dict(sorted(network.state_dict().items()))
-    with pytest.warns(UserWarning, match=r"names of state dict 0 are in alphabetical order, .*: 'body.weight' and 'first.weight' have one"):
-        WeightSpace.from_state_dicts([by_name])
-    expected = WeightSpace.from_state_dicts(states(network))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert torch.equal(WeightSpace.from_state_dicts([by_name], expected.spec).flat, expected.flat)
-        # Shapes leave one order only.
-        WeightSpace.from_state_dicts([{name: tensor for name, tensor in sorted(mlp(2, 3, 1).state_dict().items())}])
-
-
 def test_keys_of_a_spec_are_read_as_they_are_written() -> None:
     spec = WeightSpec([2, 3, 1], keys=[("W1", "b1"), ("W2", None)])
     ws = WeightSpace(torch.randn(2, 13, 1), spec)

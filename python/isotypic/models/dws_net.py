@@ -14,7 +14,7 @@ from isotypic.nn.weights._module import as_weight_space
 from isotypic.nn.weights.io_position import IOPosition
 from isotypic.nn.weights.linear import DWSInvariant, DWSLinear, NPLinear, check_pool, check_rank, check_spec
 from isotypic.nn.weights.norm import WeightSpaceBatchNorm, WeightSpaceBlockNorm, WeightSpacePointwise
-from isotypic.nn.weights.space import WeightSpace
+from isotypic.nn.weights.space import WeightSpace, parameter_mask
 from isotypic.nn.weights.spec import WeightSpec
 
 # Not in place, so that forward hooks see what a layer computed.
@@ -28,7 +28,8 @@ class DWSNet(nn.Module):
         spec: the networks that it reads, as a `WeightSpec` or as the widths of MLPs.
         channels: channels after each hidden layer.
         out_features: length of the output of the invariant head, for example the number of classes; None for an equivariant head, whose
-            output is a weight space with the channels of `spec`: an edit of the networks, or a prediction for each parameter.
+            output is a weight space with the channels of `spec`: an edit of the networks, or a prediction for each parameter. Channels that
+            no parameter fills, in biases and where filters have fewer taps than the largest one, are zero, as `from_modules` makes them.
         norm: "batch" (each channel over all entries), "block" (each channel of each matrix and bias), "layer" (over the channels of an
             entry) or None. With a norm the input is normalised too, by blocks: the matrices of one network often differ in scale.
         activation: "relu", "gelu", "silu" or "tanh".
@@ -113,6 +114,9 @@ class DWSNet(nn.Module):
             self.head = linear(channels[-1], spec.channels)
         else:
             self.head = DWSInvariant(spec, channels[-1], out_features, pool=pool, symmetry=symmetry, rank=rank)
+        self.padded = (
+            out_features is None and spec.channels > 1
+        )  # then some channels of entries are no parameters: those of biases at least
         self.to(device=device, dtype=dtype)
 
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
@@ -127,7 +131,12 @@ class DWSNet(nn.Module):
             if self.residual and layer.in_channels == layer.out_channels:
                 update = features + update if isinstance(features, Tensor) else features.with_flat(features.flat + update.flat)
             features = update
-        return self.head(features)
+        result = self.head(features)
+        if not self.padded:
+            return result
+        if isinstance(result, Tensor):
+            return result.masked_fill(~parameter_mask(self.spec, result.device), 0.0)
+        return result.with_flat(result.flat.masked_fill(~parameter_mask(result.spec, result.device), 0.0))
 
     def _activate(self, flat: Tensor) -> Tensor:
         return self.dropout(self.activation(flat))

@@ -101,7 +101,7 @@ def check_dtype(owner: str, dtype: torch.dtype | None) -> None:
         raise TypeError(f"{owner}: dtype must be one of {supported}, got {str(dtype).removeprefix('torch.')}")
 
 
-def check_field(owner: str, x: Tensor, sizes: tuple[int, ...], dim: int | None) -> None:
+def check_field(owner: str, x: Tensor, sizes: tuple[int, ...], dim: int | None, group: str = "") -> None:
     """Raises unless x is (B, *sizes, *spatial) with `dim` spatial axes (None: any); sizes are those of C, or of C and |G|."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{owner}: input must be a torch.Tensor, got {type(x).__name__}")
@@ -111,7 +111,22 @@ def check_field(owner: str, x: Tensor, sizes: tuple[int, ...], dim: int | None) 
     if tuple(x.shape[1:lead]) != sizes or (dim is not None and x.dim() != lead + dim):
         named = [f"{name}={size}" for name, size in zip(("C", "|G|"), sizes, strict=False)]
         space = ["*spatial"] if dim is None else ["D", "H", "W"][-dim:]
-        raise ValueError(f"{owner}: input must have shape (B, {', '.join(named + space)}), got {tuple(x.shape)}")
+        raise ValueError(
+            f"{owner}: input must have shape (B, {', '.join(named + space)}), got {tuple(x.shape)}{_what_it_is(x, sizes, dim, group)}"
+        )
+
+
+def _what_it_is(x: Tensor, sizes: tuple[int, ...], dim: int | None, group: str) -> str:
+    """What an input of a wrong shape looks like, and what takes it."""
+    if dim is None or not group:
+        return ""
+    if len(sizes) == 2 and x.dim() == dim + 2:
+        return f"; it looks like images (B, C, *spatial): use LiftConv{dim}d, which makes fields of {group} of them"
+    if len(sizes) == 1 and x.dim() == dim + 3:
+        return f"; it looks like a field with |G|={x.shape[2]}: use GroupConv{dim}d"
+    if len(sizes) == 2 and x.dim() == dim + 3 and x.shape[2] != sizes[1]:
+        return f"; it looks like a field of another group, the layer is for {group}"
+    return ""
 
 
 def relabelled(error: Exception, layer: str, owner: str) -> Exception:

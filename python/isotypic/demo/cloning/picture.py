@@ -28,11 +28,11 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
         for shift, key, colour in ((-0.2, "before", THEIRS), (0.2, "after", OURS)):
             values = [results["clones"][name][key] for name in names]
             bars = axes[0].bar([place + shift for place in places], values, 0.38, color=colour, label=key)
-            axes[0].bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+            axes[0].bar_label(bars, fmt="%.1g", padding=2, fontsize=8)
         axes[0].set(xticks=list(places), yscale="log", ylabel="equivariance error on noise (1: knows nothing)")
         axes[0].set_xticklabels([name.replace(", ", ",\n") for name in names], fontsize=8)
         axes[0].set_title("A perceptron takes a symmetry")
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[0].legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, -0.36), ncols=2)
         titles = {"class": "Target with the symmetry: class", "turn": "Target without: which quarter turn"}
         for axis, (target, title) in zip(axes[1:], titles.items(), strict=True):
             entries = results["slider"][target]
@@ -49,7 +49,8 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
             other = axis.twinx()
             other.plot(x, [entry["equivariance_error"] for entry in entries], "s--", color=OURS, label="clone: equivariance error")
             other.set(ylabel="equivariance error on digits", ylim=(0, None))
-            lines = [*axis.get_lines(), *other.get_lines()]
-            shown = [line for line in lines if not str(line.get_label()).startswith("_")]
-            axis.legend(shown, [str(line.get_label()) for line in shown], frameon=False, fontsize=7)
+            lines = [line for line in (*axis.get_lines(), *other.get_lines()) if not str(line.get_label()).startswith("_")]
+            if target == "class":
+                names = [str(line.get_label()) for line in lines]
+                figure.legend(lines, names, frameon=False, fontsize=8, loc="outside lower right", ncols=len(lines))
         figure.savefig(path, dpi=130)

@@ -72,7 +72,7 @@ def clone_table(results: dict[str, Any]) -> Table:
     for heading in ("equivariance error\nbefore", "equivariance error\nafter", "relative to\n|F(x)|, after", "error of the\nimitation"):
         output.add_column(heading, justify="right")
     for name, entry in results["clones"].items():
-        output.add_row(name, *(f"{entry[key]:.3f}" for key in ("before", "after", "absolute", "imitation")))
+        output.add_row(name, *(f"{entry[key]:.2g}" for key in ("before", "after", "absolute", "imitation")))
     return output
 
 

@@ -54,8 +54,8 @@ class CircularNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = equivariant.LiftConv2d(1, 16, 5, "p1", padding=2, padding_mode="circular")
-        self.second = equivariant.GroupConv2d(16, FEATURES, 5, "p1", padding=2, padding_mode="circular")
+        self.first = equivariant.LiftConv2d(1, 8, 3, "p1", padding=1, padding_mode="circular")
+        self.second = equivariant.GroupConv2d(8, FEATURES, 3, "p1", padding=1, padding_mode="circular")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.second(self.first(images).relu()).relu().mean((2, 3, 4))

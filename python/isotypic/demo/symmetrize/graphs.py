@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,14 +20,14 @@ SAMPLERS = ("canonical", "Haar", "frames", "learned")
 BASES = {"MLP": networks.FlatMLP, "GIN with ids": networks.NumberedGIN}
 SAME = 1e-3
 """Outputs count as equal within this distance, as in the literature of both sets; outputs have a standard deviation of 1."""
-DRAWS = 10
+DRAWS, SEPARATION_DRAWS = 20, 10
 
 
-def _symmetrized(base: str, sampler: str, graphs: data.Graphs, outputs: int, draws: int) -> Symmetrize:
+def _symmetrized(base: str, sampler: str, graphs: data.Graphs, outputs: int, draws: int, tested: int) -> Symmetrize:
     nodes, channels = graphs.features.shape[1:]
     net = BASES[base](nodes, channels, outputs)
     chosen = networks.sampler(sampler, channels)
-    return Symmetrize(net, "S_n", ("node", "edge", "node"), "scalar", chosen, k_train=draws, k_eval=DRAWS, seed=0)
+    return Symmetrize(net, "S_n", ("node", "edge", "node"), "scalar", chosen, k_train=draws, k_eval=tested, seed=0)
 
 
 def _outputs(model: Symmetrize, graphs: data.Graphs, signature: Tensor, ids: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ def classify(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, Any]]:
     for base in BASES:
         for sampler in SAMPLERS:
             torch.manual_seed(seed)
-            model = _symmetrized(base, sampler, graphs, 1, recipe.graph_draws)
+            model = _symmetrized(base, sampler, graphs, 1, recipe.graph_draws, DRAWS)
             model.train()
 
             def loss(index: Tensor, model: Symmetrize = model) -> Tensor:
@@ -65,7 +67,7 @@ def classify(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, Any]]:
 
             start = time.perf_counter()
             progress = bar(f"EXP: {base}, {sampler}", recipe.graph_epochs * -(-first // 100))
-            curve = fit(model.parameters(), loss, first, epochs=recipe.graph_epochs, batch=100, lr=2e-3, seed=seed, progress=progress)
+            curve = fit(model.parameters(), loss, first, epochs=recipe.graph_epochs, batch=100, lr=4e-3, seed=seed, progress=progress)
             answers = _outputs(model, test, signature[first:], ids)[:, 0] > 0
             again = _outputs(model, copies, copied, ids + len(graphs))[:, 0] > 0
             found[f"{base}, {sampler}"] = {
@@ -91,11 +93,11 @@ def separate(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, dict[st
         copies = graphs.relabelled(seed + 1)
         signatures = [networks.spectral_signature(each.adjacency, each.features) for each in (graphs, copies)]
         progress = bar(f"{name}: telling apart", len(BASES) * len(SAMPLERS))
-        found[name] = {}
+        found[name] = {"colour refinement (1-WL)": _refined(graphs, copies, name == "EXP")}
         for base in BASES:
             for sampler in SAMPLERS:
                 torch.manual_seed(seed)
-                model = _symmetrized(base, sampler, graphs, 10, 1)
+                model = _symmetrized(base, sampler, graphs, 10, 1, SEPARATION_DRAWS)
                 for module in model.get_submodule("base").modules():
                     if isinstance(module, nn.Linear):  # large enough that outputs differ where inputs do
                         nn.init.normal_(module.weight, std=(2 / module.in_features) ** 0.5)
@@ -117,6 +119,22 @@ def separate(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, dict[st
                 }
                 progress()
     return found
+
+
+def _refined(graphs: data.Graphs, copies: data.Graphs, paired: bool) -> dict[str, Any]:
+    """The same counts for the stable colourings of graphs and copies: exact, and without noise. Pairs are 2 p and 2 p + 1, or all."""
+    size = 2 if paired else len(graphs)  # colours are comparable within a call
+    undistinguished = told_apart = 0
+    for first in range(0, len(graphs), size):
+        part = slice(first, first + size)
+        nodes = int(graphs.lengths[part].max())
+        adjacency = torch.cat([each.adjacency[part, :nodes, :nodes] for each in (graphs, copies)]).numpy()
+        kinds = torch.cat([each.features[part, :nodes].argmax(2) for each in (graphs, copies)]).numpy()
+        rows = [row.tobytes() for row in np.sort(data.wl_colours(adjacency, kinds), 1)]
+        undistinguished += sum(count * (count - 1) // 2 for count in Counter(rows[:size]).values())
+        told_apart += sum(a != b for a, b in zip(rows[:size], rows[size:], strict=True))
+    pairs = len(graphs) // 2 if paired else len(graphs) * (len(graphs) - 1) // 2
+    return {"undistinguished": undistinguished, "pairs": pairs, "copies_told_apart": told_apart, "copies": len(graphs)}
 
 
 def _close_pairs(outputs: Tensor) -> int:

@@ -52,7 +52,7 @@ def _exp(axis: Any, found: Mapping[str, Any]) -> None:
 
 
 def _separation(axis: Any, found: Mapping[str, Any]) -> None:
-    entries = found["EXP"]
+    entries = found["GRAPH8c"]
     names = list(entries)
     places = range(len(names))
     for shift, key, total, colour, label in (
@@ -64,8 +64,8 @@ def _separation(axis: Any, found: Mapping[str, Any]) -> None:
     axis.set(yticks=list(places), xlabel="%", xlim=(0, 100))
     axis.set_yticklabels(names)
     axis.invert_yaxis()
-    axis.set_title("EXP, untrained: both should be 0")
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_title("GRAPH8c, untrained: both should be 0")
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
 
 
 def _orbits(axis: Any, found: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ class Recipe:
     """The sizes of the jobs."""
 
     pairs: int = 600
-    graph_epochs: int = 30
-    graph_draws: int = 4
+    graph_epochs: int = 8
+    graph_draws: int = 3
     graphs_on_eight: int = 11117
     orbit_steps: int = 400
     trajectories: int = 3000

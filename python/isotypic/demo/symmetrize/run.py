@@ -85,8 +85,8 @@ def _separation(found: dict[str, dict[str, dict[str, Any]]]) -> list[Any]:
         ]
         tables.append(_table(f"{name}: telling graphs apart", headings, rows))
     tables.append(
-        f"Outputs within {graphs.SAME:g} standard deviations count as equal, with {graphs.DRAWS} draws. 0 pairs undistinguished says "
-        "something only where the control is near 0 too: a random output tells a graph from its own copy."
+        f"Outputs within {graphs.SAME:g} standard deviations count as equal, with {graphs.SEPARATION_DRAWS} draws. 0 pairs undistinguished "
+        "says something only where the control is near 0 too: a random output tells a graph from its own copy."
     )
     return tables
 

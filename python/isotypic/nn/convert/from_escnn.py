@@ -194,7 +194,7 @@ def _blur_pool(module: Any) -> nn.Module:
     size = module.kernel_size[0]
     if tuple(module.padding) != (size // 2, size // 2):
         raise _unsupported(module, f"its padding must be half its kernel, {size // 2}, got {module.padding}")
-    layer = BlurPool2d(group.lattice, size, tuple(module.stride)).to(module.filter.device)
+    layer = BlurPool2d(group, size, tuple(module.stride)).to(module.filter.device)
     layer.add_constant("kernel", module.filter[0, 0].double().numpy(force=True), module.filter.device)
     return layer
 

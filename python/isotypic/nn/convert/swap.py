@@ -154,7 +154,7 @@ class _Swapper:
         if self.pooled or not self.channels:
             return module
         self.pooled = True
-        return nn.Sequential(GroupPool("max"), module)
+        return nn.Sequential(GroupPool("max", group=self.group), module)
 
     def linear(self, linear: nn.Linear, behind: bool) -> nn.Module:
         if not self.channels:  # no fields yet

@@ -27,6 +27,8 @@ from isotypic.nn._arguments import (
     resolve_group,
 )
 from isotypic.nn.fields import bank
+from isotypic.nn.fields._group_key import Grouped
+from isotypic.nn.fields._outside import check_outside, check_taps
 from isotypic.ops.fields.bank import filter_bank
 from isotypic.ops.fields.equivariance import Grid, check_equivariance
 from isotypic.ops.fields.group_conv import convolution, kept_of_weight
@@ -34,7 +36,7 @@ from isotypic.ops.fields.group_conv import convolution, kept_of_weight
 Self = TypeVar("Self", bound="_Conv")
 
 
-class _Conv(nn.Module):
+class _Conv(Grouped):
     """What the four convolutions share; `field` is the type of the input, "scalar" (lift) or "regular"."""
 
     dim: ClassVar[int]
@@ -72,6 +74,7 @@ class _Conv(nn.Module):
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
         check_exchanged(owner, resolved, stride=self.stride, dilation=self.dilation)
         check_support(owner, resolved, self.kernel_size)
+        check_taps(owner, resolved, self.kernel_size, strict)
         check_dtype(owner, dtype)
         self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
@@ -89,6 +92,8 @@ class _Conv(nn.Module):
         shape = (out_fields, in_fields // groups, *sources, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
+        padded = any(k > 1 for k in self.kernel_size) if padding == "same" else any(self.padding) if self.padding != "valid" else False
+        self._reads_outside = padded and padding_mode == "zeros" and not resolved.preserves_axes
         self._blocks: object | None = None
         self.reset_parameters()
 
@@ -123,14 +128,17 @@ class _Conv(nn.Module):
         size = tuple(x.shape[lead:])
         if not torch.compiler.is_compiling():
             check_wrapped(type(self).__name__, self.padding_mode, sides, size)
-            padding, end = tuple(first for first, _ in sides), tuple(last - first for first, last in sides)
-            grid = Grid(self.group, self.kernel_size, self.stride, padding, self.dilation, end)
-            check_equivariance(type(self).__name__, grid, size, self.strict)
+        padding, end = tuple(first for first, _ in sides), tuple(last - first for first, last in sides)
+        check_equivariance(
+            type(self).__name__, Grid(self.group, self.kernel_size, self.stride, padding, self.dilation, end), size, self.strict
+        )
         # F.pad takes (B, channels, *spatial), and the last axis first.
         padded = F.pad(x.flatten(1, lead - 1), [extent for pair in reversed(sides) for extent in pair], mode=self.padding_mode)
         return padded.reshape(*x.shape[:lead], *padded.shape[2:]), (0,) * self.dim, None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._reads_outside:
+            check_outside(self, x, self.dim, self.strict)
         try:
             padded, padding, strict = self._pad(x)
             settings = (self.group, self.field, self.stride, padding, self.dilation, self.groups, strict)
@@ -141,7 +149,7 @@ class _Conv(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         sizes = (self.in_fields, self.order) if self.field == "regular" else (self.in_fields,)
-        check_field(type(self).__name__, x, sizes, self.dim)
+        check_field(type(self).__name__, x, sizes, self.dim, self.group_name)
 
     def _kept(self) -> object | None:
         """What the kernel keeps of the weight, in eval."""

@@ -13,10 +13,12 @@ from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn._arguments import check_dtype, check_exchanged, check_field, check_support, divisible, per_axis, positive, resolve_group
 from isotypic.nn.fields import bank
+from isotypic.nn.fields._group_key import Grouped
+from isotypic.nn.fields._outside import check_outside, check_taps
 from isotypic.ops.fields.bank import filter_bank
 
 
-class _ConvTranspose(nn.Module):
+class _ConvTranspose(Grouped):
     """What the two transposed convolutions share."""
 
     dim: ClassVar[int]
@@ -51,12 +53,14 @@ class _ConvTranspose(nn.Module):
         self.dilation = per_axis(owner, "dilation", dilation, self.dim, 1)
         check_exchanged(owner, resolved, stride=self.stride, dilation=self.dilation)
         check_support(owner, resolved, self.kernel_size)
+        check_taps(owner, resolved, self.kernel_size, strict)
         check_dtype(owner, dtype)
         self.group, self.order, self.group_name = resolved.key, resolved.order, resolved.name
         self.in_fields, self.out_fields, self.groups, self.strict = in_fields, out_fields, groups, strict
         shape = (in_fields, out_fields // groups, self.order, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
+        self._reads_outside = any(self.padding) and not resolved.preserves_axes
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -73,7 +77,9 @@ class _ConvTranspose(nn.Module):
                 self.bias.zero_()
 
     def forward(self, y: Tensor) -> Tensor:
-        check_field(type(self).__name__, y, (self.in_fields, self.order), self.dim)
+        check_field(type(self).__name__, y, (self.in_fields, self.order), self.dim, self.group_name)
+        if self._reads_outside:
+            check_outside(self, y, self.dim, self.strict)
         return ops.group_conv_transpose(
             y,
             self.weight,

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
+from isotypic.groups.planar import PlanarGroup
 from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
+from isotypic.nn.fields._group_key import Grouped, field_group
 
 
-class GroupPool(Constants):
+class GroupPool(Grouped, Constants):
     """The maximum or the mean of a regular field over the group, which is a scalar field: it turns with the input and nothing else.
 
     With a subgroup H it pools over each coset s H only, to a quotient field on G / H, where the group acts by (L_g f)[s H] = f[g^-1 s H].
@@ -18,7 +20,9 @@ class GroupPool(Constants):
     Args:
         mode: "max" or "mean".
         keepdim: keep an axis of length 1 in place of |G|.
-        group, subgroup: names or `groups.Group`s with the elements of `subgroup` among those of `group`; needed for a quotient field only.
+        group: a name, a `groups.Group` or a `PlanarGroup`, with which fields of another order and images are refused. Without it the layer
+            takes a third axis of any length for a group; (B, C, H, W), whose third axis may as well be rows, is refused.
+        subgroup: a name or a `groups.Group` with elements among those of `group`, for a quotient field.
 
     Input:  (B, C, |G|, *spatial)
     Output: (B, C, *spatial), (B, C, 1, *spatial) with `keepdim`, or (B, C, |G| / |H|, *spatial) with a subgroup
@@ -39,17 +43,17 @@ class GroupPool(Constants):
         self,
         mode: str = "max",
         keepdim: bool = False,
-        group: str | finite_groups.Group | None = None,
+        group: str | finite_groups.Group | PlanarGroup | None = None,
         subgroup: str | finite_groups.Group | None = None,
     ) -> None:
         super().__init__()
         if mode not in ("max", "mean"):
             raise ValueError(f'GroupPool: mode must be "max" or "mean", got {mode!r}')
-        self.mode, self.keepdim, self.order, self.names = mode, keepdim, 0, ""
+        self.mode, self.keepdim, self.order, self.dim, self.names, self.group = mode, keepdim, 0, 0, "", ""
         cosets = None
         if group is not None:
-            whole = resolve_group("GroupPool", group)
-            self.order, self.names = whole.order, f", group={whole.name}"
+            whole, self.group, name, self.order = field_group("GroupPool", group, None)
+            self.dim, self.names = whole.dim, f", group={name}"
             if subgroup is not None:
                 part = resolve_group("GroupPool", subgroup)
                 self.names += f", subgroup={part.name}"
@@ -64,9 +68,11 @@ class GroupPool(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("GroupPool", "input", x)
-        if x.dim() < 3 or (self.order and x.shape[2] != self.order):
+        spatial = (0, self.dim) if self.dim else (0, 2, 3)
+        if x.dim() - 3 not in spatial or (self.order and x.shape[2] != self.order):
             order = f"|G|={self.order}" if self.order else "|G|"
-            raise ValueError(f"GroupPool: input must have shape (B, C, {order}, *spatial), got {tuple(x.shape)}")
+            hint = "" if self.order or x.dim() != 4 else '; images have no group, and fields on a line need GroupPool(..., group="...")'
+            raise ValueError(f"GroupPool: input must have shape (B, C, {order}, *spatial), got {tuple(x.shape)}{hint}")
         axis, keepdim = 2, self.keepdim
         if self.cosets is not None:
             x = x.index_select(2, self.cosets.flatten()).unflatten(2, self.cosets.shape)

@@ -11,10 +11,11 @@ from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn._arguments import check_dtype, check_field, check_initialised, positive, resolve_group
 from isotypic.nn.fields import bank
+from isotypic.nn.fields._group_key import Grouped
 from isotypic.ops.fields.bank import filter_bank
 
 
-class GroupLinear(nn.Module):
+class GroupLinear(Grouped):
     """The most general linear map between regular fields that commutes with the group, at each position by itself.
 
     out[o, r] = bias[o] + sum_{c, s} f[c, s] weight[o, c, r^-1 s]
@@ -71,7 +72,7 @@ class GroupLinear(nn.Module):
         try:
             return ops.group_linear(x, self.weight, self.bias, group=self.group)
         except (TypeError, ValueError):  # only then, because it would be a good part of a short call
-            check_field("GroupLinear", x, (self.in_fields, self.order), None)
+            check_field("GroupLinear", x, (self.in_fields, self.order), None, self.group_name)
             raise
 
     def to_linear(self) -> nn.Linear:

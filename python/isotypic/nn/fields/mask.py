@@ -9,9 +9,10 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic.nn._arguments import check_tensor, per_axis, resolve_group
+from isotypic.nn.fields._group_key import Grouped
 
 
-class FieldMask(Constants):
+class FieldMask(Grouped, Constants):
     """Sets a field to zero outside the largest set of positions, about the centre of the grid, that the group maps to itself.
 
     In axial coordinates that is the hexagon inside the array. Layers with padding write into the two corners outside it, which elements of

@@ -8,9 +8,10 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
+from isotypic.nn.fields._group_key import Grouped
 
 
-class Restrict(Constants):
+class Restrict(Grouped, Constants):
     """A regular field of G seen as [G:H] regular fields of a subgroup H: a permutation of its entries, with nothing lost.
 
     With G the disjoint union of the cosets H t_j,        out[(c, j), h] = f[c, h t_j].

@@ -8,17 +8,20 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic._register import plain
-from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis, resolve_group
+from isotypic.groups.planar import PlanarGroup
+from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis
+from isotypic.nn.fields._group_key import Grouped, field_group
+from isotypic.nn.fields._outside import check_outside
 from isotypic.ops._checks import is_integer
 from isotypic.ops.fields.equivariance import Grid, check_equivariance
 
 
-class _SpatialPool(nn.Module):
+class _SpatialPool(Grouped):
     """Pooling of every channel of a field by itself."""
 
     dim: ClassVar[int]
@@ -27,19 +30,24 @@ class _SpatialPool(nn.Module):
     window: tuple[int, ...]
     padding_mode: str = "zeros"
     group: str
+    group_name: str
+    order: int
+    lattice: str
+    """The group that moves the grid: `group`, or the part of a planar one that maps the lattice to itself."""
     strict: bool
+    _reads_outside: bool = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._served: set[tuple[int, torch.Size]] = set()
-        """Numbers of axes and sizes of inputs that need no other look."""
+        self._served: set[torch.Size] = set()
+        """Shapes of inputs, (|G|, *spatial) or (*spatial), that need no other look."""
 
     def _pool(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) -> (B, channels, *smaller)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or (x.dim(), x.shape[-self.dim :]) not in self._served:
+        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or x.shape[2:] not in self._served:
             self._check(x)
         pooled = self._pool(x.flatten(1, -self.dim - 1))
         return pooled.reshape(*x.shape[: -self.dim], *pooled.shape[2:])
@@ -53,16 +61,25 @@ class _SpatialPool(nn.Module):
                 f"{owner}: input must have shape (B, C, |G|, *spatial) or (B, C, *spatial) with {self.dim} spatial axes, "
                 f"got {tuple(x.shape)}"
             )
-        if torch.compiler.is_compiling():
-            return
+        if x.dim() == self.dim + 3 and x.shape[2] != self.order:
+            raise ValueError(
+                f"{owner}: input must be a field of {self.group_name}, (B, C, |G|={self.order}, *spatial), or (B, C, *spatial), "
+                f"got {tuple(x.shape)}; the group of the layer is its argument `group`"
+            )
         size = tuple(x.shape[-self.dim :])
+        if self._reads_outside:
+            check_outside(self, x, self.dim, self.strict)
+        grid = Grid(self.lattice, self.window, self.stride, self.padding, (1,) * self.dim)
+        if torch.compiler.is_compiling():
+            check_equivariance(owner, grid, size, self.strict)
+            return
         if any(n + 2 * p < w for n, p, w in zip(size, self.padding, self.window, strict=True)):
             raise ValueError(f"{owner}: window {self.window} is larger than the input {size} with padding {self.padding}")
         if self.padding_mode != "zeros":
             check_wrapped(owner, self.padding_mode, [(p, p) for p in self.padding], size)
-        exact = check_equivariance(owner, Grid(self.group, self.window, self.stride, self.padding, (1,) * self.dim), size, self.strict)
-        if exact and len(self._served) < 64:
-            self._served.add((x.dim(), x.shape[-self.dim :]))
+        exact = check_equivariance(owner, grid, size, self.strict)
+        if exact and not self._reads_outside and len(self._served) < 64:
+            self._served.add(x.shape[2:])
 
 
 def _binomial(dim: int, kernel_size: int) -> np.ndarray:
@@ -114,18 +131,19 @@ class _BlurPool(_SpatialPool, Constants):
     kernel: Tensor
 
     def __init__(
-        self, group: str | finite_groups.Group, kernel_size: int, stride: int | Sequence[int], padding_mode: str, strict: bool
+        self, group: str | finite_groups.Group | PlanarGroup, kernel_size: int, stride: int | Sequence[int], padding_mode: str, strict: bool
     ) -> None:
         super().__init__(dtype=torch.float64)  # fields of any dtype may come, whatever the dtype of the network around the layer
         owner = type(self).__name__
-        resolved = resolve_group(owner, group, self.dim)
+        resolved, self.group, self.group_name, self.order = field_group(owner, group, self.dim)
         if not is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"{owner}: kernel_size must be an odd integer, got {kernel_size!r}")
         kernel_size = int(kernel_size)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"{owner}: padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
         check_reflect(owner, resolved, padding_mode)
-        self.group, self.group_name, self.kernel_size = resolved.key, resolved.name, kernel_size
+        self.lattice, self.kernel_size = resolved.key, kernel_size
+        self._reads_outside = kernel_size > 1 and padding_mode == "zeros" and not resolved.preserves_axes
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
         check_exchanged(owner, resolved, stride=self.stride)
         self.window, self.padding = (kernel_size,) * self.dim, (kernel_size // 2,) * self.dim
@@ -164,7 +182,7 @@ class BlurPool2d(_BlurPool):
     Exactly equivariant when the stride divides size - 1, so that the sampled grid keeps its centre; other sizes warn.
 
     Args:
-        group: a name or a `groups.Group` acting on 2 axes; hexagonal groups get a hexagonally symmetric filter.
+        group: a name or a `groups.Group` acting on 2 axes, or a `PlanarGroup`; hexagonal groups get a hexagonal filter.
         kernel_size: odd size of the filter, whose highest-frequency response is 0 for 3 and more.
         stride: step of the subsampling.
         padding_mode: "zeros", "circular", "reflect" or "replicate", by kernel_size // 2 on every side.
@@ -184,7 +202,7 @@ class BlurPool2d(_BlurPool):
 
     def __init__(
         self,
-        group: str | finite_groups.Group = "p4",
+        group: str | finite_groups.Group | PlanarGroup = "p4",
         kernel_size: int = 3,
         stride: int | Sequence[int] = 2,
         padding_mode: str = "zeros",
@@ -207,7 +225,7 @@ class BlurPool3d(_BlurPool):
 
     def __init__(
         self,
-        group: str | finite_groups.Group = "O",
+        group: str | finite_groups.Group | PlanarGroup = "O",
         kernel_size: int = 3,
         stride: int | Sequence[int] = 2,
         padding_mode: str = "zeros",
@@ -222,15 +240,15 @@ class _WindowPool(_SpatialPool):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] | None,
         padding: int | Sequence[int],
-        group: str | finite_groups.Group,
+        group: str | finite_groups.Group | PlanarGroup,
         strict: bool,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        resolved = resolve_group(owner, group, self.dim)
+        resolved, self.group, self.group_name, self.order = field_group(owner, group, self.dim)
         if not resolved.preserves_axes:
             raise ValueError(f"{owner}: {resolved.name} does not leave a box of positions invariant; use BlurPool{self.dim}d")
-        self.group, self.group_name = resolved.key, resolved.name
+        self.lattice = resolved.key
         self.window = per_axis(owner, "kernel_size", kernel_size, self.dim, 1)
         self.stride = self.window if stride is None else per_axis(owner, "stride", stride, self.dim, 1)
         self.padding = per_axis(owner, "padding", padding, self.dim, 0)
@@ -251,7 +269,7 @@ class GroupMaxPool2d(_WindowPool):
     Args:
         kernel_size: size of the window, 2 integers or one. stride: its step, kernel_size by default.
         padding: as in `nn.MaxPool2d`.
-        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one).
+        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one); fields of another order are refused.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, H, W) or (B, C, H, W)
@@ -269,7 +287,7 @@ class GroupMaxPool2d(_WindowPool):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
-        group: str | finite_groups.Group = "p4",
+        group: str | finite_groups.Group | PlanarGroup = "p4",
         strict: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, group, strict)
@@ -286,7 +304,7 @@ class GroupMaxPool3d(_WindowPool):
     Args:
         kernel_size: size of the window, 3 integers or one. stride: its step, kernel_size by default.
         padding: as in `nn.MaxPool3d`.
-        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one).
+        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one); fields of another order are refused.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, D, H, W) or (B, C, D, H, W)
@@ -304,7 +322,7 @@ class GroupMaxPool3d(_WindowPool):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
-        group: str | finite_groups.Group = "O",
+        group: str | finite_groups.Group | PlanarGroup = "O",
         strict: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, group, strict)
@@ -321,7 +339,7 @@ class GroupAvgPool2d(_WindowPool):
     Args:
         kernel_size: size of the window, 2 integers or one. stride: its step, kernel_size by default.
         padding: as in `nn.AvgPool2d`, zeros that count in the mean.
-        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one).
+        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one); fields of another order are refused.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, H, W) or (B, C, H, W)
@@ -339,7 +357,7 @@ class GroupAvgPool2d(_WindowPool):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
-        group: str | finite_groups.Group = "p4",
+        group: str | finite_groups.Group | PlanarGroup = "p4",
         strict: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, group, strict)
@@ -356,7 +374,7 @@ class GroupAvgPool3d(_WindowPool):
     Args:
         kernel_size: size of the window, 3 integers or one. stride: its step, kernel_size by default.
         padding: as in `nn.AvgPool3d`, zeros that count in the mean.
-        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one).
+        group: a name or a `groups.Group` that maps axes to axes (not a hexagonal one); fields of another order are refused.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, D, H, W) or (B, C, D, H, W)
@@ -374,7 +392,7 @@ class GroupAvgPool3d(_WindowPool):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
-        group: str | finite_groups.Group = "O",
+        group: str | finite_groups.Group | PlanarGroup = "O",
         strict: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, group, strict)

@@ -15,6 +15,7 @@ from isotypic._register import needs_gradient, plain
 from isotypic.groups.planar import PlanarGroup, planar_group
 from isotypic.nn._arguments import check_dtype, check_field, check_initialised, divisible, positive, relabelled
 from isotypic.nn.fields import _steerable_basis, bank
+from isotypic.nn.fields._group_key import Grouped
 from isotypic.nn.fields._lattice_fields import from_lattice_fields, permute_bank, to_lattice_fields
 from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
 from isotypic.ops.fields.group_conv import convolution
@@ -22,7 +23,7 @@ from isotypic.ops.fields.group_conv import convolution
 Self = TypeVar("Self", bound="_SteerableConv2d")
 
 
-class _SteerableConv2d(Constants):
+class _SteerableConv2d(Grouped, Constants):
     """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular".
 
     A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the
@@ -154,7 +155,7 @@ class _SteerableConv2d(Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         regular = self.field == "regular"
-        check_field(type(self).__name__, x, (self.in_fields, self.order) if regular else (self.in_fields,), 2)
+        check_field(type(self).__name__, x, (self.in_fields, self.order) if regular else (self.in_fields,), 2, self.group)
         blocks = self.blocks
         x, padding, strict = blocks._pad(to_lattice_fields(x, self.cosets) if regular else x)
         settings = (blocks.group, blocks.field, blocks.stride, padding, blocks.dilation, self.groups, strict)

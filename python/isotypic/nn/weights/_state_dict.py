@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from isotypic.nn.weights._order import describe, is_of_a_module, several
 from isotypic.nn.weights.spec import WeightSpec
 
 _READER = "WeightSpace.from_state_dicts"
@@ -80,14 +81,14 @@ def _layers(state_dict: Mapping[str, Tensor], index: int) -> list[_Layer]:
     return list(layers.values())
 
 
-def _named_layers(state_dict: Mapping[str, Tensor], spec: WeightSpec, index: int) -> list[_Layer]:
-    """The layers by the keys of the spec, whatever the order and the names."""
-    names = _names(spec)
+def _named_layers(state_dict: Mapping[str, Tensor], keys: Sequence[tuple[str, str | None]], index: int) -> list[_Layer]:
+    """The layers by the keys of a spec, whatever the order and the names."""
+    names = _names(keys)
     if missing := [name for name in names if name not in state_dict]:
         raise ValueError(f"{_READER}: state dict {index} has no {missing[0]!r}, which the keys of spec name; it has {list(state_dict)}")
     if unknown := [key for key in state_dict if key not in names]:
         raise ValueError(f"{_READER}: state dict {index} has {unknown[0]!r}, which the keys of spec do not name; they are {names}")
-    layers = [_Layer(key, state_dict[key], bias_key, None if bias_key is None else state_dict[bias_key]) for key, bias_key in spec.keys]
+    layers = [_Layer(key, state_dict[key], bias_key, None if bias_key is None else state_dict[bias_key]) for key, bias_key in keys]
     for layer in layers:
         for name, tensor, fits in (
             (layer.key, layer.weight, layer.weight.dim() >= 2),
@@ -101,41 +102,79 @@ def _named_layers(state_dict: Mapping[str, Tensor], spec: WeightSpec, index: int
     return layers
 
 
-def _natural(layer: _Layer) -> list[tuple[bool, int, str]]:
-    """Sorts names with the numbers in them as numbers: "2.weight" before "10.weight"."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", layer.key)]
+def _follows(before: _Layer, layer: _Layer) -> bool:
+    """Whether a layer can take what another gives."""
+    rows, (columns, *taps) = before.weight.shape[0], layer.weight.shape[1:]
+    if taps and before.weight.dim() != layer.weight.dim():
+        return False
+    return columns == rows or (not taps and before.weight.dim() > 2 and rows > 0 and columns % rows == 0)
 
 
-def _ordered(state_dict: Mapping[str, Tensor], index: int) -> tuple[list[_Layer], WeightSpec]:
-    """The layers as a chain. A module lists each weight before its bias, so that names in alphabetical order were sorted by somebody, as
-    some file formats do. There the numbers in the names say the order; elsewhere the dict does, as long as it gives a chain."""
+def _ordered(state_dict: Mapping[str, Tensor], spec: WeightSpec | None, index: int) -> tuple[list[_Layer], WeightSpec]:
+    """The layers as a chain: in the order of a module, or in the one order that numbers in the names, shapes and the spec leave."""
     layers = _layers(state_dict, index)
-    natural, in_order = sorted(layers, key=_natural), list(state_dict) == sorted(state_dict)
-    orders = [layers] if natural == layers else [natural, layers] if in_order else [layers, natural]
-    if in_order and any(layer.bias_key is not None for layer in layers):
-        _warn_of_exchangeable(layers, index)
-    problems = []
-    for order in orders:
+    names = [layer.key for layer in layers]
+
+    def fits(order: Sequence[int]) -> bool:
         try:
-            return order, _infer(order, index)
-        except ValueError as error:
-            problems.append(error)
-    raise problems[orders.index(layers)]
+            found = _infer([layers[i] for i in order], index)
+        except ValueError:
+            return False
+        return spec is None or found == spec
+
+    def follows(i: int, j: int) -> bool:
+        return _follows(layers[i], layers[j])
+
+    if is_of_a_module(state_dict) and fits(range(len(layers))):
+        return layers, _infer(layers, index)
+    orders = several(names, follows, True, fits) or several(names, follows, False, fits)
+    if len(orders) > 1:
+        raise ValueError(
+            f"{_READER}: state dict {index} does not say in which order its layers are applied, and more than one makes a chain: "
+            f"{describe(orders, names)}. WeightSpace.from_modules reads it off the network; or name the layers in order in the keys of "
+            f"spec, WeightSpec(widths, keys=[({names[0]!r}, {layers[0].bias_key!r}), ...])"
+        )
+    # Where no order makes a chain, the error is about the likeliest.
+    chosen = orders[0] if orders else sorted(range(len(layers)), key=lambda i: _natural(names[i]))
+    if not orders and is_of_a_module(state_dict):
+        chosen = list(range(len(layers)))
+    return [layers[i] for i in chosen], _infer([layers[i] for i in chosen], index)
 
 
-def _warn_of_exchangeable(layers: Sequence[_Layer], index: int) -> None:
-    """Names in alphabetical order tell apart layers that differ in their numbers. Of others with one shape any order would be a chain."""
-    seen: dict[torch.Size, tuple[str, str]] = {}
-    for layer in layers:
-        text = re.sub(r"\d+", "", layer.key)
-        other, key = seen.setdefault(layer.weight.shape, (text, layer.key))
-        if other != text:
-            warnings.warn(
-                f"{_READER}: the names of state dict {index} are in alphabetical order, which need not be that of its layers: {key!r} and "
-                f"{layer.key!r} have one shape; name the layers in order in the keys of spec",
-                stacklevel=5,
-            )
-            return
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts names with the numbers in them as numbers: "2.weight" before "10.weight"."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _check_ties(state_dict: Mapping[str, Tensor], index: int) -> None:
+    """Entries that share memory cannot change one without the other: a permutation of neurons would not leave the function alone."""
+    places = []
+    for key, tensor in state_dict.items():
+        if not tensor.numel():
+            continue
+        if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+            raise ValueError(f"{_READER}: state dict {index}, {key!r} repeats its values in memory, so that its entries are tied; clone it")
+        first = tensor.data_ptr()
+        length = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True)) + 1
+        places.append((first, first + length * tensor.element_size(), key, tensor))
+    places.sort(key=lambda place: place[:2])
+    for i, (_, end, key, tensor) in enumerate(places):
+        for begin, _, other, second in places[i + 1 :]:
+            if begin >= end:
+                break
+            if torch.isin(_addresses(tensor), _addresses(second)).any():
+                raise ValueError(
+                    f"{_READER}: state dict {index}, {key!r} and {other!r} share memory: tied weights, which have fewer symmetries than a "
+                    "chain of independent layers; clone one of them if the network does not tie them"
+                )
+
+
+def _addresses(tensor: Tensor) -> Tensor:
+    """Of each entry, in bytes."""
+    address = torch.tensor(tensor.data_ptr())
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        address = address.unsqueeze(-1) + torch.arange(size) * stride * tensor.element_size()
+    return address.flatten()
 
 
 def _infer(layers: Sequence[_Layer], index: int) -> WeightSpec:
@@ -153,6 +192,7 @@ def _infer(layers: Sequence[_Layer], index: int) -> WeightSpec:
                 raise ValueError(
                     f"{_READER}: state dict {index} is not a chain: {layer.key!r} of shape {tuple(layer.weight.shape)} takes {columns} "
                     f"inputs, {before.key!r} of shape {tuple(before.weight.shape)} gives {widths[-1]}"
+                    + (", and grouped convolutions have fewer symmetries" if taps and widths[-1] % columns == 0 else "")
                 )
         if i and taps and layer.weight.dim() > 2 and before.weight.dim() != layer.weight.dim():
             raise ValueError(
@@ -179,8 +219,10 @@ def _flatten(layers: Sequence[_Layer], spec: WeightSpec) -> Tensor:
     return torch.cat(parts)
 
 
-def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSpec | None) -> tuple[list[Tensor], list[WeightSpec]]:
-    """For each network its entries (P, channels) and its spec."""
+def read_state_dicts(
+    state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSpec | None, keys: Sequence[Sequence[tuple[str, str | None]]] | None = None
+) -> tuple[list[Tensor], list[WeightSpec]]:
+    """For each network its entries (P, channels) and its spec. `keys`: the names of its layers in their order, where these are known."""
     if isinstance(state_dicts, Mapping):
         raise TypeError(f"{_READER}: state_dicts must be a sequence of state dicts, got a single one")
     if not isinstance(state_dicts, Sequence) or isinstance(state_dicts, str):
@@ -192,12 +234,15 @@ def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSp
     for index, state_dict in enumerate(state_dicts):
         _check_state_dict(state_dict, index)
         # Keys that were given are binding; those that a spec has by default are names among others.
-        if spec is not None and (spec.keys != WeightSpec(spec.widths).keys or set(state_dict) == set(_names(spec))):
-            layers = _named_layers(state_dict, spec, index)
+        if keys is not None or (
+            spec is not None and (spec.keys != WeightSpec(spec.widths).keys or set(state_dict) == set(_names(spec.keys)))
+        ):
+            layers = _named_layers(state_dict, keys[index] if keys is not None else spec.keys, index)  # type: ignore[union-attr]
             found = _infer(layers, index)
         else:
-            layers, found = _ordered(state_dict, index)
+            layers, found = _ordered(state_dict, spec, index)
         _check_values(state_dict, index)
+        _check_ties(state_dict, index)
         if spec is not None and found != spec:
             raise ValueError(f"{_READER}: state dict {index} has {found}, spec is {spec}")
         if specs and not specs[0].matches(found):
@@ -206,7 +251,8 @@ def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSp
             )
         if specs and specs[0].keys != found.keys:
             raise ValueError(
-                f"{_READER}: state dicts must have the same keys; {_names(specs[0])} in state dict 0, {_names(found)} in state dict {index}"
+                f"{_READER}: state dicts must have the same keys; {_names(specs[0].keys)} in state dict 0, "
+                f"{_names(found.keys)} in state dict {index}"
             )
         flat = _flatten(layers, found)
         if flats and (flat.dtype, flat.device) != (flats[0].dtype, flats[0].device):
@@ -222,8 +268,8 @@ def read_state_dicts(state_dicts: Sequence[Mapping[str, Tensor]], spec: WeightSp
     return flats, specs
 
 
-def _names(spec: WeightSpec) -> list[str]:
-    return [name for pair in spec.keys for name in pair if name is not None]
+def _names(keys: Sequence[tuple[str, str | None]]) -> list[str]:
+    return [name for pair in keys for name in pair if name is not None]
 
 
 def write_state_dict(flat: Tensor, spec: WeightSpec, index: int, drop_biases: bool) -> dict[str, Tensor]:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from isotypic._register import plain, register_container
 from isotypic.nn._arguments import check_tensor
+from isotypic.nn.weights._modules import read_modules
 from isotypic.nn.weights._state_dict import read_state_dicts, write_state_dict
 from isotypic.nn.weights.spec import WeightSpec, as_spec
 
@@ -220,25 +221,53 @@ class WeightSpace:
         layer may follow a convolution through global pooling or through `nn.Flatten`. A layer without a bias gets a zero one, with a
         warning. Networks may differ in their hidden widths.
 
-        The order of the layers is that of the keys of `spec` where they are given, and otherwise that of the state dict, as modules write
-        it. Where a dict is in alphabetical order, as some file formats sort it, or makes no chain as it is, numbers in names say the order:
-        "2.weight" comes before "10.weight".
+        A dict does not say in which order its layers are applied, and less about groups of convolutions: `from_modules` sees both. The
+        order is that of the keys of `spec` where they are given; that of `Module.state_dict()`, also from a file of `torch.save`; or the
+        one that numbers in names ("2.weight" before "10.weight"), shapes and the widths of `spec` leave, whatever the order of the dict.
 
         Args:
             state_dicts: one for each network, with equal keys.
             spec: the widths to expect; inferred by default. Its keys may have any form, "W1" and "b1" for example; then a state dict has
                 these tensors and no other. With the keys that a spec has by default, state dicts may have other names.
 
-        Raises ValueError, naming the state dict and the key, for other tensors, for layers that do not form a chain, for keys and shapes
-        that differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite; TypeError for what
-        is no dense tensor of a floating-point dtype with values.
+        Raises ValueError, naming the state dict and the key, for other tensors, for layers that do not form a chain, or form several, which
+        are listed; for tensors that share memory, which are tied, as a permutation of neurons would move one of them alone; for keys and
+        shapes that differ from `spec`, for networks that differ in more than hidden widths, and for values that are not finite; TypeError
+        for what is no dense tensor of a floating-point dtype with values.
 
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
         >>> WeightSpace.from_state_dicts([net.state_dict()] * 3)
         WeightSpace(3 networks, flat (3, 129, 1), WeightSpec([2, 32, 1]))
         """
         spec = None if spec is None else as_spec("WeightSpace.from_state_dicts", spec)
-        flats, specs = read_state_dicts(state_dicts, spec)
+        return cls._from_entries(*read_state_dicts(state_dicts, spec))
+
+    @classmethod
+    def from_modules(cls, modules: Sequence[nn.Module], spec: WeightSpec | Sequence[int] | None = None) -> WeightSpace:
+        """A batch from MLPs or CNNs of torch: the safe way, because a module says what a state dict does not.
+
+        Each network is traced by `torch.fx`: linear and convolutional layers one after another, with pointwise activations, pooling,
+        dropout and `nn.Flatten` between them. The layers are taken in the order in which they are applied, whatever the names and the
+        order of registration. `to_state_dicts` gives what `load_state_dict` of the same networks takes.
+
+        Args:
+            modules: one for each network. They may differ in their hidden widths.
+            spec: the widths to expect; by default those that are found.
+
+        Raises ValueError, naming network and layer, for what has other symmetries than a chain, or is not known to have them: convolutions
+        with groups, weights that are used twice, skip connections, normalisation, parametrized layers; and as `from_state_dicts`. TypeError
+        for what is no module.
+
+        >>> nets = [torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1)) for _ in range(3)]
+        >>> WeightSpace.from_modules(nets)
+        WeightSpace(3 networks, flat (3, 129, 1), WeightSpec([2, 32, 1]))
+        """
+        spec = None if spec is None else as_spec("WeightSpace.from_modules", spec)
+        state_dicts, keys = read_modules(modules)
+        return cls._from_entries(*read_state_dicts(state_dicts, spec, keys))
+
+    @classmethod
+    def _from_entries(cls, flats: list[Tensor], specs: list[WeightSpec]) -> WeightSpace:
         runs = itertools.groupby(zip(flats, specs, strict=True), key=lambda pair: pair[1])
         return cls.cat([cls(torch.stack([flat for flat, _ in run]), one) for one, run in runs])
 
@@ -366,6 +395,15 @@ def entry_mask(sizes: Tensor, spec: WeightSpec) -> Tensor:
     for columns, rows in itertools.pairwise(alive):
         parts += [(rows[:, :, None] & columns[:, None]).flatten(1), rows]
     return torch.cat(parts, 1)
+
+
+def parameter_mask(spec: WeightSpec, device: torch.device | str | None = None) -> Tensor:
+    """(P, C): which channels of the entries are parameters of a network, where filters differ and in biases; the others are padding."""
+    rows = []
+    for taps, weight, bias in zip(spec.taps, spec.weight_slices, spec.bias_slices, strict=True):
+        for filled, part in ((taps, weight), (1, bias)):
+            rows.append((torch.arange(spec.channels, device=device) < filled).expand(part.stop - part.start, -1))
+    return torch.cat(rows)
 
 
 def _index(index: Any, length: int) -> slice | Tensor:

@@ -216,6 +216,8 @@ def convolution(
     if torch.compiler.is_compiling():
         key = group if isinstance(group, str) else group.key
         settings, end = _normalise(operator, field, tuple(weight.shape[lead:]), key, stride, padding, dilation, groups)
+        if strict:
+            check_equivariance(operator, _grid(settings, tuple(weight.shape[lead:]), end), tuple(x.shape[lead:]), strict)
         return settings, _pad_argument(end)
     check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
     resolved = resolve_group(operator, group)
@@ -279,6 +281,7 @@ def transposed_convolution(
             raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
         problem(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
         check_flag(operator, "strict", strict)
+    if strict or not compiling:
         check_equivariance(operator, _grid(settings, kernel, transposed=True), out_size, strict)
     return settings, out_size
 

@@ -12,12 +12,15 @@ to itself, and the positions to one another: (g - 1) first has to be a multiple 
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from isotypic import groups as finite_groups
 from isotypic._warnings import EquivarianceWarning
@@ -48,7 +51,7 @@ def _caller() -> int:
     return level
 
 
-def _report(operator: str, configuration: tuple[Any, ...], message: str, strict: bool) -> None:
+def report(operator: str, configuration: tuple[Any, ...], message: str, strict: bool) -> None:
     """Warn, once per configuration, or raise."""
     if strict:
         raise ValueError(f"{operator}: {message}")
@@ -104,9 +107,41 @@ def _broken(grid: Grid, size: tuple[int, ...]) -> str:
     return ""
 
 
+def _bad_sizes(*members: Any) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Of the members of a `Grid`: the periods with which sizes keep or break the equivariance, and the sizes modulo these that break it."""
+    grid = Grid(*members)
+    periods = tuple(2 * step for step in grid.stride)
+    reach = 1 + sum(grid.padding) + sum(d * k for d, k in zip(grid.dilation, grid.kernel, strict=True))
+    residues = itertools.product(*map(range, periods))
+    return periods, tuple(r for r in residues if _broken(grid, tuple(p * reach + n for p, n in zip(periods, r, strict=True))))
+
+
+# What torch.compiler.assume_constant_result does, without loading the compiler: a traced call is computed, not traced.
+_bad_sizes._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@cache
+def _untraced() -> Callable[[Grid, tuple[int, ...]], str]:
+    """`_broken` such that a compiler does not look into it, where a graph was broken on the way here."""
+    return torch._dynamo.disable(_broken)
+
+
 def check_equivariance(operator: str, grid: Grid, size: tuple[int, ...], strict: bool) -> bool:
-    """Whether the group maps the outputs for an input of this size to one another; warns once, or raises ValueError where ``strict``."""
-    reason = _broken(grid, size)
+    """Whether the group maps the outputs for an input of this size to one another; warns once, or raises ValueError where ``strict``.
+
+    While a graph is traced there are no warnings. A strict call raises there too, by sizes alone, which may be symbols.
+    """
+    if torch.compiler.is_compiling():
+        if strict:
+            periods, bad = _bad_sizes(grid.group, grid.kernel, grid.stride, grid.padding, grid.dilation, grid.end, grid.transposed)
+            for residues in bad:
+                if all(n % period == r for n, period, r in zip(size, periods, residues, strict=True)):
+                    raise ValueError(
+                        f"{operator}: spatial size {tuple(size)} breaks exact equivariance, which strict=True makes an error; outside of a "
+                        "graph the error says which sizes keep it"
+                    )
+        return False
+    reason = _untraced()(grid, size) if "torch._dynamo" in sys.modules else _broken(grid, size)
     if reason:
-        _report(operator, (grid, size), reason, strict)
+        report(operator, (grid, size), reason, strict)
     return not reason

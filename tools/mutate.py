@@ -1,0 +1,256 @@
+"""Make one careless change after another, and see whether the tests notice.
+
+    python tools/mutate.py                  those in Python: about a minute each
+    python tools/mutate.py --all            those in C++ too, which are compiled
+    python tools/mutate.py --list
+    python tools/mutate.py certify kept     those whose names contain a word
+
+Each change is made in a copy of the working tree. A change that no test notices is a test that is missing: write it. A change whose text is
+no longer in its file fails `tests/test_mutants.py`: mend the list. Exit code 1 where something was not noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    old: str
+    """Occurs once."""
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def compiled(self) -> bool:
+        return self.file.startswith("csrc/")
+
+
+LAYERS, MUTANTS_OF_LAYERS = "tests/test_mutants.py", ("tests/fields/test_guesses.py",)
+MUTANTS = (
+    Mutant(
+        "certify: symmetry",
+        "python/isotypic/sl2/certify.py",
+        "if any(matrix[i][j] != matrix[j][i] for i in range(n) for j in range(i)):",
+        "if False:",
+        (LAYERS,),
+    ),
+    Mutant(
+        "certify: semidefinite is enough",
+        "python/isotypic/sl2/certify.py",
+        ">= (n if strict else 0)",
+        ">= 0",
+        ("tests/forms/test_certify.py",),
+    ),
+    Mutant(
+        "certify: a negative pivot",
+        "python/isotypic/sl2/certify.py",
+        "if any(rows[i][i] < 0 for i in range(rank, n)):",
+        "if False:",
+        ("tests/forms/test_certify.py",),
+    ),
+    Mutant("weight sets: pickled code", "python/isotypic/data/weight_set.py", "allow_pickle=False", "allow_pickle=True", (LAYERS,)),
+    Mutant("prepared calls: no limit", "python/isotypic/ops/_checks.py", "if len(_PREPARED) >= _PREPARED_LIMIT:", "if False:", (LAYERS,)),
+    Mutant(
+        "state dicts: numbers do not count",
+        "python/isotypic/nn/weights/_order.py",
+        "int(one) < int(other)",
+        "int(one) > int(other)",
+        ("tests/weights/test_reading.py",),
+    ),
+    Mutant(
+        "state dicts: the first order is taken",
+        "python/isotypic/nn/weights/_state_dict.py",
+        "if len(orders) > 1:",
+        "if False:",
+        ("tests/weights/test_reading.py",),
+    ),
+    Mutant(
+        "state dicts: ties",
+        "python/isotypic/nn/weights/_state_dict.py",
+        "        _check_ties(state_dict, index)\n",
+        "",
+        ("tests/weights/test_reading.py",),
+    ),
+    Mutant(
+        "modules: groups of convolutions",
+        "python/isotypic/nn/weights/_modules.py",
+        'if getattr(layer, "groups", 1) != 1:',
+        "if False:",
+        ("tests/weights/test_reading.py",),
+    ),
+    Mutant(
+        "modules: skip connections",
+        "python/isotypic/nn/weights/_modules.py",
+        "node.all_input_nodes != [current]",
+        "False",
+        ("tests/weights/test_reading.py",),
+    ),
+    Mutant(
+        "state dicts of another group",
+        "python/isotypic/nn/fields/_group_key.py",
+        "if self.group and found and not same_group(found, self.group):",
+        "if False:",
+        MUTANTS_OF_LAYERS,
+    ),
+    Mutant(
+        "pooling: fields of another group",
+        "python/isotypic/nn/fields/spatial_pool.py",
+        "if x.dim() == self.dim + 3 and x.shape[2] != self.order:",
+        "if False:",
+        MUTANTS_OF_LAYERS,
+    ),
+    Mutant("dead taps", "python/isotypic/nn/fields/_outside.py", "if least == tuple(kernel_size):", "if True:", MUTANTS_OF_LAYERS),
+    Mutant(
+        "padding on the hexagonal lattice",
+        "python/isotypic/nn/fields/_outside.py",
+        "if bool((values & outside.to(x.device)).any()):",
+        "if False:",
+        MUTANTS_OF_LAYERS,
+    ),
+    Mutant(
+        "strict in graphs",
+        "python/isotypic/ops/fields/equivariance.py",
+        "        if strict:\n            periods",
+        "        if False:\n            periods",
+        MUTANTS_OF_LAYERS,
+    ),
+    Mutant(
+        "masks multiply",
+        "python/isotypic/nn/fields/mask.py",
+        "x.where(self.mask, x.new_zeros(()))",
+        "x * self.mask",
+        ("tests/fields/test_restrict.py",),
+    ),
+    Mutant(
+        "edits: padding of filters",
+        "python/isotypic/models/dws_net.py",
+        "if not self.padded:",
+        "if True:",
+        ("tests/weights/test_dws_net.py",),
+    ),
+    Mutant(
+        "kept blocks: plan",
+        "csrc/cpu/group_conv.cpp",
+        "return plan == prepared.chosen->identity && kernels",
+        "return kernels",
+        (LAYERS,),
+    ),
+    Mutant("kept blocks: instruction set", "csrc/cpu/group_conv.cpp", "kernels == prepared.kernels && dtype", "dtype", (LAYERS,)),
+    Mutant("kept blocks: dtype", "csrc/cpu/group_conv.cpp", "dtype == p.weight.dtype && groups", "groups", (LAYERS,)),
+    Mutant(
+        "kept blocks: values",
+        "csrc/cpu/group_conv.cpp",
+        "std::memcmp(weight.get(), p.weight.data, static_cast<size_t>(weight_bytes)) == 0",
+        "true",
+        (LAYERS,),
+    ),
+    Mutant(
+        "threads of the system",
+        "csrc/bind/tensor.hpp",
+        '    py::module_::import("torch").attr("get_num_threads")();\n',
+        "",
+        (LAYERS,),
+    ),
+    Mutant(
+        "plans: negative counts",
+        "csrc/bind/weight_linear_plan.hpp",
+        "if (value < least || value > std::numeric_limits<int>::max())",
+        "if (false)",
+        ("tests/weights/test_operators.py",),
+    ),
+    Mutant(
+        "plans: parameters in 32 bits",
+        "csrc/ops/weight_linear_plan.hpp",
+        "int64_t{global_slots} * global_slots",
+        "static_cast<int>(static_cast<unsigned>(global_slots) * global_slots)",
+        ("tests/weights/test_operators.py",),
+    ),
+)
+
+
+def environment(tree: Path) -> dict[str, str]:
+    """The package of the copy, without the hooks of an editable install."""
+    own = {ROOT / name for name in ("", "python", "tests", "benchmarks", "tools")}
+    elsewhere = [entry for entry in sys.path if Path(entry).is_absolute() and Path(entry) not in own]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree / "python"), *elsewhere]), "OMP_NUM_THREADS": "1"}
+
+
+def run_tests(tree: Path, tests: tuple[str, ...]) -> bool:
+    command = [
+        sys.executable,
+        "-S",
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+        "--deselect",
+        "tests/test_mutants.py::test_mutants_are_still_there",
+    ]
+    return subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True).returncode == 0
+
+
+def build(tree: Path) -> None:
+    import pybind11
+
+    path = {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])}
+    settings = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}", "-DISOTYPIC_CUDA=OFF"]
+    subprocess.run(["cmake", "-S", tree, "-B", tree / "build", *settings], check=True, env=path, capture_output=True)
+    subprocess.run(["cmake", "--build", tree / "build", "--parallel"], check=True, env=path, capture_output=True)
+    (module,) = (tree / "build").glob("_C*.so")
+    shutil.copy2(module, tree / "python/isotypic")
+
+
+def main() -> int:
+    sys.path.insert(0, str(ROOT / "tools"))
+    from remove_family import copy_tree
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    arguments = parser.parse_args()
+    chosen = [m for m in MUTANTS if not arguments.words or any(word in m.name for word in arguments.words)]
+    chosen = [m for m in chosen if arguments.all or arguments.words or not m.compiled]
+    if arguments.list:
+        print("\n".join(f"{m.name}: {m.file}" for m in chosen))
+        return 0
+    import isotypic._C as extension
+
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        shutil.copy2(extension.__file__, tree / "python/isotypic")
+        if any(m.compiled for m in chosen):
+            build(tree)
+        for mutant in chosen:
+            path = tree / mutant.file
+            source = path.read_text()
+            path.write_text(source.replace(mutant.old, mutant.new))
+            if mutant.compiled:
+                build(tree)
+            noticed = not run_tests(tree, mutant.tests)
+            missed += not noticed
+            print(f"{'noticed ' if noticed else 'MISSED  '} {mutant.name}", flush=True)
+            path.write_text(source)
+    print(f"{len(chosen) - missed} of {len(chosen)} noticed")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
