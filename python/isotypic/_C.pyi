@@ -251,6 +251,32 @@ def transvectants_weight_polar(
     plan: TransvectantsPlan, f: Tensor, h: Tensor, z: Tensor, weight: Tensor, tables: Tensor | None = None
 ) -> None: ...
 def transvectants_tables(plan: TransvectantsPlan) -> numpy.typing.NDArray[numpy.uint8]: ...
+def multivector_product(a: Tensor, b: Tensor, scale: Tensor | None, z: Tensor, table: str) -> None: ...
+def multivector_linear(x: Tensor, weight: Tensor, shift: Tensor | None, y: Tensor, algebra: str) -> None: ...
+def multivector_linear_transpose(y: Tensor, weight: Tensor, x: Tensor, algebra: str) -> None: ...
+def multivector_linear_weight(x: Tensor, y: Tensor, weight: Tensor, workspace: Tensor | None, algebra: str) -> None: ...
+def distance_attention(
+    tensors: Sequence[Tensor],
+    weight: Tensor | None,
+    mask: Tensor | None,
+    ranges: Tensor | None,
+    heads: int,
+    signs: Sequence[float],
+    distance: bool,
+    scale: float,
+) -> None: ...
+def distance_attention_backward(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    weight: Tensor | None,
+    mask: Tensor | None,
+    ranges: Tensor | None,
+    workspace: Tensor | None,
+    heads: int,
+    signs: Sequence[float],
+    distance: bool,
+    scale: float,
+) -> None: ...
 
 # symmetrize
 def orthonormal_frame(v: Tensor, proper: bool, frame: Tensor, inverse: Tensor) -> None: ...
