@@ -9,6 +9,8 @@ from isotypic.nn.algebra.mlp import GeometricBilinear, GeometricMLP
 from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout, ScalarGate
 from isotypic.nn.convert.from_dwsnets import from_dwsnets
 from isotypic.nn.convert.from_escnn import from_escnn
+from isotypic.nn.convert.from_gatr import from_gatr
+from isotypic.nn.convert.from_lgatr import from_lgatr
 from isotypic.nn.convert.from_nfn import from_nfn
 from isotypic.nn.convert.swap import swap
 from isotypic.nn.fields.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
@@ -78,6 +80,8 @@ __all__ = [
     "WeightSpec",
     "from_dwsnets",
     "from_escnn",
+    "from_gatr",
+    "from_lgatr",
     "from_nfn",
     "swap",
 ]

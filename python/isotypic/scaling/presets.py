@@ -57,7 +57,7 @@ class Preset:
     repeat_seeds: int = 2
     batch: int = 64
     """Samples in a batch, over all processes."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     warmup: float = 0.1
     """Part of the steps."""
     test_scenes: int = 128

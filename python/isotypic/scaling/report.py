@@ -55,6 +55,8 @@ def _draw_frontier(axis: Any, fit: dict[str, Any], name: str) -> None:
         axis.plot(frontier["compute"], frontier["loss"], color=look["color"], linewidth=1.8)
         axis.fill_between(frontier["compute"], frontier["loss_low"], frontier["loss_high"], color=look["color"], alpha=0.15, linewidth=0)
     axis.set(xscale="log", yscale="log", xlabel=AXIS_TEXT[name], ylabel="test error")
+    losses = [point["loss"] for point in fit["points"]]
+    axis.set_ylim(min(losses) / 2, max(losses) * 1.5)  # an undecided law has no floor
     axis.set_title("Runs, and the best split of each budget")
 
 
@@ -144,6 +146,15 @@ def _costs(fit: dict[str, Any]) -> str:
     return f"<table><tr><th></th>{''.join(f'<th>{name}</th>' for name in names)}</tr>{rows}</table>"
 
 
+def _moved(fit: dict[str, Any]) -> str:
+    """The largest run of each method, on the test set as it is and with every scene moved by a random element of E(3)."""
+    rows = ""
+    for method in METHODS:
+        point = max((p for p in fit["points"] if p["method"] == method), key=lambda p: (p["parameters"], p["tokens"]))
+        rows += f"<tr><td>{LOOKS[method]['label']}</td><td>{_number(point['loss'])}</td><td>{_number(point['moved_loss'])}</td></tr>"
+    return f"<table><tr><th></th><th>test error</th><th>scenes moved by E(3)</th></tr>{rows}</table>"
+
+
 PAGE = """<!doctype html><meta charset="utf-8"><title>Scaling study: {preset}</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}}
 table{{border-collapse:collapse;margin:.5rem 0}}td,th{{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid #ddd}}
@@ -155,6 +166,7 @@ bound is not decided, however good its value looks.</p>
 <img alt="data efficiency, frontiers, costs" src="data:image/png;base64,{picture}">
 <h2>The findings of the paper</h2>{findings}
 <h2>L(N, D) = E + A N<sup>-a</sup> + B D<sup>-b</sup></h2>{laws}
+<h2>Scenes that are moved</h2><p>The largest network of each method after its longest training.</p>{moved}
 <h2>What a training token costs</h2><p>Flops (nominal, sparse, executed), bytes that operators read and write, seconds.</p>{costs}
 <p><small>isotypic {version}, {machine}</small></p>
 """
@@ -181,6 +193,7 @@ def report(preset: Preset, out: Path) -> tuple[Path, Path]:
         picture=base64.b64encode(picture.read_bytes()).decode(),
         findings="".join(_finding(finding) for finding in fit["findings"]),
         laws=_laws(fit),
+        moved=_moved(fit),
         costs=_costs(fit),
         version=isotypic.__version__,
         machine=html.escape(f"torch {facts['versions']['torch']}, CPU {facts['cpu_isa']}"),

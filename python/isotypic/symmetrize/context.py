@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isotypic.symmetrize import _tree
 from isotypic.symmetrize.groups import Factor, Isometries, dimension, tags_of
@@ -32,6 +33,9 @@ class Context:
     """n, or None where no input has nodes."""
     dtype: torch.dtype
     device: torch.device
+    packing: Any = None
+    """Of a packed batch, whose inputs as they came are `packed`."""
+    packed: tuple[Any, ...] = ()
 
     @classmethod
     def of(
@@ -131,6 +135,15 @@ class Context:
         if not found:
             raise ValueError("frames: an input must be tagged vector or point")
         return torch.cat(found, 1)
+
+
+def takes_lengths(function: Callable[..., Any]) -> bool:
+    """Whether a module or function has an argument ``lengths``."""
+    forward = function.forward if isinstance(function, nn.Module) else function
+    try:
+        return "lengths" in inspect.signature(forward).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _lengths(operator: str, lengths: Any, batch: int, nodes: int | None, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic import ops, testing
+from isotypic.ops.symmetrize.rotate_mean import rotate_each
 from isotypic.symmetrize import _tree
 from isotypic.symmetrize.groups import TAGS, Factor, tags_of
 
@@ -27,9 +28,9 @@ class PermutationPart:
     """Where the permutation is a product P = before sort: the first factor."""
 
     def act(self, x: Tensor, tag: str, inverse: bool) -> Tensor:
-        b, k = x.shape[:2]
+        b, k = x.shape[0], max(x.shape[1], self.order.shape[1])
         order = self.order.expand(b, k, -1).reshape(b * k, -1)
-        flat = x.flatten(0, 1)
+        flat = x.expand(b, k, *x.shape[2:]).flatten(0, 1)
         if self.before is not None and self.sort is not None:
             then = PermutationPart(self.sort.order.unflatten(0, (b, k)), self.sort)
             first, second = (self.before, then) if inverse else (then, self.before)
@@ -64,9 +65,24 @@ class LinearPart:
         if inverse:
             if tag == "point" and self.shift is not None:
                 x = x - _spread(self.shift, x, 1)
+            if x.shape[1] == 1 and self.orthogonal:
+                points = x.reshape(x.shape[0], -1, x.shape[-1])
+                return rotate_each(matrix, points, 1.0).reshape(*matrix.shape[:2], *x.shape[2:])
             matrix = matrix.mT if self.orthogonal else self.inverse()
+        x = x.expand(x.shape[0], max(x.shape[1], matrix.shape[1]), *x.shape[2:])
         moved = (x.flatten(2, -2) @ matrix.mT).reshape(x.shape) if x.dim() > 3 else (matrix @ x[..., None])[..., 0]
         return moved + _spread(self.shift, moved, 1) if tag == "point" and not inverse and self.shift is not None else moved
+
+    def mean(self, y: Tensor, tag: str) -> Tensor:
+        """(B, ...): the mean over the draws of g y, for y (B, k, ..., d)."""
+        if tag == "form" or not 2 <= y.shape[-1] <= 4:
+            return self.act(y, tag, False).mean(1)
+        matrix = self.matrix
+        if tag == "axial":
+            matrix = matrix * torch.linalg.det(matrix.detach()).sign()[..., None, None]
+        points = y.reshape(*y.shape[:2], -1, y.shape[-1])
+        turned = ops.rotate_mean(matrix.expand(*y.shape[:2], -1, -1).to(y.dtype), points).reshape(y.shape[0], *y.shape[2:])
+        return turned + _spread(self.shift, turned[:, None], 1)[:, 0] if tag == "point" and self.shift is not None else turned
 
     def inverse(self) -> Tensor:
         if self.orthogonal:
@@ -147,13 +163,24 @@ class Elements:
 
     def move(self, x: Tensor, tags: tuple[str, ...], inverse: bool) -> Tensor:
         """x (B, k, ...), or (B, 1, ...) where it is the same for all draws."""
-        if x.shape[1] == 1 and self.count != 1:
-            x = x.expand(x.shape[0], self.count, *x.shape[2:])
-        for factor, part in zip(self.factors, self.parts, strict=True):
-            for tag in tags:
-                if tag in TAGS[factor.kind]:
-                    x = part.act(x, tag, inverse)
-        return x
+        for part, tag in self._moving(tags):
+            x = part.act(x, tag, inverse)
+        return x.expand(x.shape[0], self.count, *x.shape[2:]) if x.shape[1] == 1 else x
+
+    def mean(self, y: Tensor, tags: tuple[str, ...]) -> Tensor:
+        """(B, ...): the mean over the draws of g y."""
+        moving = self._moving(tags)
+        for part, tag in moving[::-1]:
+            if part is moving[0][0] and isinstance(part, LinearPart):
+                return part.mean(y, tag)
+            y = part.act(y, tag, False)
+        return y.mean(1)
+
+    def _moving(self, tags: tuple[str, ...]) -> list[tuple[Part, str]]:
+        """The parts that move a tensor of these tags, matrices first: there an input is still the same for all draws. Parts commute,
+        because they act on different axes."""
+        pairs = [(p, tag) for f, p in zip(self.factors, self.parts, strict=True) for tag in tags if tag in TAGS[f.kind]]
+        return sorted(pairs, key=lambda pair: not isinstance(pair[0], LinearPart))
 
 
 def act(gs: Elements, y: Any, rep: Any = None) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isotypic import ops
 from isotypic.symmetrize import _tree
-from isotypic.symmetrize.context import Context
+from isotypic.symmetrize.context import Context, takes_lengths
 from isotypic.symmetrize.elements import Elements, FinitePart, LinearPart, Part, PermutationPart, act_inverse
 from isotypic.symmetrize.groups import Factor, FiniteGroup, Isometries, Permutations
 from isotypic.symmetrize.samplers import Sampler, centred, haar_part, none_degenerate, shift_of
@@ -46,7 +46,8 @@ class _Network(Sampler):
         self.tau, self.iterations, self.normalize = tau, iterations, normalize
 
     def _call(self, context: Context, k: int, moved: tuple[Any, ...], noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        outputs = self.net(*moved, *noise)
+        extra = {"lengths": context.lengths.repeat_interleave(k)} if context.lengths is not None and takes_lengths(self.net) else {}
+        outputs = self.net(*moved, *noise, **extra)
         outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
         name, rows = type(self).__name__, context.batch * k
         if len(outputs) != len(context.factors):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from isotypic.ops._checks import check_flag, is_integer
 from isotypic.symmetrize import _tree
-from isotypic.symmetrize.context import Context
+from isotypic.symmetrize.context import Context, takes_lengths
 from isotypic.symmetrize.elements import Elements
 from isotypic.symmetrize.groups import parse, tags_of
 from isotypic.symmetrize.noise import Noise
+from isotypic.symmetrize.packed import Packing
 from isotypic.symmetrize.samplers import Haar, PCAFrames, Product, Sampler
 
 
@@ -69,6 +70,10 @@ class Symmetrize(nn.Module):
         tolerance: in eval mode draws stop, sample by sample and after whole chunks, once the largest standard error of a sample's outputs
             is at most this. None draws k_eval times.
         freeze_base: whether only the sampler is trained; the base stays in eval mode.
+        layout: "padded", where nodes are an axis (B, n, ...) and `lengths` may say how many count; or "packed", where the nodes of all
+            samples lie one after the other, (N, ...), `lengths` is needed, and what is tagged edge is pairs of nodes (2, E) int64. The base
+            then gets the k copies of each sample beside each other, packed likewise; the network of a sampler gets everything padded, with
+            edges as adjacency matrices (B k, n, n).
 
     Raises ValueError and TypeError, naming argument or input, also for inputs that are not finite.
 
@@ -98,6 +103,7 @@ class Symmetrize(nn.Module):
         *,
         tolerance: float | None = None,
         freeze_base: bool = False,
+        layout: str = "padded",
     ) -> None:
         super().__init__()
         if not callable(base):
@@ -117,6 +123,9 @@ class Symmetrize(nn.Module):
         if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
             raise ValueError(f"Symmetrize: tolerance must be above 0 or None, got {tolerance!r}")
         check_flag("Symmetrize", "freeze_base", freeze_base)
+        if layout not in ("padded", "packed"):
+            raise ValueError(f'Symmetrize: layout must be "padded" or "packed", got {layout!r}')
+        self.layout = layout
         if sampler is None:
             sampler = Haar()
         if isinstance(sampler, (tuple, list)):
@@ -130,11 +139,7 @@ class Symmetrize(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         if freeze_base and isinstance(base, nn.Module):
             base.requires_grad_(False).eval()
-        forward = base.forward if isinstance(base, nn.Module) else base
-        try:
-            self._takes_lengths = "lengths" in inspect.signature(forward).parameters
-        except (TypeError, ValueError):
-            self._takes_lengths = False
+        self._takes_lengths = takes_lengths(base)
 
     def train(self, mode: bool = True) -> Symmetrize:
         super().train(mode)
@@ -166,13 +171,43 @@ class Symmetrize(nn.Module):
             k: instead of k_train or k_eval.
             return_info: whether to return (y, `Info`).
         """
+        packing = None
+        if self.layout == "packed":
+            packing, given = Packing(lengths), inputs
+            inputs = tuple(self._padded(packing, i, tags, x) for i, (tags, x) in enumerate(zip(self.rep_in, given, strict=True)))
         context = self._context(inputs, lengths, sample_ids, node_ids, noise)
+        if packing is not None:
+            context.packing, context.packed = packing, given
         asked = k if k is not None else self.k_train if self.training else self.k_eval
         if not is_integer(asked) or asked < 1:
             raise ValueError(f"Symmetrize: k must be an integer of at least 1, got {asked!r}")
         total = self.sampler.draws(context, asked)
         adaptive = self.tolerance is not None and not self.training and not self.sampler.exact and total > 1
-        return self._all_draws(context, total, return_info) if not adaptive else self._until(context, total, return_info)
+        if adaptive and packing is not None:
+            raise ValueError("Symmetrize: tolerance must be None for packed batches")
+        result = self._all_draws(context, total, return_info) if not adaptive else self._until(context, total, return_info)
+        if packing is None:
+            return result
+        pack = partial(_tree.map_with, lambda tags, y: packing.pack(y) if tags and "node" in tags else y, self.rep_out)
+        if not return_info:
+            return pack(result)
+        y, info = result
+        return pack(y), replace(info, standard_error=pack(info.standard_error))
+
+    def _padded(self, packing: Packing, place: int, tags: Any, x: Any) -> Any:
+        def pad(tag: Any, leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or tag is None:
+                return leaf
+            name = f"input {place}"
+            return (
+                packing.dense(name, leaf, torch.get_default_dtype())
+                if "edge" in tag
+                else packing.pad(name, leaf)
+                if "node" in tag
+                else leaf
+            )
+
+        return _tree.map_with(pad, tags, x)
 
     def draw(self, *inputs: Any, k: int = 1, **keywords: Any) -> Elements:
         """The elements that :meth:`forward` would draw, for the two-step form with `act_inverse` and `act`."""
@@ -202,8 +237,9 @@ class Symmetrize(nn.Module):
             seed=seed,
         )  # fmt: skip
 
-    def _draws(self, context: Context, first: int, k: int) -> tuple[list[Tensor], Elements, Any]:
-        """The leaves g f(g^-1 x), (B, k, ...), the elements, and the structure of the outputs."""
+    def _draws(self, context: Context, first: int, k: int, mean: bool = False) -> tuple[list[Tensor], Elements, Any]:
+        """The leaves g f(g^-1 x), (B, k, ...), or their means over the draws where these are all that is asked for and no draw has a
+        weight; the elements, and the structure of the outputs."""
         gs = self.sampler.sample(context, first, k)
         b = context.batch
 
@@ -213,16 +249,33 @@ class Symmetrize(nn.Module):
             return gs.move(x[:, None], tags_of("Symmetrize", "rep_in", tags, self.factors), True).flatten(0, 1)
 
         moved = [_tree.map_with(move_in, tags, x) for tags, x in zip(context.rep, context.inputs, strict=True)]
+        copies = None if context.packing is None else context.packing.repeated(k)
+        if context.packing is not None and copies is not None:
+            packing = context.packing
+
+            def pack_in(tags: Any, x: Any, packed: Any) -> Any:
+                if not isinstance(x, Tensor) or tags is None:
+                    return x
+                return packing.relabel(packed, gs) if "edge" in tags else copies.pack(x) if "node" in tags else x
+
+            for i, tags in enumerate(context.rep):
+                originals = _tree.leaves(context.packed[i])
+                moved[i] = _tree.map_with(lambda t, x: pack_in(t, x, next(originals)), tags, moved[i])  # noqa: B023
         extra = {}
         if self._takes_lengths and context.lengths is not None:
             extra["lengths"] = context.lengths.repeat_interleave(k)
         outputs = self.base(*moved, **extra)
+        whole = mean and self._weights(gs, 1) is None
 
         def move_out(tags: Any, y: Any) -> Tensor:
+            if copies is not None and isinstance(y, Tensor) and tags and "node" in tags:
+                y = copies.pad("an output", y)
             if not isinstance(y, Tensor) or y.dim() < 1 or y.shape[0] != b * k:
                 shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
                 raise ValueError(f"Symmetrize: base must return tensors with B k = {b * k} samples first, got {shape}")
-            return gs.move(y.unflatten(0, (b, k)), tags_of("Symmetrize", "rep_out", tags or "scalar", self.factors), False)
+            found = tags_of("Symmetrize", "rep_out", tags or "scalar", self.factors)
+            draws = y.unflatten(0, (b, k))
+            return gs.mean(draws, found) if whole else gs.move(draws, found, False)
 
         try:
             placed = _tree.map_with(move_out, self.rep_out, outputs)
@@ -250,10 +303,15 @@ class Symmetrize(nn.Module):
         recompute = chunk < total and torch.is_grad_enabled()
 
         def part(first: int, k: int) -> tuple[Any, ...]:
-            drawn, gs, outputs = self._draws(context, first, k)
+            drawn, gs, outputs = self._draws(context, first, k, mean=not return_info)
             structure[:] = [outputs]
             weights = self._weights(gs, total)
-            averaged = [y.sum(1) / total if weights is None else (y * _like(weights, y)).sum(1) for y in drawn]
+            if weights is not None:
+                averaged = [(y * _like(weights, y)).sum(1) for y in drawn]
+            elif return_info:
+                averaged = [y.sum(1) / total for y in drawn]
+            else:
+                averaged = [y if k == total else y * (k / total) for y in drawn]
             entropy = None if gs.entropy is None else gs.entropy * (k / total)
             return (*averaged, entropy, gs.degenerate, *((y.detach() for y in drawn) if return_info else ()))
 
@@ -321,7 +379,9 @@ def _like(weights: Tensor, y: Tensor) -> Tensor:
 def _standard_error(samples: Tensor) -> Tensor:
     """(B, ...) of (B, k, ...)."""
     k = samples.shape[1]
-    return samples.new_full((samples.shape[0], *samples.shape[2:]), math.nan) if k < 2 else samples.std(1) / math.sqrt(k)
+    if k < 2 or samples.numel() == 0:
+        return samples.new_full((samples.shape[0], *samples.shape[2:]), math.nan)
+    return samples.std(1) / math.sqrt(k)
 
 
 def _select(context: Context, rows: Tensor) -> Context:

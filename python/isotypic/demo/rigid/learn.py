@@ -30,14 +30,14 @@ class Recipe:
 
     gatr: tuple[int, ...] = (8, 16, 2, 4)
     transformer: tuple[int, ...] = (32, 2, 4)
-    scenes: int = 400
-    test_scenes: int = 100
-    charges: int = 1200
-    test_charges: int = 400
-    unique: tuple[int, ...] = (32, 128, 512, 1024)
-    steps: int = 300
+    scenes: int = 200
+    test_scenes: int = 64
+    charges: int = 512
+    test_charges: int = 256
+    unique: tuple[int, ...] = (32, 128, 512)
+    steps: int = 80
     batch: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
 
     def preset(self) -> Preset:
         return Preset(

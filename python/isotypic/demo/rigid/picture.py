@@ -32,6 +32,8 @@ def _draw_curves(axis: Any, errors: dict[str, dict[int, float]], still: float, t
         axis.plot(list(errors[method]), list(errors[method].values()), linewidth=1.6, markersize=6, **LOOKS[method])
     axis.axhline(still, color=GREY, linestyle=":", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="samples in the training set", ylabel="test error", title=title)
+    axis.set_xticks(list(errors["gatr"]), [f"{unique:,}" for unique in errors["gatr"]])
+    axis.set_xticks([], minor=True)
     axis.grid(color="#eeeeee", linewidth=0.6)
 
 
@@ -50,7 +52,8 @@ def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: d
         panels.append((str(LOOKS[method]["label"]), moved, float(np.linalg.norm(moved - later, axis=-1).mean())))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 7), dpi=110, facecolor="white", layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.15])
+        halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.15])
+        top, bottom = halves
         at = np.array([*later[:, 0, :2].mean(0), 0.25])
         scenes: Any = top.subplots(1, 5)
         for axis, (title, points, error) in zip(scenes, panels, strict=True):

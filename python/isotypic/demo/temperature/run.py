@@ -50,7 +50,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
             *itertools.product(["chronological", "gibbs", "smoke"], ["ConvCNP"], ["strict", "relaxed"], [seed]),
         ]
     ]
-    train_all(folder, jobs, recipe, console)
+    fresh = train_all(folder, jobs, recipe, console)
     temperature, made = settings.temperature(recipe)
     rows: dict[str, list[Scores]] = {}
     others: dict[str, dict[str, Scores]] = {"chronological": {}, "gibbs": {}, "smoke": {}}
@@ -81,8 +81,9 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
         "unit of y in kelvin": made.scale,
         "temperature": rows,
         "gap": gaps,
-        "fixed input explains": picture.likeness(convolutional["relaxed"], made),
+        "fixed input explains": picture.reading(convolutional["relaxed"], made)[1],
         **others,
+        "networks trained in this run": fresh,
         "seconds": time.perf_counter() - start,
         "info": isotypic.info(),
     }
@@ -102,11 +103,14 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
     return results
 
 
-def train_all(folder: Path, jobs: list[learn.Job], recipe: Recipe, console: Console) -> None:
-    """Trains what the folder does not have, as many networks at a time as torch has threads: they are too small to share one."""
+def train_all(folder: Path, jobs: list[learn.Job], recipe: Recipe, console: Console) -> int:
+    """Trains what the folder does not have, as many networks at a time as torch has threads: they are too small to share one.
+
+    Returns the number of networks that it has trained.
+    """
     waiting = [job for job in jobs if learn.load(folder, job, recipe) is None]
     if not waiting:
-        return
+        return 0
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     workers = min(len(waiting), torch.get_num_threads())
@@ -129,6 +133,7 @@ def train_all(folder: Path, jobs: list[learn.Job], recipe: Recipe, console: Cons
         for future in futures:
             future.result()
         progress.update(whole, completed=len(waiting))
+    return len(waiting)
 
 
 def spread(values: list[float], digits: int = 2) -> str:

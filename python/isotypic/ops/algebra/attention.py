@@ -189,8 +189,8 @@ def _backward(needs: Sequence[bool], grads: Any, mv: Tensor, s: Tensor, lse: Ten
     return tuple(gradient if need else None for gradient, need in zip(found, needs[:7], strict=True))
 
 
-def _jvp(tangents: Gradients, mv: Tensor, s: Tensor, lse: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
-    return (*plain.tangent(tuple(tangents[:7]), *args), torch.zeros_like(lse))
+def _jvp(tangents: Gradients, *args: Any) -> tuple[Tensor | None, ...]:
+    return (*plain.tangent(tuple(tangents[:7]), *args), torch.zeros_like(_fake(*args)[2]))
 
 
 def _fold(info: Any, in_dims: Sequence[Any], args: Sequence[Any], samples: Sequence[int]) -> list[Any]:

@@ -129,14 +129,56 @@ def backward(g_mv: Tensor, g_s: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return torch.func.vjp(function, *tensors)[1]((g_mv, g_s))
 
 
+def _distance_tangent(q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, weight: Tensor | None, dweight: Tensor | None) -> Tensor:
+    """(B, H, N_q, N_k): the derivative of sum_c weight_c (n_q n_k)^2 |r_c|^2 with r = x_q w_k - x_k w_q; all (B, H, N, C, 16)."""
+
+    def parts(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        return x[..., 11:14].unsqueeze(axis), x[..., 14].unsqueeze(axis)
+
+    (x_q, w_q), (dx_q, dw_q), (x_k, w_k), (dx_k, dw_k) = parts(q, 3), parts(dq, 3), parts(k, 2), parts(dk, 2)
+    r = x_q * w_k[..., None] - x_k * w_q[..., None]
+    dr = dx_q * w_k[..., None] + x_q * dw_k[..., None] - dx_k * w_q[..., None] - x_k * dw_q[..., None]
+
+    def squares(w: Tensor, dw: Tensor) -> tuple[Tensor, Tensor]:
+        n = w / (w.square() + EPSILON)
+        return n.square(), 2 * n * (EPSILON - w.square()) / (w.square() + EPSILON).square() * dw
+
+    (n_q, dn_q), (n_k, dn_k) = squares(w_q, dw_q), squares(w_k, dw_k)
+    gap = r.square().sum(-1)
+    moved = (dn_q * n_k + n_q * dn_k) * gap + 2 * n_q * n_k * (r * dr).sum(-1)
+    if weight is None:
+        return moved.sum(-1)
+    total = torch.einsum("bhqkc,hc->bhqk", moved, weight)
+    return total if dweight is None else total + torch.einsum("bhqkc,hc->bhqk", n_q * n_k * gap, dweight)
+
+
 def tangent(tangents: tuple[Tensor | None, ...], *arguments: Any) -> tuple[Tensor, Tensor]:
-    """The derivative in a direction, as the adjoint of the adjoint."""
-    tensors, function = _split(arguments)
-    outputs, pull = torch.func.vjp(function, *tensors)
-    moved = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(tensors, tangents[: len(tensors)], strict=True))
-    _, push = torch.func.vjp(lambda *cotangents: pull(cotangents), *(torch.zeros_like(output) for output in outputs))
-    result = push(moved)
-    return result[0], result[1]
+    """The derivative in a direction: P (dS - sum P dS) V + P dV with the weights P and the derivative dS of the logits."""
+    q_mv, k_mv, v_mv, q_s, k_s, v_s, weight, mask, ranges, heads, kind = arguments
+    dq, dk, dv, dq_s, dk_s, dv_s = (torch.zeros_like(t) if d is None else d for t, d in zip(arguments[:6], tangents[:6], strict=True))
+    of_keys = key_heads(q_mv, k_mv, q_s, k_s, heads)
+    signs = torch.tensor(inner_signs(kind), dtype=q_mv.dtype, device=q_mv.device)
+
+    def products(q: Tensor, k: Tensor, q_s: Tensor, k_s: Tensor) -> Tensor:
+        q, k = by_head(q, heads, 1) * signs, by_head(k, of_keys, 1)
+        return q.flatten(-2) @ k.flatten(-2).mT + by_head(q_s, heads, 0) @ by_head(k_s, of_keys, 0).mT
+
+    moved = products(dq, k_mv, dq_s, k_s) + products(q_mv, dk, q_s, dk_s)
+    if KINDS[kind][2]:
+        points = [by_head(t, heads if i % 2 == 0 else of_keys, 1) for i, t in enumerate((q_mv, k_mv, dq, dk))]
+        moved = moved - _distance_tangent(*points, weight, tangents[6])
+    moved = moved * features(kind, q_mv.shape[2] // heads, q_s.shape[2] // heads) ** -0.5
+    scores, attends = logits(q_mv, k_mv, q_s, k_s, weight, heads, kind), allowed(mask, ranges, k_mv.shape[1])
+    if attends is not None:
+        scores = scores.masked_fill(~attends, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    if attends is not None:
+        weights = weights.masked_fill(~attends, 0.0)
+    change = weights * (moved - (weights * moved).sum(-1, keepdim=True))
+    mv = change @ by_head(v_mv, of_keys, 1).flatten(-2) + weights @ by_head(dv, of_keys, 1).flatten(-2)
+    s = change @ by_head(v_s, of_keys, 0) + weights @ by_head(dv_s, of_keys, 0)
+    mv = mv.unflatten(-1, (-1, 16)) if mv.shape[-1] else mv.new_empty(*mv.shape[:-1], 0, 16)
+    return mv.movedim(1, 2).flatten(2, 3), s.movedim(1, 2).flatten(2, 3)
 
 
 def second(cotangents: tuple[Tensor, ...], g_mv: Tensor, g_s: Tensor, *arguments: Any) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ layers read it from here. A further signature is one line of `SIGNATURES`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -133,6 +133,8 @@ class Algebra:
         return (0,) if self.degenerate else (0, 15)
 
 
-@lru_cache
+_ALGEBRAS = {name: Algebra(name, metric) for name, metric in SIGNATURES.items()}
+
+
 def algebra(name: str) -> Algebra:
-    return Algebra(name, SIGNATURES[name])
+    return _ALGEBRAS[name]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from isotypic._register import Gradients, define
+from isotypic.ops import _launch
 from isotypic.ops._checks import check_flag
 from isotypic.ops.symmetrize import reference
+from isotypic.ops.symmetrize._derivatives import fold
 
 
 def _check_order(operator: str, order: Any) -> None:
@@ -41,7 +45,10 @@ def permute_nodes(x: Tensor, order: Tensor, inverse: bool = False) -> Tensor:
         raise TypeError(f"permute_nodes: x must be a torch.Tensor, got {type(x).__name__}")
     if x.shape[: order.dim()] != order.shape:
         raise ValueError(f"permute_nodes: x must have shape {(*order.shape, '...')}, that of order first, got {tuple(x.shape)}")
-    return reference.permute_nodes(x, order, inverse)
+    batch, n = order.numel() // max(order.shape[-1], 1), order.shape[-1]
+    if x.numel() == 0:
+        return x.clone()
+    return permute(x.reshape(batch, n, -1), order.reshape(batch, n), inverse, 1).reshape(x.shape)
 
 
 def permute_adjacency(a: Tensor, order: Tensor, inverse: bool = False) -> Tensor:
@@ -70,12 +77,15 @@ def permute_adjacency(a: Tensor, order: Tensor, inverse: bool = False) -> Tensor
     if a.layout == torch.sparse_coo:
         return _permute_sparse(a, order, inverse)
     if order.dim() == 1 and a.dim() == 2 and a.shape[0] == 2 and a.dtype == torch.int64 and a.shape != (n, n):
-        return (order if inverse else reference.rank_of(order))[a]
+        return (order if inverse else rank_of(order))[a]
     if a.layout != torch.strided:
         raise TypeError(f"permute_adjacency: a must be dense, sparse COO or edges (2, E) int64, got layout {a.layout}")
     if a.shape[: order.dim() + 1] != (*order.shape, n):
         raise ValueError(f"permute_adjacency: a must have shape {(*order.shape, n, '...')}, got {tuple(a.shape)}")
-    return reference.permute_adjacency(a, order, inverse)
+    batch = order.numel() // max(n, 1)
+    if a.numel() == 0:
+        return a.clone()
+    return permute(a.reshape(batch, n, n, -1), order.reshape(batch, n), inverse, 2).reshape(a.shape)
 
 
 def _permute_sparse(a: Tensor, order: Tensor, inverse: bool) -> Tensor:
@@ -84,9 +94,64 @@ def _permute_sparse(a: Tensor, order: Tensor, inverse: bool) -> Tensor:
         expected = (*order.shape, n, "...")
         found = f"{tuple(a.shape)} with {a.sparse_dim()}"
         raise ValueError(f"permute_adjacency: sparse a must have shape {expected} with {axes + 1} sparse axes, got {found}")
-    place = order if inverse else reference.rank_of(order)
+    place = order if inverse else rank_of(order)
     a = a.coalesce()
     index = a.indices()
     ends = [place[index[i]] if axes == 1 else place[index[0], index[i]] for i in (-2, -1)]
     moved = torch.stack(ends if axes == 1 else [index[0], *ends])
     return torch.sparse_coo_tensor(moved, a.values(), a.shape)
+
+
+def rank_of(order: Tensor) -> Tensor:
+    """The inverse permutation: the place of each node."""
+    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    return permute_nodes(places.contiguous(), order, inverse=True)
+
+
+_WORDS = {2: torch.float16, 4: torch.float32, 8: torch.float64}
+
+
+def _plain(x: Tensor, order: Tensor, inverse: bool, axes: int) -> Tensor:
+    return (reference.permute_nodes if axes == 1 else reference.permute_adjacency)(x, order, inverse)
+
+
+def _launch_permute(x: Tensor, order: Tensor, inverse: bool, axes: int) -> Tensor:
+    """Numbers are moved as they are, whatever they mean: all types of a size are one."""
+    name = "permute_nodes" if axes == 1 else "permute_adjacency"
+    word = _WORDS.get(x.itemsize)
+    if word is None:
+        return _plain(x, order, inverse, axes).contiguous()
+    result = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    right = getattr(_launch.extension_for(name, x), name)(x.contiguous().view(word), order.contiguous(), inverse, result.view(word))
+    if not right:
+        raise ValueError(f"{name}: order must be a permutation of 0 ... n - 1 in each row")
+    return result
+
+
+def _fake(x: Tensor, order: Tensor, inverse: bool, axes: int) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, order: Tensor, inverse: bool, axes: int) -> Gradients:
+    return (permute(grad, order, not inverse, axes) if needs[0] else None, None)
+
+
+def _jvp(tangents: Gradients, x: Tensor, order: Tensor, inverse: bool, axes: int) -> Tensor | None:
+    return None if tangents[0] is None else permute(tangents[0], order, inverse, axes)
+
+
+def _vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
+    folded, size = fold(info, in_dims, *args)
+    y = permute(*folded)
+    return y.unflatten(0, (size, y.shape[0] // size)), 0
+
+
+permute = define(
+    "permute(Tensor x, Tensor order, bool inverse, int axes) -> Tensor",
+    launch=_launch_permute,
+    fake=_fake,
+    backward=_backward,
+    vmap=_vmap,
+    jvp=_jvp,
+    wide=(0,),
+)

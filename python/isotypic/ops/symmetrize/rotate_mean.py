@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
+from isotypic._register import Gradients
+from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors
-from isotypic.ops.symmetrize import reference
+from isotypic.ops._kernel_operator import kernel_operator
 
 
 def rotate_mean(rotation: Tensor, y: Tensor) -> Tensor:
@@ -28,4 +33,54 @@ def rotate_mean(rotation: Tensor, y: Tensor) -> Tensor:
     b, k, d, _ = rotation.shape
     if y.dim() != 4 or y.shape[:2] != (b, k) or y.shape[3] != d:
         raise ValueError(f"rotate_mean: y must have shape (B={b}, k={k}, n, d={d}), got {tuple(y.shape)}")
-    return reference.rotate_mean(rotation, y)
+    return rotate_sum(rotation, y, 1 / max(k, 1))
+
+
+# The trilinear form scale sum <x, R_j y_j> has three derivatives, and the derivatives of each are the other two.
+
+
+def _run(name: str, shape: Sequence[int], *args: Any) -> Tensor:
+    first, second, scale = args
+
+    def compute(*tensors: Tensor) -> Tensor:
+        result = tensors[0].new_empty(shape)
+        if result.numel():
+            _launch.launch("rotate_mean", name, *tensors, scale, result, like=result)
+        return result
+
+    return _launch.in_float32(compute, first, second)
+
+
+def _shape_sum(rotation: Tensor, y: Tensor, scale: float) -> Sequence[int]:
+    return y.shape[0], y.shape[2], y.shape[3]
+
+
+def _shape_each(rotation: Tensor, x: Tensor, scale: float) -> Sequence[int]:
+    return x.shape[0], rotation.shape[1], x.shape[1], x.shape[2]
+
+
+def _shape_outer(x: Tensor, y: Tensor, scale: float) -> Sequence[int]:
+    return y.shape[0], y.shape[1], y.shape[3], y.shape[3]
+
+
+def _backward_sum(needs: Sequence[bool], x: Tensor, rotation: Tensor, y: Tensor, scale: float) -> Gradients:
+    return rotate_outer(x, y, scale) if needs[0] else None, rotate_each(rotation, x, scale) if needs[1] else None
+
+
+def _backward_each(needs: Sequence[bool], y: Tensor, rotation: Tensor, x: Tensor, scale: float) -> Gradients:
+    return rotate_outer(x, y, scale) if needs[0] else None, rotate_sum(rotation, y, scale) if needs[1] else None
+
+
+def _backward_outer(needs: Sequence[bool], rotation: Tensor, x: Tensor, y: Tensor, scale: float) -> Gradients:
+    return rotate_sum(rotation, y, scale) if needs[0] else None, rotate_each(rotation, x, scale) if needs[1] else None
+
+
+rotate_sum = kernel_operator(
+    "rotate_sum(Tensor rotation, Tensor y, float scale) -> Tensor", shape=_shape_sum, run=_run, samples=(0, 1), backward=_backward_sum
+)
+rotate_each = kernel_operator(
+    "rotate_each(Tensor rotation, Tensor x, float scale) -> Tensor", shape=_shape_each, run=_run, samples=(0, 1), backward=_backward_each
+)
+rotate_outer = kernel_operator(
+    "rotate_outer(Tensor x, Tensor y, float scale) -> Tensor", shape=_shape_outer, run=_run, samples=(0, 1), backward=_backward_outer
+)

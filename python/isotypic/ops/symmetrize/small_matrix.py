@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from isotypic.ops._checks import check_flag, check_tensors
-from isotypic.ops.symmetrize import reference
+from isotypic.ops.symmetrize import _small_operators
+from isotypic.ops.symmetrize.reference import tolerance
 
 
 class OrthonormalFrame(NamedTuple):
@@ -72,8 +73,9 @@ def orthonormal_frame(v: Tensor, proper: bool = False) -> OrthonormalFrame:
     """
     _check("orthonormal_frame", "v", v)
     check_flag("orthonormal_frame", "proper", proper)
-    frame, _, degenerate = reference.orthonormal_frame(v, proper)
-    return OrthonormalFrame(frame, degenerate)
+    frame, inverse = _small_operators.frame(v.reshape(-1, *v.shape[-2:]), proper)
+    # The inverse of the triangular factor is 0 where there is none, and nowhere else.
+    return OrthonormalFrame(frame.reshape(v.shape), (inverse.detach()[:, 0, 0] == 0).reshape(v.shape[:-2]))
 
 
 def symmetric_eigen(a: Tensor) -> SymmetricEigen:
@@ -91,7 +93,11 @@ def symmetric_eigen(a: Tensor) -> SymmetricEigen:
     tensor([1., 3.])
     """
     _check("symmetric_eigen", "a", a)
-    return SymmetricEigen(*reference.symmetric_eigen(a))
+    values, vectors = _small_operators.eigen(a.reshape(-1, *a.shape[-2:]))
+    fixed = values.detach()
+    degenerate = (fixed.diff(dim=-1) <= tolerance(a.dtype) * fixed[:, (0, -1)].abs().amax(-1, keepdim=True)).any(-1)
+    batch = a.shape[:-2]
+    return SymmetricEigen(values.reshape(a.shape[:-1]), vectors.reshape(a.shape), degenerate.reshape(batch))
 
 
 def polar(a: Tensor) -> Polar:
@@ -109,4 +115,7 @@ def polar(a: Tensor) -> Polar:
             [0., 2.]])
     """
     _check("polar", "a", a)
-    return Polar(*reference.polar(a))
+    rotation, stretch = _small_operators.polar_factors(a.reshape(-1, *a.shape[-2:]))
+    singular = _small_operators.eigen(stretch.detach())[0]
+    degenerate = singular[:, 0] <= tolerance(a.dtype) * singular[:, -1]
+    return Polar(rotation.reshape(a.shape), stretch.reshape(a.shape), degenerate.reshape(a.shape[:-2]))

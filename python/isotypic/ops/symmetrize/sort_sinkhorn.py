@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isotypic._register import plain
+from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors, is_integer
+from isotypic.ops.symmetrize import _sinkhorn_operators as operators
 from isotypic.ops.symmetrize import reference
 from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
 
 
 class SortSinkhorn:
-    """What :func:`sort_sinkhorn` returns: a permutation P of the nodes of each sample, P[order[r], r] = 1."""
+    """What :func:`sort_sinkhorn` returns: a permutation P of the nodes of each sample, P[order[r], r] = 1, and the soft one, P~."""
 
     order: Tensor
     """(B, n) int64: the node in place r; behind the length of a sample every node is in its own place."""
@@ -23,51 +26,58 @@ class SortSinkhorn:
     tau: float
     iterations: int
 
-    def __init__(self, scores: Tensor, lengths: Tensor | None, tau: float, iterations: int) -> None:
-        self._scores, self.lengths, self.tau, self.iterations = scores, lengths, tau, iterations
-        self.order = reference.sort_scores(scores, lengths)
-        self._soft: Tensor | None = None
+    def __init__(self, scores: Tensor, order: Tensor, lengths: Tensor | None, tau: float, iterations: int) -> None:
+        self._scores, self.order, self.lengths, self.tau, self.iterations = scores, order, lengths, tau, iterations
+        self._sorted: Tensor | None = None
+        self._entropy: Tensor | None = None
 
     @property
     def entropy(self) -> Tensor:
         """(B,): -(1 / n) sum_ij P~_ij log P~_ij, the mean entropy of the columns of P~, and of its rows; differentiable in the scores."""
-        return reference.entropy(self._shared(), self.lengths)
+        if self._entropy is None or (self._scores.requires_grad and torch.is_grad_enabled() and not self._entropy.requires_grad):
+            self._entropy = operators.entropy(self._in_order(), self.lengths, self.tau, self.iterations)
+        return self._entropy
 
     def apply(self, x: Tensor) -> Tensor:
         """P^T x for x (B, n, ...): the nodes in sorted order. The gradient in x is that of P, that in the scores that of P~."""
-        value = permute_nodes(x, self.order)
-        return value + self._ghost(self._shared().mT @ x.detach().flatten(2) if x.dim() > 2 else self._vector(True, x), value)
+        return self._through("apply", "x", x, False)
 
     def undo(self, y: Tensor) -> Tensor:
         """P y for y (B, n, ...): the nodes back in their places. Gradients as in :meth:`apply`."""
-        value = permute_nodes(y, self.order, inverse=True)
-        return value + self._ghost(self._shared() @ y.detach().flatten(2) if y.dim() > 2 else self._vector(False, y), value)
+        return self._through("undo", "y", y, True)
 
     def apply_adjacency(self, a: Tensor) -> Tensor:
         """P^T A P for a (B, n, n, ...). The gradient in a is that of P, that in the scores that of P~ in both places."""
-        value = permute_adjacency(a, self.order)
-        soft, flat = self._shared(), a.detach().flatten(3) if a.dim() > 3 else a.detach()[..., None]
-        rows = torch.einsum("bij,bikc->bjkc", soft, permute_nodes(flat.transpose(1, 2), self.order).transpose(1, 2))
-        columns = torch.einsum("bkic,bij->bkjc", permute_nodes(flat, self.order), soft)
-        return value + self._ghost(rows + columns, value)
+        self._check("apply_adjacency", "a", a, 2)
+        if not (torch.is_grad_enabled() and self._scores.requires_grad):
+            return permute_adjacency(a, self.order)
+        return self.apply(self.apply(a).transpose(1, 2)).transpose(1, 2)
 
     def soft(self) -> Tensor:
         """(B, n, n): P~ itself, with entry (i, j) for node i in place j; for tests."""
         return reference.soft_permutation(self._scores, self.order, self.lengths, self.tau, self.iterations)
 
-    def _shared(self) -> Tensor:
-        if self._soft is None:
-            self._soft = self.soft()
-        return self._soft
+    def _in_order(self) -> Tensor:
+        """(B, n): the scores in ascending order."""
+        if self._sorted is None or (self._scores.requires_grad and torch.is_grad_enabled() and not self._sorted.requires_grad):
+            self._sorted = permute_nodes(self._scores, self.order)
+        return self._sorted
 
-    def _vector(self, transpose: bool, x: Tensor) -> Tensor:
-        soft = self._shared().mT if transpose else self._shared()
-        return (soft @ x.detach()[..., None])[..., 0]
+    def _through(self, method: str, name: str, x: Tensor, inverse: bool) -> Tensor:
+        self._check(method, name, x, 1)
+        if not (torch.is_grad_enabled() and self._scores.requires_grad) or not x.is_floating_point():
+            return permute_nodes(x, self.order, inverse)
+        t = self._in_order().to(x.dtype)
+        flat = x.reshape(*x.shape[:2], x[0, 0].numel() if x.shape[0] and x.shape[1] else 0)
+        return operators.through(t, flat, self.order, self.lengths, self.tau, self.iterations, inverse).reshape(x.shape)
 
-    @staticmethod
-    def _ghost(soft: Tensor, like: Tensor) -> Tensor:
-        """Zero, with the gradient of the soft product."""
-        return (soft - soft.detach()).reshape(like.shape)
+    def _check(self, method: str, name: str, x: Any, axes: int) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"sort_sinkhorn: {name} of {method} must be a torch.Tensor, got {type(x).__name__}")
+        b, n = self.order.shape
+        if x.shape[: 1 + axes] != (b, n, n)[: 1 + axes]:
+            expected = ", ".join(["B={}", "n={}", "n={}"][: 1 + axes]).format(b, n, n)
+            raise ValueError(f"sort_sinkhorn: {name} of {method} must have shape ({expected}, ...), got {tuple(x.shape)}")
 
 
 def sort_sinkhorn(scores: Tensor, lengths: Tensor | None = None, *, tau: float, iterations: int = 20) -> SortSinkhorn:
@@ -90,7 +100,8 @@ def sort_sinkhorn(scores: Tensor, lengths: Tensor | None = None, *, tau: float, 
         iterations: of Sinkhorn, at least 1.
 
     Returns: a :class:`SortSinkhorn` with ``order`` (B, n), ``entropy`` (B,), ``apply``, ``undo``, ``apply_adjacency`` and ``soft``.
-    Raises TypeError for wrong types; ValueError for wrong shapes, lengths outside 0 ... n, scores that are NaN, and settings out of range.
+    Raises TypeError for wrong types; ValueError for wrong shapes, lengths outside 0 ... n, scores that are not finite, settings out of
+    range.
 
     G. Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", ICLR 2018; J. Kim et al., "Learning Probabilistic
     Symmetrization for Architecture Agnostic Equivariance", NeurIPS 2023.
@@ -111,9 +122,21 @@ def sort_sinkhorn(scores: Tensor, lengths: Tensor | None = None, *, tau: float, 
         raise ValueError(f"sort_sinkhorn: tau must be above 0 and finite, got {tau!r}")
     if not is_integer(iterations) or iterations < 1:
         raise ValueError(f"sort_sinkhorn: iterations must be an integer of at least 1, got {iterations!r}")
-    if bool(scores.detach().isnan().any()):
-        raise ValueError("sort_sinkhorn: scores must have an order, and some are NaN")
-    return SortSinkhorn(scores, lengths, float(tau), int(iterations))
+    lengths = None if lengths is None else lengths.contiguous()
+    return SortSinkhorn(scores, _sorted_order(scores.detach(), lengths), lengths, float(tau), int(iterations))
+
+
+def _sorted_order(scores: Tensor, lengths: Tensor | None) -> Tensor:
+    if scores.is_cpu and plain(scores, lengths):
+        scores = scores.to(torch.float32 if scores.dtype in _launch.HALF else scores.dtype).contiguous()
+        order = torch.empty(scores.shape, dtype=torch.int64)
+        finite = scores.numel() == 0 or _launch.extension_for("sort_sinkhorn", scores).sort_order(scores, lengths, order)
+    else:
+        order = reference.sort_scores(scores, lengths)
+        finite = torch.compiler.is_compiling() or not plain(scores) or bool(scores.isfinite().all())
+    if not finite:
+        raise ValueError("sort_sinkhorn: scores must be finite, and some are NaN or infinite")
+    return order
 
 
 def _check_lengths(operator: str, lengths: Any, like: Tensor) -> None:
