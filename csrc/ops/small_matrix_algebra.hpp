@@ -11,6 +11,12 @@
 
 #include "core/host_device.hpp"
 
+#if defined(__CUDACC__)
+#define ISOTYPIC_UNROLL _Pragma("unroll")
+#else
+#define ISOTYPIC_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace isotypic {
 namespace small_matrix {
 
@@ -46,7 +52,7 @@ HOST_DEVICE ALWAYS_INLINE double constant<double>(double value) {
 template <class V, int N>
 HOST_DEVICE ALWAYS_INLINE V largest(const V* m) {
     V size = absolute(m[0]);
-#pragma GCC unroll 16
+    ISOTYPIC_UNROLL
     for (int i = 1; i < N; ++i) size = larger(size, absolute(m[i]));
     return size;
 }
@@ -54,47 +60,43 @@ HOST_DEVICE ALWAYS_INLINE V largest(const V* m) {
 // c = a b, a^T b or a b^T
 template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE void product(const V* a, const V* b, V* c) {
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) {
-            V sum = a[i * D] * b[j];
-#pragma GCC unroll 4
-            for (int k = 1; k < D; ++k) sum += a[i * D + k] * b[k * D + j];
-            c[i * D + j] = sum;
-        }
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) {
+        V sum = a[i * D] * b[j];
+        ISOTYPIC_UNROLL
+        for (int k = 1; k < D; ++k) sum += a[i * D + k] * b[k * D + j];
+        c[i * D + j] = sum;
+    }
 }
 template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE void product_tn(const V* a, const V* b, V* c) {
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) {
-            V sum = a[i] * b[j];
-#pragma GCC unroll 4
-            for (int k = 1; k < D; ++k) sum += a[k * D + i] * b[k * D + j];
-            c[i * D + j] = sum;
-        }
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) {
+        V sum = a[i] * b[j];
+        ISOTYPIC_UNROLL
+        for (int k = 1; k < D; ++k) sum += a[k * D + i] * b[k * D + j];
+        c[i * D + j] = sum;
+    }
 }
 template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE void product_nt(const V* a, const V* b, V* c) {
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) {
-            V sum = a[i * D] * b[j * D];
-#pragma GCC unroll 4
-            for (int k = 1; k < D; ++k) sum += a[i * D + k] * b[j * D + k];
-            c[i * D + j] = sum;
-        }
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) {
+        V sum = a[i * D] * b[j * D];
+        ISOTYPIC_UNROLL
+        for (int k = 1; k < D; ++k) sum += a[i * D + k] * b[j * D + k];
+        c[i * D + j] = sum;
+    }
 }
 template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE void symmetrize(const V* a, V* c) {
     const V half = constant<V>(0.5);
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) c[i * D + j] = half * (a[i * D + j] + a[j * D + i]);
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) c[i * D + j] = half * (a[i * D + j] + a[j * D + i]);
 }
 
 template <class V, int D>
@@ -116,18 +118,17 @@ HOST_DEVICE ALWAYS_INLINE V determinant(const V* m) {
 // r <- r minus its part along columns 0 ... j - 1 of q, twice; returns |r|^2
 template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE V project(const V* q, int j, V* r) {
-#pragma GCC unroll 2
-    for (int pass = 0; pass < 2; ++pass)
-#pragma GCC unroll 4
-        for (int p = 0; p < j; ++p) {
-            V dot = q[p] * r[0];
-#pragma GCC unroll 4
-            for (int i = 1; i < D; ++i) dot += q[i * D + p] * r[i];
-#pragma GCC unroll 4
-            for (int i = 0; i < D; ++i) r[i] -= dot * q[i * D + p];
-        }
+    ISOTYPIC_UNROLL
+    for (int pass = 0; pass < 2; ++pass) ISOTYPIC_UNROLL
+    for (int p = 0; p < j; ++p) {
+        V dot = q[p] * r[0];
+        ISOTYPIC_UNROLL
+        for (int i = 1; i < D; ++i) dot += q[i * D + p] * r[i];
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D; ++i) r[i] -= dot * q[i * D + p];
+    }
     V square = r[0] * r[0];
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 1; i < D; ++i) square += r[i] * r[i];
     return square;
 }
@@ -155,12 +156,12 @@ HOST_DEVICE ALWAYS_INLINE void set_column(V* q, int j, V* r, V square, Condition
     if (Arithmetic::any(bad)) {
         V s[D];
         const V other = spare<V, D>(q, j, s);
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) r[i] = bad ? s[i] : r[i];
         square = bad ? other : square;
     }
     const V scale = constant<V>(1) / Arithmetic::root(square);
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) q[i * D + j] = r[i] * scale;
 }
 
@@ -169,13 +170,13 @@ template <class V, class T, int D, class Arithmetic>
 HOST_DEVICE ALWAYS_INLINE void frame(const V* v, bool proper, V* q, V* u) {
     const V zero = V{}, one = constant<V>(1), bound = constant<V>(static_cast<double>(kTolerance<T>) * static_cast<double>(kTolerance<T>));
     V keep = one;
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         V r[D], size = absolute(v[j]), length = zero;
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 1; i < D; ++i) size = larger(size, absolute(v[i * D + j]));
         const V scale = one / (size > zero ? size : one);
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) {
             r[i] = v[i * D + j] * scale;
             length += r[i] * r[i];
@@ -187,26 +188,26 @@ HOST_DEVICE ALWAYS_INLINE void frame(const V* v, bool proper, V* q, V* u) {
     }
     if (proper) {
         const auto turned = determinant<V, D>(q) < zero;
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) q[i * D + D - 1] = turned ? -q[i * D + D - 1] : q[i * D + D - 1];
     }
     V r[D * D];
     product_tn<V, D>(q, v, r);
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         const V diagonal = keep > zero ? r[j * D + j] : one;
         const V inverse = one / diagonal;
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) u[i * D + j] = i == j ? inverse : zero;
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < j; ++i) {
             V sum = zero;
-#pragma GCC unroll 4
+            ISOTYPIC_UNROLL
             for (int k = i; k < j; ++k) sum += u[i * D + k] * r[k * D + j];
             u[i * D + j] = -sum * inverse;
         }
     }
-#pragma GCC unroll 16
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) u[i] = keep > zero ? u[i] : zero;
 }
 
@@ -215,24 +216,22 @@ template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE void frame_backward(const V* g, const V* q, const V* u, V* result) {
     V m[D * D], t[D * D];
     product_tn<V, D>(q, g, m);
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) {
-            V sum = V{};
-#pragma GCC unroll 4
-            for (int k = j + 1; k < D; ++k) sum += q[i * D + k] * (m[k * D + j] - m[j * D + k]);
-            t[i * D + j] = sum;
-        }
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) {
-            V sum = V{};
-#pragma GCC unroll 4
-            for (int k = j; k < D; ++k) sum += t[i * D + k] * u[j * D + k];
-            result[i * D + j] = sum;
-        }
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) {
+        V sum = V{};
+        ISOTYPIC_UNROLL
+        for (int k = j + 1; k < D; ++k) sum += q[i * D + k] * (m[k * D + j] - m[j * D + k]);
+        t[i * D + j] = sum;
+    }
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) {
+        V sum = V{};
+        ISOTYPIC_UNROLL
+        for (int k = j; k < D; ++k) sum += t[i * D + k] * u[j * D + k];
+        result[i * D + j] = sum;
+    }
 }
 
 // Beside numbers of size 1 this changes nothing, and its square is no subnormal number, at which processors stumble.
@@ -255,7 +254,7 @@ HOST_DEVICE ALWAYS_INLINE void rotation(V p, V q, V r, V& c, V& s) {
 
 template <class V, int D>
 HOST_DEVICE ALWAYS_INLINE void rotate_columns(V* m, int p, int q, V c, V s) {
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) {
         const V a = m[i * D + p], b = m[i * D + q];
         m[i * D + p] = c * a - s * b;
@@ -269,7 +268,7 @@ HOST_DEVICE ALWAYS_INLINE void exchange(V* key, V* m, V* other, int p, int q, Co
     const V a = key[p], b = key[q];
     key[p] = wrong ? b : a;
     key[q] = wrong ? a : b;
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) {
         const V x = m[i * D + p], y = m[i * D + q];
         m[i * D + p] = wrong ? y : x;
@@ -288,47 +287,44 @@ HOST_DEVICE ALWAYS_INLINE void eigen(V* a, V* values, V* vectors) {
     const V zero = V{}, one = constant<V>(1);
     const V size = largest<V, D * D>(a);
     const V up = size > zero ? size : one, down = one / up;
-#pragma GCC unroll 16
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) {
         a[i] *= down;
         vectors[i] = i % (D + 1) == 0 ? one : zero;
     }
-    for (int sweep = 0; sweep < kSweeps<T, D>; ++sweep)
-#pragma GCC unroll 4
-        for (int p = 0; p < D; ++p)
-#pragma GCC unroll 4
-            for (int q = p + 1; q < D; ++q) {
-                V c, s;
-                const V r = a[p * D + q], pp = a[p * D + p], qq = a[q * D + q];
-                rotation<V, T, Arithmetic>(pp, qq, r, c, s);
-                rotate_columns<V, D>(vectors, p, q, c, s);
-#pragma GCC unroll 4
-                for (int i = 0; i < D; ++i) {
-                    if (i == p || i == q) continue;
-                    const V x = a[i * D + p], y = a[i * D + q];
-                    a[i * D + p] = a[p * D + i] = without_dust<V, T>(c * x - s * y);
-                    a[i * D + q] = a[q * D + i] = without_dust<V, T>(s * x + c * y);
-                }
-                const V mixed = (c * s) * (r + r);
-                a[p * D + p] = c * c * pp - mixed + s * s * qq;
-                a[q * D + q] = s * s * pp + mixed + c * c * qq;
-                a[p * D + q] = a[q * D + p] = zero;
-            }
-#pragma GCC unroll 4
+    for (int sweep = 0; sweep < kSweeps<T, D>; ++sweep) ISOTYPIC_UNROLL
+    for (int p = 0; p < D; ++p) ISOTYPIC_UNROLL
+    for (int q = p + 1; q < D; ++q) {
+        V c, s;
+        const V r = a[p * D + q], pp = a[p * D + p], qq = a[q * D + q];
+        rotation<V, T, Arithmetic>(pp, qq, r, c, s);
+        rotate_columns<V, D>(vectors, p, q, c, s);
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D; ++i) {
+            if (i == p || i == q) continue;
+            const V x = a[i * D + p], y = a[i * D + q];
+            a[i * D + p] = a[p * D + i] = without_dust<V, T>(c * x - s * y);
+            a[i * D + q] = a[q * D + i] = without_dust<V, T>(s * x + c * y);
+        }
+        const V mixed = (c * s) * (r + r);
+        a[p * D + p] = c * c * pp - mixed + s * s * qq;
+        a[q * D + q] = s * s * pp + mixed + c * c * qq;
+        a[p * D + q] = a[q * D + p] = zero;
+    }
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) values[i] = a[i * D + i];
-#pragma GCC unroll 4
-    for (int last = D - 1; last > 0; --last)
-#pragma GCC unroll 4
-        for (int i = 0; i < last; ++i) exchange<V, D>(values, vectors, static_cast<V*>(nullptr), i, i + 1, values[i] > values[i + 1]);
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
+    for (int last = D - 1; last > 0; --last) ISOTYPIC_UNROLL
+    for (int i = 0; i < last; ++i) exchange<V, D>(values, vectors, static_cast<V*>(nullptr), i, i + 1, values[i] > values[i + 1]);
+    ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         V most = absolute(vectors[j]);
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 1; i < D; ++i) most = larger(most, absolute(vectors[i * D + j]));
         V first = vectors[(D - 1) * D + j];
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = D - 2; i >= 0; --i) first = absolute(vectors[i * D + j]) >= constant<V>(0.3) * most ? vectors[i * D + j] : first;
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) vectors[i * D + j] = first < zero ? -vectors[i * D + j] : vectors[i * D + j];
         values[j] *= up;
     }
@@ -341,9 +337,9 @@ HOST_DEVICE ALWAYS_INLINE void eigen_backward(const V* g_values, const V* g_vect
     V m[D * D], t[D * D];
     product_tn<V, D>(v, g_vectors, m);
     const V bound = constant<V>(kTolerance<T>) * larger(absolute(l[0]), absolute(l[D - 1]));
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) {
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int j = 0; j < i; ++j) {
             const V gap = l[i] - l[j];
             const auto apart = gap > bound;
@@ -351,7 +347,7 @@ HOST_DEVICE ALWAYS_INLINE void eigen_backward(const V* g_values, const V* g_vect
             m[i * D + j] = m[j * D + i] = apart ? s : zero;
         }
     }
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) m[i * D + i] = g_values[i];
     product<V, D>(v, m, t);
     product_nt<V, D>(t, v, result);
@@ -364,62 +360,58 @@ HOST_DEVICE ALWAYS_INLINE void polar(const V* a, V* r, V* s) {
     const V size = largest<V, D * D>(a);
     const V up = size > zero ? size : one, down = one / up;
     V b[D * D], v[D * D], sigma[D], u[D * D];
-#pragma GCC unroll 16
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) {
         b[i] = a[i] * down;
         v[i] = i % (D + 1) == 0 ? one : zero;
     }
-    for (int sweep = 0; sweep < kSweeps<T, D>; ++sweep)
-#pragma GCC unroll 4
-        for (int p = 0; p < D; ++p)
-#pragma GCC unroll 4
-            for (int q = p + 1; q < D; ++q) {
-                V pp = zero, qq = zero, pq = zero, c, t;
-#pragma GCC unroll 4
-                for (int i = 0; i < D; ++i) {
-                    pp += b[i * D + p] * b[i * D + p];
-                    qq += b[i * D + q] * b[i * D + q];
-                    pq += b[i * D + p] * b[i * D + q];
-                }
-                rotation<V, T, Arithmetic>(pp, qq, pq, c, t);
-                rotate_columns<V, D>(b, p, q, c, t);
-                rotate_columns<V, D>(v, p, q, c, t);
-            }
-#pragma GCC unroll 4
+    for (int sweep = 0; sweep < kSweeps<T, D>; ++sweep) ISOTYPIC_UNROLL
+    for (int p = 0; p < D; ++p) ISOTYPIC_UNROLL
+    for (int q = p + 1; q < D; ++q) {
+        V pp = zero, qq = zero, pq = zero, c, t;
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D; ++i) {
+            pp += b[i * D + p] * b[i * D + p];
+            qq += b[i * D + q] * b[i * D + q];
+            pq += b[i * D + p] * b[i * D + q];
+        }
+        rotation<V, T, Arithmetic>(pp, qq, pq, c, t);
+        rotate_columns<V, D>(b, p, q, c, t);
+        rotate_columns<V, D>(v, p, q, c, t);
+    }
+    ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         V square = zero;
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) square += b[i * D + j] * b[i * D + j];
         sigma[j] = Arithmetic::root(square);
     }
-#pragma GCC unroll 4
-    for (int last = D - 1; last > 0; --last)
-#pragma GCC unroll 4
-        for (int i = 0; i < last; ++i) exchange<V, D>(sigma, b, v, i, i + 1, sigma[i] < sigma[i + 1]);
+    ISOTYPIC_UNROLL
+    for (int last = D - 1; last > 0; --last) ISOTYPIC_UNROLL
+    for (int i = 0; i < last; ++i) exchange<V, D>(sigma, b, v, i, i + 1, sigma[i] < sigma[i + 1]);
     const V bound = constant<V>(kTolerance<T>) * sigma[0];
     // Descending: what is projected on is more accurate than what is projected.
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         V column[D];
         const auto bad = sigma[j] <= bound;
         const V scale = one / (bad ? one : sigma[j]);
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) column[i] = b[i * D + j] * scale;
         const V square = project<V, D>(u, j, column);
         set_column<V, D, Arithmetic>(u, j, column, square, bad);
     }
     const auto singular = sigma[D - 1] <= bound;
     const V sign = determinant<V, D>(u) * determinant<V, D>(v);
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) {
         const V last = u[i * D + D - 1];
         u[i * D + D - 1] = singular ? (sign < zero ? -last : last) : last;
     }
     product_nt<V, D>(u, v, r);
-#pragma GCC unroll 4
-    for (int i = 0; i < D; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < D; ++j) u[i * D + j] = v[i * D + j] * (sigma[j] * up);
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+    for (int j = 0; j < D; ++j) u[i * D + j] = v[i * D + j] * (sigma[j] * up);
     product_nt<V, D>(u, v, s);
 }
 
@@ -433,9 +425,9 @@ HOST_DEVICE ALWAYS_INLINE void sylvester(const V* s, const V* w, V* x) {
     product<V, D>(w, v, t);
     product_tn<V, D>(v, t, m);
     const V bound = constant<V>(kTolerance<T>) * larger(absolute(l[0]), absolute(l[D - 1]));
-#pragma GCC unroll 4
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) {
-#pragma GCC unroll 4
+        ISOTYPIC_UNROLL
         for (int j = 0; j < i; ++j) {
             const V sum = l[i] + l[j];
             const auto some = absolute(sum) > bound;
@@ -456,10 +448,10 @@ HOST_DEVICE ALWAYS_INLINE void polar_backward(const V* g_r, const V* g_s, const 
     symmetrize<V, D>(g_s, g);
     product_tn<V, D>(r, g_r, w);
     product<V, D>(g, s, t);
-#pragma GCC unroll 16
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) w[i] -= t[i];
     sylvester<V, T, D, Arithmetic>(s, w, t);
-#pragma GCC unroll 16
+    ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) t[i] = t[i] + t[i] + g[i];
     product<V, D>(r, t, result);
 }

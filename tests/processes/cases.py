@@ -38,7 +38,7 @@ def set_conv_decode(grid_values: Tensor, x: Tensor, lengthscale: Tensor) -> Tens
 
 
 def reference_set_conv(y: Tensor, x: Tensor, lengthscale: Tensor) -> Tensor:
-    with_density = torch.cat([torch.ones_like(y[..., :1]), y], -1)
+    with_density = torch.cat([y.new_ones(*y.shape[:-1], 1), y], -1)
     return reference.set_conv(with_density, batched(x, y), lengthscale, grid_of(x))
 
 

@@ -36,8 +36,8 @@ class Frame(Constants):
 
     def __init__(self, degree: int) -> None:
         angles = np.pi * np.arange(NODES) / NODES
-        circle = np.array([comb(degree // 2, k // 2) * (1.0 - k % 2) for k in range(degree + 1)])  # (x^2 + y^2)^d
-        arrays = {"samples": circle.monomials(degree, angles).T, "quadratics": circle.monomials(2, angles), "circle": circle}
+        round_form = np.array([comb(degree // 2, k // 2) * (1.0 - k % 2) for k in range(degree + 1)])  # (x^2 + y^2)^d
+        arrays = {"samples": circle.monomials(degree, angles).T, "quadratics": circle.monomials(2, angles), "circle": round_form}
         super().__init__(arrays)
         self.degree = degree
 

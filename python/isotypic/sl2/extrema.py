@@ -138,7 +138,7 @@ def minimisers(certificate: Certificate) -> list[tuple[Fraction, Fraction]]:
         inside = (domain.low is None or t > domain.low) and (domain.high is None or t < domain.high)
         if inside and value(p, t) <= high:
             exact = value(slope, t) == 0
-            low_end, high_end = (t, t) if exact else (t - reach * max(1, abs(t)), t + reach * max(1, abs(t)))
+            low_end, high_end = (t, t) if exact else (t - reach * max(Fraction(1), abs(t)), t + reach * max(Fraction(1), abs(t)))
             if exact or value(slope, low_end) < 0 < value(slope, high_end):
                 found.append((low_end, high_end))
     return sorted(found)

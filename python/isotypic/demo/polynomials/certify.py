@@ -7,14 +7,14 @@ from fractions import Fraction
 from isotypic.sl2 import Certificate, certify
 
 EXAMPLES: list[list[Fraction]] = [
-    [Fraction(value) for value in form]
+    [Fraction(value) for value in form.split()]
     for form in (
-        [1, 0, 0, 0, 0, 0, 0, 0, 1],  # x^8 + y^8
-        [1, 0, "-1.999", 0, 1],  # positive by a thousandth
-        [1, 0, -2, 0, 1],  # (x^2 - y^2)^2 touches zero
-        [1, 0, "-2.001", 0, 1],  # negative in four narrow sectors
-        [1, -4, 11, -14, 10],  # the inhomogeneous polynomial x^4 - 4 x^3 + 11 x^2 - 14 x + 10, reversed
-        [2, 1, 0, -3, 1, 0, 1],
+        "1 0 0 0 0 0 0 0 1",  # x^8 + y^8
+        "1 0 -1.999 0 1",  # positive by a thousandth
+        "1 0 -2 0 1",  # (x^2 - y^2)^2 touches zero
+        "1 0 -2.001 0 1",  # negative in four narrow sectors
+        "1 -4 11 -14 10",  # the inhomogeneous polynomial x^4 - 4 x^3 + 11 x^2 - 14 x + 10, reversed
+        "2 1 0 -3 1 0 1",
     )
 ]
 

@@ -32,6 +32,8 @@ def _draw_curves(axis: Any, errors: dict[str, dict[int, float]], still: float, t
         axis.plot(list(errors[method]), list(errors[method].values()), linewidth=1.6, markersize=6, **LOOKS[method])
     axis.axhline(still, color=GREY, linestyle=":", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="samples in the training set", ylabel="test error", title=title)
+    axis.set_xticks(list(errors["gatr"]), [f"{unique:,}" for unique in errors["gatr"]])
+    axis.set_xticks([], minor=True)
     axis.grid(color="#eeeeee", linewidth=0.6)
 
 

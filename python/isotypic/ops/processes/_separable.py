@@ -30,7 +30,7 @@ def _axis(t: Tensor, s: Tensor, nodes: int, dtype: torch.dtype, window: float) -
     """r and weights, (..., nodes) for t (..., 1)."""
     r = (torch.arange(nodes, dtype=dtype) - t.to(dtype)).div_(s.to(dtype))
     weight = r.square().mul_(-0.5)
-    if float(weight.detach().amin()) < -0.5 * window * window:
+    if (nodes - 1) > window * abs(float(s)):  # all positions are on the grid
         weight = weight.masked_fill_(weight < -0.5 * window * window, -torch.inf)
     return r, weight.exp_()
 
@@ -41,8 +41,8 @@ class Separable:
     def __init__(self, t: Tensor, s: Tensor, shape: Sequence[int], dtype: torch.dtype, window: float) -> None:
         r, weights = zip(*(_axis(t[..., k, None], s[k], n, dtype, window) for k, n in enumerate(shape)), strict=True)
         self.r, self.last, self.shape = r, weights[-1], shape
-        outer = torch.ones(*t.shape[:2], 1, dtype=dtype)
-        for weight in weights[:-1]:
+        outer = weights[0] if len(weights) > 1 else torch.ones(*t.shape[:2], 1, dtype=dtype)
+        for weight in weights[1:-1]:
             outer = (outer[..., None] * weight[..., None, :]).flatten(-2)
         self.outer = outer
 
