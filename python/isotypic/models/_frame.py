@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isotypic import ops
 from isotypic._constants import Constants
+from isotypic.ops.forms import circle
 
 NODES, STEPS = 256, 2
 """Of the trapezoidal rule, and how often it is applied, each time in the frame that the last one found. The norms of 500 random sums of
