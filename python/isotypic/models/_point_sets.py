@@ -87,10 +87,9 @@ def read_context(
     y, _, y_counts = _as_batch(owner, "yc" + suffix, y, dim_y)
     if (counts is None) != (y_counts is None):
         raise TypeError(f"{owner}: xc{suffix} and yc{suffix} must both be tensors or both lists, one tensor for each task")
-    if y.shape[:2] != x.shape[:2] or counts != y_counts:
-        raise ValueError(
-            f"{owner}: yc{suffix} must have as many tasks and points as xc{suffix}, {tuple(x.shape[:2]) if counts is None else counts}, got {tuple(y.shape[:2]) if y_counts is None else y_counts}"
-        )
+    sizes = [tuple(v.shape[:2]) if counts is None else c for v, c in ((x, counts), (y, y_counts))]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{owner}: yc{suffix} must have as many tasks and points as xc{suffix}, {sizes[0]}, got {sizes[1]}")
     if lengths is not None:
         mask = _both_masks(mask, _lengths_mask(owner, lengths, x))
     if mask is not None:
