@@ -87,4 +87,4 @@ def test_permutations_of_any_type(n: int, dtype: torch.dtype) -> None:
     assert torch.equal(iso.ops.permute_nodes(a, order), torch.stack([a[i][o] for i, o in enumerate(order)]))
     if n > 1:
         with pytest.raises(ValueError, match=r"^permute_nodes: order must be a permutation"):
-            iso.ops.permute_nodes(a.to(torch.float32), torch.zeros_like(order))
+            iso.ops.permute_nodes(torch.zeros(3, n), torch.zeros_like(order))

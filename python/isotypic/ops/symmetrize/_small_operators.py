@@ -85,8 +85,8 @@ frame = define(
 )
 
 
-# With K = lower(Q^T g) - lower((Q^T g)^T), the pulled back is Q K U^T, U upper triangular. Its derivatives, and those of the other gradients
-# here, are written out: transforms of torch.func cannot be nested in the rules of an operator.
+# With K = lower(Q^T g) - lower((Q^T g)^T), the pulled back is Q K U^T, U upper triangular. Its derivatives, and those of the other
+# gradients here, are written out: transforms of torch.func cannot be nested in the rules of an operator.
 
 
 def _lower(m: Tensor) -> Tensor:
