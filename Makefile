@@ -37,10 +37,9 @@ wheel: $(VENV)/.installed
 sanitize: $(VENV)/.installed
 	$(BIN)/python tools/sanitize.py
 
-# The examples in the pages are laid out by hand.
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --exclude '*.md' .
+	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy python/isotypic
 

@@ -100,6 +100,57 @@ def test_distance_attention(shared: bool, heads: int) -> None:
     assert counted(call, backward=True) == 2 * pairs * (4 * logit + 3 * value)
 
 
+def test_set_conv_counts_the_nodes_in_windows() -> None:
+    """Windows of 6 lengthscales: of 2 x 3 nodes inside to either side 5 x 7 = 35, and 3 x 7 for a point at the first row."""
+    t, s = torch.tensor([[[10.0, 20.0], [0.0, 20.0]]], dtype=torch.float64), torch.tensor([0.4, -0.5], dtype=torch.float64)
+    y, grid = torch.randn(1, 2, 3), torch.randn(1, 3, 21, 41)
+    nodes = (5 + 3) * 7
+    assert counted(lambda: torch.ops.isotypic.set_conv(y, t, s, [21, 41], [0, 0])) == 2 * 3 * nodes
+    assert counted(lambda: torch.ops.isotypic.set_conv_decode(grid, t, s, [0, 0])) == 2 * 3 * nodes
+    assert counted(lambda: torch.ops.isotypic.set_conv_moments(t, s, y, grid, True)) == 2 * (2 * 3 + 2) * nodes
+    assert counted(lambda: torch.ops.isotypic.set_conv_moments(t, s, y, grid, False)) == 2 * (3 + 2) * nodes
+    everywhere = [tensor.to("meta") for tensor in (y, t, s)]
+    assert counted(lambda: torch.ops.isotypic.set_conv(*everywhere, [21, 41], [0, 0])) == 2 * 3 * 2 * 21 * 41
+
+
+def test_pair_attention() -> None:
+    """The MLP of 2 + 2 inputs, the scores and the values of a pair; in the gradient 3 and 5 times as much as one of them."""
+    q, k, v = (torch.randn(2, 2, n, 3, requires_grad=True) for n in (5, 7, 7))
+    sizes = ((6, 4), (5, 6), (2, 5))
+    mlp = [(torch.randn(size, requires_grad=True), torch.randn(size[0])) for size in sizes]
+    pairs, layers, scores = 2 * 5 * 7, 4 * 6 + 6 * 5 + 5 * 2, 2 * 3
+    call = lambda: iso.ops.pair_attention(q, k, v, torch.randn(2, 5, 2), torch.randn(2, 7, 2), mlp)  # noqa: E731
+    assert counted(call) == 2 * pairs * (layers + 2 * scores)
+    assert counted(call, backward=True) == 2 * pairs * (4 * layers + 7 * scores)
+
+
+def test_symmetrization() -> None:
+    """A rotation of d x d for each of k samples of n nodes; 3 recursions' worth a step of Sinkhorn; permutations only move."""
+    rotation, y = torch.randn(2, 5, 3, 3, requires_grad=True), torch.randn(2, 5, 7, 3, requires_grad=True)
+    call = lambda: iso.ops.rotate_mean(rotation, y)  # noqa: E731
+    assert counted(call) == 2 * 2 * 5 * 7 * 9
+    assert counted(call, backward=True) == 3 * counted(call)
+    assert counted(lambda: iso.ops.permute_nodes(y, torch.arange(5).expand(2, 5))) == 0
+
+    def entropy(iterations: int, dtype: torch.dtype = torch.float32) -> int:
+        return counted(lambda: iso.ops.sort_sinkhorn(torch.randn(2, 9, dtype=dtype), tau=0.1, iterations=iterations).entropy)
+
+    assert entropy(20) - entropy(10) == 2 * 2 * 9 * 10 * 2 * 2  # two half steps of two recursions each
+
+
+def test_small_matrices() -> None:
+    """Of 2 x 2 matrices by hand: a column of length 2, a projection twice, Q^T v; a Jacobi rotation. More sweeps in float64."""
+    v = torch.randn(4, 2, 2)
+    columns = 2 * (2 + 2 + 2) + 2 * (2 + 2)  # lengths before and after, scaled; two passes of an inner product and an update
+    assert counted(lambda: iso.ops.orthonormal_frame(v).frame) == 2 * 4 * (columns + 8 + 1)
+    assert counted(lambda: torch.ops.isotypic.symmetric_eigen(v)[0]) == 2 * 4 * (5 + 8 + 8)
+    a = torch.randn(4, 3, 3, requires_grad=True)
+    assert counted(lambda: iso.ops.symmetric_eigen(a.double()).values) * 4 == counted(lambda: iso.ops.symmetric_eigen(a).values) * 5
+    frame = lambda: iso.ops.orthonormal_frame(a).frame  # noqa: E731
+    assert counted(frame, backward=True) == counted(frame) + 2 * 4 * 2 * 27
+    assert counted(lambda: iso.ops.polar(a).rotation) > counted(frame)
+
+
 def test_normalisation_is_not_products() -> None:
     x = torch.randn(2, 3, 4, 5)
     assert counted(lambda: iso.ops.batch_norm(x, training=True)) == 0

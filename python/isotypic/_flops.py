@@ -17,15 +17,16 @@ from torch.utils.flop_counter import register_flop_formula
 Formula = TypeVar("Formula", bound=Callable[..., int])
 
 
-def flops(*routed: Callable[..., Any]) -> Callable[[Formula], Formula]:
+def flops(*routed: Callable[..., Any], tensors: bool = False) -> Callable[[Formula], Formula]:
     """Registers ``formula(*arguments, out_shape=...)`` for operators, given as what ``_register.define`` returned.
 
-    The formula gets a tensor's shape in the place of each tensor; None stays None.
+    The formula gets a tensor's shape in the place of each tensor; None stays None. With `tensors` it gets the tensors themselves and
+    ``out_val``, for work that depends on their values or dtypes.
     """
 
     def decorate(formula: Formula) -> Formula:
         for operator in routed:
-            register_flop_formula(getattr(torch.ops.isotypic, operator.__name__))(formula)
+            register_flop_formula(getattr(torch.ops.isotypic, operator.__name__), get_raw=tensors)(formula)
         return formula
 
     return decorate

@@ -19,8 +19,10 @@ from isotypic.ops.forms.transvectant import transvectant
 from isotypic.ops.forms.transvectants import transvectant_paths, transvectants
 from isotypic.ops.norms import flops as _norms_flops  # noqa: F401
 from isotypic.ops.norms.batch_norm import batch_norm
+from isotypic.ops.processes import flops as _processes_flops  # noqa: F401
 from isotypic.ops.processes.pair_attention import pair_attention
 from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
+from isotypic.ops.symmetrize import flops as _symmetrize_flops  # noqa: F401
 from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
 from isotypic.ops.symmetrize.rotate_mean import rotate_mean
 from isotypic.ops.symmetrize.small_matrix import OrthonormalFrame, Polar, SymmetricEigen, orthonormal_frame, polar, symmetric_eigen

@@ -117,7 +117,7 @@ def log_sum_exp(scores: Tensor, attends: Tensor | None) -> Tensor:
 def _split(arguments: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Callable[..., tuple[Tensor, ...]]]:
     """The tensors that have derivatives, and the attention as a function of them."""
     *tensors, weight, mask, ranges, heads, kind = arguments
-    function = partial(attend, mask=mask, ranges=ranges, heads=heads, kind=kind)
+    function: Callable[..., tuple[Tensor, ...]] = partial(attend, mask=mask, ranges=ranges, heads=heads, kind=kind)
     if weight is None:
         return tuple(tensors), lambda *t: function(*t, None)
     return (*tensors, weight), function
@@ -165,8 +165,9 @@ def tangent(tangents: tuple[Tensor | None, ...], *arguments: Any) -> tuple[Tenso
 
     moved = products(dq, k_mv, dq_s, k_s) + products(q_mv, dk, q_s, dk_s)
     if KINDS[kind][2]:
-        points = [by_head(t, heads if i % 2 == 0 else of_keys, 1) for i, t in enumerate((q_mv, k_mv, dq, dk))]
-        moved = moved - _distance_tangent(*points, weight, tangents[6])
+        queries, keys = (by_head(t, heads, 1) for t in (q_mv, dq)), (by_head(t, of_keys, 1) for t in (k_mv, dk))
+        (q, moved_q), (k, moved_k) = queries, keys
+        moved = moved - _distance_tangent(q, k, moved_q, moved_k, weight, tangents[6])
     moved = moved * features(kind, q_mv.shape[2] // heads, q_s.shape[2] // heads) ** -0.5
     scores, attends = logits(q_mv, k_mv, q_s, k_s, weight, heads, kind), allowed(mask, ranges, k_mv.shape[1])
     if attends is not None:
