@@ -183,7 +183,7 @@ def on_lattice(layer: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
 def move_forms(x: Tensor, degrees: Sequence[int], g: Tensor) -> Tensor:
     """The action of an element of SL(2, R) on forms in scaled coordinates, one after the other on the last axis."""
     forms = x.split([degree + 1 for degree in degrees], -1)
-    return torch.cat([to_scaled(isotypic.ops.forms.form_action(from_scaled(form), g)) for form in forms], -1)
+    return torch.cat([to_scaled(isotypic.ops.form_action(from_scaled(form), g)) for form in forms], -1)
 
 
 def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:

@@ -41,21 +41,21 @@ LAYERS, MUTANTS_OF_LAYERS = "tests/test_mutants.py", ("tests/fields/test_guesses
 MUTANTS = (
     Mutant(
         "certify: symmetry",
-        "python/isotypic/sl2/certify.py",
+        "python/isotypic/sl2/rational.py",
         "if any(matrix[i][j] != matrix[j][i] for i in range(n) for j in range(i)):",
         "if False:",
         (LAYERS,),
     ),
     Mutant(
         "certify: semidefinite is enough",
-        "python/isotypic/sl2/certify.py",
+        "python/isotypic/sl2/rational.py",
         ">= (n if strict else 0)",
         ">= 0",
         ("tests/forms/test_certify.py",),
     ),
     Mutant(
         "certify: a negative pivot",
-        "python/isotypic/sl2/certify.py",
+        "python/isotypic/sl2/rational.py",
         "if any(rows[i][i] < 0 for i in range(rank, n)):",
         "if False:",
         ("tests/forms/test_certify.py",),

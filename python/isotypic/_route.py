@@ -30,6 +30,8 @@ else:
     def route(*tensors: Tensor | None) -> int:
         """DIRECT when no mode is active and all tensors are ordinary ones, so that a kernel may read their memory; RECORDED when autograd
         must record such a call; REGISTERED otherwise."""
+        if torch.compiler.is_dynamo_compiling():  # before the names below, which it cannot trace
+            return REGISTERED
         if (
             _are_functorch_transforms_active()
             or _len_torch_dispatch_stack()
