@@ -58,6 +58,48 @@ def test_padding_never_matters(sampler: Callable[[], Sampler]) -> None:
         sym(both, lengths=torch.tensor([3, 8]))
 
 
+@pytest.mark.parametrize("sampler", [Haar, PCAFrames, WeightedFrames], ids=["haar", "pca", "weighted"])
+def test_padding_of_several_inputs_never_matters(sampler: Callable[[], Sampler]) -> None:
+    def base(x: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+        inside = torch.arange(x.shape[1]) < lengths[:, None]
+        return torch.where(inside[..., None], (x * torch.arange(1.0, 4)).sin() + v.cos(), 0)
+
+    order = Canonical(lambda x, v: x.norm(dim=-1))
+    samplers = (order, sampler())
+    sym = Symmetrize(base, "S_n x E(3)", ("node point", "node vector"), "node vector", samplers, k_eval=8, seed=0).eval()
+    x, v = torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    y = sym(x, v, lengths=torch.tensor([3]))
+    padded = (torch.cat([z, 10 * torch.randn(1, 2, 3, dtype=torch.float64)], 1) for z in (x, v))
+    assert torch.allclose(sym(*padded, lengths=torch.tensor([3]))[:, :3], y, rtol=0, atol=1e-12)
+
+
+def test_empty_batches() -> None:
+    for group, rep, sampler in (("E(3)", "point", PCAFrames()), ("E(3)", "point", WeightedFrames()), ("S_n", "node", Haar())):
+        for tolerance in (None, 0.1):
+            sym = Symmetrize(torch.clone, group, rep, rep, sampler, k_eval=6, tolerance=tolerance).eval()
+            for shape in ((0, 4, 3), (2, 0, 3)):
+                y, info = sym(torch.randn(shape), return_info=True)
+                assert y.shape == info.standard_error.shape == shape and info.count.shape == shape[:1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 5, 3, dtype=dtype)
+    for group, rep, sampler in (
+        ("S_n x E(3)", "node point", Haar()),
+        ("O(3)", "vector", PCAFrames()),
+        ("SE(3)", "point", WeightedFrames()),
+        ("S_n", "node", Learned(lambda x, noise: (x + noise).sum(-1))),
+        ("O(3)", "vector", Learned(vectors)),
+    ):
+        y = Symmetrize(torch.clone, group, rep, rep, sampler, k_eval=4, seed=0).eval()(x)
+        assert y.dtype == dtype and (y - x).abs().max() < 60 * torch.finfo(dtype).eps
+    # Rounded keys would tie, and ties stay in place.
+    uniform = Haar(group="S_n", rep="node")(torch.zeros(1, 1000, 1, dtype=dtype), 1)
+    wide = Haar(group="S_n", rep="node")(torch.zeros(1, 1000, 1), 1)
+    assert torch.equal(uniform.parts[0].order, wide.parts[0].order)
+
+
 def test_packed_batches_are_padded_ones() -> None:
     lengths = torch.tensor([3, 0, 5, 2])
     x = torch.randn(10, 2, dtype=torch.float64)
@@ -186,6 +228,27 @@ def test_adaptive_draws_depend_on_the_sample_alone() -> None:
         assert own.count == info.count[i] and torch.allclose(alone[0], y[i], rtol=0, atol=1e-12)
 
 
+def test_padding_does_not_ask_for_more_draws() -> None:
+    def base(x: Tensor) -> Tensor:
+        return x * (1 + torch.rand(len(x), 1, 1).where(x > 50, 0))
+
+    sym = Symmetrize(base, "S_n", "node", "node", k_eval=40, seed=0, tolerance=0.1, chunk=4).eval()
+    x = torch.cat([torch.rand(1, 3, 2), torch.full((1, 2, 2), 100.0)], 1)
+    assert sym(x, lengths=torch.tensor([3]), return_info=True)[1].count == 4
+
+
+def test_what_was_degenerate_once_stays_flagged() -> None:
+    calls = []
+
+    def net(x: Tensor, noise: Tensor) -> Tensor:
+        calls.append(len(x))
+        return vectors(x, noise) * (0 if len(calls) == 1 else 1)
+
+    base = Flat((N, D))
+    sym = Symmetrize(base, "O(3)", "vector", "vector", Learned(net), k_eval=8, seed=0, tolerance=1e-9, chunk=4).eval()
+    assert sym(torch.randn(2, N, D), return_info=True)[1].degenerate.all() and len(calls) == 2
+
+
 # Degenerate inputs
 
 CORNERS = torch.tensor([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
@@ -243,6 +306,23 @@ def test_regular_graphs() -> None:
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e6])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_equal_scores_of_any_size_have_a_uniform_order(size: float, normalize: bool) -> None:
+    sampler = Learned(lambda x, noise: torch.full(x.shape[:2], size), group="S_n", rep="node", normalize=normalize)
+    order = sampler(torch.zeros(1, 8, 1), 4000).parts[0].order[0]
+    places = order.argsort(-1).float().mean(0)  # the variance of a place is 63 / 12
+    assert ((places - 3.5).abs() < 5 * (63 / 12 / 4000) ** 0.5).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-12, 1e12, 1e30])
+def test_special_linear_group_at_any_scale(size: float) -> None:
+    x = (size * torch.randn(2, 4, 2)).requires_grad_()
+    y = Symmetrize(torch.clone, "SL(2,R)", "vector", "vector", k_eval=8, seed=0).eval()(x)
+    assert (y - x).abs().max() <= 1e-4 * size
+    assert torch.autograd.grad(y.sum(), x)[0].isfinite().all()
+
+
 # Errors
 
 
@@ -283,5 +363,11 @@ def test_wrong_inputs_are_named() -> None:
         Symmetrize(nn.Identity(), "O(3)", "vector", "vector")(x, sample_ids=[1])
     with pytest.raises(ValueError, match=r"^PCAFrames: group must be O"):
         Symmetrize(nn.Identity(), "S_n", "node", "node", PCAFrames())(x)
+    for sampler in (PCAFrames(), WeightedFrames()):
+        for group in ("S_n x O(3)", "O(3) x S_n"):
+            with pytest.raises(ValueError, match=r"Frames: group must be O\(d\).*a product takes a tuple"):
+                Symmetrize(nn.Identity(), group, "node vector", "node vector", sampler)(x)
+    with pytest.raises(ValueError, match=r"^Symmetrize: base must return numbers that have a mean, got int64"):
+        Symmetrize(torch.Tensor.long, "S_n", "node", "node")(x)
     with pytest.raises(ValueError, match=r"^Learned: net must return .* for S_n"):
         Symmetrize(nn.Identity(), "S_n", "node", "node", Learned(lambda x, noise: x))(x)

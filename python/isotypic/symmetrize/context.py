@@ -128,7 +128,7 @@ class Context:
         for x, tags in self.tensors:
             if not {"vector", "point"} & set(tags):
                 continue
-            y = x - centre.reshape(len(x), *(1,) * (x.dim() - 2), -1) if "point" in tags and centre is not None else x
+            y = x - centre.reshape(len(x), *(1,) * (x.dim() - 2), x.shape[-1]) if "point" in tags and centre is not None else x
             if inside is not None and "node" in tags:
                 y = torch.where(inside.reshape(*inside.shape, *(1,) * (x.dim() - 2)), y, 0)
             found.append(y.flatten(1, -2) if y.dim() > 2 else y[:, None])

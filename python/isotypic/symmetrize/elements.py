@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class PermutationPart:
 
     def act(self, x: Tensor, tag: str, inverse: bool) -> Tensor:
         b, k = x.shape[0], max(x.shape[1], self.order.shape[1])
-        order = self.order.expand(b, k, -1).reshape(b * k, -1)
+        order = self.order.expand(b, k, -1).flatten(0, 1)
         flat = x.expand(b, k, *x.shape[2:]).flatten(0, 1)
         if self.before is not None and self.sort is not None:
             then = PermutationPart(self.sort.order.unflatten(0, (b, k)), self.sort)
@@ -66,7 +67,7 @@ class LinearPart:
             if tag == "point" and self.shift is not None:
                 x = x - _spread(self.shift, x, 1)
             if x.shape[1] == 1 and self.orthogonal:
-                points = x.reshape(x.shape[0], -1, x.shape[-1])
+                points = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
                 return rotate_each(matrix, points, 1.0).reshape(*matrix.shape[:2], *x.shape[2:])
             matrix = matrix.mT if self.orthogonal else self.inverse()
         x = x.expand(x.shape[0], max(x.shape[1], matrix.shape[1]), *x.shape[2:])
@@ -80,7 +81,7 @@ class LinearPart:
         matrix = self.matrix
         if tag == "axial":
             matrix = matrix * torch.linalg.det(matrix.detach()).sign()[..., None, None]
-        points = y.reshape(*y.shape[:2], -1, y.shape[-1])
+        points = y.reshape(*y.shape[:2], math.prod(y.shape[2:-1]), y.shape[-1])
         turned = ops.rotate_mean(matrix.expand(*y.shape[:2], -1, -1).to(y.dtype), points).reshape(y.shape[0], *y.shape[2:])
         return turned + _spread(self.shift, turned[:, None], 1)[:, 0] if tag == "point" and self.shift is not None else turned
 

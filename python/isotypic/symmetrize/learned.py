@@ -15,8 +15,11 @@ from isotypic.symmetrize.elements import Elements, FinitePart, LinearPart, Part,
 from isotypic.symmetrize.groups import Factor, FiniteGroup, Isometries, Permutations
 from isotypic.symmetrize.samplers import Sampler, centred, haar_part, none_degenerate, shift_of
 
-TIE_BREAK = 1e-6
-"""How much noise is added to scores, so that equal ones get a random order."""
+
+def tie_break(dtype: torch.dtype) -> float:
+    """How much noise is added to scores, as a part of the largest, so that equal ones get a random order: far from them, and with far more
+    values than there are nodes."""
+    return torch.finfo(dtype).eps ** 0.5
 
 
 class _Network(Sampler):
@@ -77,7 +80,7 @@ class _Network(Sampler):
             if not isinstance(x, Tensor) or tags is None:
                 return x
             if centre is not None and "point" in str(tags):
-                x = x - centre.reshape(len(x), *(1,) * (x.dim() - 2), -1)
+                x = x - centre.reshape(len(x), *(1,) * (x.dim() - 2), x.shape[-1])
             return x if k == 1 else x.repeat_interleave(k, 0)
 
         return tuple(_tree.map_with(repeat, tags, x) for tags, x in zip(context.rep, context.inputs, strict=True))
@@ -110,10 +113,16 @@ class _Network(Sampler):
         b, n = context.batch, scores.shape[-1]
         lengths = None if context.lengths is None else context.lengths.repeat_interleave(k)
         inside = None if lengths is None else torch.arange(n, device=scores.device) < lengths[:, None]
-        if ties == "noise":
-            scores = scores + TIE_BREAK * context.noise.nodes(first, k, 1).flatten(0, 1)[..., 0].to(scores.dtype)
+        if scores.dtype in (torch.bfloat16, torch.float16):
+            scores = scores.float()
         if inside is not None:
             scores = torch.where(inside, scores, 0)
+        if ties == "noise" and n:
+            size = scores.detach().abs().amax(-1, keepdim=True)
+            noise = context.noise.nodes(first, k, 1).flatten(0, 1)[..., 0].to(scores.dtype)
+            scores = scores + tie_break(scores.dtype) * torch.where(size > 0, size, 1) * noise
+            if inside is not None:
+                scores = torch.where(inside, scores, 0)
         if self.normalize:
             square = scores.square().sum(-1, keepdim=True)
             scores = scores / torch.where(square > 0, square, 1).sqrt()
@@ -207,7 +216,7 @@ class Learned(_Network):
         for factor in context.factors:
             if isinstance(factor, Permutations):
                 # The first channel breaks ties.
-                noise.append(made.nodes(first, k, 1 + self.channels)[..., 1:].flatten(0, 1))
+                noise.append(made.nodes(first, k, 1 + self.channels)[..., 1:].flatten(0, 1).to(context.dtype))
             elif isinstance(factor, Isometries) and context.nodes is not None:
                 noise.append(made.node_vectors(first, k, factor.d, self.channels).flatten(0, 1))
             elif isinstance(factor, Isometries):

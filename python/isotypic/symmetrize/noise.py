@@ -47,15 +47,17 @@ class Noise:
     Args:
         seed: any integer.
         sample_ids: (B,) int64. node_ids: (B, n) int64, or None where there are no nodes.
-        dtype: of the numbers; the 16-bit types are rounded from float32.
+        dtype: of the numbers; the 16-bit types are rounded from float32, and uniform numbers are float32 there: rounded ones would tie, and
+            be 1.
     """
 
     def __init__(self, seed: int, sample_ids: Tensor, node_ids: Tensor | None, dtype: torch.dtype) -> None:
         self.seed, self.sample_ids, self.node_ids, self.dtype = seed, sample_ids, node_ids, dtype
+        self._wide = dtype if dtype == torch.float64 else torch.float32
 
     def nodes(self, first: int, k: int, channels: int) -> Tensor:
         """(B, k, n, channels), uniform on (0, 1), of the draws first ... first + k - 1. It moves with the nodes."""
-        return _uniform(self._keys(1, first, k, channels, nodes=True), self.dtype)
+        return _uniform(self._keys(1, first, k, channels, nodes=True), self._wide)
 
     def vectors(self, first: int, k: int, d: int, channels: int) -> Tensor:
         """(B, k, d, channels), standard normal. It turns with the input."""
@@ -71,7 +73,7 @@ class Noise:
 
     def invariant(self, first: int, k: int, channels: int) -> Tensor:
         """(B, k, channels), uniform on (0, 1). No group acts on it."""
-        return _uniform(self._keys(7, first, k, channels, False), self.dtype)
+        return _uniform(self._keys(7, first, k, channels, False), self._wide)
 
     def moved(self, g: Any) -> MovedNoise:
         """The noise that moves along with an input moved by g, ``Elements`` with one draw for each sample."""
@@ -82,9 +84,8 @@ class Noise:
         return Noise(self.seed, self.sample_ids[rows], None if self.node_ids is None else self.node_ids[rows], self.dtype)
 
     def _normal(self, stream: int, first: int, k: int, channels: int, nodes: bool) -> Tensor:
-        wide = self.dtype if self.dtype == torch.float64 else torch.float32
-        radius = _uniform(self._keys(stream, first, k, channels, nodes), wide)
-        angle = _uniform(self._keys(stream + 1, first, k, channels, nodes), wide)
+        radius = _uniform(self._keys(stream, first, k, channels, nodes), self._wide)
+        angle = _uniform(self._keys(stream + 1, first, k, channels, nodes), self._wide)
         return (radius.log().mul_(-2).sqrt_() * angle.mul_(2 * math.pi).cos_()).to(self.dtype)
 
     def _keys(self, stream: int, first: int, k: int, channels: int, nodes: bool) -> Tensor:

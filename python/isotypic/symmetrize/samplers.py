@@ -68,6 +68,18 @@ class Sampler(nn.Module):
     def sample(self, context: Context, first: int, k: int) -> Elements:
         raise NotImplementedError
 
+    def one_isometry(self, context: Context) -> Isometries:
+        """The only factor.
+
+        Raises ValueError where there are others: a product takes one sampler for each factor.
+        """
+        for factor in context.factors:
+            if not isinstance(factor, Isometries) or len(context.factors) > 1:
+                product = " x ".join(f.name for f in context.factors)
+                raise ValueError(f"{type(self).__name__}: group must be O(d), SO(d), E(d) or SE(d), got {product}; a product takes a tuple "
+                                 "with one sampler for each factor")  # fmt: skip
+        return context.factors[0]  # type: ignore[return-value]
+
     def refuse(self, factor: Factor, instead: str) -> ValueError:
         return ValueError(f"{type(self).__name__}: group must be {instead}, got {factor.name}")
 
@@ -116,6 +128,9 @@ def _special_linear(context: Context, first: int, k: int, max_condition: float) 
     matrix = (left @ (torch.stack([stretch, 1 / stretch], -1)[..., None] * right)).to(context.dtype)
     if any("vector" in tags for _, tags in context.tensors):
         x = context.vectors(None)
+        # M is the same for a multiple of x; the squares of numbers that are large or small are not to be seen.
+        size = x.detach().abs().amax((1, 2), keepdim=True) if x.shape[1] else x.new_ones(len(x), 1, 1)
+        x = x / torch.where(size > 0, size, 1)
         moment = x.mT @ x
         xx, xy, yy = moment[:, 0, 0], moment[:, 0, 1], moment[:, 1, 1]
         root = (xx * yy - xy * xy).clamp(min=0)
@@ -230,11 +245,7 @@ class PCAFrames(Sampler):
         return len(self._signs(self._factor(context)))
 
     def _factor(self, context: Context) -> Isometries:
-        for factor in context.factors:
-            if not isinstance(factor, Isometries):
-                raise self.refuse(factor, "O(d), SO(d), E(d) or SE(d)")
-            return factor
-        raise AssertionError
+        return self.one_isometry(context)
 
     @staticmethod
     def _signs(factor: Isometries) -> list[tuple[float, ...]]:
@@ -275,19 +286,33 @@ class WeightedFrames(Sampler):
     N. Dym, H. Lawrence, J. W. Siegel, "Equivariant Frames and the Impossibility of Continuous Canonicalization", ICML 2024.
     """
 
+    @staticmethod
+    def _uniform(context: Context, first: int, k: int, axes: int) -> Tensor:
+        """(B, k, m, axes): noise of each vector, in the order of `Context.vectors`. That of a node is keyed by the node, so that it moves
+        with it and padding changes nothing."""
+        parts, fixed, on_nodes = [], 0, 1  # the first channel of nodes is that of S_n
+        for x, tags in context.tensors:
+            if not {"vector", "point"} & set(tags):
+                continue
+            count = math.prod(x.shape[1:-1])
+            if "node" in tags:
+                channels = math.prod(x.shape[2:-1])
+                made = context.noise.nodes(first, k, on_nodes + channels * axes)[..., on_nodes:]
+                on_nodes += channels * axes
+            else:
+                made = context.noise.invariant(first, k, fixed + count * axes)[..., fixed:]
+                fixed += count * axes
+            parts.append(made.reshape(*made.shape[:2], count, axes))
+        return torch.cat(parts, 2)
+
     def sample(self, context: Context, first: int, k: int) -> Elements:
-        (factor,) = context.factors
-        if not isinstance(factor, Isometries):
-            raise self.refuse(factor, "O(d), SO(d), E(d) or SE(d)")
+        factor = self.one_isometry(context)
         centre, d = centred(context, factor), factor.d
         x = context.vectors(centre)
         b, m = x.shape[:2]
         scale = x.detach().abs().amax((1, 2), keepdim=True) if m else x.new_ones(b, 1, 1)
         x = x / torch.where(scale > 0, scale, 1)
-        if context.nodes == m:
-            uniform = context.noise.nodes(first, k, d)[..., 1:]  # the first channel is that of S_n
-        else:
-            uniform = context.noise.invariant(first, k, m * (d - 1)).unflatten(-1, (m, d - 1))
+        uniform = self._uniform(context, first, k, d - 1)
         gumbel = -(-uniform.log()).log()
         noise = context.noise.vectors(first, k, d, d)
         rest = x[:, None].expand(b, k, m, d)

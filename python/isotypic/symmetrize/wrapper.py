@@ -274,7 +274,9 @@ class Symmetrize(nn.Module):
                 shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
                 raise ValueError(f"Symmetrize: base must return tensors with B k = {b * k} samples first, got {shape}")
             found = tags_of("Symmetrize", "rep_out", tags or "scalar", self.factors)
-            draws = y.unflatten(0, (b, k))
+            if not (y.is_floating_point() or y.is_complex()):
+                raise ValueError(f"Symmetrize: base must return numbers that have a mean, got {str(y.dtype).removeprefix('torch.')}")
+            draws = y.reshape(b, k, *y.shape[1:])
             return gs.mean(draws, found) if whole else gs.move(draws, found, False)
 
         try:
@@ -357,9 +359,12 @@ class Symmetrize(nn.Module):
             samples = [s.index_put((active[:, None], torch.arange(first, first + k, device=active.device)), y)
                        for s, y in zip(samples, drawn, strict=True)]  # fmt: skip
             count = count.index_fill(0, active, first + k)
-            degenerate = degenerate.index_put((active,), gs.degenerate)
-            worst = torch.stack([_standard_error(s[active, : first + k].detach()).flatten(1).amax(1) for s in samples]).amax(0)
-            active = active[~(worst <= self.tolerance)]
+            degenerate = degenerate.index_put((active,), degenerate[active] | gs.degenerate)
+            tags = _tree.leaves(_tree.map_with(lambda t, _: t, self.rep_out, structure))
+            worst = torch.stack(
+                [_worst(s[active, : first + k].detach(), t, _select(context, active)) for s, t in zip(samples, tags, strict=True)]
+            )
+            active = active[~(worst.amax(0) <= self.tolerance)]
             if not len(active):
                 break
         means = [torch.stack([s[i, :c].mean(0) for i, c in enumerate(count.tolist())]) if len(s) else s[:, 0] for s in samples]
@@ -382,6 +387,18 @@ def _standard_error(samples: Tensor) -> Tensor:
     if k < 2 or samples.numel() == 0:
         return samples.new_full((samples.shape[0], *samples.shape[2:]), math.nan)
     return samples.std(1) / math.sqrt(k)
+
+
+def _worst(samples: Tensor, tags: Any, context: Context) -> Tensor:
+    """(B,): the largest standard error of each sample (B, k, ...), without what is behind its length."""
+    error = _standard_error(samples)
+    inside = context.inside()
+    if inside is not None and tags and "edge" in tags:
+        inside = inside[:, :, None] & inside[:, None, :]
+    if inside is not None and tags and {"node", "edge"} & set(tags.split()):
+        error = torch.where(inside.reshape(*inside.shape, *(1,) * (error.dim() - inside.dim())), error, 0)
+    flat = error.reshape(len(error), math.prod(error.shape[1:]))
+    return flat.amax(1) if flat.shape[1] else flat.sum(1)
 
 
 def _select(context: Context, rows: Tensor) -> Context:

@@ -29,20 +29,6 @@ def backward_of(formula: Formula) -> Callable[..., Gradients]:
     return backward
 
 
-def jvp_of(formula: Formula) -> Callable[..., Tensor | None]:
-    """The ``jvp``: the pull-back is linear in its argument, and pulling back through it pushes forward."""
-
-    def jvp(tangents: Gradients, *args: Any) -> Tensor | None:
-        places = [i for i, tangent in enumerate(tangents) if tangent is not None]
-        if not places:
-            return None
-        found = torch.func.vjp(_of(formula, args, places), *(args[i] for i in places))
-        (tangent,) = torch.func.vjp(found[1], torch.zeros_like(found[0]))[1](tuple(tangents[i] for i in places))
-        return tangent
-
-    return jvp
-
-
 def _of(formula: Formula, args: Sequence[Any], places: Sequence[int]) -> Formula:
     def function(*tensors: Tensor) -> Tensor:
         given = list(args)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from isotypic._register import Gradients, define
 from isotypic.ops import _launch
-from isotypic.ops.symmetrize._derivatives import backward_of, fold, jvp_of
+from isotypic.ops.symmetrize._derivatives import backward_of, fold
 from isotypic.ops.symmetrize.permute import permute
 
 
@@ -92,6 +92,83 @@ def _gradient_formula(
     return torch.func.grad(total)(t)
 
 
+class _Dual:
+    """A tensor and its tangent. Transforms of torch.func cannot be nested in the rules of an operator, so forward mode is done by hand."""
+
+    def __init__(self, value: Tensor, tangent: Tensor | None) -> None:
+        self.value, self.tangent = value, torch.zeros_like(value) if tangent is None else tangent
+
+    def __add__(self, other: _Dual) -> _Dual:
+        return _Dual(self.value + other.value, self.tangent + other.tangent)
+
+    def __mul__(self, other: _Dual | Tensor | float) -> _Dual:
+        if not isinstance(other, _Dual):
+            return _Dual(self.value * other, self.tangent * other)
+        return _Dual(self.value * other.value, self.tangent * other.value + self.value * other.tangent)
+
+    def __matmul__(self, other: _Dual) -> _Dual:
+        return _Dual(self.value @ other.value, self.tangent @ other.value + self.value @ other.tangent)
+
+    @property
+    def mT(self) -> _Dual:
+        return _Dual(self.value.mT, self.tangent.mT)
+
+    def reciprocal(self) -> _Dual:
+        inverse = 1 / self.value
+        return _Dual(inverse, -inverse.square() * self.tangent)
+
+
+def _dual_iterations(t: Tensor, dt: Tensor | None, lengths: Tensor | None, tau: float, iterations: int) -> tuple[_Dual, Tensor, list[Any]]:
+    """The kernel K, its logarithm's derivative in t_i, and the scalings v, u, v, ... of the iterations."""
+    slope = -(t[:, :, None] - t[:, None, :]).sign() / tau
+    kernel = (-(t[:, :, None] - t[:, None, :]).abs() / tau).exp()
+    if lengths is not None:
+        inside = torch.arange(t.shape[1], device=t.device) < lengths[:, None]
+        both = inside[:, :, None] & inside[:, None, :]
+        kernel = torch.where(both, kernel, torch.eye(t.shape[1], dtype=t.dtype, device=t.device))
+        slope = torch.where(both, slope, 0)
+    k = _Dual(kernel, None if dt is None else kernel * slope * (dt[:, :, None] - dt[:, None, :]))
+    scalings = [_Dual(torch.ones_like(t)[..., None], None)]
+    for _ in range(2 * iterations):
+        scalings.append((k @ scalings[-1]).reciprocal())
+    return k, slope, scalings
+
+
+def _jvp_gradient(
+    tangents: Gradients,
+    t: Tensor,
+    x: Tensor | None,
+    y: Tensor | None,
+    w: Tensor | None,
+    lengths: Tensor | None,
+    tau: float,
+    iterations: int,
+) -> Tensor:
+    """Reverse mode through the iterations, in dual numbers."""
+    dt, dx, dy, dw = tangents[:4]
+    k, slope, scalings = _dual_iterations(t, dt, lengths, tau, iterations)
+    u, v = scalings[-2:]
+    soft = u * k * v.mT
+    to_soft = _Dual(torch.zeros_like(k.value), None)
+    if x is not None and y is not None:
+        pair = [_Dual(_masked(z, lengths), None if dz is None else _masked(dz, lengths)) for z, dz in ((x, dx), (y, dy))]
+        to_soft = to_soft + pair[0] @ pair[1].mT
+    if w is not None:
+        safe = torch.where(soft.value > 0, soft.value, 1)
+        logs = _Dual(torch.where(soft.value > 0, safe.log() + 1, 0), torch.where(soft.value > 0, soft.tangent / safe, 0))
+        n = t.new_tensor(max(t.shape[1], 1)) if lengths is None else lengths.clamp(min=1).to(t.dtype)
+        to_soft = to_soft + logs * _Dual(-(w / n)[:, None, None], None if dw is None else -(dw / n)[:, None, None])
+    to_k, through = to_soft * (u @ v.mT), to_soft * k
+    to_u, to_v = through @ v, through.mT @ u
+    # Two halves at a time: the last scaling is 1 / (K times the one before).
+    for i in range(len(scalings) - 1, 0, -1):
+        s = to_v * scalings[i] * scalings[i] * -1.0
+        to_k = to_k + s @ scalings[i - 1].mT
+        to_u, to_v = _Dual(torch.zeros_like(s.value), None), to_u + k @ s
+    to_t = (to_k * k * slope).tangent
+    return to_t.sum(-1) - to_t.sum(-2)
+
+
 def _vmap_gradient(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
     folded, size = fold(info, in_dims, *args)
     result = gradient(*folded)
@@ -104,7 +181,7 @@ gradient = define(
     fake=lambda t, *_: t.new_empty(t.shape),
     backward=backward_of(_gradient_formula),
     vmap=_vmap_gradient,
-    jvp=jvp_of(_gradient_formula),
+    jvp=_jvp_gradient,
 )
 
 
@@ -173,14 +250,10 @@ def _jvp_through(
 ) -> Tensor | None:
     total = None if tangents[1] is None else permute(tangents[1], order, inverse, 1)
     if tangents[0] is not None:
-
-        def soft(t: Tensor) -> Tensor:
-            """In sorted coordinates for nodes."""
-            dense = _dense(t, lengths, tau, iterations)
-            return dense @ _masked(x, lengths) if inverse else dense.mT @ _masked(permute(x, order, False, 1), lengths)
-
-        moved = jvp_of(soft)(tangents[:1], t)
-        assert moved is not None
+        k, _, scalings = _dual_iterations(t, tangents[0], lengths, tau, iterations)
+        soft = (scalings[-2] * k * scalings[-1].mT).tangent
+        # In sorted coordinates for nodes.
+        moved = soft @ _masked(x, lengths) if inverse else soft.mT @ _masked(permute(x, order, False, 1), lengths)
         moved = permute(moved, order, True, 1) if inverse else moved
         total = moved if total is None else total + moved
     return total

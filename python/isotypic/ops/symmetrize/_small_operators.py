@@ -12,7 +12,7 @@ from isotypic._register import Gradients, define
 from isotypic.ops import _launch
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.symmetrize import reference
-from isotypic.ops.symmetrize._derivatives import backward_of, fold, jvp_of
+from isotypic.ops.symmetrize._derivatives import fold
 
 
 def _run(name: str, shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, ...]:
@@ -85,9 +85,29 @@ frame = define(
 )
 
 
-def _frame_backward_formula(grad: Tensor, q: Tensor, u: Tensor) -> Tensor:
-    m = q.mT @ grad
-    return q @ (m - m.mT).tril(-1) @ u.mT
+# With K = lower(Q^T g) - lower((Q^T g)^T), the pulled back is Q K U^T, U upper triangular. Its derivatives, and those of the other
+# gradients here, are written out: transforms of torch.func cannot be nested in the rules of an operator.
+
+
+def _lower(m: Tensor) -> Tensor:
+    return (m - m.mT).tril(-1)
+
+
+def _backward_frame_backward(needs: Sequence[bool], grad: Tensor, g: Tensor, q: Tensor, u: Tensor) -> Gradients:
+    u, k = u.triu(), _lower(q.mT @ g)
+    to_k = (q.mT @ grad @ u).tril(-1)
+    to_m = to_k - to_k.mT
+    return q @ to_m, grad @ u @ k.mT + g @ to_m.mT, (grad.mT @ q @ k).triu()
+
+
+def _jvp_frame_backward(tangents: Gradients, g: Tensor, q: Tensor, u: Tensor) -> Tensor:
+    dg, dq, du = _filled(tangents, g, q, u)
+    u, k = u.triu(), _lower(q.mT @ g)
+    return dq @ k @ u.mT + q @ _lower(dq.mT @ g + q.mT @ dg) @ u.mT + q @ k @ du.triu().mT
+
+
+def _filled(tangents: Gradients, *tensors: Tensor) -> list[Tensor]:
+    return [torch.zeros_like(x) if dx is None else dx for dx, x in zip(tangents, tensors, strict=True)]
 
 
 def _shape_frame_backward(grad: Tensor, frame: Tensor, inverse: Tensor) -> Sequence[int]:
@@ -100,8 +120,8 @@ frame_backward = kernel_operator(
     shape=_shape_frame_backward,
     run=lambda name, shape, *args: _run(name, [shape], *args)[0],
     samples=(0, 1, 2),
-    backward=backward_of(_frame_backward_formula),
-    jvp=jvp_of(_frame_backward_formula),
+    backward=_backward_frame_backward,
+    jvp=_jvp_frame_backward,
 )
 
 
@@ -157,10 +177,26 @@ eigen = define(
 )
 
 
-def _eigen_backward_formula(to_values: Tensor, to_vectors: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
-    m = vectors.mT @ to_vectors
-    inner = torch.diag_embed(to_values) + _gaps(values) * (m - m.mT) / 2
-    return vectors @ inner @ vectors.mT
+# With A = V^T g_V - g_V^T V, the pulled back is V (diag g_l + F * A / 2) V^T, and dF_ij = -F_ij^2 (dl_j - dl_i).
+
+
+def _backward_eigen_backward(needs: Sequence[bool], grad: Tensor, gl: Tensor, gv: Tensor, values: Tensor, v: Tensor) -> Gradients:
+    f, m = _gaps(values), v.mT @ gv
+    a = (m - m.mT) / 2
+    inner, to_inner = torch.diag_embed(gl) + f * a, v.mT @ grad @ v
+    to_a = to_inner * f / 2
+    to_m, p = to_a - to_a.mT, -to_inner * a * f.square()
+    to_v = grad @ v @ inner.mT + grad.mT @ v @ inner + gv @ to_m.mT
+    return to_inner.diagonal(dim1=-2, dim2=-1), v @ to_m, p.sum(-2) - p.sum(-1), to_v
+
+
+def _jvp_eigen_backward(tangents: Gradients, gl: Tensor, gv: Tensor, values: Tensor, v: Tensor) -> Tensor:
+    dgl, dgv, dl, dv = _filled(tangents, gl, gv, values, v)
+    f, m, dm = _gaps(values), v.mT @ gv, dv.mT @ gv + v.mT @ dgv
+    df = -f.square() * (dl[:, None, :] - dl[:, :, None])
+    inner = torch.diag_embed(gl) + f * (m - m.mT) / 2
+    d_inner = torch.diag_embed(dgl) + (df * (m - m.mT) + f * (dm - dm.mT)) / 2
+    return dv @ inner @ v.mT + v @ d_inner @ v.mT + v @ inner @ dv.mT
 
 
 def _shape_eigen_backward(grad_values: Tensor, grad_vectors: Tensor, values: Tensor, vectors: Tensor) -> Sequence[int]:
@@ -174,8 +210,8 @@ eigen_backward = kernel_operator(
     shape=_shape_eigen_backward,
     run=lambda name, shape, *args: _run(name, [shape], *args)[0],
     samples=(0, 1, 2, 3),
-    backward=backward_of(_eigen_backward_formula),
-    jvp=jvp_of(_eigen_backward_formula),
+    backward=_backward_eigen_backward,
+    jvp=_jvp_eigen_backward,
 )
 
 
@@ -257,9 +293,32 @@ sylvester = kernel_operator(
 )
 
 
-def _polar_backward_formula(to_rotation: Tensor, to_stretch: Tensor, rotation: Tensor, stretch: Tensor) -> Tensor:
-    g = (to_stretch + to_stretch.mT) / 2
-    return rotation @ (2 * sylvester(stretch, rotation.mT @ to_rotation - g @ stretch) + g)
+# With G the symmetric part of g_S and S X + X S = antisymmetric part of R^T g_R - G S, the pulled back is R (2 X + G).
+
+
+def _symmetric(m: Tensor) -> Tensor:
+    return (m + m.mT) / 2
+
+
+def _backward_polar_backward(needs: Sequence[bool], grad: Tensor, gr: Tensor, gs: Tensor, r: Tensor, s: Tensor) -> Gradients:
+    g, back = _symmetric(gs), r.mT @ grad
+    x = sylvester(s, r.mT @ gr - g @ s)
+    to_w = sylvester(s, 2 * back)
+    return (
+        r @ to_w,
+        _symmetric(back - to_w @ s.mT),
+        grad @ (2 * x + g).mT + gr @ to_w.mT,
+        _pulled(to_w, x) - g @ to_w,
+    )
+
+
+def _jvp_polar_backward(tangents: Gradients, gr: Tensor, gs: Tensor, r: Tensor, s: Tensor) -> Tensor:
+    dgr, dgs, dr, ds = _filled(tangents, gr, gs, r, s)
+    g, dg = _symmetric(gs), _symmetric(dgs)
+    w, dw = r.mT @ gr - g @ s, dr.mT @ gr + r.mT @ dgr - dg @ s - g @ ds
+    dx = _jvp_sylvester((ds, dw), s, w)
+    assert dx is not None
+    return dr @ (2 * sylvester(s, w) + g) + r @ (2 * dx + dg)
 
 
 def _shape_polar_backward(grad_rotation: Tensor, grad_stretch: Tensor, rotation: Tensor, stretch: Tensor) -> Sequence[int]:
@@ -273,6 +332,6 @@ polar_backward = kernel_operator(
     shape=_shape_polar_backward,
     run=lambda name, shape, *args: _run(name, [shape], *args)[0],
     samples=(0, 1, 2, 3),
-    backward=backward_of(_polar_backward_formula),
-    jvp=jvp_of(_polar_backward_formula),
+    backward=_backward_polar_backward,
+    jvp=_jvp_polar_backward,
 )

@@ -51,6 +51,8 @@ class SortSinkhorn:
         self._check("apply_adjacency", "a", a, 2)
         if not (torch.is_grad_enabled() and self._scores.requires_grad):
             return permute_adjacency(a, self.order)
+        if a.layout != torch.strided:
+            raise TypeError(f"sort_sinkhorn: a of apply_adjacency must be dense where scores need a gradient, got layout {a.layout}")
         return self.apply(self.apply(a).transpose(1, 2)).transpose(1, 2)
 
     def soft(self) -> Tensor:
@@ -65,11 +67,16 @@ class SortSinkhorn:
 
     def _through(self, method: str, name: str, x: Tensor, inverse: bool) -> Tensor:
         self._check(method, name, x, 1)
+        if torch.is_grad_enabled() and self._scores.requires_grad and x.is_complex():
+            return torch.view_as_complex(self._through(method, name, torch.view_as_real(x), inverse).contiguous())
         if not (torch.is_grad_enabled() and self._scores.requires_grad) or not x.is_floating_point():
             return permute_nodes(x, self.order, inverse)
-        t = self._in_order().to(x.dtype)
+        t = self._in_order()
+        # In the wider type of both: scores of 16 bits would be equal, and say nothing of the soft permutation.
+        dtype, wide = x.dtype, torch.promote_types(x.dtype, t.dtype)
+        t, x = t.to(wide), x.to(wide)
         flat = x.reshape(*x.shape[:2], x[0, 0].numel() if x.shape[0] and x.shape[1] else 0)
-        return operators.through(t, flat, self.order, self.lengths, self.tau, self.iterations, inverse).reshape(x.shape)
+        return operators.through(t, flat, self.order, self.lengths, self.tau, self.iterations, inverse).reshape(x.shape).to(dtype)
 
     def _check(self, method: str, name: str, x: Any, axes: int) -> None:
         if not isinstance(x, Tensor):
@@ -127,13 +134,14 @@ def sort_sinkhorn(scores: Tensor, lengths: Tensor | None = None, *, tau: float, 
 
 
 def _sorted_order(scores: Tensor, lengths: Tensor | None) -> Tensor:
-    if scores.is_cpu and plain(scores, lengths):
+    readable = not torch.compiler.is_compiling() and not scores.is_meta and plain(scores, lengths)
+    if scores.is_cpu and readable:
         scores = scores.to(torch.float32 if scores.dtype in _launch.HALF else scores.dtype).contiguous()
         order = torch.empty(scores.shape, dtype=torch.int64)
         finite = scores.numel() == 0 or _launch.extension_for("sort_sinkhorn", scores).sort_order(scores, lengths, order)
     else:
         order = reference.sort_scores(scores, lengths)
-        finite = torch.compiler.is_compiling() or not plain(scores) or bool(scores.isfinite().all())
+        finite = not readable or bool(scores.isfinite().all())
     if not finite:
         raise ValueError("sort_sinkhorn: scores must be finite, and some are NaN or infinite")
     return order
