@@ -205,7 +205,7 @@ def test_samples(name: str) -> None:
 
 
 @every_model
-def test_copies_and_compiles(name: str) -> None:
+def test_copies(name: str) -> None:
     model = make(name)
     xc, yc, xt, _ = task()
     mean = model(xc, yc, xt)[0]
@@ -214,7 +214,25 @@ def test_copies_and_compiles(name: str) -> None:
     loaded = MODELS[name]().double()
     loaded.load_state_dict(model.state_dict())
     assert torch.equal(loaded(xc, yc, xt)[0], mean)
-    assert close(torch.compile(model, backend="aot_eager")(xc, yc, xt)[0], mean)
+
+
+COMPILED = {
+    "ConvCNP": lambda: ConvCNP(2, 1, 4, 4, 1),
+    "ConvCNP unet": lambda: ConvCNP(2, 1, 4, 4, 2, architecture="unet"),
+    "EquivCNP": lambda: EquivCNP(2, 1, 2, 4, 1, group="p4"),
+    "PTTETNP": lambda: PTTETNP(2, 1, 8, 2, 1, width=8, num_latents=3),
+    "TETNP bias": lambda: TETNP(2, 1, 8, 2, 2, width=8, mode="bias"),
+    "CNP": lambda: CNP(2, 1, 8, num_blocks=1),
+    "TNP": lambda: TNP(2, 1, 8, 2, 1),
+}
+"""One of each kind of layer, no larger than its graph needs."""
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles(name: str) -> None:
+    model = COMPILED[name]().double()
+    xc, yc, xt, _ = task()
+    assert close(torch.compile(model, backend="aot_eager")(xc, yc, xt)[0], model(xc, yc, xt)[0])
     torch._dynamo.reset()
 
 
@@ -240,6 +258,25 @@ def test_relax_sites(name: str) -> None:
             assert values.shape == (3, where.shape[1], channels)
         assert not close(changed, mean, 1e-9)
     assert torch.equal(model(xc, yc, xt)[0], mean)
+
+
+@every_model
+def test_features_where_a_value_is_missing(name: str) -> None:
+    """Features count where any value is there, whichever of these are missing, and not where none is."""
+    model = make(name, dim_y=2, dim_features=3)
+    xc, yc, xt, _ = task(dim_y=2)
+    features = [torch.randn(3, count, 3, dtype=torch.float64) for count in (10, 5)]
+
+    def run(y: Tensor) -> Tensor:
+        return model(xc, y, xt, context_features=features[0], target_features=features[1], missing=True)[0]
+
+    partly, whole = yc.clone(), yc.clone()
+    partly[..., 0] = math.nan
+    assert (run(partly) - run(yc)).abs().max() < 20 * run(yc).abs().max()
+    whole[:, 3] = math.nan
+    before = run(whole)
+    features[0][:, 3] += 1
+    assert close(run(whole), before)
 
 
 def test_frames() -> None:
@@ -280,6 +317,12 @@ BAD = [
     (lambda x, y, t: (x, y, t[0]), r"xt must have shape \(B, N, 2\)"),
     (lambda x, y, t: (x, y.long(), t), "yc must be of a floating-point dtype"),
     (lambda x, y, t: (x, y, t.float()), "xc and xt must have one dtype"),
+    (lambda x, y, t: (x.float(), y, t.float()), "xc must have the dtype of the parameters, torch.float64"),
+    (lambda x, y, t: (x, y.float(), t), "yc must have the dtype of the parameters, torch.float64"),
+    (lambda x, y, t: (list(x), y, t), "xc and yc must both be tensors or both lists"),
+    (lambda x, y, t: (list(x), [y[0, :4], *y[1:]], t), "yc must have as many tasks and points as xc"),
+    (lambda x, y, t: (list(x), [e.long() for e in y], t), "yc must be of one floating-point dtype"),
+    (lambda x, y, t: (list(x), [y[0].float(), *y[1:]], t), "yc must be of one floating-point dtype"),
     (lambda x, y, t: (x + math.inf, y, t), "xc must be finite"),
     (lambda x, y, t: (x, y, t * math.nan), "xt must be finite"),
     (lambda x, y, t: (x, y + math.inf, t), "yc must be finite"),
@@ -310,11 +353,15 @@ def test_bad_lengths_are_named(lengths: Any) -> None:
         (lambda: ConvCNP(4, 1), "ConvCNP: dim_x must be 1, 2 or 3"),
         (lambda: ConvCNP(2, 0), "ConvCNP: dim_y must be a positive integer"),
         (lambda: ConvCNP(2, 1, kernel_size=4), "ConvCNP: kernel_size must be odd"),
-        (lambda: ConvCNP(2, 1, points_per_unit=0), "ConvCNP: points_per_unit must be positive"),
+        (lambda: ConvCNP(2, 1, points_per_unit=0), "ConvCNP: points_per_unit must be a positive"),
         (lambda: ConvCNP(2, 1, architecture="vit"), "ConvCNP: architecture must be"),
-        (lambda: ConvCNP(2, 1, min_variance=0.0), "ConvCNP: min_variance must be positive"),
+        (lambda: ConvCNP(2, 1, min_variance=0.0), "ConvCNP: min_variance must be a positive"),
         (lambda: EquivCNP(3, 1), "EquivCNP: dim_x must be 2"),
+        (lambda: ConvCNP(2, 1, margin="1"), "ConvCNP: margin must be a positive"),  # type: ignore[arg-type]
+        (lambda: CNP(2, 1, dim_features=True), "CNP: dim_features must be an integer"),
         (lambda: EquivCNP(2, 1, group="O"), "EquivCNP: group must act on 2"),
+        (lambda: EquivCNP(2, 1, group="p6m"), "EquivCNP: group must turn and mirror the square lattice"),
+        (lambda: TETNP(2, 1, mode="sum"), "PairAttention: mode must be one of 'mix', 'bias'"),
         (lambda: TETNP(2, 1, 10, 3), "TETNP: channels=10 must be divisible by heads=3"),
         (lambda: PTTETNP(2, 1, num_latents=0), "PTTETNP: num_latents must be a positive integer"),
         (lambda: RCNP(2, 1, difference="none"), "RCNP: difference must be"),
@@ -324,6 +371,12 @@ def test_bad_lengths_are_named(lengths: Any) -> None:
 def test_bad_settings_are_named(build: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         build()
+
+
+def test_targets_must_be_finite() -> None:
+    xc, yc, xt, yt = task()
+    with pytest.raises(ValueError, match="CNP: yt must be finite"):
+        make("CNP").loglik(xc, yc, xt, yt * math.inf)
 
 
 def test_grid_that_is_too_large_is_refused() -> None:

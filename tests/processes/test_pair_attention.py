@@ -49,20 +49,18 @@ def test_masks(reduce: str) -> None:
         for a, b in zip(*(torch.autograd.grad(r, leaves, cotangent) for r in results), strict=True):
             assert (a - b).norm() < 1e-11 * b.norm() + 1e-12
     assert not results[0][0, :, 3].any()
-    # What is hidden may hold anything finite.
+    # What is hidden may hold anything, and passes on no gradient.
     q, k, v, x_q, x_k = (t.detach() for t in tensors)
     hidden = ~one_row
-    other = iso.ops.pair_attention(
-        q,
-        k.masked_fill(hidden[:, None, :, None], 1e3),
-        v.masked_fill(hidden[:, None, :, None], 1e3),
-        x_q,
-        x_k.masked_fill(hidden[..., None], 1e3),
-        mlp,
-        reduce=reduce,
-        mask=one_row,
-    )
-    assert torch.allclose(other, iso.ops.pair_attention(q, k, v, x_q, x_k, mlp, reduce=reduce, mask=one_row), rtol=1e-12)
+    for value in (1e3, float("nan")):
+        padded = [t.masked_fill(hidden[:, None, :, None], value) for t in (k, v)] + [x_k.masked_fill(hidden[..., None], value)]
+        padded = [t.requires_grad_() for t in padded]
+        for mask in (one_row, one_row[:, None].expand(-1, 5, -1)):
+            other = iso.ops.pair_attention(q, *padded[:2], x_q, padded[2], mlp, reduce=reduce, mask=mask)
+            expected = iso.ops.pair_attention(q, k, v, x_q, x_k, mlp, reduce=reduce, mask=mask)
+            assert torch.allclose(other, expected, rtol=1e-12)
+            for grad, where in zip(torch.autograd.grad(other.sum(), padded), (hidden[:, None], hidden[:, None], hidden), strict=True):
+                assert grad.isfinite().all() and not (grad * where[..., None]).any()
 
 
 def test_one_key_and_no_keys() -> None:

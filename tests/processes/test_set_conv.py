@@ -143,12 +143,18 @@ def test_positions_must_be_finite(value: float, lengthscale: float) -> None:
         iso.ops.set_conv(x, torch.ones(1, 70, 1), grid_of((20, 20), torch.float32), lengthscale)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 1), (1, 2, 1), (1, 3)])
+def test_values_must_fit_the_positions(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^set_conv: y must have shape \(B=1, N=3, C\), got"):
+        iso.ops.set_conv(torch.zeros(1, 3, 1), torch.ones(shape), grid_of((9,), torch.float32), 0.1)
+
+
 def test_nodes_must_be_equally_spaced() -> None:
     with pytest.raises(ValueError, match=r"set_conv: grid\[0\] must have equally spaced nodes"):
         iso.ops.set_conv(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), (torch.tensor([0.0, 1.0, 3.0]),), 0.1)
     with pytest.raises(ValueError, match=r"set_conv: grid\[0\] must have equally spaced nodes"):
         iso.ops.set_conv(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), (torch.zeros(3),), 0.1)
-    for grid in (None, [torch.zeros(2, 2)], [1.0], ()):
+    for grid in (None, [torch.zeros(2, 2)], [torch.zeros(0)], [1.0], ()):
         with pytest.raises((TypeError, ValueError), match="set_conv: grid"):
             iso.ops.set_conv(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), grid, 0.1)  # type: ignore[arg-type]
 
@@ -158,6 +164,17 @@ def test_empty_sets_and_no_channels() -> None:
     assert not iso.ops.set_conv(torch.zeros(2, 0, 2), torch.zeros(2, 0, 1), grid, 0.1).any()
     assert iso.ops.set_conv(torch.zeros(2, 3, 2), torch.zeros(2, 3, 0), grid, 0.1).shape == (2, 1, 5, 6)
     assert iso.ops.set_conv_decode(torch.zeros(2, 0, 5, 6), grid, torch.zeros(2, 3, 2), 0.1).shape == (2, 3, 0)
+    # Enough points and a long lengthscale: the route of products of matrices.
+    grid = grid_of((20, 20), torch.float32)
+    for batch, channels in ((0, 1), (0, 0), (2, 0)):
+        x, scale = torch.zeros(batch, 70, 2, requires_grad=True), torch.tensor(3.0, requires_grad=True)
+        y, field = torch.zeros(batch, 70, channels, requires_grad=True), torch.zeros(batch, channels, 20, 20, requires_grad=True)
+        for result, shape in (
+            (iso.ops.set_conv(x, y, grid, scale, density=False), (batch, channels, 20, 20)),
+            (iso.ops.set_conv_decode(field, grid, x, scale), (batch, 70, channels)),
+        ):
+            assert result.shape == shape
+            assert not any(g is not None and g.any() for g in torch.autograd.grad(result.sum(), (x, y, field, scale), allow_unused=True))
 
 
 def test_kernels_refuse_what_does_not_fit() -> None:

@@ -188,6 +188,16 @@ def test_the_gap_has_its_bound() -> None:
         assert 0 < gap <= 2 * max(distance) * (1 + 1e-9)
 
 
+def test_shifts_are_those_of_the_positions() -> None:
+    for shifts in (torch.ones(2), torch.ones(1, 3)):
+        with pytest.raises(ValueError, match=r"equivariance_gap: shifts must have shape \(n, d=2\)"):
+            equivariance_gap(relaxed_tokens(), tasks(), "translation", shifts=shifts)
+    with pytest.raises(ValueError, match=r"takes data \(xc, yc, xt, ...\), got 1"):
+        equivariance_gap(relaxed_tokens(), tasks()[0], "translation")
+    x = torch.rand(2, 3, 5)
+    assert equivariance_gap(lambda xc, yc, xt: xt - xc.mean(1, keepdim=True), (x, x, x), "translation") < 1e-5
+
+
 def test_dropout_of_tasks() -> None:
     """One draw a task, shared by all sites, without rescaling, none in evaluation; a dropped task is the strict network."""
     x = images(64)
@@ -375,6 +385,8 @@ def test_types_and_second_relaxations_are_refused() -> None:
         iso.relax(Tokens(), {"embed": FixedInput(2, 4)}, domain=(0, 1))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be a FixedInput"):
         iso.relax(Tokens(), {"embed": nn.Linear(2, 4)})
+    with pytest.raises(TypeError, match="at must be a mapping"):
+        iso.relax(Tokens(), ["embed"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="relaxed already"):
         iso.relax(relaxed_tokens(), {"embed": FixedInput(2, 4)})
     with pytest.raises(ValueError, match="a submodule is relaxed already"):

@@ -87,8 +87,13 @@ def _actions(owner: str, data: tuple[Any, ...], group: Any, shifts: Any) -> list
         if not process:
             raise ValueError(f'{owner}: group "translation" takes data (xc, yc, xt, ...), got {len(data)} arguments; give a list of Action')
         x = _first(data[0])
-        whole = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 1.0, 2.0]])[:, : x.shape[-1]]
-        return [_translation(torch.as_tensor(shift)) for shift in (whole if shifts is None else shifts)]
+        dim = x.shape[-1]
+        if shifts is None:
+            shifts = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 1.0, 2.0]]).repeat(1, dim // 3 + 1)[:, :dim]
+        shifts = torch.as_tensor(shifts)
+        if shifts.dim() != 2 or shifts.shape[1] != dim:
+            raise ValueError(f"{owner}: shifts must have shape (n, d={dim}), got {tuple(shifts.shape)}")
+        return [_translation(shift) for shift in shifts]
     resolved = resolve_group(owner, group)
     return [_element(resolved, element, process) for element in range(resolved.order)]
 
@@ -131,9 +136,10 @@ def equivariance_gap(model: Callable[..., Any], data: Any, group: Any, *, shifts
     """
     data = data if isinstance(data, tuple) else (data,)
     worst = 0.0
+    actions = _actions("equivariance_gap", data, group, shifts)
     with _evaluating(model):
         output = model(*data)
-        for action in _actions("equivariance_gap", data, group, shifts):
+        for action in actions:
             expected, found = _tensors(action.output(output)), _tensors(model(*action.data(data)))
             error = sum(float((f - e).square().sum()) for f, e in zip(found, expected, strict=True)) ** 0.5
             scale = sum(float(e.square().sum()) for e in expected) ** 0.5
@@ -171,6 +177,7 @@ def assert_jointly_equivariant(model: nn.Module, data: Any, group: Any, *, shift
     relaxations = [module for module in model.modules() if isinstance(module, Relaxation)]
     if not relaxations:
         raise ValueError("assert_jointly_equivariant: the model has no fixed inputs; see isotypic.relax")
+    actions = _actions("assert_jointly_equivariant", data, group, shifts)
     with _evaluating(model):
         output = model(*data)
         with model.equivariant():  # type: ignore[operator]
@@ -179,7 +186,7 @@ def assert_jointly_equivariant(model: nn.Module, data: Any, group: Any, *, shift
             raise AssertionError("assert_jointly_equivariant: the fixed inputs change nothing, which tests nothing; train or perturb them")
         scale = max(float(part.abs().max()) for part in _tensors(output) if part.numel())
         tolerance = (torch.finfo(_first(output).dtype).eps ** (2 / 3) if rtol is None else rtol) * scale
-        for action in _actions("assert_jointly_equivariant", data, group, shifts):
+        for action in actions:
             expected = _tensors(action.output(output))
             with _moved(relaxations, action.motion):
                 found = _tensors(model(*action.data(data)))

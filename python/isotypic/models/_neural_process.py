@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from isotypic.models import _frames
 from isotypic.models._point_sets import PointSet, Targets, as_sets, pad, read_context, read_targets, widths
-from isotypic.nn._arguments import positive
+from isotypic.nn._arguments import positive, positive_number, same_dtype
 from isotypic.nn.processes.site import relax_sites
+from isotypic.ops._checks import is_integer
+from isotypic.ops._launch import HALF
 
 Prediction = tuple[Any, Any]
 
@@ -37,9 +39,8 @@ class NeuralProcess(nn.Module):
         super().__init__()
         owner = type(self).__name__
         positive(owner, dim_x=dim_x)
-        if not 0 < min_variance < math.inf:
-            raise ValueError(f"{owner}: min_variance must be positive, got {min_variance!r}")
-        if not isinstance(dim_features, int) or dim_features < 0:
+        positive_number(owner, min_variance=min_variance)
+        if not is_integer(dim_features) or dim_features < 0:
             raise ValueError(f"{owner}: dim_features must be an integer of at least 0, got {dim_features!r}")
         self.dim_x, self.dims_y, self.dim_features, self.min_variance = dim_x, widths(owner, "dim_y", dim_y), dim_features, min_variance
         self.dim_out = self.dims_y[0]
@@ -93,8 +94,20 @@ class NeuralProcess(nn.Module):
                 )
             if context.x.dtype != targets.x.dtype or context.x.device != targets.x.device:
                 raise TypeError(f"{owner}: xc{suffix} and xt must have one dtype and device, got {context.x.dtype} and {targets.x.dtype}")
+            self._check_dtypes(context, suffix)
             contexts.append(context)
+        if targets.features is not None:
+            same_dtype(owner, "target_features", targets.features, next(self.parameters(), None))
         return contexts, targets
+
+    def _check_dtypes(self, context: PointSet, suffix: str) -> None:
+        """Positions (whose dtype the targets share), values and features are of the parameters' dtype; 16 bits see positions of 32 too."""
+        owner, parameter = type(self).__name__, next(self.parameters(), None)
+        if parameter is not None and not (context.x.dtype == torch.float32 and parameter.dtype in HALF):
+            same_dtype(owner, "xc" + suffix, context.x, parameter)
+        same_dtype(owner, "yc" + suffix, context.y, parameter)
+        if context.features is not None:
+            same_dtype(owner, "context_features" + suffix, context.features, parameter)
 
     def predict(self, xc: Any, yc: Any, xt: Any, **settings: Any) -> Prediction:
         """Mean and variance of each target, (B, M, dim_out) each."""
@@ -115,6 +128,8 @@ class NeuralProcess(nn.Module):
             raise ValueError(
                 f"{owner}: yt must have shape {tuple(mean.shape)}, got {tuple(yt.shape) if isinstance(yt, Tensor) else type(yt).__name__}"
             )
+        if not yt.is_floating_point() or (not torch.compiler.is_compiling() and bool(yt.isinf().any())):
+            raise ValueError(f"{owner}: yt must be finite and of a floating-point dtype, got {yt.dtype}, {int(yt.isinf().sum())} infinite")
         found = ~yt.isnan()
         if not settings.get("missing", False):
             if not torch.compiler.is_compiling() and not bool(found.all()):

@@ -47,6 +47,9 @@ def _as_batch(owner: str, name: str, value: Any, width: int) -> tuple[Tensor, Te
         for i, t in enumerate(tensors):
             if t.dim() != 2 or t.shape[1] != width:
                 raise ValueError(f"{owner}: {name}[{i}] must have shape (N, {width}), got {tuple(t.shape)}")
+            if not t.is_floating_point() or t.dtype != tensors[0].dtype or t.device != tensors[0].device:
+                first = f"{tensors[0].dtype} on {tensors[0].device}"
+                raise TypeError(f"{owner}: {name} must be of one floating-point dtype and device, got {first} and {t.dtype} on {t.device}")
         padded, mask = pad(tensors)
         counts = [t.shape[0] for t in tensors]
         return padded, None if min(counts) == max(counts) else mask, counts
@@ -82,10 +85,11 @@ def read_context(
 ) -> PointSet:
     x, mask, counts = _as_batch(owner, "xc" + suffix, x, dim_x)
     y, _, y_counts = _as_batch(owner, "yc" + suffix, y, dim_y)
-    if y.shape[:2] != x.shape[:2] or counts != y_counts:
-        raise ValueError(
-            f"{owner}: yc{suffix} must have as many tasks and points as xc{suffix}, {tuple(x.shape[:2])}, got {tuple(y.shape[:2])}"
-        )
+    if (counts is None) != (y_counts is None):
+        raise TypeError(f"{owner}: xc{suffix} and yc{suffix} must both be tensors or both lists, one tensor for each task")
+    sizes = [tuple(v.shape[:2]) if counts is None else c for v, c in ((x, counts), (y, y_counts))]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{owner}: yc{suffix} must have as many tasks and points as xc{suffix}, {sizes[0]}, got {sizes[1]}")
     if lengths is not None:
         mask = _both_masks(mask, _lengths_mask(owner, lengths, x))
     if mask is not None:

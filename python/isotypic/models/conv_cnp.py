@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
 from isotypic.models._neural_process import NeuralProcess
 from isotypic.models._point_sets import PointSet, Targets
-from isotypic.nn._arguments import positive, resolve_group
+from isotypic.nn._arguments import positive, positive_number, resolve_group
 from isotypic.nn.processes.attention import pointwise
 from isotypic.nn.processes.convolution import CONV, GroupResNet, ResNet, UNet
 from isotypic.nn.processes.site import RelaxSite
@@ -35,16 +36,15 @@ class GridEncoder(nn.Module):
             weighted = context.y * context.present
             parts = [context.present, weighted]
             if context.features is not None:
-                parts.append(context.features if context.mask is None else context.features * context.mask[..., None])
+                # A point has its features where it has any of its values: their density is not that of one of these.
+                known = context.present.amax(-1, keepdim=True)
+                parts += [context.features * known, known]
             smooth = set_conv(context.x, torch.cat(parts, -1), grid, log_lengthscale.exp(), density=False)
             count = context.y.shape[-1]
-            density, values = smooth[:, :count], smooth[:, count:]
-            norm = (
-                density
-                if context.features is None
-                else torch.cat([density, density[:, :1].expand(-1, context.features.shape[-1], *density.shape[2:])], 1)
-            )
-            fields += [density, values / (norm + 1e-5)]
+            density, values = smooth[:, :count], smooth[:, count : 2 * count]
+            fields += [density, values / (density + 1e-5)]
+            if context.features is not None:
+                fields.append(smooth[:, 2 * count : -1] / (smooth[:, -1:] + 1e-5))
         return self.out(self.mlp(torch.cat(fields, 1)), grid)
 
 
@@ -114,9 +114,8 @@ class ConvCNP(NeuralProcess):
             raise ValueError(f"{owner}: dim_x must be 1, 2 or 3, got {self.dim_x}")
         if kernel_size % 2 == 0:
             raise ValueError(f"{owner}: kernel_size must be odd, so that the grid keeps its size, got {kernel_size}")
-        for name, value in (("points_per_unit", points_per_unit), ("margin", margin), ("lengthscale", lengthscale)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{owner}: {name} must be positive and finite, got {value!r}")
+        optional = {name: value for name, value in (("margin", margin), ("lengthscale", lengthscale)) if value is not None}
+        positive_number(owner, points_per_unit=points_per_unit, **optional)
         self.points_per_unit = float(points_per_unit)
         self.margin = 4 / self.points_per_unit if margin is None else float(margin)
         scale = 1 / self.points_per_unit if lengthscale is None else float(lengthscale)
@@ -195,6 +194,8 @@ class EquivCNP(ConvCNP):
         if dim_x != 2:
             raise ValueError(f"EquivCNP: dim_x must be 2, the plane that the group acts on, got {dim_x}")
         resolved = resolve_group("EquivCNP", group, 2)
+        if not all((element @ element.T == np.eye(2)).all() for element in resolved.elements):
+            raise ValueError(f"EquivCNP: group must turn and mirror the square lattice of the grid, such as p4m, got {resolved.name}")
         self._build(channels, points_per_unit, num_blocks, kernel_size, margin, lengthscale, isotropic=True)
         self.group = resolved.key
         self.network = GroupResNet(resolved.key, channels, num_blocks, kernel_size)

@@ -48,6 +48,13 @@ def number(owner: str, least: float, most: float = math.inf, **values: float) ->
             raise ValueError(f"{owner}: {name} must be {expected}, got {value!r}")
 
 
+def positive_number(owner: str, **values: float) -> None:
+    """Raises unless every value is a positive finite number."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ValueError(f"{owner}: {name} must be a positive, finite number, got {value!r}")
+
+
 def check_tensor(owner: str, name: str, value: Any, floating: bool = False) -> None:
     """Raises unless the value is a tensor, where asked of a floating-point dtype."""
     if not isinstance(value, Tensor):

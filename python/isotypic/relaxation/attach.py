@@ -238,6 +238,8 @@ def relax(
         raise ValueError(f"relax: mode must be one of {', '.join(MODES)}, got {mode!r}")
     if any(hasattr(model, name) for name in ("relaxation", "equivariant")):
         raise ValueError("relax: the model is relaxed already, or has an attribute 'relaxation' or 'equivariant' of its own")
+    if at is not None and not isinstance(at, Mapping):
+        raise TypeError(f"relax: at must be a mapping from the names of submodules to fixed inputs, got {type(at).__name__}")
     at = dict(at or {})
     joining = [module for module in model.modules() if isinstance(getattr(module, "relaxation", None), Relaxation)]
     if other := [type(module).__name__ for module in joining if not hasattr(module, "join")]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from isotypic.ops.processes.pair_attention import pair_attention
+from isotypic.ops.processes.pair_attention import check_settings, pair_attention
 
 
 def pointwise(*sizes: int) -> nn.Sequential:
@@ -41,6 +41,7 @@ class PairAttention(nn.Module):
         difference: str = "vector",
     ) -> None:
         super().__init__()
+        check_settings("PairAttention", mode, reduce, difference)
         self.heads, self.mode, self.reduce, self.difference = heads, mode, reduce, difference
         self.query = nn.Linear(channels, channels, bias=False)
         self.key_value = nn.Linear(channels, 2 * channels, bias=False)

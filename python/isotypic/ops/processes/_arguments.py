@@ -13,12 +13,10 @@ from isotypic.ops._checks import check_tensors
 from isotypic.ops._launch import HALF
 
 
-def check_points(operator: str, name: str, x: Tensor, points: str, batch: int | None = None, count: int | None = None) -> None:
-    """That x is (B, N, d), with the sizes that are given."""
-    if x.dim() != 3 or (batch is not None and x.shape[0] != batch) or (count is not None and x.shape[1] != count):
-        first = "B" if batch is None else f"B={batch}"
-        second = points if count is None else f"{points}={count}"
-        raise ValueError(f"{operator}: {name} must have shape ({first}, {second}, d), got {tuple(x.shape)}")
+def check_values(operator: str, y: Tensor, x: Tensor) -> None:
+    """That y is (B, N, C) for the positions x."""
+    if y.dim() != 3 or y.shape[:2] != x.shape[:2]:
+        raise ValueError(f"{operator}: y must have shape (B={x.shape[0]}, N={x.shape[1]}, C), got {tuple(y.shape)}")
 
 
 def check_places(operator: str, tensors: dict[str, Any], places: dict[str, Any]) -> None:
@@ -43,8 +41,8 @@ def check_grid(operator: str, grid: Any, x: Tensor) -> tuple[Tensor, ...]:
     for axis, nodes in enumerate(grid):
         if not isinstance(nodes, Tensor):
             raise TypeError(f"{operator}: grid[{axis}] must be a torch.Tensor, got {type(nodes).__name__}")
-        if nodes.dim() != 1 or not nodes.is_floating_point():
-            raise ValueError(f"{operator}: grid[{axis}] must be a 1-D floating-point tensor, got {describe(nodes)}")
+        if nodes.dim() != 1 or not nodes.is_floating_point() or nodes.shape[0] == 0:
+            raise ValueError(f"{operator}: grid[{axis}] must be a 1-D floating-point tensor of one node or more, got {describe(nodes)}")
         if nodes.device != x.device:
             raise ValueError(f"{operator}: grid[{axis}] must be on the device of x, {x.device}, got {nodes.device}")
     if x.dim() != 3 or x.shape[2] != len(grid):

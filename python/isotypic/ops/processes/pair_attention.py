@@ -57,6 +57,7 @@ def pair_attention(
         reduce: "softmax" or "sum".
         difference: "vector" (x_i - x_j), "distance2" (|x_i - x_j|^2) or "none".
         mask: boolean, (B, N_k) or (B, N_q, N_k); a query attends where it is True. Without keys the result is zero.
+            Keys that no query attends to may hold anything, NaN too.
 
     Returns: (B, H, N_q, D), of the dtype of q; differentiable in all tensors, in any order. Kept for the gradient are the arguments and the
     result with one number to a row; the gradient computes the pairs again. Derivatives above the first hold arrays of all pairs.
@@ -75,6 +76,11 @@ def pair_attention(
     """
     x_q, x_k = check_pairs(q, k, v, x_q, x_k, mlp, mode, reduce, difference, mask)
     layers = [tensor for layer in mlp for tensor in layer]
+    if mask is not None:
+        # What padding holds, NaN included, is no part of the sum: a weight of zero would not undo it.
+        unseen = ~(mask if mask.dim() == 2 else mask.any(1))[..., None]
+        k, v = k.masked_fill(unseen[:, None], 0), v.masked_fill(unseen[:, None], 0)
+        x_k = None if x_k is None else x_k.masked_fill(unseen, 0)
     out = attend(q, k, v, x_q, x_k, *layers, expand_mask(mask), mode, reduce, difference)
     return out[..., : q.shape[3]]
 
@@ -83,15 +89,19 @@ def expand_mask(mask: Tensor | None) -> Tensor | None:
     return mask[:, None] if mask is not None and mask.dim() == 2 else mask
 
 
+def check_settings(owner: str, mode: Any, reduce: Any, difference: Any) -> None:
+    for name, value, known in (("mode", mode, MODES), ("reduce", reduce, REDUCTIONS), ("difference", difference, DIFFERENCES)):
+        if value not in known:
+            raise ValueError(f"{owner}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    if mode == "bias" and difference == "none":
+        raise ValueError(f"{owner}: difference must be 'vector' or 'distance2' in the mode 'bias', whose MLP sees nothing else")
+
+
 def check_pairs(
     q: Any, k: Any, v: Any, x_q: Any, x_k: Any, mlp: Any, mode: Any, reduce: Any, difference: Any, mask: Any
 ) -> tuple[Tensor | None, Tensor | None]:
     """The positions that the call needs; raises for what does not fit."""
-    for name, value, known in (("mode", mode, MODES), ("reduce", reduce, REDUCTIONS), ("difference", difference, DIFFERENCES)):
-        if value not in known:
-            raise ValueError(f"pair_attention: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    if mode == "bias" and difference == "none":
-        raise ValueError("pair_attention: difference must be 'vector' or 'distance2' in the mode 'bias', whose MLP sees nothing else")
+    check_settings("pair_attention", mode, reduce, difference)
     tensors = {"q": q, "k": k, "v": v}
     if not isinstance(mlp, (tuple, list)) or len(mlp) != 3 or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in mlp):
         raise TypeError(

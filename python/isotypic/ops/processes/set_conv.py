@@ -28,7 +28,7 @@ from isotypic.ops import _launch
 from isotypic.ops._checks import check_flag
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.processes import _separable
-from isotypic.ops.processes._arguments import as_lengthscale, check_grid, check_places, check_points
+from isotypic.ops.processes._arguments import as_lengthscale, check_grid, check_places, check_values
 
 WINDOW = {torch.float32: 6.0, torch.float64: 9.5}
 """Lengthscales from a point to the end of its window, as in ``csrc/ops/set_conv.hpp``."""
@@ -67,7 +67,7 @@ def set_conv(x: Tensor, y: Tensor, grid: Sequence[Tensor], lengthscale: Any, *, 
     """
     check_places("set_conv", {"y": y}, {"x": x})
     nodes = check_grid("set_conv", grid, x)
-    check_points("set_conv", "y", y, "N", x.shape[0], x.shape[1])
+    check_values("set_conv", y, x)
     check_flag("set_conv", "density", density)
     t, s = _in_nodes("set_conv", x, nodes, lengthscale)
     values = torch.cat([torch.ones_like(x[..., :1], dtype=y.dtype), y], -1) if density else y
@@ -173,7 +173,7 @@ def _run_encode(
     name: str, result_shape: Sequence[int], y: Tensor, t: Tensor, s: Tensor, shape: Sequence[int], powers: Sequence[int]
 ) -> Tensor:
     values = _compute(y)
-    if _fits(t, s, shape, values.dtype, powers):
+    if math.prod(result_shape) and _fits(t, s, shape, values.dtype, powers):
         return _separable.Separable(t, s, shape, values.dtype, WINDOW[values.dtype]).encode(values).to(y.dtype)
     grid = values.new_empty(result_shape)
     if grid.numel():
@@ -189,7 +189,7 @@ def _shape_decode(grid: Tensor, t: Tensor, s: Tensor, powers: Sequence[int]) -> 
 
 def _run_decode(name: str, result_shape: Sequence[int], grid: Tensor, t: Tensor, s: Tensor, powers: Sequence[int]) -> Tensor:
     values = _compute(grid)
-    if _fits(t, s, grid.shape[2:], values.dtype, powers):
+    if math.prod(result_shape) and _fits(t, s, grid.shape[2:], values.dtype, powers):
         return _separable.Separable(t, s, grid.shape[2:], values.dtype, WINDOW[values.dtype]).decode(values).to(grid.dtype)
     y = values.new_empty(result_shape)
     if not grid.numel():
