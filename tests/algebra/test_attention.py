@@ -140,6 +140,29 @@ def test_derivatives_of_any_order(algebra: str) -> None:
     torch.testing.assert_close(forces, torch.autograd.grad(energy(tensors[0]), tensors[0])[0])
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("algebra", ["pga", "sta"])
+def test_hessian_by_forward_mode(algebra: str, shared: bool) -> None:
+    """jacfwd of jacrev against jacrev of jacrev: for each tensor with itself and with the next one."""
+    tensors = operands(2, 2, 3, 2, 1, 2, shared)
+    weight = torch.rand(2, 1, dtype=torch.float64)
+    given = [*tensors, *([weight] if algebra == "pga" else [])]
+    mask = torch.rand(2, 2, 3, generator=torch.Generator().manual_seed(0)) < 0.7
+
+    def energy(*t: Tensor) -> Tensor:
+        mv, s = attend(*t[:6], heads=2, algebra=algebra, weight=t[6] if len(t) > 6 else None, mask=mask)
+        return mv.sin().sum() + s.square().sum()
+
+    for i in range(len(given)):
+        for j in (i, (i + 1) % len(given)):
+            first = torch.func.jacrev(energy, i)
+            torch.testing.assert_close(torch.func.jacfwd(first, j)(*given), torch.func.jacrev(first, j)(*given))
+    for sizes in ((0, 3, 3), (2, 0, 3), (2, 3, 0)):
+        x, *others = operands(*sizes, 2, 1, 2, shared)
+        gradient = torch.func.grad(lambda q, others=others: attend(q, *others, heads=2, algebra=algebra)[0].sum())
+        assert torch.func.jvp(gradient, (x,), (x,))[1].shape == x.shape
+
+
 def test_transforms_and_graphs() -> None:
     tensors = operands(2, 3, 4, 2, 1, 2, False)
 

@@ -62,7 +62,9 @@ def test_product_against_kingdon(name: str) -> None:
 
 def test_product_against_clifford() -> None:
     clifford = pytest.importorskip("clifford")
-    layout = clifford.Layout([1.0, -1.0, -1.0, -1.0], firstIdx=0)  # of a metric without zeros: those it cannot mix
+    layout = clifford.Layout(
+        [1.0, -1.0, -1.0, -1.0], ids=clifford.BasisVectorIds.ordered_integers(4, first_index=0)
+    )  # of a metric without zeros: those it cannot mix
     x, y = np.random.default_rng(0).standard_normal((2, 16))
     order = [BLADES.index(blade) for blade in layout.bladeTupList]
     product = layout.MultiVector(value=x[order]) * layout.MultiVector(value=y[order])

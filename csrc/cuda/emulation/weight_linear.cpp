@@ -50,8 +50,8 @@ void call(const std::string& name, const Plan& p, const std::vector<Tensor>& ten
 
 PYBIND11_MODULE(emulated_weight_linear, m) {
     py::class_<Plan>(m, "Plan", py::module_local())
-        .def(py::init<const std::vector<int>&, const std::vector<std::array<int, 14>>&, const std::vector<std::array<int, 5>>&,
-                      const std::array<int, 7>&>());
+        .def(py::init<const std::vector<int64_t>&, const std::vector<std::array<int64_t, 14>>&, const std::vector<std::array<int64_t, 5>>&,
+                      const std::array<int64_t, 7>&>());
     m.def("call", &call, py::arg("name"), py::arg("plan"), py::arg("tensors"), py::arg("sizes"), py::arg("mean"));
     define_configure(m);
 }

@@ -29,10 +29,15 @@ def check_multivectors(operator: str, axes: int = 1, **tensors: Any) -> None:
             raise ValueError(f"{operator}: {name} must have shape ({expected}), got {tuple(tensor.shape)}")
 
 
+def same_shape(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Equality that compares no sizes where the numbers of axes differ, as tuples do: in a graph that would be a condition on a size."""
+    return len(a) == len(b) and torch.Size(a) == torch.Size(b)
+
+
 def broadcast(operator: str, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> torch.Size:
     """The common shape of batches."""
     first = torch.Size(shapes[0])
-    if all(torch.Size(shape) == first for shape in shapes):
+    if all(same_shape(shape, first) for shape in shapes):
         return first
     for name, shape in zip(names[1:], shapes[1:], strict=True):
         try:

@@ -167,18 +167,19 @@ def _check_values(good: Any, message: str, lengths: Tensor) -> None:
         raise ValueError(f"{NAME}: {message}, got {lengths.tolist()}")
 
 
-def _shapes(heads: int, q_mv: Tensor, k_mv: Tensor, v_mv: Tensor, q_s: Tensor, k_s: Tensor, v_s: Tensor) -> tuple[list[int], ...]:
+def _shapes(args: Sequence[Any]) -> tuple[list[int], ...]:
+    q_mv, k_mv, v_mv, q_s, k_s, v_s, _, _, _, heads, _ = args
     times = heads // plain.key_heads(q_mv, k_mv, q_s, k_s, heads)
     batch, queries = q_mv.shape[:2]
     return [batch, queries, v_mv.shape[2] * times, 16], [batch, queries, v_s.shape[2] * times], [batch, heads, queries]
 
 
 def _launch(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _kernels.attention(_shapes(args[9], *args[:6]), *args)
+    return _kernels.attention(_shapes(args), *args)
 
 
 def _fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    mv, s, lse = (args[0].new_empty(shape) for shape in _shapes(args[9], *args[:6]))
+    mv, s, lse = (args[0].new_empty(shape) for shape in _shapes(args))
     return mv, s, lse.to(torch.float64 if lse.dtype == torch.float64 else torch.float32)
 
 
@@ -256,18 +257,7 @@ def _backward_backward(
 
 def _jvp_backward(tangents: Gradients, *saved: Any) -> tuple[Tensor, ...]:
     g_mv, g_s, _, _, _, *args = saved
-    tensors = (g_mv, g_s, *args[:6], *((args[6],) if args[6] is not None else ()))
-    given = (*tangents[:2], *tangents[5:11], *((tangents[11],) if args[6] is not None else ()))
-    rest = tuple(args[7:])
-
-    def first(*t: Tensor) -> tuple[Tensor, ...]:
-        return plain.backward(t[0], t[1], *t[2:], *((None,) if len(t) == 8 else ()), *rest)
-
-    found = torch.func.vjp(first, *tensors)
-    outputs, pull = found[0], found[1]
-    moved = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(tensors, given, strict=True))
-    result = torch.func.vjp(lambda *c: pull(c), *(torch.zeros_like(output) for output in outputs))[1](moved)
-    return result if len(result) == 7 else (*result, torch.zeros_like(args[0][0, 0, :, 0]).view(rest[2], -1))
+    return plain.backward_tangent((*tangents[:2], *tangents[5:12]), g_mv, g_s, *args)
 
 
 def _vmap_backward(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@ are taken from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -152,10 +152,28 @@ def _distance_tangent(q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, weight: Tens
     return total if dweight is None else total + torch.einsum("bhqkc,hc->bhqk", n_q * n_k * gap, dweight)
 
 
-def tangent(tangents: tuple[Tensor | None, ...], *arguments: Any) -> tuple[Tensor, Tensor]:
-    """The derivative in a direction: P (dS - sum P dS) V + P dV with the weights P and the derivative dS of the logits."""
-    q_mv, k_mv, v_mv, q_s, k_s, v_s, weight, mask, ranges, heads, kind = arguments
-    dq, dk, dv, dq_s, dk_s, dv_s = (torch.zeros_like(t) if d is None else d for t, d in zip(arguments[:6], tangents[:6], strict=True))
+Pair = tuple[Tensor, Tensor]
+"""A value and its derivative in a direction."""
+
+
+def _product(function: Callable[[Tensor, Tensor], Tensor], a: Pair, b: Pair) -> Pair:
+    """A bilinear function of two pairs."""
+    return function(a[0], b[0]), function(a[1], b[0]) + function(a[0], b[1])
+
+
+def _each(function: Callable[[Tensor], Tensor], a: Pair) -> Pair:
+    """A linear function of a pair."""
+    return function(a[0]), function(a[1])
+
+
+def _pairs(tensors: Sequence[Tensor], tangents: Sequence[Tensor | None]) -> list[Pair]:
+    return [(t, torch.zeros_like(t) if d is None else d) for t, d in zip(tensors, tangents, strict=True)]
+
+
+def _weights(tangents: Sequence[Tensor | None], *arguments: Any) -> Pair:
+    """The softmax P of the logits S and its derivative P (dS - sum P dS)."""
+    q_mv, k_mv, _, q_s, k_s, _, weight, mask, ranges, heads, kind = arguments
+    (_, dq), (_, dk), _, (_, dq_s), (_, dk_s), _ = _pairs(arguments[:6], tangents[:6])
     of_keys = key_heads(q_mv, k_mv, q_s, k_s, heads)
     signs = torch.tensor(inner_signs(kind), dtype=q_mv.dtype, device=q_mv.device)
 
@@ -165,9 +183,8 @@ def tangent(tangents: tuple[Tensor | None, ...], *arguments: Any) -> tuple[Tenso
 
     moved = products(dq, k_mv, dq_s, k_s) + products(q_mv, dk, q_s, dk_s)
     if KINDS[kind][2]:
-        queries, keys = (by_head(t, heads, 1) for t in (q_mv, dq)), (by_head(t, of_keys, 1) for t in (k_mv, dk))
-        (q, moved_q), (k, moved_k) = queries, keys
-        moved = moved - _distance_tangent(q, k, moved_q, moved_k, weight, tangents[6])
+        queries, keys = ((by_head(x, of, 1), by_head(dx, of, 1)) for x, dx, of in ((q_mv, dq, heads), (k_mv, dk, of_keys)))
+        moved = moved - _distance_tangent(queries[0], keys[0], queries[1], keys[1], weight, tangents[6])
     moved = moved * features(kind, q_mv.shape[2] // heads, q_s.shape[2] // heads) ** -0.5
     scores, attends = logits(q_mv, k_mv, q_s, k_s, weight, heads, kind), allowed(mask, ranges, k_mv.shape[1])
     if attends is not None:
@@ -175,11 +192,113 @@ def tangent(tangents: tuple[Tensor | None, ...], *arguments: Any) -> tuple[Tenso
     weights = scores.softmax(-1)
     if attends is not None:
         weights = weights.masked_fill(~attends, 0.0)
-    change = weights * (moved - (weights * moved).sum(-1, keepdim=True))
-    mv = change @ by_head(v_mv, of_keys, 1).flatten(-2) + weights @ by_head(dv, of_keys, 1).flatten(-2)
-    s = change @ by_head(v_s, of_keys, 0) + weights @ by_head(dv_s, of_keys, 0)
+    return weights, weights * (moved - (weights * moved).sum(-1, keepdim=True))
+
+
+def tangent(tangents: Sequence[Tensor | None], *arguments: Any) -> tuple[Tensor, Tensor]:
+    """The derivative in a direction: P' V + P V' with the weights P."""
+    q_mv, k_mv, v_mv, q_s, k_s, v_s, *_, heads, _ = arguments
+    of_keys = key_heads(q_mv, k_mv, q_s, k_s, heads)
+    weights = _weights(tangents, *arguments)
+    of_mv, of_s = _pairs((v_mv, v_s), (tangents[2], tangents[5]))
+    mv = _product(torch.matmul, weights, _each(lambda t: by_head(t, of_keys, 1).flatten(-2), of_mv))[1]
+    s = _product(torch.matmul, weights, _each(lambda t: by_head(t, of_keys, 0), of_s))[1]
     mv = mv.unflatten(-1, (-1, 16)) if mv.shape[-1] else mv.new_empty(*mv.shape[:-1], 0, 16)
     return mv.movedim(1, 2).flatten(2, 3), s.movedim(1, 2).flatten(2, 3)
+
+
+def backward_tangent(tangents: Sequence[Tensor | None], g_mv: Tensor, g_s: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """The derivative of `backward` in a direction of g_mv, g_s, the six tensors and the weight, always with that of the weight's gradient.
+
+    Written out, because a transform cannot be entered while forward mode is inside another one.
+    """
+    q_mv, k_mv, v_mv, q_s, k_s, _, weight, _, _, heads, kind = arguments
+    of_keys = key_heads(q_mv, k_mv, q_s, k_s, heads)
+    channels, scalars, values = q_mv.shape[2] // heads, q_s.shape[2] // heads, v_mv.shape[2] // of_keys
+    signs = torch.tensor(inner_signs(kind), dtype=q_mv.dtype, device=q_mv.device)
+    weights = _weights(tangents[2:], *arguments)
+    given = _pairs((g_mv, g_s, *arguments[:6]), tangents[:8])
+    of_all = (heads, heads, heads, of_keys, of_keys, heads, of_keys, of_keys)
+    g, g_scalars, q, k, v, qs, ks, vs = (
+        _each(lambda t, of=of, last=last: by_head(t, of, last), pair)  # type: ignore[misc]
+        for pair, of, last in zip(given, of_all, (1, 0, 1, 1, 1, 0, 0, 0), strict=True)
+    )
+
+    def rows(mv: Pair, s: Pair) -> Pair:
+        return torch.cat([mv[0].flatten(-2), s[0]], -1), torch.cat([mv[1].flatten(-2), s[1]], -1)
+
+    def keys(x: Tensor) -> Tensor:
+        """The sum over heads where they share keys."""
+        return x.sum(1, keepdim=True) if of_keys < heads else x
+
+    def items(x: Tensor) -> Tensor:
+        """(B, H, N, C, *) -> (B, N, H C, *)."""
+        return x.movedim(1, 2).flatten(2, 3)
+
+    g_rows = rows(g, g_scalars)
+    along = _product(lambda a, b: a @ b.mT, g_rows, rows(v, vs))
+    mean = _each(lambda t: t.sum(-1, keepdim=True), _product(torch.mul, weights, along))
+    slope = _product(torch.mul, weights, (along[0] - mean[0], along[1] - mean[1]))
+    slope = _each(lambda t: t * features(kind, channels, scalars) ** -0.5, slope)
+    of_values = keys(_product(lambda a, b: a.mT @ b, weights, g_rows)[1])
+    of_q = _product(lambda a, b: a @ (b * signs).flatten(-2), slope, k)[1].unflatten(-1, (channels, 16))
+    of_k = _product(lambda a, b: a.mT @ (b * signs).flatten(-2), slope, q)[1].unflatten(-1, (channels, 16))
+    of_weight = q_mv.new_zeros(heads, channels)
+    if KINDS[kind][2]:
+        near_q, near_k, of_weight = _distance_gradient_tangent(q, k, slope, weight, tangents[8] if weight is not None else None)
+        of_q, of_k = of_q + near_q, of_k + near_k
+    return (
+        items(of_q),
+        items(keys(of_k)),
+        items(of_values[..., : 16 * values].unflatten(-1, (values, 16))),
+        items(_product(torch.matmul, slope, ks)[1]),
+        items(keys(_product(lambda a, b: a.mT @ b, slope, qs)[1])),
+        items(of_values[..., 16 * values :]),
+        of_weight,
+    )
+
+
+def _distance_gradient_tangent(q: Pair, k: Pair, slope: Pair, weight: Tensor | None, dweight: Tensor | None) -> tuple[Tensor, ...]:
+    """The derivatives of the gradients of -sum_qk slope sum_c weight_c m_q m_k |r|^2 in q, in k for each head, and in the weight, where
+    m = n^2 and r = x_q w_k - x_k w_q."""
+
+    def vector(w: Pair) -> Pair:
+        return _each(lambda t: t.unsqueeze(-1), w)
+
+    def squares(w: Pair) -> tuple[Pair, Pair]:
+        """m = w^2 / d^2 with d = w^2 + EPSILON and its derivative in w."""
+        at, d = w[0], w[0].square() + EPSILON
+        first = 2 * at * (EPSILON - at.square()) / d**3
+        second = 2 * (EPSILON - 3 * at.square()) / d**3 - 12 * at.square() * (EPSILON - at.square()) / d**4
+        return ((at / d).square(), first * w[1]), (first, second * w[1])
+
+    (x_q, w_q), (x_k, w_k) = (
+        (_each(lambda t, axis=axis: t[..., 11:14].unsqueeze(axis), x), _each(lambda t, axis=axis: t[..., 14].unsqueeze(axis), x))  # type: ignore[misc]
+        for x, axis in ((q, 3), (k, 2))
+    )
+    (m_q, slope_q), (m_k, slope_k) = squares(w_q), squares(w_k)
+    left, right = _product(torch.mul, x_q, vector(w_k)), _product(torch.mul, x_k, vector(w_q))
+    r = left[0] - right[0], left[1] - right[1]
+    gap = _each(lambda t: t.sum(-1), _product(torch.mul, r, r))
+    plain_slope = _each(lambda t: -t.unsqueeze(-1), slope)
+    s = plain_slope
+    if weight is not None:
+        over = weight[:, None, None], torch.zeros_like(weight)[:, None, None] if dweight is None else dweight[:, None, None]
+        s = _product(torch.mul, plain_slope, over)
+    both = _product(torch.mul, m_q, m_k)
+    pull = _product(torch.mul, vector(_each(lambda t: 2 * t, _product(torch.mul, s, both))), r)
+    steep = _product(torch.mul, s, gap)
+
+    def gradient(x: Tensor, w: Tensor, axis: int) -> Tensor:
+        return torch.nn.functional.pad(torch.cat([x, w.unsqueeze(-1)], -1).sum(axis), (11, 1))
+
+    def homogeneous(x: Pair, of: Pair, m: Pair, sign: int) -> Tensor:
+        own = _product(torch.mul, of, _product(torch.mul, steep, m))[1]
+        return sign * _product(torch.mul, pull, x)[1].sum(-1) + own
+
+    of_q = gradient(_product(torch.mul, pull, vector(w_k))[1], homogeneous(x_k, slope_q, m_k, -1), 3)
+    of_k = gradient(-_product(torch.mul, pull, vector(w_q))[1], homogeneous(x_q, slope_k, m_q, 1), 2)
+    return of_q, of_k, _product(torch.mul, plain_slope, _product(torch.mul, both, gap))[1].sum((0, 2, 3))
 
 
 def second(cotangents: tuple[Tensor, ...], g_mv: Tensor, g_s: Tensor, *arguments: Any) -> tuple[Tensor, ...]:

@@ -54,7 +54,8 @@ def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift
     if weight.dim() != 3 or weight.shape[1] != x.shape[-2] or weight.shape[2] not in maps:
         count = " or ".join(map(str, maps))
         raise ValueError(
-            f"multivector_linear: weight must have shape (C_out, C_in={x.shape[-2]}, {count}) for {known.name}, got {tuple(weight.shape)}"
+            f"multivector_linear: weight must have shape (C_out, {x.shape[-2]}, {count}) for {known.name} and x of shape {tuple(x.shape)}, "
+            f"got {tuple(weight.shape)}"
         )
     batch = x.shape[:-2]
     if shift is not None:
@@ -62,7 +63,9 @@ def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift
         most = len(known.scalars) if weight.shape[2] != 5 else 1
         if shift.dim() < 2 or shift.shape[-2:] != (weight.shape[0], most):
             raise ValueError(f"multivector_linear: shift must have shape (..., C_out={weight.shape[0]}, {most}), got {tuple(shift.shape)}")
-        _arguments.broadcast("multivector_linear", ["x", "shift"], [batch, shift.shape[:-2]])
+        if not _arguments.same_shape(_arguments.broadcast("multivector_linear", ["x", "shift"], [batch, shift.shape[:-2]]), batch):
+            found = tuple(shift.shape[:-2])
+            raise ValueError(f"multivector_linear: the batch of shift must expand to that of x, {tuple(batch)}, got {found}")
         shift = shift.expand(*batch, *shift.shape[-2:]).reshape(batch.numel(), *shift.shape[-2:])
     rows = x if x.dim() == 3 else x.reshape(batch.numel(), *x.shape[-2:])
     y = linear(rows, weight, shift, known.name)
