@@ -8,8 +8,8 @@ Baselines of encoding, all in the same run:
     dense       the weights of all pairs of a point and a node: what public code does
     neuralprocesses   `SetConvPDTo...` of that package, where it can be imported
 
-Decoding is against the dense and the separable form, at 16 and 128 channels. Decoding against the dense form and of 128 channels
-sees one set of points: the time is proportional to the number of sets, and takes seconds for four. `test_memory` bounds what the call takes beyond
+Decoding is against the dense and the separable form, at 16 and 128 channels. Decoding of 128 channels, and against the dense form, sees one
+set of points: the time is proportional to the number of sets, and takes seconds for four. `test_memory` bounds what the call takes beyond
 its result.
 """
 
