@@ -159,6 +159,9 @@ def test_shapes() -> None:
     mv, s = sample()
     torch.testing.assert_close(net(mv[0], s[0])[0], net(mv[:1], s[:1])[0][0])
     torch.testing.assert_close(net(mv[:, None], s[:, None])[0][:, 0], net(mv, s)[0])
+    reference = mv.mean((1, 2))
+    for given in (reference[:, None], reference[:, None, None].expand(-1, 1, 5, 16)):  # one for a sample, one for each item
+        torch.testing.assert_close(net(mv[:, None], s[:, None], reference=given)[0][:, 0], net(mv, s)[0])
     assert net(mv[:0], s[:0])[0].shape == (0, 5, 2, 16) and net(mv[:, :0], s[:, :0])[1].shape == (2, 0, 3)
     assert net(mv[:, :1], s[:, :1])[0].isfinite().all()
     none = GATr(1, 1, 2, 0, 0, 0, 1, num_heads=2)
@@ -298,6 +301,25 @@ def test_wrong_inputs() -> None:
             net(bad, s)
     with pytest.raises(TypeError, match="MultivectorLinear: mv must have the dtype of the parameters"):
         net(mv.float(), s.float())
+    with pytest.raises(TypeError, match="MultivectorLinear: s must have the dtype of the parameters"):
+        net(mv, s.float())
     with pytest.raises(ValueError, match="lengths must be"):
         net(mv, s, lengths=torch.tensor([1, 9]))
+    for reference in (mv[0, :3, 0], mv[0, 0, 0, :15], mv[:, :, 0, :15], mv, [1.0]):
+        with pytest.raises((TypeError, ValueError), match="GATr: reference must"):
+            net(mv, s, reference=reference)
+    with pytest.raises(ValueError, match="GeometricBilinear: reference must"):
+        make("GeometricBilinear")(mv, s, mv[:, :3, 0])
+    pairs = ((mv[..., :15], s), (mv.tolist(), s), (mv, s.tolist()), (mv, s[:1]))
+    for layer in (iso.nn.EquiLayerNorm(), iso.nn.ScalarGate(), iso.nn.GradeDropout()):
+        for wrong_mv, wrong_s in pairs:
+            with pytest.raises((TypeError, ValueError), match=f"{type(layer).__name__}: (mv|s) must"):
+                layer(wrong_mv, wrong_s)
+    for wrong_mv, wrong_s in ((mv[..., :1, :], s), (mv, s[..., :2])):
+        with pytest.raises(ValueError, match=r"EquiLayerNorm: (mv|s) must"):
+            make("EquiLayerNorm")(wrong_mv, wrong_s)
+    cross = make("GATrAttention", context_mv_channels=2, context_s_channels=3)
+    for context in (mv, (mv[:1], s[:1]), (mv[0], s[0])):
+        with pytest.raises((TypeError, ValueError), match="GATrAttention: context must"):
+            cross(mv, s, context)
     assert isinstance(net, nn.Module)

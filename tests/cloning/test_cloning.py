@@ -229,6 +229,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: cloning.finetune(mlp(4, 2), torch.zeros(2, 4), torch.zeros(2).long(), retain=-1.0), "finetune: retain must be"),
     (lambda: cloning.finetune(mlp(4, 2), torch.zeros(2, 4), torch.zeros(2).long(), retain=math.nan), "finetune: retain must be"),
     (lambda: cloning.finetune(mlp(4, 2), torch.zeros(2, 4), torch.zeros(3).long(), retain=0.0), "must be as many"),
+    (lambda: cloning.finetune(mlp(4, 2), torch.full((2, 4), math.nan), torch.zeros(2).long(), retain=0.0), "inputs must be finite"),
     (lambda: cloning.finetune(mlp(4, 2), torch.zeros(2, 4), torch.zeros(2).long(), retain=0.0, cloned=mlp(4, 2)), "a part of student"),
     (lambda: cloning.symmetry_report(mlp(16, 2), "p4"), "symmetry_report: inputs must be given"),
     (lambda: cloning.symmetry_report(mlp(16, 2), None, (1, 4, 4)), "symmetry_report: group must be given"),

@@ -13,7 +13,7 @@ from isotypic.ops.symmetrize import reference
 
 TURNS = [torch.eye(3, dtype=torch.float64), *torch.linalg.qr(torch.randn(2, 3, 3, dtype=torch.float64)).Q]
 EIGENVALUES = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
-TAU = 0.3
+TAU, STEPS = 0.3, 4
 
 
 def orthonormal_frame(v: Tensor, proper: bool = False) -> Tensor:
@@ -49,12 +49,12 @@ def reference_polar(a: Tensor) -> Tensor:
 
 
 def sort_sinkhorn(scores: Tensor, tau: float = TAU) -> Tensor:
-    return iso.ops.sort_sinkhorn(scores, tau=tau).entropy[:, None]
+    return iso.ops.sort_sinkhorn(scores, tau=tau, iterations=STEPS).entropy[:, None]
 
 
 def reference_entropy(scores: Tensor) -> Tensor:
     order = reference.sort_scores(scores)
-    return reference.entropy(reference.soft_permutation(scores, order, None, TAU, 20), None)[:, None]
+    return reference.entropy(reference.soft_permutation(scores, order, None, TAU, STEPS), None)[:, None]
 
 
 def near_identity(batch: int) -> Tensor:

@@ -74,6 +74,9 @@ def finetune(
         check_tensor("finetune", name, value)
     if not len(inputs) or len(inputs) != len(targets):
         raise ValueError(f"finetune: inputs and targets must be as many, and some, got {len(inputs)} and {len(targets)}")
+    for name, value in (("inputs", inputs), ("targets", targets)):
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"finetune: {name} must be finite, and hold NaN or infinities")
     held = _held(student, cloned)
     anchors = [parameter.detach().clone() for parameter in held]
     stiffness = [fan_in(parameter) for parameter in held]  # 1 / s^2

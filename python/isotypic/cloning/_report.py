@@ -75,7 +75,7 @@ def symmetry_report(
     Raises ValueError where neither arguments nor a cloning say what is needed, and for an output that is not finite.
 
     >>> from isotypic import nn as equivariant
-    >>> lifting = equivariant.LiftConv2d("p4", 1, 2, 3, padding=1)
+    >>> lifting = equivariant.LiftConv2d(1, 2, 3, "p4", padding=1)
     >>> symmetry_report(lifting, "p4", (1, 8, 8), show=None).worst < 1e-5
     True
     """

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from isotypic.nn.algebra.block import GATrBlock
-from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair
+from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair, check_reference
 from isotypic.ops._checks import DTYPES
 from isotypic.ops.algebra._arguments import resolve
 from isotypic.ops.algebra.attention import key_ranges
@@ -100,7 +100,9 @@ class GATr(nn.Module):
         elif reference is None:
             reference = item_mean(mv, ranges)
         else:
-            reference = reference.expand(*batch, 16).reshape(-1, 1, 16) if reference.dim() <= len(batch) + 1 else reference
+            check_reference("GATr", reference, batch, shape)
+            each = reference if reference.dim() > len(batch) + 1 else reference.unsqueeze(-2)  # of items, or one for all
+            reference = each.expand(*batch, each.shape[-2], 16).reshape(batch.numel(), each.shape[-2], 16)
         mv, s = self.linear_in(mv, s)
         for block in self.blocks:
             if self.checkpoint and torch.is_grad_enabled():

@@ -81,13 +81,16 @@ def _roots(degree: int, like: Tensor) -> Tensor:
     return torch.tensor(roots_of_binomials(degree), dtype=like.dtype, device=like.device)
 
 
-@torch.compiler.assume_constant_result
 def _circle_transpose(degree: int, inverse: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(d+1, d+1): the transpose of the matrix from monomial coordinates to those of the circle, or of its inverse. Compilers run it, since
     they cannot trace fractions."""
     roots = np.array(roots_of_binomials(degree))
     matrix = circle_matrix(degree).conj().T * 2.0**degree if inverse else circle_matrix(degree)
     return torch.tensor((roots[:, None] * matrix / roots * 2.0 ** (-degree / 2)).T, dtype=dtype, device=device)
+
+
+# What torch.compiler.assume_constant_result does, without loading the compiler, which takes longer than all of the package.
+_circle_transpose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def to_scaled(p: Tensor) -> Tensor:

@@ -106,6 +106,11 @@ class GATrAttention(nn.Module):
             expected = "given, as context_mv_channels is" if self.cross else "None without context_mv_channels"
             raise ValueError(f"GATrAttention: context must be {expected}")
         if context is not None:
+            if not isinstance(context, tuple | list) or len(context) != 2:
+                raise TypeError(f"GATrAttention: context must be a pair of multivectors and scalars, got {type(context).__name__}")
+            if isinstance(context[0], Tensor) and (context[0].dim() != mv.dim() or context[0].shape[:-3] != mv.shape[:-3]):
+                expected = ", ".join(map(str, (*mv.shape[:-3], "N_k", "C", 16)))
+                raise ValueError(f"GATrAttention: context must have multivectors of shape ({expected}), got {tuple(context[0].shape)}")
             q_mv, q_s = self.linear_q(mv, s)
             kv_mv, kv_s = self.linear_kv(*context)
             (k_mv, v_mv), (k_s, v_s) = kv_mv.chunk(2, -2), kv_s.split(self._split_s[1:], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,19 +24,32 @@ def check_counts(owner: str, least: int, **counts: Any) -> None:
             raise ValueError(f"{owner}: {name} must be an integer of at least {least}, got {count!r}")
 
 
-def check_pair(owner: str, mv: Any, s: Any, mv_channels: int, s_channels: int) -> Tensor:
+def check_pair(owner: str, mv: Any, s: Any, mv_channels: int | None = None, s_channels: int | None = None) -> Tensor:
     """Multivectors (..., C, 16) and scalars (..., S) of one batch; the scalars, empty ones where None stands for none."""
     check_tensor(owner, "mv", mv, floating=True)
-    if mv.dim() < 2 or mv.shape[-2:] != (mv_channels, 16):
-        raise ValueError(f"{owner}: mv must have shape (..., C={mv_channels}, 16), got {tuple(mv.shape)}")
+    if mv.dim() < 2 or mv.shape[-1] != 16 or (mv_channels is not None and mv.shape[-2] != mv_channels):
+        expected = "C" if mv_channels is None else f"C={mv_channels}"
+        raise ValueError(f"{owner}: mv must have shape (..., {expected}, 16), got {tuple(mv.shape)}")
     if s is None:
         if s_channels:
             raise ValueError(f"{owner}: s must have shape (..., S={s_channels}), got None")
         return mv.new_empty(*mv.shape[:-2], 0)
     check_tensor(owner, "s", s, floating=True)
-    if s.shape != (*mv.shape[:-2], s_channels):
-        raise ValueError(f"{owner}: s must have shape {(*mv.shape[:-2], s_channels)}, got {tuple(s.shape)}")
+    if s.dim() != mv.dim() - 1 or s.shape[:-1] != mv.shape[:-2] or (s_channels is not None and s.shape[-1] != s_channels):
+        expected = ", ".join(map(str, (*mv.shape[:-2], "S" if s_channels is None else s_channels)))
+        raise ValueError(f"{owner}: s must have shape ({expected}), got {tuple(s.shape)}")
     return s
+
+
+def check_reference(owner: str, reference: Any, *batches: Sequence[int]) -> None:
+    """A reference of joins (..., 16) whose batch expands to one of the given ones."""
+    check_tensor(owner, "reference", reference, floating=True)
+    found = reference.shape[:-1]
+    for batch in batches if reference.dim() and reference.shape[-1] == 16 else ():
+        if len(found) <= len(batch) and all(a in (1, b) for a, b in zip(reversed(found), reversed(batch), strict=False)):
+            return
+    expected = " or ".join(str((*batch, 16)) for batch in batches)
+    raise ValueError(f"{owner}: reference must expand to shape {expected}, got {tuple(reference.shape)}")
 
 
 class MultivectorLinear(nn.Module):
@@ -133,6 +147,8 @@ class MultivectorLinear(nn.Module):
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = check_pair("MultivectorLinear", mv, s, self.in_mv_channels, self.in_s_channels)
         same_dtype("MultivectorLinear", "mv", mv, self.weight)
+        if self.in_s_channels:
+            same_dtype("MultivectorLinear", "s", s, self.weight)
         through = len(self.scalars)
         shift = None
         if self.s_to_mv is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isotypic import ops
-from isotypic.nn.algebra.linear import MultivectorLinear, check_counts
+from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_reference
 from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout, ScalarGate
 from isotypic.ops.algebra._arguments import resolve
 from isotypic.ops.algebra.products import mean_reference
@@ -82,6 +82,8 @@ class GeometricBilinear(nn.Module):
             return self.linear_out(ops.geometric_product(left, right, self.algebra), s)  # type: ignore[no-any-return]
         if reference is None:
             reference = mean_reference(mv if mv.dim() > 2 else mv.unsqueeze(-3))[..., 0, :]
+        else:
+            check_reference("GeometricBilinear", reference, mv.shape[:-2])
         left, right, join_left, join_right = factors.chunk(4, -2)
         products = ops.geometric_product(left, right, self.algebra)
         joins = ops.equi_join(join_left, join_right, reference.unsqueeze(-2).to(join_left.dtype))

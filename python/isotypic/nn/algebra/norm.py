@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isotypic.nn._arguments import check_tensor, number
-from isotypic.nn.algebra.linear import check_counts
+from isotypic.nn._arguments import number
+from isotypic.nn.algebra.linear import check_counts, check_pair
 from isotypic.ops.algebra._arguments import resolve
 from isotypic.ops.algebra.signature import GRADES
 
@@ -59,6 +59,7 @@ class EquiLayerNorm(nn.Module):
         number("EquiLayerNorm", 0.0, epsilon=epsilon)
         self.algebra, self.epsilon, self.affine = algebra, epsilon, affine
         self._inner = [float(sign) for sign in resolve("EquiLayerNorm", algebra).inner]
+        self._counts: tuple[int | None, int | None] = (mv_channels, s_channels or None) if affine else (None, None)
         self.weight_mv = nn.Parameter(torch.ones(mv_channels, 5, device=device, dtype=dtype)) if affine else None
         self.weight_s = nn.Parameter(torch.ones(s_channels, device=device, dtype=dtype)) if affine and s_channels else None
 
@@ -70,9 +71,7 @@ class EquiLayerNorm(nn.Module):
         return (mv.square() @ torch.tensor(signs, dtype=mv.dtype, device=mv.device)).abs().sum(-1)
 
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        check_tensor("EquiLayerNorm", "mv", mv, floating=True)
-        if mv.dim() < 2 or mv.shape[-1] != 16:
-            raise ValueError(f"EquiLayerNorm: mv must have shape (..., C, 16), got {tuple(mv.shape)}")
+        s = check_pair("EquiLayerNorm", mv, s, *self._counts)
         with torch.autocast(mv.device.type, enabled=False):
             wide = mv.float() if mv.dtype.itemsize == 2 else mv
             scale = self._squares(wide).mean(-1, keepdim=True).clamp_min(self.epsilon).rsqrt()
@@ -80,8 +79,6 @@ class EquiLayerNorm(nn.Module):
             if self.weight_mv is not None:
                 out = out * torch.cat([self.weight_mv[:, g : g + 1].expand(-1, n) for g, n in enumerate((1, 4, 6, 4, 1))], -1)
             out = out.to(mv.dtype)
-            if s is None:
-                return out, mv.new_empty(*mv.shape[:-2], 0)
             out_s = F.layer_norm(s, s.shape[-1:]) if s.shape[-1] else s
             return out, out_s if self.weight_s is None else out_s * self.weight_s.to(out_s.dtype)
 
@@ -110,9 +107,9 @@ class ScalarGate(nn.Module):
                 raise ValueError(f"ScalarGate: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {name!r}")
 
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        check_tensor("ScalarGate", "mv", mv, floating=True)
+        s = check_pair("ScalarGate", mv, s)
         gated: Any = ACTIVATIONS[self.activation](mv[..., :1]) * mv
-        return gated, mv.new_empty(*mv.shape[:-2], 0) if s is None else ACTIVATIONS[self.scalar_activation](s)
+        return gated, ACTIVATIONS[self.scalar_activation](s)
 
     def extra_repr(self) -> str:
         return f"{self.activation!r}, {self.scalar_activation!r}"
@@ -136,7 +133,7 @@ class GradeDropout(nn.Module):
         self.p = p
 
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        s = mv.new_empty(*mv.shape[:-2], 0) if s is None else s
+        s = check_pair("GradeDropout", mv, s)
         if not self.training or not self.p:
             return mv, s
         kept = F.dropout(torch.ones_like(mv[..., :5]), self.p)

@@ -89,7 +89,7 @@ def symmetric_eigen(a: Tensor) -> SymmetricEigen:
     Raises TypeError for arguments that are no dense tensors of a supported dtype; ValueError for other shapes.
 
     >>> import torch
-    >>> symmetric_eigen(torch.tensor([[2.0, 1.0], [1.0, 2.0]])).values
+    >>> symmetric_eigen(torch.tensor([[2.0, 1.0], [1.0, 2.0]])).values.round(decimals=4)
     tensor([1., 3.])
     """
     _check("symmetric_eigen", "a", a)
