@@ -22,7 +22,7 @@ PRODUCTS = [f"{product}{side}" for product in ("pga geometric", "pga join", "sta
 
 @pytest.fixture(scope="session")
 def module() -> ModuleType:
-    return build("multivectors")
+    return build("algebra")
 
 
 @pytest.fixture(params=[False, True], ids=["forwards", "reverse"])

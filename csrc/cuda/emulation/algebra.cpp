@@ -38,7 +38,7 @@ AttentionArguments arguments(const std::vector<Tensor>& tensors, const Tensor& w
 }  // namespace
 
 // The names in Python, in the order of ISOTYPIC_ALGEBRA_PRODUCTS and of kLinearMaps.
-PYBIND11_MODULE(emulated_multivectors, m) {
+PYBIND11_MODULE(emulated_algebra, m) {
     m.def("multivector_product", [](int product, const Tensor& a, const Tensor& b, const Tensor& scale, const Tensor& z) {
         cuda::multivector_product(product, to_view(a), to_view(b), to_view(scale), to_view(z), nullptr);
     });
