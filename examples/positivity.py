@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("positivity-results"))
     parser.add_argument("--quick", action="store_true", help="shows that everything runs; its figures mean nothing")
     arguments = parser.parse_args()
-    prepare(arguments.out)
+    prepare(arguments.out, "polynomials")
     from isotypic.demo.polynomials import run
 
     sizes = {"train_size": 128, "test_size": 64, "epochs": 1, "conic_forms": 1} if arguments.quick else {"train_size": 1000, "epochs": 10}
