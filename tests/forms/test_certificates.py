@@ -182,7 +182,7 @@ def test_huge_and_tiny_coefficients() -> None:
     check([1, 0, 10**200], LINE, POSITIVE)
     check(["1e-200", 0, "1e200"], LINE, POSITIVE)
     check(["1e-200", "-3e-200", "1e-200"], LINE, NEGATIVE)
-    check([1e-200, 0, 1e200, 0, 1e200], LINE, POSITIVE)  # from the issue tracker of solvers: scaled, the first becomes 0
+    check([1e-200, 0, 1e200, 0, 1e200], LINE, POSITIVE)  # scaled by its largest, the first would become 0
 
 
 def test_degree_64() -> None:
