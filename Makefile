@@ -56,7 +56,7 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) $(EDITABLE) -e ".[test,demo,processes,scaling]"
+	$(INSTALL) $(EDITABLE) -e ".[test,demo,processes,scaling,frames]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

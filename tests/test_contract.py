@@ -503,7 +503,9 @@ def test_a_launch_that_fails_is_not_made_again() -> None:
         calls.append(x)
         raise RuntimeError("out of memory")
 
-    fails = define("fails(Tensor x) -> Tensor", launch=launch, fake=torch.empty_like, backward=lambda *_: (None,), vmap=lambda *_: None)
+    fails = define(
+        "test_fails(Tensor x) -> Tensor", launch=launch, fake=torch.empty_like, backward=lambda *_: (None,), vmap=lambda *_: None
+    )
     with pytest.raises(RuntimeError, match="out of memory"):
         fails(torch.ones(2))
     with pytest.raises(RuntimeError, match="out of memory"):

@@ -23,8 +23,9 @@ def counted(call: Callable[[], Tensor], backward: bool = False) -> int:
 
 def test_every_operator_has_a_formula() -> None:
     counted_operators = {str(packet) for packet in flop_registry}
-    missing = sorted(name for name in _flops.operators() if name.replace("::", ".") not in counted_operators)
-    assert len(_flops.operators()) > 20
+    shipped = [name for name in _flops.operators() if not name.startswith("isotypic::test_")]
+    missing = sorted(name for name in shipped if name.replace("::", ".") not in counted_operators)
+    assert len(shipped) > 20
     assert not missing, f"{missing} have no flop formula: add them to ops/<family>/flops.py"
 
 
