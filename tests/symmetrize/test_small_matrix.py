@@ -12,7 +12,7 @@ import isotypic as iso
 from isotypic import _C
 
 # Powers of two from subnormal numbers to where sums of the matrices' entries overflow, on both sides of where the kernels rescale.
-SCALES = {torch.float32: (-146, -126, -110, -61, -59, 0, 59, 61, 100, 124), torch.float64: (-1060, -1022, -990, -481, -479, 0, 479, 1020)}
+SCALES = {
     torch.float32: (-146, -126, -110, -61, -59, 0, 59, 61, 100, 124),
     torch.float64: (-1060, -1022, -990, -481, -479, 0, 479, 481, 1020),
 }

@@ -115,8 +115,8 @@ class GATr(nn.Module):
 
 
 def item_mean(mv: Tensor, unused: Tensor | None, ranges: Tensor | None) -> Tensor:
-    """(B, N, C, 16) -> (B, N or 1, 16): the mean over channels and over the items of a sample, or of the sequence that an item is in (ranges
-    of packed ones), without the unused ones, which are zero."""
+    """(B, N, C, 16) -> (B, N or 1, 16): the mean over channels and over the items of a sample, or of the sequence that an item is in
+    (ranges of packed ones), without the unused ones, which are zero."""
     items = mv.mean(2)
     used = items.new_ones(*items.shape[:2], 1) if unused is None else (~unused).to(items.dtype).unsqueeze(-1)
     if ranges is None:

@@ -45,8 +45,8 @@ class GATrAttention(nn.Module):
         dropout: of the result, by grade.
 
     Input: mv (..., N, C, 16), s (..., N, S) or None; context, a pair of the same for cross attention; mask and lengths as of
-    `ops.distance_attention`. Output: the shapes of mv and s. Padding, which is what lies behind lengths and, by a mask, items that attend to
-    nothing and that nothing attends to, may hold anything, NaN too, and comes out as zeros; so may context that nothing attends to.
+    `ops.distance_attention`. Output: the shapes of mv and s. Padding, which is what lies behind lengths and, by a mask, items that attend
+    to nothing and that nothing attends to, may hold anything, NaN too, and comes out as zeros; so may context that nothing attends to.
 
     J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
 

@@ -75,7 +75,7 @@ def allowed(mask: Tensor | None, ranges: Tensor | None, keys: int) -> Tensor | N
 
 
 def without_idle(*arguments: Any) -> tuple[Any, ...]:
-    """The arguments with zeros for queries that attend to nothing and keys that nothing attends to: as NaN times a weight of zero is NaN."""
+    """The arguments with zeros for queries that attend to nothing and keys that nothing attends to: NaN times a weight of zero is NaN."""
     *tensors, weight, mask, ranges, heads, kind = arguments
     attends = allowed(mask, ranges, tensors[1].shape[1])
     if attends is None:
