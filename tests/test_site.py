@@ -106,17 +106,27 @@ def browser() -> Iterator[Any]:
 
 
 CONTRAST = """
-const luminance = c => { const [r, g, b] = c.map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 });
-                         return .2126 * r + .7152 * g + .0722 * b };
+const luminance = c => {
+  const [r, g, b] = c.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b;
+};
 const parse = s => { const v = s.match(/[\\d.]+/g).map(Number); return v.length < 4 ? [...v, 1] : v };
 const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3]));
-const behind = e => { const layers = []; for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
-                      if (c[3] > 0) layers.push(c); if (c[3] === 1) break } return layers.reduceRight((b, c) => over(c, b), [255, 255, 255]) };
+const behind = e => {
+  const layers = [];
+  for (; e; e = e.parentElement) {
+    const c = parse(getComputedStyle(e).backgroundColor);
+    if (c[3] > 0) layers.push(c);
+    if (c[3] === 1) break;
+  }
+  return layers.reduceRight((below, c) => over(c, below), [255, 255, 255]);
+};
 const low = [];
 const walker = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
 for (let n; n = walker.nextNode();) {
   const e = n.parentElement, style = getComputedStyle(e);
-  if (!n.data.trim() || !e.getClientRects().length || style.visibility === 'hidden' || style.opacity === '0' || e.closest('.headerlink')) continue;
+  if (!n.data.trim() || !e.getClientRects().length || e.closest('.headerlink')) continue;
+  if (style.visibility === 'hidden' || style.opacity === '0') continue;
   const below = behind(e), text = over(parse(style.color), below);
   const [a, b] = [luminance(text), luminance(below)].sort((x, y) => y - x), ratio = (a + .05) / (b + .05);
   const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
@@ -124,6 +134,7 @@ for (let n; n = walker.nextNode();) {
 }
 return low;
 """
+"""Text of the page whose contrast is below that of WCAG's level AA."""
 
 
 def resize(browser: Any, size: str) -> None:

@@ -1,4 +1,4 @@
-"""Draws docs/images/equivariance.webp, which moves, and equivariance.png, which does not: a letter turns, and features of two untrained networks.
+"""Draws docs/images/equivariance.webp, which moves, and equivariance.png, which does not: a letter turns, and features of two networks.
 
 python tools/draw_equivariance.py
 """

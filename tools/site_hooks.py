@@ -57,9 +57,8 @@ def reference_page(module: str) -> str:
 
 def reference_index() -> str:
     rows = [f"| [`isotypic.{module}`]({module}.md) | {' '.join(summary(module).split())} |" for module in MODULES]
-    return "# Reference\n\nEvery public name, from its docstring. [`isotypic`](isotypic.md) itself has what works with any of them.\n\n" + "\n".join(
-        ["| module | holds |", "|---|---|", *rows, ""]
-    )
+    intro = "Every public name, from its docstring. [`isotypic`](isotypic.md) itself has what works with any of them."
+    return "\n".join(["# Reference", "", intro, "", "| module | holds |", "|---|---|", *rows, ""])
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -79,7 +78,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def moved(target: str, page: str, repository: str) -> str:
-    """A relative link of a page, as the site has it: pages from outside of docs/ are in it, other files of the tree are in the repository."""
+    """A relative link of a page as the site has it: pages from outside of docs/ are in it, other files in the repository."""
     path, _, anchor = target.partition("#")
     anchor = anchor and "#" + anchor
     source = {site: outside for outside, site in OUTSIDE.items() if site != "index.md"}.get(page, f"docs/{page}")
@@ -110,5 +109,3 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         return f'<{match[1]} class="arithmatex">{convert(text.strip()[2:-2], display=display)}</{match[1]}>'
 
     return re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', mathml, content, flags=re.DOTALL)
-
-
