@@ -75,6 +75,45 @@ def test_equivariance(name: str, algebra: str) -> None:
         assert asymmetry(make(name, algebra, subgroup=False).eval(), *sample(), algebra, mirrors=True) < 1e-12
 
 
+def test_mirrors_and_embeddings() -> None:
+    """Which sign an embedding takes from a mirror, and what that makes of a network on points that are embedded anew."""
+    pga = iso.pga
+    p, d, t, origin, normal = torch.randn(5, 6, 3, dtype=torch.float64)
+    normal, origin = normal[:1] / normal[:1].norm(), origin[:1]
+    mirror = pga.embed_reflection(normal, origin)
+    turn = torch.eye(3, dtype=torch.float64) - 2 * normal.mT @ normal
+
+    def moved(points: Tensor) -> Tensor:
+        return (points - origin) @ turn + origin
+
+    number = torch.randn(6, 1, dtype=torch.float64)
+    for before, after, sign in (
+        (pga.embed_plane(d, p), pga.embed_plane(d @ turn, moved(p)), 1),
+        (pga.embed_translation(t), pga.embed_translation(t @ turn), 1),
+        (pga.embed_scalar(number), pga.embed_scalar(number), 1),
+        (pga.embed_point(p), pga.embed_point(moved(p)), -1),
+        (pga.embed_direction(d), pga.embed_direction(d @ turn), -1),
+        (pga.embed_pseudoscalar(number), pga.embed_pseudoscalar(number), -1),
+    ):
+        torch.testing.assert_close(pga.sandwich(mirror, before), sign * after)
+
+    torch.manual_seed(0)
+    net = GATr(2, 1, 4, 0, 0, 8, 2, num_heads=2, dtype=torch.float64)
+
+    def trivectors(points: Tensor, directions: Tensor, sign: int = 1) -> Tensor:
+        return net(sign * torch.stack([pga.embed_point(points), pga.embed_direction(directions)], -2)[None])[0][0, :, 0]
+
+    expected = pga.sandwich(mirror, trivectors(p, d))
+    assert (trivectors(moved(p), d @ turn, -1) - expected).norm() < 1e-12 * expected.norm()
+    assert (trivectors(moved(p), d @ turn) - expected).norm() > 1e-3 * expected.norm()
+
+    def averaged(points: Tensor, directions: Tensor) -> Tensor:
+        return pga.extract_direction(trivectors(points, directions)) - pga.extract_direction(trivectors(-points, -directions))
+
+    torch.testing.assert_close(averaged(p @ turn, d @ turn), averaged(p, d) @ turn)
+    assert (averaged(p, d)).norm() > 1e-3
+
+
 def test_dropout_keeps_symmetry() -> None:
     layer = make("GradeDropout").train()
 

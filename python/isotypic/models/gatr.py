@@ -19,8 +19,9 @@ from isotypic.ops.algebra.attention import key_ranges, padding
 class GATr(nn.Module):
     """Geometric algebra transformer: a linear map, `nn.GATrBlock`s, a linear map, on sets of items with multivectors and scalars.
 
-    With algebra "pga", G(3,0,1), it commutes with E(3), mirrors included; with "sta", G(1,3), with the Lorentz group, and is then the
-    network of `lgatr`, whose weights `nn.from_lgatr` takes.
+    With algebra "pga", G(3,0,1), it commutes with E(3) as that acts on multivectors (`pga.sandwich`), mirrors included; a mirror takes an
+    embedded point to minus the embedding of the mirrored one, so that point clouds embedded anew see rotations and translations only. With
+    "sta", G(1,3), with the Lorentz group, and is then the network of `lgatr`, whose weights `nn.from_lgatr` takes.
 
     Args:
         in_mv_channels, out_mv_channels, hidden_mv_channels: of multivectors.
