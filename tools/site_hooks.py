@@ -96,7 +96,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
 
     def link(match: re.Match[str]) -> str:
-        return f"]({moved(match[1], page.file.src_uri, str(config.repo_url).rstrip('/'))})"
+        return f"]({moved(match[1], page.file.src_uri, config.extra['repository'])})"
 
     # Links to files; those with a scheme, to anchors of the page itself and what code has in brackets stay.
     return re.sub(r"\]\((?![a-z]+:)([\w./-]*[./][\w./-]*(?:#[\w-]+)?)\)", link, markdown)

@@ -28,6 +28,7 @@ class GATrBlock(nn.Module):
         multi_query, attention_ratio, mlp_ratio, head_scale, normalize, affine, activation: None takes the default of the algebra.
         trivectors: as of `ops.distance_attention`.
         dropout: by grade.
+        scalar_activation: of the scalars in the MLP, as of `ScalarGate`; by default the same.
         recompute: keep of the MLP nothing but its input for the gradient.
 
     Input: mv (..., N, C, 16), s (..., N, S) or None; reference (..., 16) of the joins, mask and lengths as of `ops.distance_attention`.

@@ -24,7 +24,8 @@ class GroupBatchNorm(_ActivatedBatchNorm):
     `nn.SyncBatchNorm.convert_sync_batchnorm` would drop it: leave the activation to an `nn.ReLU` there.
 
     Args:
-        num_fields: number of regular fields, C; the other arguments are those of `nn.BatchNorm2d`.
+        num_fields: number of regular fields, C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.BatchNorm2d`.
         activation: None or "relu", of the result.
 
     Input and output: (B, C, |G|, *spatial)
@@ -66,7 +67,8 @@ class FieldGroupNorm(nn.GroupNorm):
 
     Args:
         num_groups: number of blocks of fields (1: all fields together, num_fields: each field by itself).
-        num_fields: number of regular fields, C; the other arguments are those of `nn.GroupNorm`.
+        num_fields: number of regular fields, C.
+        eps, affine, device, dtype: as for `nn.GroupNorm`.
 
     Input and output: (B, C, |G|, *spatial)
     Raises ValueError for inputs of another shape.
@@ -150,7 +152,8 @@ class FieldInstanceNorm(nn.Module):
     out[c, s] = weight[c] (f[c, s] - mean(f[c, s])) / sqrt(var(f[c, s]) + eps) + bias[c]
 
     Args:
-        num_fields: number of regular fields, C; the other arguments are those of `nn.InstanceNorm2d`.
+        num_fields: number of regular fields, C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.InstanceNorm2d`.
 
     Input and output: (B, C, |G|, *spatial)
     Raises ValueError for inputs of another shape.
