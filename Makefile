@@ -64,7 +64,7 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) $(EDITABLE) -e ".[test,docs,demo,processes,scaling,frames]"
+	$(INSTALL) $(EDITABLE) -e ".[test,docs,demo,processes,scaling,frames,onnx]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
