@@ -126,7 +126,7 @@ CASES: dict[str, list[Case]] = {
     "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }
-TESTED_ELSEWHERE = {"MomentLayer"} | {  # takes positive forms alone: test_moment.py
+TESTED_ELSEWHERE = {"MomentLayer", "PositivePolynomial"} | {  # those of polynomials: test_moment.py, test_positive_polynomial.py
     *("EquiLayerNorm", "GATrAttention", "GATrBlock", "GeometricBilinear", "GeometricMLP", "GradeDropout", "MultivectorLinear", "ScalarGate")
 }  # take and return pairs: algebra/test_layers.py
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
