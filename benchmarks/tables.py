@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIONS = ("forward", "forward+backward")
 PAGES = {"README.md": "latest.json", "docs/benchmarks.md": "avx2.json"}
 """Each page, and the file in benchmarks/results that it shows."""
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def group_convolutions(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

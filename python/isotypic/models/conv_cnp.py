@@ -102,7 +102,7 @@ class ConvCNP(NeuralProcess):
             raise ValueError(f"{owner}: architecture must be 'resnet' or 'unet', got {architecture!r}")
         self._build(channels, points_per_unit, num_blocks, kernel_size, margin, lengthscale, isotropic=False)
         self.network: nn.Module = (ResNet if architecture == "resnet" else UNet)(dim_x, channels, num_blocks, kernel_size)
-        self.stride: int = self.network.stride  # type: ignore[assignment]
+        self.stride: int = self.network.stride
 
     def _build(
         self, channels: int, points_per_unit: float, num_blocks: int, kernel_size: int, margin: Any, lengthscale: Any, isotropic: bool

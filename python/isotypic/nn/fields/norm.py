@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +63,9 @@ class GroupBatchNorm(_ActivatedBatchNorm):
             _check_field("GroupBatchNorm", input, self.num_features)
         return self.normalise(input, 1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class FieldGroupNorm(nn.GroupNorm):
     """Group normalisation of regular fields: statistics over blocks of num_fields / num_groups fields, the symmetry group and space.
@@ -98,6 +103,9 @@ class FieldGroupNorm(nn.GroupNorm):
         if input.element_size() != 2:  # fields of 16 bits may go with parameters in float32, as in torch
             same_dtype("FieldGroupNorm", "input", input, self.weight)
         return super().forward(input)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class FieldLayerNorm(nn.Module):
@@ -141,6 +149,9 @@ class FieldLayerNorm(nn.Module):
         if self.weight is not None and self.bias is not None:
             normal = torch.addcmul(self.bias, normal, self.weight).to(normal.dtype)
         return normal.movedim((-2, -1), (2, 1))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
@@ -190,6 +201,9 @@ class FieldInstanceNorm(nn.Module):
             shape = (-1, *(1,) * (x.dim() - 2))
             normal = torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape)).to(normal.dtype)
         return normal
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
