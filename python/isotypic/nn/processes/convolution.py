@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isotypic._public import leaf
 from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.fields.group_pool import GroupPool
 
@@ -33,6 +34,7 @@ class ResNet(nn.Sequential):
         super().__init__(*(SeparableBlock(dim, channels, kernel_size) for _ in range(num_blocks)))
 
 
+@leaf
 class UNet(nn.Module):
     """(B, C, *shape) -> (B, C, *shape), the shape divisible by `stride`: a level for each block, half the resolution below the next."""
 
@@ -57,6 +59,7 @@ class UNet(nn.Module):
         return x
 
 
+@leaf
 class GroupResNet(nn.Module):
     """(B, C, H, W) -> (B, C, H, W), scalar fields: lifting, residual blocks of group convolutions, the mean over the group."""
 
