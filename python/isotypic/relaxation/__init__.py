@@ -14,4 +14,9 @@ from isotypic.relaxation.state import Relaxation
 
 __all__ = ["Box", "Density", "FixedInput", "Mask", "Relaxation", "Site", "relax"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 in_public(globals())

@@ -26,4 +26,9 @@ __all__ = [
     "act_inverse",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 in_public(globals())
