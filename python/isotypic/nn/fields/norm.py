@@ -154,7 +154,8 @@ class FieldInstanceNorm(nn.Module):
     out[c, s] = weight[c] (f[c, s] - mean(f[c, s])) / sqrt(var(f[c, s]) + eps) + bias[c]
 
     Args:
-        num_fields: number of regular fields, C; the other arguments are those of `nn.InstanceNorm2d`.
+        num_fields: number of regular fields, C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.InstanceNorm2d`.
 
     Input and output: (B, C, |G|, *spatial)
     Raises ValueError for inputs of another shape.
