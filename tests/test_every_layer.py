@@ -489,7 +489,16 @@ def test_conversion_of_torch_leaves_batch_norms_alone(name: str) -> None:
 
 UNCOUNTED = {
     # No products: copies, sums, maxima, normalisation, frequencies.
-    *("FieldDropout", "FieldGroupNorm", "FieldLayerNorm", "FieldMask", "GroupAvgPool2d", "GroupAvgPool3d", "GroupBatchNorm"),
+    *(
+        "FieldDropout",
+        "FieldGroupNorm",
+        "FieldInstanceNorm",
+        "FieldLayerNorm",
+        "FieldMask",
+        "GroupAvgPool2d",
+        "GroupAvgPool3d",
+        "GroupBatchNorm",
+    ),
     *("GroupMaxPool2d", "GroupMaxPool3d", "GroupPool", "IOPosition", "Restrict", "WeightSpaceBatchNorm", "WeightSpaceBlockNorm"),
     *("WeightSpacePointwise", "EquiLayerNorm", "ScalarGate", "GradeDropout"),
 }
