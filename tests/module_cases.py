@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import isotypic as iso
+from isotypic.models.equiv_cnp import GroupResNet
 from isotypic.nn.processes.attention import PairAttention, PairBlock
-from isotypic.nn.processes.convolution import GroupResNet, ResNet, UNet
+from isotypic.nn.processes.convolution import ResNet, UNet
 from isotypic.symmetrize import Canonical, Finite, FrameAverage, Haar, Learned, Recursive, Symmetrize, WeightedFrames
 
 Build = Callable[[], tuple[nn.Module, tuple[Any, ...]]]

@@ -488,20 +488,11 @@ def test_conversion_of_torch_leaves_batch_norms_alone(name: str) -> None:
 
 
 UNCOUNTED = {
-    # No products: copies, sums, maxima, normalisation, frequencies.
-    *(
-        "FieldDropout",
-        "FieldGroupNorm",
-        "FieldInstanceNorm",
-        "FieldLayerNorm",
-        "FieldMask",
-        "GroupAvgPool2d",
-        "GroupAvgPool3d",
-        "GroupBatchNorm",
-    ),
-    *("GroupMaxPool2d", "GroupMaxPool3d", "GroupPool", "IOPosition", "Restrict", "WeightSpaceBatchNorm", "WeightSpaceBlockNorm"),
-    *("WeightSpacePointwise", "EquiLayerNorm", "ScalarGate", "GradeDropout"),
+    *("FieldDropout", "FieldGroupNorm", "FieldInstanceNorm", "FieldLayerNorm", "FieldMask", "FieldPixelShuffle", "GroupBatchNorm"),
+    *("GroupAvgPool2d", "GroupAvgPool3d", "GroupMaxPool2d", "GroupMaxPool3d", "GroupPool", "IOPosition", "PerChannel", "Restrict"),
+    *("WeightSpaceBatchNorm", "WeightSpaceBlockNorm", "WeightSpacePointwise", "EquiLayerNorm", "ScalarGate", "GradeDropout"),
 }
+"""No products: copies, sums, maxima, normalisation, frequencies."""
 
 
 @every_module

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic._public import leaf
-from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
-from isotypic.nn.fields.group_pool import GroupPool
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -57,22 +55,3 @@ class UNet(nn.Module):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(join(torch.cat([skips.pop(), x], 1)))
         return x
-
-
-@leaf
-class GroupResNet(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), scalar fields: lifting, residual blocks of group convolutions, the mean over the group."""
-
-    stride = 1
-
-    def __init__(self, group: str, channels: int, num_blocks: int, kernel_size: int) -> None:
-        super().__init__()
-        self.lift = LiftConv2d(channels, channels, kernel_size, group, padding="same")
-        self.blocks = nn.ModuleList(GroupConv2d(channels, channels, kernel_size, group, padding="same") for _ in range(num_blocks))
-        self.pool = GroupPool("mean")
-
-    def forward(self, x: Tensor) -> Tensor:
-        fields = self.lift(x)
-        for block in self.blocks:
-            fields = fields + block(F.relu(fields))
-        return self.pool(F.relu(fields))
