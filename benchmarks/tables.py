@@ -382,12 +382,13 @@ def filled(page: str) -> str:
     """The page with every block written anew whose files are there."""
 
     def block(match: re.Match[str]) -> str:
-        name, files, text = match.groups()
+        name, files, _ = match.groups()
         if name not in BLOCKS:
             raise ValueError(f"a block of figures must be one of {', '.join(BLOCKS)}, got {name!r}")
         paths = [RESULTS / file for file in files.split()]
-        if all(path.exists() for path in paths):
-            text = BLOCKS[name](*(json.loads(path.read_text()) for path in paths))
+        if not all(path.exists() for path in paths):
+            return match.group(0)
+        text = BLOCKS[name](*(json.loads(path.read_text()) for path in paths))
         return f"<!-- figures: {name}, from {files} -->\n{text}\n<!-- end -->"
 
     return BLOCK.sub(block, page)
