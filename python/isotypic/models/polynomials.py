@@ -233,7 +233,7 @@ class _FrequencyLayer(Constants):
         """(B, C, count) to (B, O, out), complex."""
         factors = torch.cat([z, z.conj(), torch.ones_like(z[..., :1])], -1)
         products = factors[..., self.left] * factors[..., self.right]
-        weight = torch.view_as_complex(self.weight)
+        weight = torch.view_as_complex(self.weight.contiguous())
         parts = zip(products.split(self.counts, -1), weight.split(self.counts, 1), strict=True)
         return torch.stack([torch.einsum("bcp,cpo->bo", x, w) for x, w in parts], -1)
 

@@ -2,6 +2,7 @@
 
 from isotypic._public import in_public
 from isotypic.groups.planar import PlanarGroup
+from isotypic.nn._batch_norm import convert_sync_batchnorm
 from isotypic.nn.algebra.attention import GATrAttention
 from isotypic.nn.algebra.block import GATrBlock
 from isotypic.nn.algebra.linear import MultivectorLinear
@@ -85,6 +86,7 @@ __all__ = [
     "WeightSpaceBlockNorm",
     "WeightSpacePointwise",
     "WeightSpec",
+    "convert_sync_batchnorm",
     "from_dwsnets",
     "from_escnn",
     "from_gatr",

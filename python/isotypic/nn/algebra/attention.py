@@ -161,8 +161,10 @@ class GATrAttention(nn.Module):
             h_s = h_s * self.head_scale.repeat_interleave(self.head_s_channels)
         h_mv = h_mv.reshape(*mv.shape[:-2], *h_mv.shape[-2:])
         h_s = h_s.reshape(*mv.shape[:-2], h_s.shape[-1])
-        result = self.linear_out(h_mv, h_s)
-        return self.dropout(*(result if self.cross else cleared(*result, unused)))
+        h_mv, h_s = self.linear_out(h_mv, h_s)
+        if not self.cross:
+            h_mv, h_s = cleared(h_mv, h_s, unused)
+        return self.dropout(h_mv, h_s)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -96,6 +96,9 @@ class GeometricBilinear(nn.Module):
 class GeometricMLP(nn.Module):
     """The second half of a block: `GeometricBilinear`, a gated nonlinearity and a linear layer.
 
+    Fused where that pays: all factors of products and joins are one `ops.multivector_linear`, products and joins one kernel each, and what
+    mixes them another linear map. It is not one kernel; `recompute` is for its memory.
+
     Args:
         mv_channels, s_channels: of input and output.
         ratio: hidden channels to each channel.

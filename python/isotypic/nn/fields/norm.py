@@ -23,7 +23,8 @@ class GroupBatchNorm(_ActivatedBatchNorm):
 
     Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all. A ReLU that
     follows costs nothing more when it is computed with it, and its result is not kept for the gradient (`ops.batch_norm`).
-    `nn.SyncBatchNorm.convert_sync_batchnorm` would drop it: leave the activation to an `nn.ReLU` there.
+    `convert_sync_batchnorm` makes the statistics those of all processes; `nn.SyncBatchNorm.convert_sync_batchnorm` and
+    `torch.optim.swa_utils.update_bn` know the classes of torch alone and leave this one as it is.
 
     Args:
         num_fields: number of regular fields, C.
@@ -102,7 +103,8 @@ class FieldGroupNorm(nn.GroupNorm):
         _check_field("FieldGroupNorm", input, self.num_channels)
         if input.element_size() != 2:  # fields of 16 bits may go with parameters in float32, as in torch
             same_dtype("FieldGroupNorm", "input", input, self.weight)
-        return super().forward(input)
+        # torch's kernel ends the process in the gradient of its parameters where an input without gradient has its channels last.
+        return super().forward(input.contiguous())
 
     if TYPE_CHECKING:
         __call__ = forward

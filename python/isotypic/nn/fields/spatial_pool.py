@@ -158,8 +158,10 @@ class _BlurPool(_SpatialPool, Constants):
         channels = x.shape[1]
         kernel = self._kernels(x.dtype, channels)
         padding: tuple[int, ...] = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, [extent for extent in padding for _ in range(2)], mode=self.padding_mode), (0,) * self.dim
+        # Padded by itself in a graph: with sizes that vary, inductor cannot decide which layout a convolution that pads should have.
+        if self.padding_mode != "zeros" or torch.compiler.is_compiling():
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x, padding = F.pad(x, [extent for extent in padding for _ in range(2)], mode=mode), (0,) * self.dim
         return (F.conv2d if self.dim == 2 else F.conv3d)(x, kernel, None, self.stride, padding, 1, channels)
 
     def _kernels(self, dtype: torch.dtype, channels: int) -> Tensor:
