@@ -118,7 +118,6 @@ def _registered_grams() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     gram = iso.ops.max_det_gram(p).gram
     return (
         ("forms", "max_det", (p, False, False, False)),
-        ("forms", "max_det_frame", (p,)),
         ("forms", "max_det_adjoint", (gram, torch.randn(2, 4, 4, dtype=torch.float64))),
         ("forms", "max_det_solve", (gram, torch.randn(2, 7, dtype=torch.float64))),
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import isotypic as iso
 from isotypic.ops.forms.framed import proven_negative
+from isotypic.ops.forms.max_det import max_det_frame
 from isotypic.sl2.rational import semidefinite_rank
 
 EPS = torch.finfo(torch.float64).eps
@@ -218,3 +219,21 @@ def test_proofs_at_a_point_bound_all_rounding() -> None:
 def test_frame_must_be_a_truth_value() -> None:
     with pytest.raises(TypeError, match=r"^max_det_gram: frame must be True or False, got 1"):
         max_det_gram(touching(1.0), frame=1)  # type: ignore[arg-type]
+
+
+def test_frames_are_constants() -> None:
+    """p o h in two words, right to rounding; its operator has no derivative, and every other guarantee."""
+    p = moved(6, 5, 30.0)
+    found = max_det_frame(p)
+    h = found[:, 7:].reshape(-1, 2, 2)
+    assert ((torch.linalg.det(h) - 1).abs() < 1e-9).all()
+    for row, framed, matrix in zip(p.tolist(), found[:, :7], h.tolist(), strict=True):
+        (a, b), (c, e) = ([Fraction(v) for v in line] for line in matrix)
+        exact = [Fraction(0)] * 7
+        for k, value in enumerate(row):
+            term = [Fraction(value)]
+            for x, y in [(a, b)] * k + [(c, e)] * (6 - k):
+                term = [y * u + x * v for u, v in zip([*term, Fraction(0)], [Fraction(0), *term], strict=True)]
+            exact = [u + v for u, v in zip(exact, term, strict=True)]
+        assert max(abs(float(u) - v) for u, v in zip(exact, framed.tolist(), strict=True)) <= 4 * EPS * float(framed.abs().max())
+    torch.library.opcheck(torch.ops.isotypic.max_det_frame.default, (p,))
