@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,10 +14,6 @@ DIRECTIONS = ("forward", "forward+backward")
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"<!-- figures: ([^>,]*), from ([^>]*) -->\n(.*?)\n?<!-- end -->", flags=re.DOTALL)
 """A block in a page: `<!-- figures: name, from one.json other.json -->`, what is written, `<!-- end -->`."""
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def group_convolutions(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -382,12 +378,13 @@ def filled(page: str) -> str:
     """The page with every block written anew whose files are there."""
 
     def block(match: re.Match[str]) -> str:
-        name, files, text = match.groups()
+        name, files, _ = match.groups()
         if name not in BLOCKS:
             raise ValueError(f"a block of figures must be one of {', '.join(BLOCKS)}, got {name!r}")
         paths = [RESULTS / file for file in files.split()]
-        if all(path.exists() for path in paths):
-            text = BLOCKS[name](*(json.loads(path.read_text()) for path in paths))
+        if not all(path.exists() for path in paths):
+            return match.group(0)
+        text = BLOCKS[name](*(json.loads(path.read_text()) for path in paths))
         return f"<!-- figures: {name}, from {files} -->\n{text}\n<!-- end -->"
 
     return BLOCK.sub(block, page)
