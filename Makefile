@@ -1,6 +1,7 @@
 # make demo | test | bench | wheel | docs | docs-serve | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
+# for make test, in as many processes as there are cores: PYTEST_ARGS="-n 0" keeps to one
 PYTEST_ARGS ?=
 # make bench RESULTS=name writes benchmarks/results/name.json, of the files in BENCHMARKS
 RESULTS ?= latest
@@ -21,7 +22,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m isotypic demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest $(BENCHMARKS) --benchmark-json=benchmarks/results/$(RESULTS).json $(PYTEST_ARGS)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,10 +14,6 @@ DIRECTIONS = ("forward", "forward+backward")
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"<!-- figures: ([^>,]*), from ([^>]*) -->\n(.*?)\n?<!-- end -->", flags=re.DOTALL)
 """A block in a page: `<!-- figures: name, from one.json other.json -->`, what is written, `<!-- end -->`."""
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def group_convolutions(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

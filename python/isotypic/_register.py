@@ -50,10 +50,10 @@ _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
 
 try:
     # Under a functorch transform only a Function of a single level may run at the Autograd key; the base class is one.
-    from torch._functorch.autograd_function import enable_single_level_autograd_function
+    from torch._functorch.autograd_function import enable_single_level_autograd_function  # type: ignore[attr-defined]
     from torch.autograd.function import _SingleLevelFunction as _Function
 except ImportError:
-    from torch.autograd import Function as _Function  # type: ignore[assignment]
+    from torch.autograd import Function as _Function
 
     enable_single_level_autograd_function = contextlib.nullcontext  # type: ignore[assignment]
 

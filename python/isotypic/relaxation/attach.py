@@ -272,7 +272,7 @@ def relax(
         relaxation.to(parameter.device, parameter.dtype if parameter.is_floating_point() else None)
     for layer in joining:
         layer.join(relaxation)  # type: ignore[operator]
-    model.relaxation = relaxation  # type: ignore[assignment]
+    model.relaxation = relaxation
     model.equivariant = Equivariant(relaxation)  # type: ignore[assignment]
     handles = [model.register_forward_pre_hook(Begin(relaxation), prepend=True, with_kwargs=True)]
     for name, (fixed, site, declared) in entries.items():

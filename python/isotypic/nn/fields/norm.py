@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,6 +64,9 @@ class GroupBatchNorm(_ActivatedBatchNorm):
             _check_field("GroupBatchNorm", input, self.num_features)
         return self.normalise(input, 1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class FieldGroupNorm(nn.GroupNorm):
     """Group normalisation of regular fields: statistics over blocks of num_fields / num_groups fields, the symmetry group and space.
@@ -100,6 +105,9 @@ class FieldGroupNorm(nn.GroupNorm):
             same_dtype("FieldGroupNorm", "input", input, self.weight)
         # torch's kernel ends the process in the gradient of its parameters where an input without gradient has its channels last.
         return super().forward(input.contiguous())
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class FieldLayerNorm(nn.Module):
@@ -143,6 +151,9 @@ class FieldLayerNorm(nn.Module):
         if self.weight is not None and self.bias is not None:
             normal = torch.addcmul(self.bias, normal, self.weight).to(normal.dtype)
         return normal.movedim((-2, -1), (2, 1))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
@@ -192,6 +203,9 @@ class FieldInstanceNorm(nn.Module):
             shape = (-1, *(1,) * (x.dim() - 2))
             normal = torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape)).to(normal.dtype)
         return normal
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"

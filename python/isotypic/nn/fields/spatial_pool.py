@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ class _SpatialPool(Grouped):
             self._check(x)
         pooled = self._pool(x.flatten(1, -self.dim - 1))
         return pooled.reshape(*x.shape[: -self.dim], *pooled.shape[2:])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _check(self, x: Tensor) -> None:
         owner = type(self).__name__
