@@ -132,8 +132,8 @@ CASES: dict[str, list[Case]] = {
     "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }
-TESTED_ELSEWHERE = {"MomentLayer", *MULTIVECTORS}
-"""Takes positive forms alone, test_moment.py; take and return pairs, algebra/test_layers.py. Conversions are tested here."""
+TESTED_ELSEWHERE = {"MomentLayer", "PositivePolynomial", *MULTIVECTORS}
+"""Of polynomials, test_moment.py and test_positive_polynomial.py; of pairs, algebra/test_layers.py. Conversions are tested here."""
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
 every_case = pytest.mark.parametrize("name, case", FLAT, ids=[f"{name}-{case.group}-{index}" for index, (name, case) in enumerate(FLAT)])
 
