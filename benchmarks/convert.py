@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tables
 import torch
 from torch import Tensor, nn
 
@@ -127,25 +128,6 @@ def moved(value: Any, group: str, element: int) -> list[Tensor]:
     return [iso.testing.act(group, element, x, "scalar") if x.dim() == dim + 2 else x for x in flat(value)]
 
 
-def table(results: dict[str, Any]) -> list[str]:
-    """The rows of the page."""
-    rows = [
-        "| network | group | parameters, before | after | error | after steps | ONNX differs by | a step / plain | dense / ours |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, entry in results["networks"].items():
-        if "refused" in entry:
-            rows.append(f"| {name} | {entry['group']} | refused: positional head | | | | | | |")
-            continue
-        before, after = entry["parameters"]
-        seconds = entry.get("seconds_per_step")
-        ratios = [f"{seconds['swapped'] / seconds['plain']:.1f}x", f"{seconds['dense'] / seconds['swapped']:.1f}x"] if seconds else ["", ""]
-        cells = [name, entry["group"], f"{before:,}", f"{after:,}"]
-        cells += [f"{entry[key]:.0e}" for key in ("error", "error_after_steps", "onnx")]
-        rows.append("| " + " | ".join([*cells, *ratios]) + " |")
-    return rows
-
-
 def write(networks: dict[str, Any]) -> None:
     results = {"info": iso.info(), "batch": TIMED_BATCH, "rounds": ROUNDS, "steps": STEPS, "networks": networks}
     RESULTS.write_text(json.dumps(results, indent=2, default=str) + "\n")
@@ -172,7 +154,7 @@ def main() -> None:
             networks[name] = {**{k: v for k, v in known.get(name, {}).items() if k == "seconds_per_step"}, **measure(name)}
             print(name, networks[name], flush=True)
         write(networks)
-    print("\n".join(table(json.loads(RESULTS.read_text()))))
+    print(tables.conversion_figures(json.loads(RESULTS.read_text())))
 
 
 if __name__ == "__main__":
