@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,10 +14,6 @@ DIRECTIONS = ("forward", "forward+backward")
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"<!-- figures: ([^>,]*), from ([^>]*) -->\n(.*?)\n?<!-- end -->", flags=re.DOTALL)
 """A block in a page: `<!-- figures: name, from one.json other.json -->`, what is written, `<!-- end -->`."""
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def group_convolutions(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -364,9 +360,28 @@ def systems(*files: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def conversion_figures(results: dict[str, Any]) -> str:
+    """A row for each network of `benchmarks/convert.py`."""
+    rows = [
+        "| network | group | parameters | after | error | after steps | ONNX differs by | a step / plain | dense / ours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in results["networks"].items():
+        if "refused" in entry:
+            rows.append(f"| {name} | {entry['group']} | refused by name: its head reads positions | | | | | | |")
+            continue
+        seconds = entry["seconds_per_step"]
+        cells = [name, entry["group"], *(f"{count:,}" for count in entry["parameters"])]
+        cells += [f"{entry[key]:.0e}" for key in ("error", "error_after_steps", "onnx")]
+        cells += [f"{seconds['swapped'] / seconds['plain']:.1f}x", f"{seconds['dense'] / seconds['swapped']:.1f}x"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "group convolutions": group_conv_table,
     "networks": network_figures,
+    "conversions": conversion_figures,
     "operators": operator_table,
     "max-det": max_det_figures,
     "bounds": bounds_table,

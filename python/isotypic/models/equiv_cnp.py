@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
+from isotypic._public import leaf
 from isotypic.models.conv_cnp import GridProcess
 from isotypic.nn._arguments import resolve_group
 from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
 from isotypic.nn.fields.group_pool import GroupPool
 
 
+@leaf
 class GroupResNet(nn.Module):
     """(B, C, H, W) -> (B, C, H, W), scalar fields: lifting, residual blocks of group convolutions, the mean over the group."""
 

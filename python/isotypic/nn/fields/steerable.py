@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ class _SteerableConv2d(Grouped, Constants):
         with torch.autocast(coefficients.device.type, enabled=False):
             out_fields, in_fields = coefficients.shape[:2]
             index, _, *size = self.samples.shape
-            samples = self.samples.flatten(2)
+            samples = self.samples.flatten(2).to(coefficients.dtype)  # parameters alone follow a mixed-precision policy
             if self.field == "scalar":
                 weight = torch.einsum("ocn,int->oict", coefficients, samples)
                 return weight.reshape(out_fields * index, in_fields, *size)
@@ -161,6 +161,9 @@ class _SteerableConv2d(Grouped, Constants):
         settings = (blocks.group, blocks.field, blocks.stride, padding, blocks.dilation, self.groups, strict)
         y = convolution(x, self.lattice_weight(), self._lattice_bias(), settings, blocks._kept())
         return from_lattice_fields(y, self.places, self.cosets.shape[0])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def to_conv(self) -> nn.Conv2d:
         """The plain convolution with the same function on flattened fields, (B, C |G|, H, W) -> (B, O |G|, H, W), or from (B, C, H, W)."""
@@ -198,7 +201,7 @@ class _SteerableConv2d(Grouped, Constants):
             if len(set(getattr(conv, name))) != 1:
                 raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
         try:
-            layer = cls(  # type: ignore[call-arg]
+            layer = cls(
                 conv.in_channels // in_order,
                 conv.out_channels // planar.order,
                 conv.kernel_size[0],

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isotypic._public import leaf
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -30,6 +32,7 @@ class ResNet(nn.Sequential):
         super().__init__(*(SeparableBlock(dim, channels, kernel_size) for _ in range(num_blocks)))
 
 
+@leaf
 class UNet(nn.Module):
     """(B, C, *shape) -> (B, C, *shape), the shape divisible by `stride`: a level for each block, half the resolution below the next."""
 
