@@ -75,7 +75,7 @@ def test_product(benchmark: Any, name: str, kind: str) -> None:
     for function in baselines.values():
         assert (function(x, y) - expected).norm() < 1e-5 * expected.norm()
     record(benchmark, "multivector product", algebra=name, product=kind, direction="forward", multivectors=COUNT)
-    assert compare(benchmark, lambda: ours(x, y), {n: lambda f=f: f(x, y) for n, f in baselines.items()}) > 0
+    compare(benchmark, lambda: ours(x, y), {n: lambda f=f: f(x, y) for n, f in baselines.items()})
     record_floor(benchmark, floor(2 * 192 * COUNT, 192 * COUNT, torch.float32))
 
 
@@ -90,7 +90,7 @@ def test_product_backward(benchmark: Any, name: str, kind: str) -> None:
         torch.autograd.grad(function(x, y), (x, y), g)
 
     record(benchmark, "multivector product", algebra=name, product=kind, direction="forward+backward", multivectors=COUNT)
-    assert compare(benchmark, lambda: step(ours), {n: lambda f=f: step(f) for n, f in baselines.items()}) > 0
+    compare(benchmark, lambda: step(ours), {n: lambda f=f: step(f) for n, f in baselines.items()})
 
 
 @pytest.mark.parametrize("name", ["pga", "sta"])
@@ -131,7 +131,7 @@ def test_linear(benchmark: Any, name: str, direction: str) -> None:
             torch.autograd.grad(y, (x, weight), g)
 
     record(benchmark, "multivector linear", algebra=name, direction=direction, items=items, channels=channels)
-    assert compare(benchmark, lambda: step(ours), {n: lambda f=f: step(f) for n, f in baselines.items()}) > 0
+    compare(benchmark, lambda: step(ours), {n: lambda f=f: step(f) for n, f in baselines.items()})
 
 
 def multiplied_out(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +181,7 @@ def test_attention(benchmark: Any, direction: str) -> None:
     baselines = {"torch": lambda: step(plain_attention)}
     compiled = torch.compile(plain_attention)
     baselines["torch compiled"] = lambda: step(compiled)
-    assert compare(benchmark, lambda: step(iso.ops.distance_attention), baselines) > 0
+    compare(benchmark, lambda: step(iso.ops.distance_attention), baselines)
 
 
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])

@@ -35,4 +35,4 @@ def test_adjacency(benchmark: Any, batch: int, n: int, channels: int, against: A
     assert torch.equal(iso.ops.permute_adjacency(a, order), against(a, order))
     benchmark.group = f"permute_adjacency against {against.__name__}"
     benchmark.extra_info.update(batch=batch, nodes=n, channels=channels, direction="forward")
-    assert compare(benchmark, lambda: iso.ops.permute_adjacency(a, order), {against.__name__: lambda: against(a, order)}) > 0
+    compare(benchmark, lambda: iso.ops.permute_adjacency(a, order), {against.__name__: lambda: against(a, order)})

@@ -21,11 +21,11 @@ const MaxDetKernels& kernels(DType dtype) {
 }
 
 template <class Work>
-void for_each_block(const MaxDetKernels& k, const MaxDetProblem& problem, const Work& work) {
-    const int64_t blocks = (problem.batch + k.lanes - 1) / k.lanes;
+void for_each_block(const MaxDetKernels& k, const MaxDetCall& call, const Work& work) {
+    const int64_t blocks = (call.batch + k.lanes - 1) / k.lanes;
     if (blocks == 0) return;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), blocks));
-    const Scratch workspace(k.workspace(problem.d), threads);
+    const Scratch workspace(k.workspace(call.d), threads);
     std::fill_n(workspace.get(), workspace.stride() * threads, char{0});
     parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, workspace.part(thread)); });
 }
@@ -46,17 +46,17 @@ void write_witness(const T* p, int d, bool single, T* tail) {
 
 void max_det(const View& p, const View& tables, bool single, const View& solution) {
     ask_for_large_pages(solution);
-    MaxDetProblem problem{};
-    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
-    problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
+    MaxDetCall call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = solution.data;
     const MaxDetKernels& k = kernels(p.dtype);
     const int64_t m = p.sizes[1], width = solution.sizes[1];
     auto witnesses = [&](int64_t block, const auto* forms, auto* out) {
-        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, problem.batch); ++row)
-            write_witness(forms + row * m, problem.d, single || p.dtype == DType::float32, out + (row + 1) * width - 4);
+        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, call.batch); ++row)
+            write_witness(forms + row * m, call.d, single || p.dtype == DType::float32, out + (row + 1) * width - 4);
     };
-    for_each_block(k, problem, [&](int64_t block, void* workspace) {
-        k.solve(problem, block, workspace);
+    for_each_block(k, call, [&](int64_t block, void* workspace) {
+        k.solve(call, block, workspace);
         if (p.dtype == DType::float64)
             witnesses(block, static_cast<const double*>(p.data), static_cast<double*>(solution.data));
         else
@@ -66,13 +66,13 @@ void max_det(const View& p, const View& tables, bool single, const View& solutio
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
     ask_for_large_pages(result);
-    MaxDetProblem problem{};
-    problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
-    problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
-    problem.matrix = matrix.defined() ? matrix.data : nullptr;
-    problem.form = form.defined() ? form.data : nullptr;
+    MaxDetCall call{};
+    call.d = static_cast<int>(gram.sizes[1] - 1), call.batch = gram.sizes[0];
+    call.gram = gram.data, call.tables = tables.data, call.out = result.data;
+    call.matrix = matrix.defined() ? matrix.data : nullptr;
+    call.form = form.defined() ? form.data : nullptr;
     const MaxDetKernels& k = kernels(gram.dtype);
-    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.adjoint(problem, block, workspace); });
+    for_each_block(k, call, [&](int64_t block, void* workspace) { k.adjoint(call, block, workspace); });
 }
 
 }  // namespace isotypic::cpu

@@ -103,16 +103,16 @@ ISOTYPIC_INLINE PowerOfTwo<T> largest_power(const T* values, int64_t count, int6
 }
 
 template <class T, int N>
-ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, void* workspace) {
+ISOTYPIC_INLINE void solve_degree(const MaxDetCall& call, int64_t block, void* workspace) {
     using Real = Vec<T>;
     constexpr int L = kLanes<T>;
-    const max_det::Tables t(N ? N - 1 : problem.d);
+    const max_det::Tables t(N ? N - 1 : call.d);
     const max_det::Layout<Lanes<T>> at(t);
     Real *work = static_cast<Real*>(workspace), *form = work + at.size;
-    const T* p = static_cast<const T*>(problem.p);
+    const T* p = static_cast<const T*>(call.p);
     T* coefficient = reinterpret_cast<T*>(form);
     Real valid{}, up{};
-    const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
+    const int64_t first = block * L, count = call.batch - first < L ? call.batch - first : L;
     for (int l = 0; l < L; ++l) {
         const T* row = p + (first + (l < count ? l : 0)) * t.m;
         const PowerOfTwo<T> power = largest_power(row, t.m, 1);
@@ -122,12 +122,12 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, v
     }
     for (int k = 0; k < t.m; ++k) work[at.p + k] = form[k];
     const Lanes<T> team;
-    const T* tables = static_cast<const T*>(problem.tables);
+    const T* tables = static_cast<const T*>(call.tables);
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, valid);
     Real positive = Real{} + 1;
     const Real* gram = max_det::gram(t, tables, work, form, team, positive);
     const int64_t width = t.n * t.n + 4;
-    T* out = static_cast<T*>(problem.out) + first * width;
+    T* out = static_cast<T*>(call.out) + first * width;
     for (int64_t l = 0; l < count; ++l, out += width) {
         const T found = reinterpret_cast<const T*>(&report.status)[l], factor = reinterpret_cast<const T*>(&up)[l];
         const bool solved = found == max_det::kSolved && reinterpret_cast<const T*>(&positive)[l] > 0;
@@ -143,20 +143,20 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, v
 }
 
 template <class T, int N>
-ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block, void* workspace) {
+ISOTYPIC_INLINE void adjoint_degree(const MaxDetCall& call, int64_t block, void* workspace) {
     using Real = Vec<T>;
     constexpr int L = kLanes<T>;
-    const max_det::Tables t(N ? N - 1 : problem.d);
+    const max_det::Tables t(N ? N - 1 : call.d);
     const max_det::Layout<Lanes<T>> at(t);
     const int size = t.n * t.n;
     Real *work = static_cast<Real*>(workspace), *gram = work + at.size, *matrix = gram + size, *result = matrix + size;
     T down[L];
-    const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form);
-    const int length = problem.matrix ? size : t.m;
-    const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
+    const T* source = static_cast<const T*>(call.matrix ? call.matrix : call.form);
+    const int length = call.matrix ? size : t.m;
+    const int64_t first = block * L, count = call.batch - first < L ? call.batch - first : L;
     for (int l = 0; l < L; ++l) {
         const int64_t row = first + (l < count ? l : 0);
-        const T* q = static_cast<const T*>(problem.gram) + row * size;
+        const T* q = static_cast<const T*>(call.gram) + row * size;
         const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
         down[l] = power.down;
         for (int i = 0; i < t.n; ++i)
@@ -164,44 +164,44 @@ ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block,
                 reinterpret_cast<T*>(gram)[(i * t.n + j) * L + l] = T(0.5) * (q[i * t.n + j] * power.down + q[j * t.n + i] * power.down);
         for (int i = 0; i < length; ++i) reinterpret_cast<T*>(matrix)[i * L + l] = source[row * length + i];
     }
-    max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? matrix : nullptr, matrix, result, Lanes<T>());
-    T* out = static_cast<T*>(problem.out) + first * t.m;
+    max_det::adjoint(t, static_cast<const T*>(call.tables), work, gram, call.matrix ? matrix : nullptr, matrix, result, Lanes<T>());
+    T* out = static_cast<T*>(call.out) + first * t.m;
     for (int64_t l = 0; l < count; ++l)
         for (int k = 0; k < t.m; ++k) {
             const T value = reinterpret_cast<const T*>(result)[k * L + l];
-            out[l * t.m + k] = problem.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
+            out[l * t.m + k] = call.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
         }
 }
 
 // Sizes that the compiler knows up to degree 14, where short loops would be mostly counters.
 template <class T>
-void solve(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    switch (problem.d + 1) {
+void solve(const MaxDetCall& call, int64_t block, void* workspace) {
+    switch (call.d + 1) {
         case 3:
-            return solve_degree<T, 3>(problem, block, workspace);
+            return solve_degree<T, 3>(call, block, workspace);
         case 4:
-            return solve_degree<T, 4>(problem, block, workspace);
+            return solve_degree<T, 4>(call, block, workspace);
         case 5:
-            return solve_degree<T, 5>(problem, block, workspace);
+            return solve_degree<T, 5>(call, block, workspace);
         case 6:
-            return solve_degree<T, 6>(problem, block, workspace);
+            return solve_degree<T, 6>(call, block, workspace);
         case 7:
-            return solve_degree<T, 7>(problem, block, workspace);
+            return solve_degree<T, 7>(call, block, workspace);
         case 8:
-            return solve_degree<T, 8>(problem, block, workspace);
+            return solve_degree<T, 8>(call, block, workspace);
         default:
-            return solve_degree<T, 0>(problem, block, workspace);
+            return solve_degree<T, 0>(call, block, workspace);
     }
 }
 template <class T>
-void adjoint(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    switch (problem.d + 1) {
+void adjoint(const MaxDetCall& call, int64_t block, void* workspace) {
+    switch (call.d + 1) {
         case 4:
-            return adjoint_degree<T, 4>(problem, block, workspace);
+            return adjoint_degree<T, 4>(call, block, workspace);
         case 6:
-            return adjoint_degree<T, 6>(problem, block, workspace);
+            return adjoint_degree<T, 6>(call, block, workspace);
         default:
-            return adjoint_degree<T, 0>(problem, block, workspace);
+            return adjoint_degree<T, 0>(call, block, workspace);
     }
 }
 

@@ -7,7 +7,7 @@
 
 namespace isotypic::cpu {
 
-struct MaxDetProblem {
+struct MaxDetCall {
     int d;
     int64_t batch;
     const void *tables, *p, *gram, *matrix, *form;
@@ -16,9 +16,9 @@ struct MaxDetProblem {
 
 struct MaxDetKernels {
     int lanes;
-    int64_t (*workspace)(int d);                                            // bytes of one block
-    void (*solve)(const MaxDetProblem&, int64_t block, void* workspace);    // polynomials block lanes .. block lanes + lanes - 1
-    void (*adjoint)(const MaxDetProblem&, int64_t block, void* workspace);  // the same rows of the derivative
+    int64_t (*workspace)(int d);                                         // bytes of one block
+    void (*solve)(const MaxDetCall&, int64_t block, void* workspace);    // polynomials block lanes .. block lanes + lanes - 1
+    void (*adjoint)(const MaxDetCall&, int64_t block, void* workspace);  // the same rows of the derivative
 };
 
 struct MaxDetKernelSet {

@@ -62,29 +62,29 @@ void with_policy(DType dtype, bool allow_tf32, const Visit& visit) {
 
 }  // namespace
 
-int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& shape, DType dtype, Pass pass) {
+int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvSizes& sizes, DType dtype, Pass pass) {
     int64_t bytes = 0;
-    with_policy(dtype, false, [&](auto policy) { bytes = workspace_bytes<decltype(policy)>(plan, shape, pass); });
+    with_policy(dtype, false, [&](auto policy) { bytes = workspace_bytes<decltype(policy)>(plan, sizes, pass); });
     return bytes;
 }
 
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+void group_conv(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& weight, const View& bias, const View& y,
                 const Context& context) {
     with_policy(x.dtype, context.allow_tf32,
-                [&](auto policy) { run_convolution<decltype(policy)>(plan, shape, false, x, weight, bias, y, context, "group_conv"); });
+                [&](auto policy) { run_convolution<decltype(policy)>(plan, sizes, false, x, weight, bias, y, context, "group_conv"); });
 }
 
-void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x,
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& y, const View& weight, const View& x,
                           const Context& context) {
     with_policy(y.dtype, context.allow_tf32, [&](auto policy) {
-        run_convolution<decltype(policy)>(plan, shape, true, y, weight, View{}, x, context, "group_conv_transpose");
+        run_convolution<decltype(policy)>(plan, sizes, true, y, weight, View{}, x, context, "group_conv_transpose");
     });
 }
 
-void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight,
                        const Context& context) {
     with_policy(x.dtype, context.allow_tf32,
-                [&](auto policy) { run_weight_gradient<decltype(policy)>(plan, shape, x, y, weight, context, "group_conv_weight"); });
+                [&](auto policy) { run_weight_gradient<decltype(policy)>(plan, sizes, x, y, weight, context, "group_conv_weight"); });
 }
 
 }  // namespace cuda

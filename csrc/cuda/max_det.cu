@@ -66,7 +66,7 @@ struct WarpTeam : Arithmetic {
     }
 };
 
-struct Problem {
+struct Call {
     int d;
     int64_t batch;
     const void *tables, *p, *gram, *matrix, *form;
@@ -114,14 +114,14 @@ DEVICE Place<T, WarpTeam> place(T*, WarpTeam) {
 }
 
 template <class T, class Team>
-__global__ void solve(Problem problem) {
+__global__ void solve(Call call) {
     T local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
     const Team team;
     const auto [row, work] = place(local, team);
-    if (row >= problem.batch) return;
-    const max_det::Tables t(problem.d);
+    if (row >= call.batch) return;
+    const max_det::Tables t(call.d);
     const max_det::Layout<Team> at(t);
-    const T *tables = static_cast<const T*>(problem.tables), *p = static_cast<const T*>(problem.p) + row * t.m;
+    const T *tables = static_cast<const T*>(call.tables), *p = static_cast<const T*>(call.p) + row * t.m;
     const PowerOfTwo<T> power = largest_power(p, t.m, 1);
     T* form = work + at.size;
     for (int k = team.rank(); k < t.m; k += team.size()) form[k] = work[at.p + k] = power.finite ? p[k] * power.down : T(0);
@@ -130,39 +130,39 @@ __global__ void solve(Problem problem) {
     T positive = 1;
     const T* gram = max_det::gram(t, tables, work, form, team, positive);
     const bool solved = report.status == max_det::kSolved && positive > 0;
-    T* out = static_cast<T*>(problem.out) + row * (t.n * t.n + 4);
+    T* out = static_cast<T*>(call.out) + row * (t.n * t.n + 4);
     for (int i = team.rank(); i < t.n * t.n; i += team.size()) out[i] = solved ? gram[i] * power.up : T(0);
     if (team.rank() != 0) return;
     T status = report.status == max_det::kSolved && !solved ? T(max_det::kUndecided) : report.status;
     double point[2] = {0, 0};
     if (status == max_det::kNotPositive || status == max_det::kUndecided) {
         const double theta = 3.14159265358979323846 * static_cast<double>(report.where) / t.m;
-        status = T(max_det::witness(p, 2 * t.d, status == max_det::kNotPositive, theta, problem.single, point) ? max_det::kNotPositive
-                                                                                                               : max_det::kUndecided);
+        status = T(max_det::witness(p, 2 * t.d, status == max_det::kNotPositive, theta, call.single, point) ? max_det::kNotPositive
+                                                                                                            : max_det::kUndecided);
     }
     T* tail = out + t.n * t.n;
     tail[0] = status, tail[1] = report.iterations, tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
 }
 
 template <class T, class Team>
-__global__ void adjoint(Problem problem) {
+__global__ void adjoint(Call call) {
     T local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
     const Team team;
     const auto [row, work] = place(local, team);
-    if (row >= problem.batch) return;
-    const max_det::Tables t(problem.d);
+    if (row >= call.batch) return;
+    const max_det::Tables t(call.d);
     const max_det::Layout<Team> at(t);
-    const int size = t.n * t.n, length = problem.matrix ? size : t.m;
-    const T* q = static_cast<const T*>(problem.gram) + row * size;
-    const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form) + row * length;
+    const int size = t.n * t.n, length = call.matrix ? size : t.m;
+    const T* q = static_cast<const T*>(call.gram) + row * size;
+    const T* source = static_cast<const T*>(call.matrix ? call.matrix : call.form) + row * length;
     T *gram = work + at.size, *result = gram + size;
     const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
     for (int i = team.rank(); i < size; i += team.size()) gram[i] = T(0.5) * (q[i] * power.down + q[i % t.n * t.n + i / t.n] * power.down);
     team.sync();
-    max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
-    T* out = static_cast<T*>(problem.out) + row * t.m;
+    max_det::adjoint(t, static_cast<const T*>(call.tables), work, gram, call.matrix ? source : nullptr, source, result, team);
+    T* out = static_cast<T*>(call.out) + row * t.m;
     for (int k = team.rank(); k < t.m; k += team.size())
-        out[k] = problem.matrix ? result[k] : result[k] * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
+        out[k] = call.matrix ? result[k] : result[k] * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
 }
 
 // Numbers behind those of Layout: the form, or the Gram and the result.
@@ -173,34 +173,33 @@ int64_t numbers(int d) {
 }
 
 template <class T>
-void run(const char* name, bool derivative, const Problem& problem, void* stream) {
-    if (problem.d + 1 <= kThreadSide) {
-        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-        launch(name, derivative ? adjoint<T, ThreadTeam> : solve<T, ThreadTeam>, grid, kThreadsPerBlock, 0, stream, problem);
+void run(const char* name, bool derivative, const Call& call, void* stream) {
+    if (call.d + 1 <= kThreadSide) {
+        const int64_t grid = (call.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
+        launch(name, derivative ? adjoint<T, ThreadTeam> : solve<T, ThreadTeam>, grid, kThreadsPerBlock, 0, stream, call);
     } else {
-        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, problem.batch, 32, bytes, stream, problem);
+        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(call.d)) * sizeof(T);
+        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, call.batch, 32, bytes, stream, call);
     }
 }
 
 }  // namespace
 
 void max_det(const View& p, const View& tables, bool single, const View& solution, void* stream) {
-    Problem problem{};
-    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
-    problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
-    problem.single = single || p.dtype == DType::float32;
-    p.dtype == DType::float64 ? run<double>("max_det", false, problem, stream) : run<float>("max_det", false, problem, stream);
+    Call call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = solution.data;
+    call.single = single || p.dtype == DType::float32;
+    p.dtype == DType::float64 ? run<double>("max_det", false, call, stream) : run<float>("max_det", false, call, stream);
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream) {
-    Problem problem{};
-    problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
-    problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
-    problem.matrix = matrix.defined() ? matrix.data : nullptr;
-    problem.form = form.defined() ? form.data : nullptr;
-    gram.dtype == DType::float64 ? run<double>("max_det_adjoint", true, problem, stream)
-                                 : run<float>("max_det_adjoint", true, problem, stream);
+    Call call{};
+    call.d = static_cast<int>(gram.sizes[1] - 1), call.batch = gram.sizes[0];
+    call.gram = gram.data, call.tables = tables.data, call.out = result.data;
+    call.matrix = matrix.defined() ? matrix.data : nullptr;
+    call.form = form.defined() ? form.data : nullptr;
+    gram.dtype == DType::float64 ? run<double>("max_det_adjoint", true, call, stream) : run<float>("max_det_adjoint", true, call, stream);
 }
 
 }  // namespace cuda
