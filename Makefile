@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | docs | docs-serve | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -13,7 +13,7 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel lint sanitize clean
+.PHONY: demo test bench wheel docs docs-serve lint sanitize clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -37,6 +37,13 @@ wheel: $(VENV)/.installed
 sanitize: $(VENV)/.installed
 	$(BIN)/python tools/sanitize.py
 
+# The site, from docs/ and the docstrings, into site/; a warning is an error. It needs no build of the package.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +51,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy python/isotypic
 
 clean:
-	rm -rf $(VENV) build dist wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone: the pin decides which build of it is taken, before anything else asks for it. The build tools are installed
@@ -56,11 +63,15 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) $(EDITABLE) -e ".[test,demo,processes,scaling,frames]"
+	$(INSTALL) $(EDITABLE) -e ".[test,docs,demo,processes,scaling,frames]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(INSTALL) $(EDITABLE) -e ".[bench]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.tools
+	$(INSTALL) mkdocs-material "mkdocstrings[python]" latex2mathml ruff
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.tools

@@ -60,7 +60,9 @@ CASES: dict[str, list[Case]] = {
     "FieldDropout": [Case(dict(p=0.5), (2, 3, 4, 5, 5), "p4")],
     "FieldGroupNorm": [Case(dict(num_groups=2, num_fields=4), (2, 4, 8, 5, 5), "p4m")],
     "FieldLayerNorm": [Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"), Case(dict(num_fields=3), (2, 3, 48), "Oh")],
+    "FieldInstanceNorm": [Case(dict(num_fields=3, affine=True), (2, 3, 8, 5, 5), "p4m")],
     "FieldMask": [Case(dict(size=5, group="p6m"), (2, 2, 12, 5, 5), "p6m")],
+    "FieldPixelShuffle": [Case(dict(upscale_factor=2, group="p4m"), (2, 8, 8, 3, 3), "p4m")],
     "GroupAvgPool2d": [Case(dict(kernel_size=2), (2, 3, 4, 6, 6), "p4")],
     "GroupAvgPool3d": [Case(dict(kernel_size=2), (1, 2, 24, 4, 4, 4), "O")],
     "GroupBatchNorm": [
@@ -117,6 +119,7 @@ CASES: dict[str, list[Case]] = {
     ],
     # Its fixed inputs are not zero here; without them it is equivariant.
     "RelaxedGroupConv2d": [Case(dict(in_fields=2, out_fields=3, kernel_size=3, group="p4m", padding=1, p=0.0), (2, 2, 8, 5, 5), "p4m")],
+    "PerChannel": [Case(dict(module=nn.Upsample(scale_factor=2, mode="bilinear"), group="p4m"), (2, 2, 8, 3, 3), "p4m")],
     "Restrict": [Case(dict(group="p4m", subgroup="pmm"), (2, 3, 8, 5, 5), "p4m")],
     "WeightSpaceAttention": [Case(dict(spec=SPEC, channels=4, num_heads=2), (3, SPEC.numel, 4), "all")],
     "WeightSpaceBatchNorm": [

@@ -31,8 +31,11 @@ class Cloned:
     out_shape: tuple[int, ...]
     """of one output of the teacher"""
     group: str | None
+    """of the teacher, where it was given"""
     in_field: Field = "scalar"
+    """what the inputs are, as for `iso.testing.act`"""
     out_field: Field | None = None
+    """what the outputs are; None for invariant ones"""
 
 
 def fan_in(parameter: Tensor) -> int:

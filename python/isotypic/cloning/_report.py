@@ -19,7 +19,9 @@ class SymmetryReport:
     """How far a network is from equivariant, measured on a number of inputs and elements; no bound on others."""
 
     model: str
+    """name of the class"""
     group: str
+    """name of the group; "shifts" for cyclic shifts"""
     errors: dict[tuple[int, ...], float] = field(repr=False)
     """element: |F(g x) - g F(x)| / |F(x)|, root mean squares over the inputs"""
     mean: float
@@ -29,8 +31,11 @@ class SymmetryReport:
     unrelated: float
     """|F(x) - F(x')| / |F(x)| between different inputs: the error of a network that knows nothing of the group is about as large"""
     inputs: int
+    """number of inputs"""
     shape: tuple[int, ...]
+    """of one input"""
     dtype: str
+    """of the inputs"""
 
     @property
     def relative(self) -> float:

@@ -36,3 +36,7 @@ __all__ = [
 ]
 
 in_public(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -103,7 +103,8 @@ class RCNP(NeuralProcess):
 class TNP(NeuralProcess):
     """The transformer neural process: ordinary attention on tokens that carry their positions. It has no symmetry.
 
-    Args: as for `TETNP`, without `width` and `mode`.
+    Args:
+        dim_x, dim_y, channels, heads, num_blocks, dim_features, min_variance: as for `TETNP`; there is no `width` and no `mode`.
 
     T. Nguyen and A. Grover, "Transformer Neural Processes", 2022; L. Feng et al., "Latent Bottlenecked Attentive Neural Processes", 2023
     (the targets attend to the context and not to each other).

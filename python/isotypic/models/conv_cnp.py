@@ -164,7 +164,8 @@ class EquivCNP(ConvCNP):
     Args:
         group: a planar group such as "p4" or "p4m", or a `groups.Group`; it acts on the two coordinates.
         channels: of the field on the grid, and number of regular fields inside.
-        kernel_size, points_per_unit, num_blocks and the rest: as for `ConvCNP`, with a ResNet.
+        dim_x: 2.
+        dim_y, points_per_unit, num_blocks, kernel_size, margin, dim_features, lengthscale, min_variance: as for `ConvCNP`, with a ResNet.
 
     G. Holderrieth, M. Hutchinson, Y. W. Teh, "Equivariant Learning of Stochastic Fields", 2021; M. Kawano et al., "Group Equivariant
     Conditional Neural Processes", 2021.

@@ -114,7 +114,8 @@ class PTTETNP(TETNP):
     every block the latents attend to the context, the context to the latents, and the targets to the latents.
 
     Args:
-        num_latents: number of pseudo-tokens. The others: as for `TETNP`.
+        num_latents: number of pseudo-tokens.
+        dim_x, dim_y, channels, heads, num_blocks, width, mode, dim_features, min_variance: as for `TETNP`.
 
     Sites of `isotypic.relax`: "tokens.out" on the context and "latents" on the pseudo-tokens, u_m + t(v_m).
     """

@@ -13,13 +13,16 @@ from isotypic.nn.convert.from_gatr import from_gatr
 from isotypic.nn.convert.from_lgatr import from_lgatr
 from isotypic.nn.convert.from_nfn import from_nfn
 from isotypic.nn.convert.swap import swap
+from isotypic.nn.convert.swapping.report import SwapReport
 from isotypic.nn.fields.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
 from isotypic.nn.fields.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
 from isotypic.nn.fields.dropout import FieldDropout
 from isotypic.nn.fields.group_pool import GroupPool
 from isotypic.nn.fields.linear import GroupLinear
 from isotypic.nn.fields.mask import FieldMask
-from isotypic.nn.fields.norm import FieldGroupNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn.fields.norm import FieldGroupNorm, FieldInstanceNorm, FieldLayerNorm, GroupBatchNorm
+from isotypic.nn.fields.per_channel import PerChannel
+from isotypic.nn.fields.pixel_shuffle import FieldPixelShuffle
 from isotypic.nn.fields.relaxed import RelaxedGroupConv2d
 from isotypic.nn.fields.restrict import Restrict
 from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
@@ -41,8 +44,10 @@ __all__ = [
     "EquiLayerNorm",
     "FieldDropout",
     "FieldGroupNorm",
+    "FieldInstanceNorm",
     "FieldLayerNorm",
     "FieldMask",
+    "FieldPixelShuffle",
     "GATrAttention",
     "GATrBlock",
     "GeometricBilinear",
@@ -65,12 +70,14 @@ __all__ = [
     "MomentLayer",
     "MultivectorLinear",
     "NPLinear",
+    "PerChannel",
     "PlanarGroup",
     "RelaxedGroupConv2d",
     "Restrict",
     "ScalarGate",
     "SteerableConv2d",
     "SteerableLiftConv2d",
+    "SwapReport",
     "Transvectants",
     "WeightSpace",
     "WeightSpaceAttention",
@@ -87,3 +94,7 @@ __all__ = [
 ]
 
 in_public(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,3 +12,7 @@ from isotypic.relaxation.site import Site
 from isotypic.relaxation.state import Relaxation
 
 __all__ = ["Box", "Density", "FixedInput", "Mask", "Relaxation", "Site", "relax"]
+
+
+def __dir__() -> list[str]:
+    return __all__

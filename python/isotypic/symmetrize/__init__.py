@@ -24,3 +24,7 @@ __all__ = [
     "act",
     "act_inverse",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

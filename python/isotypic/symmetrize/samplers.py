@@ -176,6 +176,7 @@ class Finite(Sampler):
     Args:
         members: what is averaged over, a name or a `groups.Group`; by default the symmetrizer's own group, which must be finite, or S_n
             with n <= 8. A finite group of orthogonal matrices also stands in for O(d); the result is then symmetric under it alone.
+        group, rep: as for `Sampler`, where it is used by itself.
     """
 
     exact = True

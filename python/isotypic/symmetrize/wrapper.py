@@ -422,6 +422,9 @@ def _select(context: Context, rows: Tensor) -> Context:
 def FrameAverage(net: Callable[..., Any], group: Any = "O(3)", rep_in: Any = "vector", rep_out: Any = "vector") -> Symmetrize:
     """The network averaged over the frames of its input's principal axes: `Symmetrize` with `PCAFrames`.
 
+    Args:
+        net, group, rep_in, rep_out: as for `Symmetrize`.
+
     >>> import torch
     >>> phi = FrameAverage(torch.nn.Linear(3, 3)).eval()
     >>> x, g = torch.randn(1, 5, 3), torch.linalg.qr(torch.randn(3, 3)).Q

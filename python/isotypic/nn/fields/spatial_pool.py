@@ -214,6 +214,10 @@ class BlurPool2d(_BlurPool):
 class BlurPool3d(_BlurPool):
     """Anti-aliased subsampling in three dimensions: see `BlurPool2d`.
 
+    Args:
+        group: a name or a `groups.Group` acting on 3 axes.
+        kernel_size, stride, padding_mode, strict: as for `BlurPool2d`.
+
     Input:  (B, C, |G|, D, H, W) or (B, C, D, H, W)
     Output: the same with sizes (size - 1) // stride + 1
 

@@ -149,7 +149,8 @@ class NPLinear(_WeightLinear):
     As `DWSLinear`, with the input and output layers treated as the hidden ones. Its size does not depend on any width: 4 L^2 + 10 L - 4
     matrices and 2 L rows of bias for L layers. Where inputs and outputs are not alike, `IOPosition` in front tells them apart.
 
-    Args: as for `DWSLinear`, without `rank`.
+    Args:
+        spec, in_channels, out_channels, bias, pool, device, dtype: as for `DWSLinear`; there is no `rank`.
 
     Input: a `WeightSpace` with C_in channels, or its flat tensor (B, P, C_in). Output: the same kind, with C_out channels.
     Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.

@@ -51,7 +51,8 @@ class WeightSpaceBatchNorm(_WeightSpaceModule, _ActivatedBatchNorm):
     it, and its result is not kept for the gradient (`ops.batch_norm`).
 
     Args:
-        num_channels: C; the other arguments are those of `nn.BatchNorm1d`.
+        num_channels: C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.BatchNorm1d`.
         activation: None or "relu", of the result.
 
     Input: a `WeightSpace`, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are float32. Output:
@@ -125,8 +126,9 @@ class WeightSpaceBlockNorm(_WeightSpaceModule):
 
     Args:
         spec: the networks, as a `WeightSpec` or as the widths of MLPs.
-        num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`, but that momentum is a number: blocks see different
-            numbers of batches, so that there is no common count for the average over all of them.
+        num_channels: C.
+        eps, momentum, affine, device, dtype: as for `nn.BatchNorm1d`, but that momentum is a number: blocks see different numbers of
+            batches, so that there is no common count for the average over all of them.
         activation: None or "relu", of the result.
 
     Input: a `WeightSpace` with C channels, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are
