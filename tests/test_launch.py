@@ -39,7 +39,7 @@ def test_the_extension_without_kernels_says_so() -> None:
     with pytest.raises(RuntimeError, match=r"^group_conv_tables: this build of isotypic has no CUDA kernels"):
         _C.group_conv_tables(call().plan)
     with pytest.raises(RuntimeError, match=r"^group_conv_workspace: this build of isotypic has no CUDA kernels"):
-        _C.group_conv_workspace(call().plan, call().shape, "float32", "group_conv")
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "float32", "group_conv")
 
 
 @needs_kernels
@@ -56,9 +56,9 @@ def test_tables(group: str, field: str, kernel: tuple[int, ...]) -> None:
 @needs_kernels
 def test_workspace_arguments() -> None:
     with pytest.raises(ValueError, match="dtype must be float32, float64, bfloat16 or float16, got int8"):
-        _C.group_conv_workspace(call().plan, call().shape, "int8", "group_conv")
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "int8", "group_conv")
     with pytest.raises(ValueError, match="kernel must be the name of one of the three, got lift"):
-        _C.group_conv_workspace(call().plan, call().shape, "float32", "lift")
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "float32", "lift")
 
 
 @needs_kernels
@@ -66,7 +66,7 @@ def test_workspace_arguments() -> None:
 @pytest.mark.parametrize("kernel", ["group_conv", "group_conv_transpose", "group_conv_weight"])
 def test_no_driver_is_an_error_and_no_crash(kernel: str) -> None:
     with pytest.raises(RuntimeError, match=f"^{kernel}: CUDA error"):
-        _C.group_conv_workspace(call().plan, call().shape, "float32", kernel)
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "float32", kernel)
 
 
 def test_tables_are_not_copied_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
