@@ -1,9 +1,11 @@
 # make demo | test | bench | wheel | docs | docs-serve | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
+# for make test, in as many processes as there are cores: PYTEST_ARGS="-n 0" keeps to one
 PYTEST_ARGS ?=
-# make bench RESULTS=name writes benchmarks/results/name.json
+# make bench RESULTS=name writes benchmarks/results/name.json, of the files in BENCHMARKS
 RESULTS ?= latest
+BENCHMARKS ?= $(wildcard benchmarks/ops/bench_*.py)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -20,11 +22,11 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m isotypic demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m pytest $(wildcard benchmarks/ops/bench_*.py) --benchmark-json=benchmarks/results/$(RESULTS).json $(PYTEST_ARGS)
-	$(BIN)/python benchmarks/plot.py benchmarks/results/$(RESULTS).json
+	$(BIN)/python -m pytest $(BENCHMARKS) --benchmark-json=benchmarks/results/$(RESULTS).json $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/plot.py
 	$(BIN)/python benchmarks/tables.py
 
 # Every CUDA target when nvcc is there, then the tests of the wheel itself: what it links to, and a self-test in an empty environment.
@@ -63,7 +65,7 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) $(EDITABLE) -e ".[test,docs,demo,processes,scaling,frames]"
+	$(INSTALL) $(EDITABLE) -e ".[test,docs,demo,processes,scaling,frames,onnx]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def build(operator: str) -> ModuleType:
     library = ROOT / "build" / "emulation" / digest / f"{name}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
-        partial = library.with_suffix(".partial")
+        partial = library.with_suffix(f".{os.getpid()}")  # tests may run in several processes
         flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-shared", "-fPIC", "-fvisibility=hidden"]
         includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
         subprocess.run([compiler, *flags, *includes, str(csrc / "cuda" / "emulation" / f"{operator}.cpp"), "-o", str(partial)], check=True)

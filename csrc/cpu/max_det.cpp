@@ -3,6 +3,8 @@
 #include "ops/max_det.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "core/large_pages.hpp"
 #include "core/parallel.hpp"
@@ -30,38 +32,64 @@ void for_each_block(const MaxDetKernels& k, const MaxDetCall& call, const Work& 
     parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, workspace.part(thread)); });
 }
 
-// A point for the rows that are not positive at a node, and a search for those that did not converge.
+// The rows that the first pass has marked, once more.
+template <class Marked, class Work>
+void for_each_marked(const MaxDetKernels& k, MaxDetCall call, const Marked& marked, const Work& work) {
+    std::vector<int64_t> rows;
+    for (int64_t row = 0; row < call.batch; ++row)
+        if (marked(row)) rows.push_back(row);
+    call.rows = rows.data(), call.batch = static_cast<int64_t>(rows.size());
+    for_each_block(k, call, [&](int64_t block, void* workspace) { work(call, block, workspace); });
+}
+
+// A point for the rows that are not positive at a node, and a search for those of which it is open, unless this is the quick pass.
 template <class T>
-void write_witness(const T* p, int d, bool single, T* tail) {
+void write_witness(const T* p, int d, bool single, bool quick, T* tail) {
     double point[2] = {0, 0};
-    if (tail[0] == max_det::kNotPositive || tail[0] == max_det::kUndecided) {
+    const bool seen = tail[0] == max_det::kNotPositive, open = tail[0] == max_det::kRefine && tail[3] == 0;
+    if (seen || (open && !quick)) {
         const double theta = 3.14159265358979323846 * static_cast<double>(tail[2]) / (2 * d + 1);
-        const bool found = max_det::witness(p, 2 * d, tail[0] == max_det::kNotPositive, theta, single, point);
-        tail[0] = static_cast<T>(found ? max_det::kNotPositive : max_det::kUndecided);
+        const bool found =
+            quick ? max_det::witness_at(p, 2 * d, theta, single, point) : max_det::witness(p, 2 * d, seen, theta, single, point);
+        if (found) std::fill(tail - (d + 1) * (d + 1), tail, T(0));  // weights for the second pass, which there will not be
+        if (found || seen) tail[0] = static_cast<T>(found ? max_det::kNotPositive : quick ? max_det::kRefine : max_det::kUndecided);
+        if (!found) point[0] = point[1] = 0;
     }
     tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
 }
 
+template <class T>
+void solve_form(const View& p, const MaxDetCall& call, const MaxDetKernels& k) {
+    const int64_t m = 2 * call.d + 1, width = (call.d + 1) * (call.d + 1) + 5;
+    const T* forms = static_cast<const T*>(p.data);
+    T* solution = static_cast<T*>(call.out);
+    const bool single = call.single || p.dtype == DType::float32;
+    for_each_block(k, call, [&](int64_t block, void* workspace) {
+        k.solve(call, block, workspace);
+        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, call.batch); ++row)
+            write_witness(forms + row * m, call.d, single, call.quick, solution + (row + 1) * width - 5);
+    });
+    if (call.quick) return;
+    for_each_marked(k, call, [&](int64_t row) { return solution[(row + 1) * width - 5] == max_det::kRefine; }, k.solve_again);
+}
+
+template <class T>
+void differentiate(const MaxDetCall& call, const MaxDetKernels& k) {
+    const T* result = static_cast<const T*>(call.out);
+    const int64_t m = 2 * call.d + 1;
+    for_each_block(k, call, [&](int64_t block, void* workspace) { k.adjoint(call, block, workspace); });
+    for_each_marked(k, call, [&](int64_t row) { return std::isnan(result[row * m]); }, k.adjoint_again);
+}
+
 }  // namespace
 
-void max_det(const View& p, const View& tables, bool single, const View& solution) {
+void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution) {
     ask_for_large_pages(solution);
     MaxDetCall call{};
     call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
     call.p = p.data, call.tables = tables.data, call.out = solution.data;
-    const MaxDetKernels& k = kernels(p.dtype);
-    const int64_t m = p.sizes[1], width = solution.sizes[1];
-    auto witnesses = [&](int64_t block, const auto* forms, auto* out) {
-        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, call.batch); ++row)
-            write_witness(forms + row * m, call.d, single || p.dtype == DType::float32, out + (row + 1) * width - 4);
-    };
-    for_each_block(k, call, [&](int64_t block, void* workspace) {
-        k.solve(call, block, workspace);
-        if (p.dtype == DType::float64)
-            witnesses(block, static_cast<const double*>(p.data), static_cast<double*>(solution.data));
-        else
-            witnesses(block, static_cast<const float*>(p.data), static_cast<float*>(solution.data));
-    });
+    call.single = single, call.candidates = candidates, call.quick = quick;
+    p.dtype == DType::float64 ? solve_form<double>(p, call, kernels(p.dtype)) : solve_form<float>(p, call, kernels(p.dtype));
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
@@ -71,8 +99,15 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
     call.gram = gram.data, call.tables = tables.data, call.out = result.data;
     call.matrix = matrix.defined() ? matrix.data : nullptr;
     call.form = form.defined() ? form.data : nullptr;
-    const MaxDetKernels& k = kernels(gram.dtype);
-    for_each_block(k, call, [&](int64_t block, void* workspace) { k.adjoint(call, block, workspace); });
+    gram.dtype == DType::float64 ? differentiate<double>(call, kernels(gram.dtype)) : differentiate<float>(call, kernels(gram.dtype));
+}
+
+void max_det_frame(const View& p, const View& tables, const View& framed) {
+    MaxDetCall call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = framed.data;
+    const MaxDetKernels& k = kernels(p.dtype);
+    for_each_block(k, call, [&](int64_t block, void* workspace) { k.frame(call, block, workspace); });
 }
 
 }  // namespace isotypic::cpu

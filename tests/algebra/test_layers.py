@@ -9,28 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from module_cases import MULTIVECTORS
 from torch import Tensor, nn
 
 import isotypic as iso
 from isotypic.models import GATr, Transformer
 
-LAYERS: dict[str, dict[str, Any]] = {
-    "MultivectorLinear": dict(in_mv_channels=2, out_mv_channels=2, in_s_channels=3, out_s_channels=3),
-    "GeometricBilinear": dict(in_mv_channels=2, out_mv_channels=2, in_s_channels=3, out_s_channels=3),
-    "EquiLayerNorm": dict(mv_channels=2, s_channels=3, affine=True),
-    "ScalarGate": {},
-    "GradeDropout": dict(p=0.3),
-    "GeometricMLP": dict(mv_channels=2, s_channels=3),
-    "GATrAttention": dict(mv_channels=2, s_channels=3, num_heads=2),
-    "GATrBlock": dict(mv_channels=2, s_channels=3, num_heads=2),
-}
 with_algebra = pytest.mark.parametrize("algebra", ["pga", "sta"])
-every_layer = pytest.mark.parametrize("name", LAYERS)
+every_layer = pytest.mark.parametrize("name", MULTIVECTORS)
 
 
 def make(name: str, algebra: str = "pga", dtype: torch.dtype = torch.float64, **more: Any) -> Any:
     torch.manual_seed(0)
-    arguments = LAYERS[name] | more
+    arguments = MULTIVECTORS[name] | more
     if name not in ("ScalarGate", "GradeDropout"):
         arguments |= {"algebra": algebra}
     layer = getattr(iso.nn, name)(**arguments).to(dtype)
@@ -70,7 +61,7 @@ def asymmetry(module: Any, mv: Tensor, s: Tensor, algebra: str, mirrors: bool) -
 def test_equivariance(name: str, algebra: str) -> None:
     layer = make(name, algebra).eval()
     assert asymmetry(layer, *sample(), algebra, mirrors=algebra == "pga") < 1e-12
-    if algebra == "sta" and "mv_channels" in str(LAYERS[name]) and name != "EquiLayerNorm":
+    if algebra == "sta" and "mv_channels" in str(MULTIVECTORS[name]) and name != "EquiLayerNorm":
         assert asymmetry(layer, *sample(), algebra, mirrors=True) > 1e-3  # the subgroup's maps know left from right
         assert asymmetry(make(name, algebra, subgroup=False).eval(), *sample(), algebra, mirrors=True) < 1e-12
 

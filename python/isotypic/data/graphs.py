@@ -31,7 +31,7 @@ class Graphs:
         return Graphs(self.adjacency[index], self.features[index], self.lengths[index], self.labels[index])
 
     def __iter__(self) -> Iterator[Graphs]:
-        return (self[b : b + 1] for b in range(len(self)))  # type: ignore[misc]
+        return (self[b : b + 1] for b in range(len(self)))
 
     def relabelled(self, seed: int = 0) -> Graphs:
         """An isomorphic copy of every graph: its nodes in an order drawn uniformly; padding stays at the end."""

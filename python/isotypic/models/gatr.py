@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,9 @@ class GATr(nn.Module):
         mv, s = self.linear_out(mv, s)
         mv, s = cleared(mv, s, unused)
         return mv.reshape(*shape, *mv.shape[-2:]), s.reshape(*shape, s.shape[-1])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 def item_mean(mv: Tensor, unused: Tensor | None, ranges: Tensor | None) -> Tensor:

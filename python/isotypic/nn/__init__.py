@@ -2,6 +2,7 @@
 
 from isotypic._public import in_public
 from isotypic.groups.planar import PlanarGroup
+from isotypic.nn._batch_norm import convert_sync_batchnorm
 from isotypic.nn.algebra.attention import GATrAttention
 from isotypic.nn.algebra.block import GATrBlock
 from isotypic.nn.algebra.linear import MultivectorLinear
@@ -28,6 +29,7 @@ from isotypic.nn.fields.restrict import Restrict
 from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
 from isotypic.nn.forms.moment import MomentLayer
+from isotypic.nn.forms.positive import PositivePolynomial
 from isotypic.nn.forms.transvectants import Transvectants
 from isotypic.nn.weights.attention import WeightSpaceAttention
 from isotypic.nn.weights.io_position import IOPosition
@@ -72,6 +74,7 @@ __all__ = [
     "NPLinear",
     "PerChannel",
     "PlanarGroup",
+    "PositivePolynomial",
     "RelaxedGroupConv2d",
     "Restrict",
     "ScalarGate",
@@ -85,6 +88,7 @@ __all__ = [
     "WeightSpaceBlockNorm",
     "WeightSpacePointwise",
     "WeightSpec",
+    "convert_sync_batchnorm",
     "from_dwsnets",
     "from_escnn",
     "from_gatr",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -193,6 +193,9 @@ class Symmetrize(nn.Module):
             return pack(result)
         y, info = result
         return pack(y), replace(info, standard_error=pack(info.standard_error))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _padded(self, packing: Packing, place: int, tags: Any, x: Any) -> Any:
         def pad(tag: Any, leaf: Any) -> Any:

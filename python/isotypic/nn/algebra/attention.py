@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +147,7 @@ class GATrAttention(nn.Module):
         count = mv.shape[:-3].numel()
         flat = [(m.reshape(count, *m.shape[-3:]), t.reshape(count, *t.shape[-2:])) for m, t in pairs]
         h_mv, h_s = ops.distance_attention(
-            *(pair[0] for pair in flat),  # type: ignore[arg-type]
+            *(pair[0] for pair in flat),
             *(pair[1] for pair in flat),
             heads=self.num_heads,
             mask=mask,
@@ -161,8 +161,13 @@ class GATrAttention(nn.Module):
             h_s = h_s * self.head_scale.repeat_interleave(self.head_s_channels)
         h_mv = h_mv.reshape(*mv.shape[:-2], *h_mv.shape[-2:])
         h_s = h_s.reshape(*mv.shape[:-2], h_s.shape[-1])
-        result = self.linear_out(h_mv, h_s)
-        return self.dropout(*(result if self.cross else cleared(*result, unused)))  # type: ignore[no-any-return]
+        h_mv, h_s = self.linear_out(h_mv, h_s)
+        if not self.cross:
+            h_mv, h_s = cleared(h_mv, h_s, unused)
+        return self.dropout(h_mv, h_s)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, multi_query={self.multi_query}, algebra={self.algebra!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -114,3 +114,6 @@ class GATrBlock(nn.Module):
         mv, s = mv + h_mv, s + h_s
         h_mv, h_s = self.mlp(*self.norm_mlp(mv, s), reference)
         return cleared(mv + h_mv, s + h_s, unused)
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,9 @@ class _ConvTranspose(Grouped):
             strict=self.strict,
         )
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def to_conv(self) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
         """The plain transposed convolution with the same function on flattened fields, (B, C |G|, *spatial) -> (B, O |G|, *spatial)."""
         conv = (nn.ConvTranspose2d if self.dim == 2 else nn.ConvTranspose3d)(
@@ -156,7 +159,7 @@ class _ConvTranspose(Grouped):
                     f"of {resolved.name}; field_per_channel=True makes every channel a field"
                 )
         try:
-            layer = cls(  # type: ignore[call-arg]
+            layer = cls(
                 conv.in_channels // order,
                 conv.out_channels // order,
                 conv.kernel_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ class GroupBatchNorm(_ActivatedBatchNorm):
 
     Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all. A ReLU that
     follows costs nothing more when it is computed with it, and its result is not kept for the gradient (`ops.batch_norm`).
-    `nn.SyncBatchNorm.convert_sync_batchnorm` would drop it: leave the activation to an `nn.ReLU` there.
+    `convert_sync_batchnorm` makes the statistics those of all processes; `nn.SyncBatchNorm.convert_sync_batchnorm` and
+    `torch.optim.swa_utils.update_bn` know the classes of torch alone and leave this one as it is.
 
     Args:
         num_fields: number of regular fields, C.
@@ -61,6 +64,9 @@ class GroupBatchNorm(_ActivatedBatchNorm):
             _check_field("GroupBatchNorm", input, self.num_features)
         return self.normalise(input, 1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class FieldGroupNorm(nn.GroupNorm):
     """Group normalisation of regular fields: statistics over blocks of num_fields / num_groups fields, the symmetry group and space.
@@ -97,7 +103,11 @@ class FieldGroupNorm(nn.GroupNorm):
         _check_field("FieldGroupNorm", input, self.num_channels)
         if input.element_size() != 2:  # fields of 16 bits may go with parameters in float32, as in torch
             same_dtype("FieldGroupNorm", "input", input, self.weight)
-        return super().forward(input)
+        # torch's kernel ends the process in the gradient of its parameters where an input without gradient has its channels last.
+        return super().forward(input.contiguous())
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class FieldLayerNorm(nn.Module):
@@ -142,6 +152,9 @@ class FieldLayerNorm(nn.Module):
             normal = torch.addcmul(self.bias, normal, self.weight).to(normal.dtype)
         return normal.movedim((-2, -1), (2, 1))
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
 
@@ -152,7 +165,8 @@ class FieldInstanceNorm(nn.Module):
     out[c, s] = weight[c] (f[c, s] - mean(f[c, s])) / sqrt(var(f[c, s]) + eps) + bias[c]
 
     Args:
-        num_fields: number of regular fields, C; the other arguments are those of `nn.InstanceNorm2d`.
+        num_fields: number of regular fields, C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.InstanceNorm2d`.
 
     Input and output: (B, C, |G|, *spatial)
     Raises ValueError for inputs of another shape.
@@ -189,6 +203,9 @@ class FieldInstanceNorm(nn.Module):
             shape = (-1, *(1,) * (x.dim() - 2))
             normal = torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape)).to(normal.dtype)
         return normal
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
@@ -45,6 +47,9 @@ class PerChannel(Grouped):
                 f"PerChannel: input must have shape (B, C, |G|={self.order}, *spatial) with {self.dim} spatial axes, got {tuple(x.shape)}"
             )
         return self.module(x.flatten(1, 2)).unflatten(1, (x.shape[1], self.order))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"group={self.group_name}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,6 +61,9 @@ class FieldPixelShuffle(Grouped, Constants):
         index = self.sources.view(1, order, 1, blocks, 1, 1).expand(entries.shape)
         fine = F.pixel_shuffle(entries.gather(3, index).reshape(batch, order * channels, height, width), self.upscale_factor)
         return fine.unflatten(1, (order, channels // blocks)).transpose(1, 2)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.upscale_factor}, group={self.group_name}"

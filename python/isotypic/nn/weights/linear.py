@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -253,6 +253,9 @@ class DWSInvariant(nn.Module):
         # The global vector comes last, and is as long for any hidden widths.
         slots = self.weight.shape[1] // self.in_channels
         return nn.functional.linear(pooled[:, pooled.shape[1] - slots :].flatten(1), self.weight, self.bias)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         rank = f", rank={self.rank}" if self.rank else ""

@@ -36,7 +36,7 @@ class FunctionRules(ModuleRules):
         name = self.add_module(name_of(node), module)
         node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
         self.modules[name] = module
-        x = self.known[source]  # type: ignore[index]
+        x = self.known[source]
         rule = next(rule for types, rule in self.rules.items() if type(module) in types)
         new, gives = rule(node, module, x)
         self.inserted[name] = new
@@ -312,7 +312,7 @@ class FunctionRules(ModuleRules):
     def getitem(self, node: Any, x: Any) -> Any:
         index = node.args[1]
         if isinstance(x, tuple):
-            return x[index] if isinstance(index, int) else tuple(x[index])  # type: ignore[index]
+            return x[index] if isinstance(index, int) else tuple(x[index])
         entries = index if isinstance(index, tuple) else (index,)
         if (
             not isinstance(x, Kind)
@@ -361,7 +361,7 @@ class FunctionRules(ModuleRules):
 
     def function_permute(self, node: Any, source: Any, x: Kind) -> Any:
         dims = node.args[1:] if len(node.args) > 2 else node.args[1] if len(node.args) == 2 else node.kwargs["dims"]
-        dims = tuple(d % (self.dim + 2) for d in dims)  # type: ignore[union-attr]
+        dims = tuple(d % (self.dim + 2) for d in dims)
         axes = tuple(range(self.dim + 2))
         forth, back = (0, *axes[2:], 1), (0, axes[-1], *axes[1:-1])
         if x.space not in ("grid", "point") or dims != (back if x.last else forth):

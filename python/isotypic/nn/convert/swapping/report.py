@@ -21,9 +21,13 @@ class SwapReport:
     """What `swap` made of a network; printed, a table."""
 
     group: str
+    """The name of the group."""
     lines: list[Line] = dataclasses.field(default_factory=list)
+    """One for each module that was looked at."""
     parameters_before: int = 0
+    """Number of parameters of the network as it was."""
     parameters_after: int = 0
+    """Number of parameters of the network as it is."""
     forward: str = "as written"
     """"as written": the class of the model and its forward are kept; "graph": a `torch.fx.GraphModule`, because steps had to change."""
     equivariance_error: float | None = None

@@ -158,7 +158,7 @@ class Walk(FunctionRules):
                 return None if numbers else Kind("parameter", space="none")
             return FREE if any(kind.form == "free" for kind in given) else Kind("parameter", space="none")
         if name == "getitem":
-            return self.getitem(node, self.known[node.args[0]])  # type: ignore[index]
+            return self.getitem(node, self.known[node.args[0]])
         if name in CONCATENATING:
             return self.concatenate(node)
         if name in BINARY:
@@ -191,7 +191,7 @@ class Walk(FunctionRules):
     def concatenate(self, node: Any) -> Kind:
         settings = {"dim": 0, **self.arguments(node, "dim", "axis")}
         dim = settings.get("axis", settings["dim"])
-        sources = list(node.args[0]) if node.args else list(node.kwargs["tensors"])  # type: ignore[arg-type, call-overload]
+        sources = list(node.args[0]) if node.args else list(node.kwargs["tensors"])
         kinds = [self.known[source] for source in sources]
         if not all(isinstance(kind, Kind) for kind in kinds) or len({kind.last for kind in kinds}) > 1:
             self.refuse(node, "cat of what is not known")
@@ -266,7 +266,7 @@ class Walk(FunctionRules):
         path, chain = source, []
         while path.op == "call_method" and name_of(path) in ("view", "reshape", "unsqueeze", "to", "type_as"):
             chain.append(path)
-            path = path.args[0]  # type: ignore[assignment]
+            path = path.args[0]
         if path.op != "get_attr":
             self.refuse(node, f"{name_of(node)} of {x} and a tensor that is made in the forward pass, of which nothing is known")
         value: Tensor = fetch(self.plan.model, str(path.target))
