@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
@@ -13,7 +13,7 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel lint sanitize clean
+.PHONY: demo test bench wheel lint sanitize check-cuda clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -36,6 +36,10 @@ wheel: $(VENV)/.installed
 # CPU kernels, drivers and bindings with address and undefined behaviour sanitizers, on the contract of every operator: some minutes.
 sanitize: $(VENV)/.installed
 	$(BIN)/python tools/sanitize.py
+
+# Every memory access of the emulated CUDA kernels, in several orders of their threads: races, waits, bounds. A quarter of an hour and more.
+check-cuda: $(VENV)/.installed
+	$(BIN)/python tools/check_cuda.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -1,9 +1,15 @@
 // max_det on a device: the source of ops/max_det_solver.hpp, with a polynomial to each thread up to n = 6 and to each warp above.
 //
-//     thread   up to degree 10: all arrays in local memory, at most 3 KB in float64; the threads of a warp run in lockstep, as the lanes
-//              of a vector do, and iterate as often as the slowest of them
+//     thread   up to degree 10: all arrays in local memory, as long as the degree asks for; the threads of a warp run in lockstep, as the
+//              lanes of a vector do, and iterate as often as the slowest of them
 //     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a
 //              factor are dealt to the lanes, with two barriers of the warp for each column
+//
+// Local memory: at the first launch the driver reserves the stack of a thread for every thread that can be resident, 270,336 on an H200.
+// Kernels are compiled for each n, in float64 (float32 takes half):
+//     degree        2        4        6        8        10
+//     stack         416 B    800 B    1,328 B  1,968 B  2,752 B
+//     reserved      112 MB   216 MB   359 MB   532 MB   744 MB
 //
 // No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in ops/max_det_solver.hpp; a
 // batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
@@ -28,8 +34,7 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kThreadSide = 6;       // the largest n of a thread
-constexpr int kThreadNumbers = 400;  // of its arrays
+constexpr int kThreadSide = 6;  // the largest n of a thread
 constexpr int kThreadsPerBlock = 64;
 
 struct Arithmetic {
@@ -57,13 +62,7 @@ struct ThreadTeam : Arithmetic {
 struct WarpTeam : Arithmetic {
     DEVICE int rank() const { return thread_index() % 32; }
     DEVICE int size() const { return 32; }
-    DEVICE void sync() const {
-#if defined(ISOTYPIC_EMULATE)
-        emulation::pause(emulation::Fiber::State::at_warp_barrier);
-#else
-        __syncwarp();
-#endif
-    }
+    DEVICE void sync() const { sync_warp(); }
 };
 
 struct Problem {
@@ -113,9 +112,17 @@ DEVICE Place<T, WarpTeam> place(T*, WarpTeam) {
     return {static_cast<int64_t>(block_index()), reinterpret_cast<T*>(shared_memory())};
 }
 
-template <class T, class Team>
+// Numbers of the arrays of one polynomial: those of Layout, and behind them the form, or the Gram and the result.
+template <class Team>
+HOST_DEVICE constexpr int numbers(int d) {
+    const max_det::Tables t(d);
+    return max_det::Layout<Team>(t).size + t.n * t.n + t.m;
+}
+
+// N: the side of the Gram where a thread holds the arrays, else 0.
+template <class T, class Team, int N>
 __global__ void solve(Problem problem) {
-    T local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
+    T local[N ? numbers<ThreadTeam>(N - 1) : 1];
     const Team team;
     const auto [row, work] = place(local, team);
     if (row >= problem.batch) return;
@@ -144,9 +151,9 @@ __global__ void solve(Problem problem) {
     tail[0] = status, tail[1] = report.iterations, tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
 }
 
-template <class T, class Team>
+template <class T, class Team, int N>
 __global__ void adjoint(Problem problem) {
-    T local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
+    T local[N ? numbers<ThreadTeam>(N - 1) : 1];
     const Team team;
     const auto [row, work] = place(local, team);
     if (row >= problem.batch) return;
@@ -165,21 +172,16 @@ __global__ void adjoint(Problem problem) {
         out[k] = problem.matrix ? result[k] : result[k] * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
 }
 
-// Numbers behind those of Layout: the form, or the Gram and the result.
-template <class Team>
-int64_t numbers(int d) {
-    const max_det::Tables t(d);
-    return max_det::Layout<Team>(t).size + t.n * t.n + t.m;
-}
-
-template <class T>
+template <class T, int N = 1>
 void run(const char* name, bool derivative, const Problem& problem, void* stream) {
-    if (problem.d + 1 <= kThreadSide) {
-        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-        launch(name, derivative ? adjoint<T, ThreadTeam> : solve<T, ThreadTeam>, grid, kThreadsPerBlock, 0, stream, problem);
-    } else {
+    if constexpr (N > kThreadSide) {
         const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam> : solve<T, WarpTeam>, problem.batch, 32, bytes, stream, problem);
+        launch(name, derivative ? adjoint<T, WarpTeam, 0> : solve<T, WarpTeam, 0>, problem.batch, 32, bytes, stream, problem);
+    } else if (problem.d + 1 == N) {
+        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
+        launch(name, derivative ? adjoint<T, ThreadTeam, N> : solve<T, ThreadTeam, N>, grid, kThreadsPerBlock, 0, stream, problem);
+    } else {
+        run<T, N + 1>(name, derivative, problem, stream);
     }
 }
 
