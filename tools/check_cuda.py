@@ -41,7 +41,9 @@ def readable(report: str) -> str:
 def run(tests: list[str], log: Path, options: dict[str, object]) -> int:
     """pytest on the checked kernels; its exit status."""
     environment = {**os.environ, "ISOTYPIC_CHECK_EMULATION": str(log), "ISOTYPIC_CHECK_OPTIONS": json.dumps(options)}
-    return subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], cwd=ROOT, env=environment, check=False).returncode
+    return subprocess.run(
+        [sys.executable, *(["-S"] if sys.flags.no_site else []), "-m", "pytest", "-q", *tests], cwd=ROOT, env=environment, check=False
+    ).returncode
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <string>
 
-#include "cuda/group_conv_policy.cuh"
+#include "cuda/launch.cuh"
 
 namespace isotypic {
 using namespace emulation;
@@ -49,10 +49,10 @@ __global__ void reverse(const float* x, float* y, float* scratch, Fault fault) {
     const int t = cuda::thread_index(), mirrored = kThreadsOfMutants - 1 - t;
     const float* from = x + cuda::block_index() * kThreadsOfMutants;
     float* to = y + cuda::block_index() * kThreadsOfMutants;
-    cuda::copy_async<4>(shared + t, from + t);
-    if (fault != Fault::late_wait) cuda::wait_for_copies();
+    copy_async(shared + t, from + t, 4, true);
+    if (fault != Fault::late_wait) wait_for_copies();
     if (fault == Fault::late_wait) shared[t] += 1;
-    if (fault == Fault::late_wait) cuda::wait_for_copies();
+    if (fault == Fault::late_wait) wait_for_copies();
     if (fault != Fault::no_barrier) __syncthreads();
     float value = shared[mirrored];
     if (fault == Fault::shared_bound) value += shared[t + 2 * kThreadsOfMutants + 1];
