@@ -415,41 +415,25 @@ void __tsan_write_range(void* p, unsigned long n) {
     see(p, n, true, CODE);
 }
 
-#define ACCESS(prefix, n)                     \
-    void __tsan_##prefix##read##n(void* p) {  \
-        see(p, n, false, CODE);               \
-    }                                         \
-    void __tsan_##prefix##write##n(void* p) { \
-        see(p, n, true, CODE);                \
-    }
+// clang-format off
+#define ACCESS(prefix, n)                                                                   \
+    void __tsan_##prefix##read##n(void* p) { see(p, n, false, CODE); }                      \
+    void __tsan_##prefix##write##n(void* p) { see(p, n, true, CODE); }
 #define ACCESSES(n) ACCESS(, n) ACCESS(unaligned_, n) ACCESS(volatile_, n)
-ACCESSES(1)
-ACCESSES(2)
-ACCESSES(4)
-ACCESSES(8)
-ACCESSES(16)
+ACCESSES(1) ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16)
 
 // Atomics of the host code around the kernels.
-#define ATOMIC(bits, T)                                                                         \
-    T __tsan_atomic##bits##_load(const volatile T* p, int) {                                    \
-        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                            \
-    }                                                                                           \
-    void __tsan_atomic##bits##_store(volatile T* p, T v, int) {                                 \
-        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                               \
-    }                                                                                           \
-    T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) {                                 \
-        return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);                                     \
-    }                                                                                           \
-    T __tsan_atomic##bits##_fetch_add(volatile T* p, T v, int) {                                \
-        return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);                                      \
-    }                                                                                           \
-    T __tsan_atomic##bits##_fetch_sub(volatile T* p, T v, int) {                                \
-        return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST);                                      \
-    }                                                                                           \
-    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* c, T v, int, int) {     \
-        return __atomic_compare_exchange_n(p, c, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+#define ATOMIC(bits, T)                                                                                                                   \
+    T __tsan_atomic##bits##_load(const volatile T* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }                               \
+    void __tsan_atomic##bits##_store(volatile T* p, T v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }                               \
+    T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }                     \
+    T __tsan_atomic##bits##_fetch_add(volatile T* p, T v, int) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }                     \
+    T __tsan_atomic##bits##_fetch_sub(volatile T* p, T v, int) { return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST); }                     \
+    int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* c, T v, int, int) {                                               \
+        return __atomic_compare_exchange_n(p, c, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                                           \
     }
-    ATOMIC(8, char) ATOMIC(32, int) ATOMIC(64, long)
+ATOMIC(8, char) ATOMIC(32, int) ATOMIC(64, long)
+    // clang-format on
 
     // Copies of structures, which the compiler leaves to the library (-mmemcpy-strategy) and the linker brings here (--wrap).
     void* __real_memcpy(void*, const void*, size_t);
