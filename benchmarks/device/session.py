@@ -55,7 +55,7 @@ def stages(device: str, scratch: Path) -> list[Stage]:
         results = scratch / f"{name}.json"
         return Stage(name, limit + 20, script("bench.py", name, str(results), "--seconds", str(limit)), results)
 
-    small = ["--only", "batch_norm"] if cpu else []
+    small = ["--only", "batch norm"] if cpu else []
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--kernel-name", "kns=isotypic", "--tool"]
     one = script("smoke.py", "--dtypes", "float32", *small)
     tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=40", *(TESTS[:1] if cpu else TESTS)]
