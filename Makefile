@@ -1,9 +1,11 @@
-# make demo | test | bench | wheel | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | docs | docs-serve | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
+# for make test, in as many processes as there are cores: PYTEST_ARGS="-n 0" keeps to one
 PYTEST_ARGS ?=
-# make bench RESULTS=name writes benchmarks/results/name.json
+# make bench RESULTS=name writes benchmarks/results/name.json, of the files in BENCHMARKS
 RESULTS ?= latest
+BENCHMARKS ?= $(wildcard benchmarks/ops/bench_*.py)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -13,18 +15,18 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel lint sanitize check-cuda clean
+.PHONY: demo test bench wheel docs docs-serve lint sanitize check-cuda clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m isotypic demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m pytest $(wildcard benchmarks/ops/bench_*.py) --benchmark-json=benchmarks/results/$(RESULTS).json $(PYTEST_ARGS)
-	$(BIN)/python benchmarks/plot.py benchmarks/results/$(RESULTS).json
+	$(BIN)/python -m pytest $(BENCHMARKS) --benchmark-json=benchmarks/results/$(RESULTS).json $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/plot.py
 	$(BIN)/python benchmarks/tables.py
 
 # Every CUDA target when nvcc is there, then the tests of the wheel itself: what it links to, and a self-test in an empty environment.
@@ -41,6 +43,13 @@ sanitize: $(VENV)/.installed
 check-cuda: $(VENV)/.installed
 	$(BIN)/python tools/check_cuda.py
 
+# The site, from docs/ and the docstrings, into site/; a warning is an error. It needs no build of the package.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +57,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy python/isotypic
 
 clean:
-	rm -rf $(VENV) build dist wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone: the pin decides which build of it is taken, before anything else asks for it. The build tools are installed
@@ -60,11 +69,15 @@ $(VENV)/.tools: constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
-	$(INSTALL) $(EDITABLE) -e ".[test,demo,processes,scaling,frames]"
+	$(INSTALL) $(EDITABLE) -e ".[test,docs,demo,processes,scaling,frames,onnx]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(INSTALL) $(EDITABLE) -e ".[bench]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.tools
+	$(INSTALL) mkdocs-material "mkdocstrings[python]" latex2mathml ruff
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.tools

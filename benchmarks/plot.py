@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import geometric_mean
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from tables import DIRECTIONS, geometric_mean, group_convolutions
+from tables import DIRECTIONS, group_convolutions
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = dict(zip(DIRECTIONS, ("#2f6f9f", "#d98032"), strict=True))

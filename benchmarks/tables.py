@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIONS = ("forward", "forward+backward")
-PAGES = {"README.md": "latest.json", "docs/benchmarks.md": "avx2.json"}
-"""Each page, and the file in benchmarks/results that it shows."""
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"<!-- figures: ([^>,]*), from ([^>]*) -->\n(.*?)\n?<!-- end -->", flags=re.DOTALL)
+"""A block in a page: `<!-- figures: name, from one.json other.json -->`, what is written, `<!-- end -->`."""
 
 
 def group_convolutions(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -33,6 +31,27 @@ def group_convolutions(results: dict[str, Any]) -> dict[str, dict[str, dict[str,
     return cases
 
 
+def times(ratio: float) -> str:
+    """With three digits at most."""
+    return f"{ratio:.2f}x" if ratio < 3 else f"{ratio:.1f}x" if ratio < 30 else f"{ratio:,.0f}x"
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e6:.3g} MB"
+
+
+def machine(results: dict[str, Any]) -> str:
+    info = results["machine_info"]
+    cpu = info.get("cpu", {}).get("brand_raw", info.get("machine", "unknown"))
+    return f"One thread, {cpu}, {info['cpu_isa']}, torch {info['torch']}; eager / compiled where there are two figures."
+
+
+HEAD = ["| | against | forward | forward and backward |", "|---|---|---|---|"]
+EAGER_AND_COMPILED = {
+    name: (name, f"{name} compiled") for name in ("einsum", "straight-line", "gemm", "lgatr", "lgatr sparse", "gram_schmidt", "advanced")
+}
+
+
 class Measured:
     """The ratios and the times of a result file, by the names of the benchmarks."""
 
@@ -41,6 +60,23 @@ class Measured:
 
     def ratio(self, name: str) -> float:
         return float(self.entries[name]["extra_info"]["ratio"])
+
+    def ratios(self, name: str) -> dict[str, float]:
+        """Of each baseline; none where the benchmark was skipped, or where there is no name."""
+        return self.entries[name]["extra_info"].get("ratios", {}) if name in self.entries else {}
+
+    def against(self, title: str, names: Sequence[str], **baselines: Sequence[str]) -> list[str]:
+        """A row for each group of baselines that was measured, named by a word (underscores are blanks): a cell for each benchmark of
+        `names`, with the baselines of the group set apart by strokes."""
+        rows = []
+        for label, keys in baselines.items():
+            cells = []
+            for name in names:
+                ratios = self.ratios(name)
+                cells.append(" / ".join(times(ratios[key]) for key in keys if key in ratios))
+            if any(cells):
+                rows.append(f"| {title} | {label.replace('_', ' ')} | {' | '.join(cells)} |")
+        return rows
 
     def row(self, title: str, *cells: list[str], digits: int = 1) -> str:
         """One cell for each direction; several benchmarks in a cell are set apart by strokes."""
@@ -161,36 +197,210 @@ def bounds_table(results: dict[str, Any]) -> str:
     )
 
 
-BLOCKS = {
+def multivectors(results: dict[str, Any], training: dict[str, Any]) -> str:
+    measured, trained = Measured(results), Measured(training)
+    both = ("forward", "forward+backward")
+    rows = [machine(results), "", *HEAD]
+
+    def pair(*names: str) -> dict[str, tuple[str, str]]:
+        return {name: EAGER_AND_COMPILED[name] for name in names}
+
+    def product(kind: str) -> tuple[str, str]:
+        return f"test_product[{kind}]", f"test_product_backward[{kind}]"
+
+    rows += measured.against("`geometric_product`, 8,192 multivectors", product("pga-geometric"), **pair("einsum", "straight-line"))
+    rows += measured.against("the same in G(1,3)", product("sta-geometric"), **pair("einsum", "straight-line", "lgatr"))
+    rows += measured.against("`equi_join`", product("pga-join"), **pair("einsum", "straight-line"))
+    for name, title in (("pga", "`multivector_linear`, 1,024 items, 16 to 16 channels"), ("sta", "the same in G(1,3)")):
+        linear = [f"test_linear[{direction}-{name}]" for direction in both]
+        rows += measured.against(title, linear, **pair("gemm", "lgatr", "lgatr sparse"))
+    attention = [f"test_attention[{direction}]" for direction in both]
+    rows += measured.against(
+        "`distance_attention`, 512 items, 8 heads", attention, torch_with_the_square_multiplied_out=("torch", "torch compiled")
+    )
+    pga, sta = ([f"test_block[{name}-{direction}]" for direction in both] for name in ("pga", "sta"))
+    title = "a block, 512 items, 16 multivector and 128 scalar channels"
+    rows += measured.against(title, pga, the_same_by_dense_einsums=("dense", "dense compiled"))
+    rows += measured.against("the same in G(1,3)", sta, **pair("lgatr"))
+    info = measured.entries["test_attention[forward+backward]"]["extra_info"]
+    far = measured.entries["test_attention_far_from_the_origin"]["extra_info"]
+    few, many = info["kept ours"], info["kept weights in memory"]
+    rows += [
+        "",
+        f"For its gradient `distance_attention` keeps {megabytes(few[0])} for 512 items and {megabytes(few[1])} for 1,024, where "
+        f"weights in memory take {megabytes(many[0])} and {megabytes(many[1])}. Its logits of points about (1000, 1000, 1000) err by "
+        f"{far['error']:.0e} at most in float32, those from features by {far['error_of_published']:.2g}.",
+    ]
+    for entry in trained.entries.values():
+        step = entry["extra_info"]
+        ours = entry["stats"]["median"]
+        sizes = " and ".join(f"{number:,}" for number in step["parameters"].values())
+        rows += [
+            "",
+            f"Five charged bodies, {step['samples']} samples, {sizes} parameters: a training step of GATr takes {1e3 * ours:.0f} ms, "
+            f"one of a plain transformer {1e3 * step['baselines']['transformer']:.1f} ms. After {step['seconds']:.1f} s GATr has a test "
+            f"loss of {step['loss']:.3f}; " + equal_loss(step),
+        ]
+    return "\n".join(rows)
+
+
+def equal_loss(step: dict[str, Any]) -> str:
+    if "seconds_to_equal_loss" in step:
+        return f"the transformer has it after {step['seconds_to_equal_loss']:.1f} s."
+    steps, loss = max(((int(count), value) for count, value in step["transformer_losses"].items()))
+    return f"the transformer has {loss:.3f} after {steps * step['baselines']['transformer']:.1f} s."
+
+
+def symmetrization(*files: dict[str, Any]) -> str:
+    sort, small, permute, rotate, sampler = map(Measured, files)
+    rows = [machine(files[0]), "", *HEAD]
+    for size, title in (("1000-64", "1,000 x 64"), ("8-444", "8 x 444")):
+        names = f"test_forward[{size}]", f"test_backward[{size}]"
+        rows += sort.against(f"`sort_sinkhorn`, {title}, 20 iterations", names, log_softmax_on_n_x_n=("eager", "compiled"))
+    for name, title, baselines in (
+        ("frame", "`orthonormal_frame`, 100,000 3 x 3", {"linalg.qr": ("qr",), "Gram-Schmidt": EAGER_AND_COMPILED["gram_schmidt"]}),
+        ("eigen", "`symmetric_eigen`", {"linalg.eigh": ("eigh",)}),
+        ("polar", "`polar`", {"linalg.svd": ("svd",)}),
+    ):
+        rows += small.against(title, [f"test_{name}[torch.float32-{direction}]" for direction in ("forward", "backward")], **baselines)
+    for case, title in (("8-444-8", "8 x 444 x 444 x 8"), ("8-444-0", "8 x 444 x 444"), ("1000-64-4", "1,000 x 64 x 64 x 4")):
+        names = [f"test_adjacency[{direction}-{case}]" for direction in ("forward", "forward+backward")]
+        kinds = {"gather": ("gather",), "index_select": ("index_select",), "indexing": EAGER_AND_COMPILED["advanced"]}
+        rows += permute.against(f"`permute_adjacency`, {title}", names, **{key.replace("_", "\\_"): kind for key, kind in kinds.items()})
+    names = [f"test_rotate_mean[{direction}]" for direction in ("forward", "backward")]
+    best = [[rotate.entries[name]["extra_info"]["strongest"]] for name in names]
+    cells = " | ".join(times(rotate.ratio(name)) for name in names)
+    rows.append(f"| `rotate_mean`, 32 x 20 x 1,024 x 3 | the fastest of six forms: {best[0][0]}, {best[1][0]} | {cells} |")
+    kept = [sort.entries[f"test_backward[{size}]"]["extra_info"] for size in ("1000-64", "8-444")]
+    sizes = " and ".join(f"{megabytes(info['kept'])} where that form keeps {megabytes(info['kept_eager'])}" for info in kept)
+    shares = " and ".join(
+        f"{100 * entry['extra_info']['operators_share']:.1f} % ({100 * entry['extra_info']['sampler_share']:.0f} % with its network)"
+        for entry in sampler.entries.values()
+    )
+    rows += [
+        "",
+        f"For its gradient `sort_sinkhorn` keeps {sizes}. Sorting, frames and moving take {shares} of a training step of the perceptron "
+        "on EXP and of the transformer on charged bodies.",
+    ]
+    return "\n".join(rows)
+
+
+def neural_processes(*files: dict[str, Any]) -> str:
+    conv, pair, steps = map(Measured, files)
+    rows = [machine(files[0]), "", *HEAD]
+    separable = {"separable": ("separable", "compiled"), "separable, denormals flushed": ("flushed",)}
+    scales = {"1 node": "1 node", "2 nodes": "2 nodes", "6 nodes": "6 nodes", "quarter": "a quarter of the grid", "grid": "the grid"}
+    for scale, text in scales.items():
+        names = f"test_encode[{scale}]", f"test_encode_backward[{scale}]"
+        rows += conv.against(f"`set_conv`, 4 x 1,024 points, 128 x 128, lengthscale {text}", names, **separable)
+        if scale == "2 nodes":
+            rows += conv.against("the same", ["test_encode_against_dense[2 nodes]", ""], all_pairs=("dense",))
+            rows += conv.against("the same", ["test_against_neuralprocesses", ""], neuralprocesses=("neuralprocesses",))
+    for channels in (16, 128):
+        for scale in ("1 node", "2 nodes", "grid"):
+            back = f"test_decode_backward[{scale}]" if channels == 16 else ""
+            title = f"`set_conv_decode`, {channels} channels, lengthscale {scales[scale]}"
+            rows += conv.against(title, [f"test_decode[{channels}-{scale}]", back], **separable)
+        rows += conv.against("at 2 nodes", [f"test_decode_against_dense[{channels}]", ""], all_pairs=("dense",))
+    for case, title in (("512-mix-softmax", "512 points"), ("512-bias-softmax", '512 points, mode="bias"')):
+        names = f"test_forward[{case}]", f"test_forward_backward[{case}]"
+        rows += pair.against(f"`pair_attention`, {title}", names, arrays_of_all_pairs=("materialised", "compiled"))
+    for channels in (32, 64):
+        title = f"a training step of `ConvCNP`, {channels} channels"
+        baselines = {"separable": ("separable", "separable compiled"), "all pairs": ("dense",)}
+        rows += steps.against(title, ["", f"test_conv_cnp[{channels}]"], **baselines)
+    for mode in ("mix", "bias"):
+        title = f'a training step of `TETNP`, mode="{mode}"'
+        rows += steps.against(title, ["", f"test_te_tnp[{mode}]"], arrays_of_all_pairs=("all pairs", "all pairs compiled"))
+    kept, most = pair.entries["test_kept"]["extra_info"], [steps.entries[f"test_conv_cnp[{c}]"]["extra_info"]["most"] for c in (32, 64)]
+    extra = conv.entries["test_encode[2 nodes]"]["extra_info"]["extra_bytes"]
+    rows += [
+        "",
+        f"A call of `set_conv` takes {megabytes(max(extra, 0))} besides its result. For its gradient `pair_attention` keeps "
+        f"{megabytes(kept['kept'])} at 1,024 points, where arrays of all pairs take {megabytes(kept['kept_materialised'])}. A `ConvCNP` "
+        f"whose set convolutions took no time would be {times(most[0])} and {times(most[1])} as fast as the strongest plain form: the rest "
+        "are torch's convolutions on the grid.",
+    ]
+    return "\n".join(rows)
+
+
+def certificates(results: dict[str, Any]) -> str:
+    measured = Measured(results)
+    rows = [machine(results), "", "| | against | |", "|---|---|---|"]
+    for degree in (8, 20):
+        ratio = times(measured.ratio(f"test_certify[{degree}]"))
+        rows.append(f"| `certify`, degree {degree} | sympy's Sturm sequence, verdict only | {ratio} |")
+    for taps in (16, 64):
+        ratio = times(measured.ratio(f"test_spectral_factor[{taps}]"))
+        rows.append(f"| `spectral_factor`, 1,000 rows of {taps} | numpy.roots, row by row | {ratio} |")
+    return "\n".join(rows)
+
+
+def systems(*files: dict[str, Any]) -> str:
+    """The newer systems, one or two rows each, against the strongest form in torch."""
+    algebra, sort, permute, conv, pair, steps = map(Measured, files)
+    rows = [machine(files[0]), "", *HEAD]
+    both = ("forward", "forward+backward")
+    product = "test_product[pga-geometric]", "test_product_backward[pga-geometric]"
+    rows += algebra.against("`geometric_product`, 8,192 multivectors", product, dense_einsum=EAGER_AND_COMPILED["einsum"])
+    names = [f"test_block[pga-{direction}]" for direction in both]
+    rows += algebra.against("a block of GATr, 512 items", names, the_same_by_dense_einsums=("dense", "dense compiled"))
+    names = [f"test_block[sta-{direction}]" for direction in both]
+    rows += algebra.against("a block on spacetime, 512 items", names, lgatr=EAGER_AND_COMPILED["lgatr"])
+    names = "test_forward[1000-64]", "test_backward[1000-64]"
+    rows += sort.against("`sort_sinkhorn`, 1,000 x 64", names, log_softmax_on_n_x_n=("eager", "compiled"))
+    names = [f"test_adjacency[{direction}-8-444-8]" for direction in both]
+    rows += permute.against("`permute_adjacency`, 8 x 444 x 444 x 8", names, **{"index\\_select": ("index_select",)})
+    names = "test_encode[2 nodes]", "test_encode_backward[2 nodes]"
+    rows += conv.against("`set_conv`, 4 x 1,024 points on 128 x 128", names, products_of_the_weights_of_each_axis=("separable", "compiled"))
+    names = "test_forward[512-mix-softmax]", "test_forward_backward[512-mix-softmax]"
+    rows += pair.against("`pair_attention`, 512 points", names, arrays_of_all_pairs=("materialised", "compiled"))
+    rows += steps.against("a training step of `ConvCNP`", ["", "test_conv_cnp[64]"], plain_torch=("separable", "separable compiled"))
+    rows += steps.against("a training step of `TETNP`", ["", "test_te_tnp[mix]"], plain_torch=("all pairs", "all pairs compiled"))
+    return "\n".join(rows)
+
+
+BLOCKS: dict[str, Callable[..., str]] = {
     "group convolutions": group_conv_table,
     "networks": network_figures,
     "operators": operator_table,
     "max-det": max_det_figures,
     "bounds": bounds_table,
+    "multivectors": multivectors,
+    "symmetrization": symmetrization,
+    "neural processes": neural_processes,
+    "certificates": certificates,
+    "systems": systems,
 }
 
 
-def filled(page: str, results: dict[str, Any]) -> str:
-    """The page with every block between `<!-- figures: name -->` and `<!-- end -->` written anew."""
+def filled(page: str) -> str:
+    """The page with every block written anew whose files are there."""
 
     def block(match: re.Match[str]) -> str:
-        name = match.group(1)
+        name, files, _ = match.groups()
         if name not in BLOCKS:
             raise ValueError(f"a block of figures must be one of {', '.join(BLOCKS)}, got {name!r}")
-        return f"<!-- figures: {name} -->\n{BLOCKS[name](results)}\n<!-- end -->"
+        paths = [RESULTS / file for file in files.split()]
+        if not all(path.exists() for path in paths):
+            return match.group(0)
+        text = BLOCKS[name](*(json.loads(path.read_text()) for path in paths))
+        return f"<!-- figures: {name}, from {files} -->\n{text}\n<!-- end -->"
 
-    return re.sub(r"<!-- figures: ([^>]*) -->\n.*?\n?<!-- end -->", block, page, flags=re.DOTALL)
+    return BLOCK.sub(block, page)
+
+
+def pages() -> list[Path]:
+    """Those with blocks."""
+    return [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if BLOCK.search(page.read_text())]
 
 
 def main() -> None:
-    for name, source in PAGES.items():
-        path, page = ROOT / "benchmarks" / "results" / source, ROOT / name
-        if not path.exists():
-            print(f"{source} is not there: {name} stays as it is")
-            continue
-        results = json.loads(path.read_text())
-        page.write_text(filled(page.read_text(), results))
-        print(f"wrote the figures of {source} into {name}")
+    for page in pages():
+        text = page.read_text()
+        missing = sorted({file for match in BLOCK.finditer(text) for file in match.group(2).split() if not (RESULTS / file).exists()})
+        page.write_text(filled(text))
+        print(f"wrote the figures of {page.relative_to(ROOT)}" + (f", but those from {', '.join(missing)}" if missing else ""))
 
 
 if __name__ == "__main__":

@@ -54,18 +54,18 @@ def build(operator: str, *, checked: bool | None = None) -> ModuleType:
     library = ROOT / "build" / "emulation" / digest / ("checked" if checked else "") / f"{name}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
-        partial = library.with_suffix(".partial")
+        partial = library.with_suffix(f".{os.getpid()}")  # tests may run in several processes
         flags = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-w", "-DISOTYPIC_EMULATE", "-fPIC", "-fvisibility=hidden"]
         includes = [f"-I{folder}" for folder in (csrc, pybind11.get_include(), sysconfig.get_paths()["include"])]
         emulation = csrc / "cuda" / "emulation"
         compile_to = [compiler, *flags, *includes]
         if checked:
-            objects = library.with_suffix(".o"), library.parent / "checker.o"
+            objects = Path(f"{partial}.o"), library.parent / "checker.o"
             subprocess.run([*compile_to, *INSTRUMENTED, "-c", str(emulation / f"{operator}.cpp"), "-o", str(objects[0])], check=True)
             if not objects[1].exists():
-                checker = [*compile_to, "-DISOTYPIC_CHECK", "-g", "-O2", "-c", str(emulation / "checker.cpp"), "-o", f"{partial}.o"]
+                checker = [*compile_to, "-DISOTYPIC_CHECK", "-g", "-O2", "-c", str(emulation / "checker.cpp"), "-o", f"{partial}.checker"]
                 subprocess.run(checker, check=True)
-                Path(f"{partial}.o").rename(objects[1])
+                Path(f"{partial}.checker").rename(objects[1])
             subprocess.run([compiler, "-shared", *WRAPPED, *map(str, objects), "-o", str(partial), "-ldl"], check=True)
         else:
             subprocess.run([*compile_to, "-shared", str(emulation / f"{operator}.cpp"), "-o", str(partial)], check=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 
 import isotypic
 from isotypic import _extension, cli
-from isotypic.cli import check, check_cases
+from isotypic.cli import check
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -121,16 +123,33 @@ def test_check_tests_every_cpu_variant(capsys: pytest.CaptureFixture[str]) -> No
     assert isotypic.cpu_isa() == before
 
 
-@pytest.mark.parametrize("operator", ["group_conv", "weight_linear", "form_action", "transvectants", "max_det_gram"])
+def test_every_family_has_check_cases() -> None:
+    families = sorted(path.parent.name for path in (Path(isotypic.__file__).parent / "ops").glob("*/__init__.py"))
+    known = [case.name for case in check.cases(None)]
+    assert known == [case.name for name in families for case in import_module(f"isotypic.ops.{name}.check_cases").cases()]
+    assert len(set(known)) == len(known) >= len(families)
+    with_group = check.cases(["p4"])
+    assert with_group and all("p4" in case.name for case in with_group)
+
+
+CHECKED = sorted({case.name.split()[0] for case in check.cases(None)})
+
+
+@pytest.mark.parametrize("operator", CHECKED)
 def test_check_finds_a_wrong_kernel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, operator: str) -> None:
     right = getattr(isotypic.ops, operator)
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
         result = right(*args, **kwargs)
-        return result * 1.001 if isinstance(result, torch.Tensor) else result._replace(gram=result.gram * 1.001)
+        if isinstance(result, torch.Tensor):
+            return result * 1.001
+        if isinstance(result, isotypic.ops.SortSinkhorn):
+            return SimpleNamespace(entropy=result.entropy * 1.001)
+        first, *rest = result
+        return type(result)(first * 1.001, *rest) if hasattr(result, "_fields") else (first * 1.001, *rest)
 
     monkeypatch.setattr(isotypic.ops, operator, wrong)
-    (case,) = (case for case in [*check_cases.cases(["p4"]), *check_cases.cases(None)[len(check_cases.GROUPS) :]] if operator in case.name)
+    case = next(case for case in check.cases(None) if case.name.split()[0] == operator)
     monkeypatch.setattr(check, "cases", lambda _: [case])
     code, out, _ = run(capsys, "check")
     assert code == 1 and "FAILED" in out and " ok" not in out

@@ -21,7 +21,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from module_cases import MODULES, MULTIVECTORS, Build
 from torch import Tensor, nn
+from torch.utils import _pytree
+from torch.utils.flop_counter import FlopCounterMode
 from weights.weight_spaces import random_permutation
 
 import isotypic.nn
@@ -60,7 +63,9 @@ CASES: dict[str, list[Case]] = {
     "FieldDropout": [Case(dict(p=0.5), (2, 3, 4, 5, 5), "p4")],
     "FieldGroupNorm": [Case(dict(num_groups=2, num_fields=4), (2, 4, 8, 5, 5), "p4m")],
     "FieldLayerNorm": [Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"), Case(dict(num_fields=3), (2, 3, 48), "Oh")],
+    "FieldInstanceNorm": [Case(dict(num_fields=3, affine=True), (2, 3, 8, 5, 5), "p4m")],
     "FieldMask": [Case(dict(size=5, group="p6m"), (2, 2, 12, 5, 5), "p6m")],
+    "FieldPixelShuffle": [Case(dict(upscale_factor=2, group="p4m"), (2, 8, 8, 3, 3), "p4m")],
     "GroupAvgPool2d": [Case(dict(kernel_size=2), (2, 3, 4, 6, 6), "p4")],
     "GroupAvgPool3d": [Case(dict(kernel_size=2), (1, 2, 24, 4, 4, 4), "O")],
     "GroupBatchNorm": [
@@ -117,6 +122,7 @@ CASES: dict[str, list[Case]] = {
     ],
     # Its fixed inputs are not zero here; without them it is equivariant.
     "RelaxedGroupConv2d": [Case(dict(in_fields=2, out_fields=3, kernel_size=3, group="p4m", padding=1, p=0.0), (2, 2, 8, 5, 5), "p4m")],
+    "PerChannel": [Case(dict(module=nn.Upsample(scale_factor=2, mode="bilinear"), group="p4m"), (2, 2, 8, 3, 3), "p4m")],
     "Restrict": [Case(dict(group="p4m", subgroup="pmm"), (2, 3, 8, 5, 5), "p4m")],
     "WeightSpaceAttention": [Case(dict(spec=SPEC, channels=4, num_heads=2), (3, SPEC.numel, 4), "all")],
     "WeightSpaceBatchNorm": [
@@ -126,9 +132,8 @@ CASES: dict[str, list[Case]] = {
     "WeightSpaceBlockNorm": [Case(dict(spec=SPEC, num_channels=2), (3, SPEC.numel, 2), "all")],
     "WeightSpacePointwise": [Case(dict(module=nn.Tanh()), (3, SPEC.numel, 2), "all")],
 }
-TESTED_ELSEWHERE = {"MomentLayer"} | {  # takes positive forms alone: test_moment.py
-    *("EquiLayerNorm", "GATrAttention", "GATrBlock", "GeometricBilinear", "GeometricMLP", "GradeDropout", "MultivectorLinear", "ScalarGate")
-}  # take and return pairs: algebra/test_layers.py
+TESTED_ELSEWHERE = {"MomentLayer", "PositivePolynomial", *MULTIVECTORS}
+"""Of polynomials, test_moment.py and test_positive_polynomial.py; of pairs, algebra/test_layers.py. Conversions are tested here."""
 FLAT = [(name, case) for name, cases in CASES.items() for case in cases]
 every_case = pytest.mark.parametrize("name, case", FLAT, ids=[f"{name}-{case.group}-{index}" for index, (name, case) in enumerate(FLAT)])
 
@@ -344,6 +349,207 @@ def test_empty_batch(name: str, case: Case) -> None:
     assert layer(sample(case)[:0]).shape == (0, *layer(sample(case)).shape[1:])
 
 
+# What other libraries do to modules, for every family: the layers of CASES, and the modules with other inputs of module_cases.py.
+
+
+def _of_case(name: str, case: Case) -> Build:
+    return lambda: (make(name, case), (sample(case),))
+
+
+EVERYTHING: dict[str, Build] = {
+    **{f"{name}-{case.group}-{index}": _of_case(name, case) for index, (name, case) in enumerate(FLAT)},
+    **MODULES,
+}
+every_module = pytest.mark.parametrize("name", EVERYTHING)
+
+
+def built(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    torch.manual_seed(0)
+    module, inputs = EVERYTHING[name]()
+    return module.eval(), inputs
+
+
+def result(module: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [value for value in _pytree.tree_leaves(module(*inputs)) if isinstance(value, Tensor)]
+
+
+def assert_all_near(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape and (not other.numel() or assert_near(one, other, units=256) is None)
+
+
+def public_modules() -> set[str]:
+    """Every module class that a package of the public names lists, and the layers that the models are made of."""
+    packages = [isotypic.nn, isotypic.models, isotypic.relaxation, isotypic.symmetrize]
+    return {
+        name
+        for package in packages
+        for name in package.__all__
+        if inspect.isclass(kind := getattr(package, name)) and issubclass(kind, nn.Module)
+    }
+
+
+def test_every_public_module_is_converted() -> None:
+    whole = {name.partition(",")[0].partition("-")[0] for name in EVERYTHING}
+    parts = {type(part).__name__ for build in MODULES.values() for part in build()[0].modules()}
+    not_called = {"Sampler", "Relaxation", "Box", "Density", "Mask"}  # a base class, and what relaxed networks ask
+    assert public_modules() <= whole | parts | not_called, "a module without an entry in CASES or in module_cases.MODULES"
+
+
+@every_module
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.channels_last_3d], ids=["2d", "3d"])
+def test_channels_last(name: str, memory_format: torch.memory_format) -> None:
+    module, inputs = built(name)
+    axes = 4 if memory_format == torch.channels_last else 5
+    expected = result(module, inputs)
+    of_torch = [part for part in module.modules() if type(part).__module__.startswith("torch.nn")]
+    if any(parameter.dim() + axes == 9 for part in of_torch for parameter in part.parameters(recurse=False)):
+        pytest.skip("torch refuses a format of 5 axes for its own weights of 4")
+    moved = copy.deepcopy(module).to(memory_format=memory_format)
+    assert_all_near(result(moved, inputs), expected)
+    laid_out = tuple(value.to(memory_format=memory_format) if value.dim() == axes else value for value in inputs)
+    assert_all_near(result(moved, laid_out), expected)
+    moved.load_state_dict(module.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(moved.parameters(), module.parameters(), strict=True))
+    if any(parameter.requires_grad for parameter in moved.parameters()) and expected[0].requires_grad:
+        sum(value.sum() for value in result(moved.train(), laid_out)).backward()  # type: ignore[union-attr]
+
+
+class Inside(nn.Module):
+    """A network with the module in it, and something before it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+class Inside1(Inside):
+    def forward(self, a: Tensor) -> Any:
+        return self.module(a * 1.0)
+
+
+class Inside2(Inside):
+    def forward(self, a: Tensor, b: Tensor) -> Any:
+        return self.module(a * 1.0, b)
+
+
+class Inside3(Inside):
+    def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Any:
+        return self.module(a * 1.0, b, c)
+
+
+class Inside4(Inside):
+    def forward(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Any:
+        return self.module(a * 1.0, b, c, d)
+
+
+@every_module
+def test_symbolic_trace(name: str) -> None:
+    module, inputs = built(name)
+    expected = result(module, inputs)
+    network = (Inside1, Inside2, Inside3, Inside4)[len(inputs) - 1](module)
+    for graph in (torch.fx.symbolic_trace(network), torch.fx.symbolic_trace(module)):
+        assert_all_near(result(graph, inputs), expected)
+        assert {id(parameter) for parameter in graph.parameters()} == {id(parameter) for parameter in module.parameters()}
+
+
+def test_symbolic_trace_goes_through_what_overrides_a_layer() -> None:
+    class Twice(isotypic.nn.FieldDropout):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x
+
+    graph = torch.fx.symbolic_trace(Twice())
+    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_function", "output"]
+
+
+def test_symbolic_trace_of_a_relaxed_network() -> None:
+    network = nn.Sequential(isotypic.nn.LiftConv2d(1, 2, 3, "p4m", padding=1), nn.ReLU(), isotypic.nn.GroupConv2d(2, 2, 1, "p4m"))
+    sites = {name: (isotypic.FixedInput(2, 2, "p4m"), "pixels") for name in "02"}
+    relaxed = isotypic.relax(network, sites, p=0.0)
+    with torch.no_grad():
+        for parameter in relaxed.relaxation.parameters():  # type: ignore[union-attr]
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    x = torch.randn(2, 1, 6, 6)
+    assert torch.equal(torch.fx.symbolic_trace(relaxed)(x), relaxed(x))
+
+
+@every_module
+def test_conversion_of_torch_leaves_batch_norms_alone(name: str) -> None:
+    module, inputs = built(name)
+    expected = result(module, inputs)
+    for convert in (nn.SyncBatchNorm.convert_sync_batchnorm, isotypic.nn.convert_sync_batchnorm):
+        converted = convert(copy.deepcopy(module))
+        ours = [type(part) for part in module.modules() if type(part).__module__.startswith("isotypic")]
+        assert [type(part) for part in converted.modules() if type(part).__module__.startswith("isotypic")] == ours
+        assert_all_near(result(converted, inputs), expected)
+        assert_all_near(result(converted.train(), inputs), result(copy.deepcopy(module).train(), inputs))
+
+
+UNCOUNTED = {
+    *("FieldDropout", "FieldGroupNorm", "FieldInstanceNorm", "FieldLayerNorm", "FieldMask", "FieldPixelShuffle", "GroupBatchNorm"),
+    *("GroupAvgPool2d", "GroupAvgPool3d", "GroupMaxPool2d", "GroupMaxPool3d", "GroupPool", "IOPosition", "PerChannel", "Restrict"),
+    *("WeightSpaceBatchNorm", "WeightSpaceBlockNorm", "WeightSpacePointwise", "EquiLayerNorm", "ScalarGate", "GradeDropout"),
+}
+"""No products: copies, sums, maxima, normalisation, frequencies."""
+
+
+@every_module
+def test_flops_are_counted(name: str) -> None:
+    module, inputs = built(name)
+    with FlopCounterMode(display=False) as counter:
+        result(module, inputs)
+    kind = name.partition("-")[0]
+    assert (counter.get_total_flops() > 0) == (kind not in UNCOUNTED), counter.get_total_flops()
+
+
+NETWORKS = [isotypic.nn.WeightSpec([2, width, 3, 2], keys=[("a", None), ("b", "c"), ("d", "e")]) for width in (4, 2)]
+WEIGHT_LAYERS = {name: case for name, cases in CASES.items() for case in cases[:1] if case.group in ("hidden", "all")}
+
+
+def weight_space(channels: int, several: bool) -> isotypic.nn.WeightSpace:
+    """Three networks, or three and two of other widths."""
+    batches = [isotypic.nn.WeightSpace(torch.randn(3 - i, spec.numel, channels), spec) for i, spec in enumerate(NETWORKS[: 1 + several])]
+    return isotypic.nn.WeightSpace.cat(batches)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one width", "several"])
+@pytest.mark.parametrize("name", WEIGHT_LAYERS)
+def test_export_with_a_weight_space(name: str, several: bool) -> None:
+    case = WEIGHT_LAYERS[name]
+    layer, ws = make(name, case).eval(), weight_space(case.shape[2], several)
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(layer, (ws,)), file)
+    file.seek(0)
+    found, expected = torch.export.load(file).module()(ws), layer(ws)
+    if isinstance(expected, isotypic.nn.WeightSpace):
+        assert isinstance(found, isotypic.nn.WeightSpace) and found.spec.keys == expected.spec.keys
+        assert (found.sizes is None) == (expected.sizes is None)
+        found, expected = found.flat, expected.flat
+    assert_near(found, expected)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_paths_of_a_weight_space(several: bool) -> None:
+    ws = weight_space(2, several)
+    leaves, spec = _pytree.tree_flatten_with_path({"x": ws})
+    assert [_pytree.keystr(path) for path, _ in leaves] == ["['x'].flat", "['x'].sizes"][: 1 + several]
+    again = _pytree.treespec_loads(_pytree.treespec_dumps(spec))
+    assert again == spec and again.unflatten([value for _, value in leaves])["x"].spec.keys == ws.spec.keys
+
+
+def test_compiled_training_with_a_second_size() -> None:
+    """By inductor, which could not lower the blur of a second size as one convolution with padding."""
+    torch._dynamo.reset()
+    layer = isotypic.nn.BlurPool2d("p4")
+    compiled = torch.compile(layer)
+    for size in (7, 9):
+        x = torch.randn(2, 2, 4, size, size)
+        for found, expected in zip(gradients(compiled, x), gradients(layer, x), strict=True):
+            assert_near(found, expected)
+
+
 @pytest.mark.parametrize("name", ["GroupConv3d", "LiftConv3d", "GroupConvTranspose3d"])
 def test_constructing_the_largest_layer_is_light(name: str) -> None:
     """Parameters only: no dense bank, which would have 48 times their size, and no more scratch than a few tables of taps."""
@@ -392,7 +598,58 @@ def run_rank(rank: int, rendezvous: str) -> None:
         assert len(found) == len(list(model.parameters())), name
         for gradient, first, second in zip(found, *alone, strict=True):
             assert_near(gradient, (first + second) / 2)
+    for module, x in synchronised_cases():
+        compare_synchronised(module, x, rank)
     torch.distributed.barrier()
+
+
+def synchronised_cases() -> list[tuple[nn.Module, Any]]:
+    """Layers with statistics of a batch, and batches of five."""
+    field, flat = 2 * torch.randn(5, 3, 8, 4, 4) + 3, torch.randn(5, SPEC.numel, 2) + 5
+    sizes = torch.tensor([[2, 3, 3, 2], [2, 4, 2, 2], [2, 4, 3, 2], [2, 1, 1, 2], [2, 4, 3, 2]])
+    different = isotypic.nn.WeightSpace(flat, SPEC, sizes)
+    layers = [
+        (isotypic.nn.GroupBatchNorm(3, activation="relu"), field),
+        (isotypic.nn.WeightSpaceBatchNorm(2, activation="relu"), flat),
+        (isotypic.nn.WeightSpaceBatchNorm(2, momentum=None), different),
+        (isotypic.nn.WeightSpaceBlockNorm(SPEC, 2, activation="relu"), flat),
+        (isotypic.nn.WeightSpaceBlockNorm(SPEC, 2), different),
+    ]
+    for layer, _ in layers:
+        for index, parameter in enumerate(layer.parameters()):
+            nn.init.uniform_(parameter, 0.5, 1.5, generator=torch.Generator().manual_seed(index))
+    return layers
+
+
+def compare_synchronised(layer: nn.Module, x: Any, rank: int) -> None:
+    """Two processes with two and three items, and with none and five, are one process with five: values, gradients, running statistics."""
+
+    def values(ws: Any) -> Tensor:
+        return ws if isinstance(ws, Tensor) else ws.flat
+
+    def run(model: nn.Module, x: Any, part: slice) -> tuple[Tensor, Tensor]:
+        leaf = values(x).clone().requires_grad_()
+        y = values(model((leaf if isinstance(x, Tensor) else x.with_flat(leaf))[part]))
+        weights = torch.linspace(-1, 1, values(x).numel()).reshape(leaf.shape)[part]
+        (weights * y.square()).sum().backward()
+        assert leaf.grad is not None
+        return y, leaf.grad[part]
+
+    alone = copy.deepcopy(layer)
+    y, gradient = run(alone, x, slice(None))
+    for cut in (2, 0):
+        synchronised = isotypic.nn.convert_sync_batchnorm(copy.deepcopy(layer))
+        distributed = nn.parallel.DistributedDataParallel(synchronised)
+        part = slice(0, cut) if rank == 0 else slice(cut, 5)
+        found_y, found_gradient = run(distributed, x, part)
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(found_y, y[part], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found_gradient, gradient[part], rtol=0, atol=1e-5 * scale)
+        for found, expected in zip(synchronised.parameters(), alone.parameters(), strict=True):
+            assert found.grad is not None and expected.grad is not None
+            assert_near(2 * found.grad, expected.grad, units=256)  # the mean over two processes
+        for found, expected in zip(synchronised.buffers(), alone.buffers(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")

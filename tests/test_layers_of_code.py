@@ -30,8 +30,6 @@ def files(folder: str) -> list[Path]:
     return sorted((PACKAGE / folder).rglob("*.py"))
 
 
-MADE_OF = {"processes": {"fields"}}
-"""Layers that are made of those of another family: the convolutions of an equivariant neural process are group convolutions."""
 FAMILIES = sorted(path.parent.name for path in (PACKAGE / "ops").glob("*/__init__.py"))
 
 
@@ -49,9 +47,7 @@ def test_families_do_not_import_each_other(family: str) -> None:
                 parts = name.split(".")
                 other = parts[2] if len(parts) > 2 and parts[1] in ("ops", "nn") else family
                 # Norms are what layers of fields and of weights are made with.
-                assert other not in FAMILIES or other in {family, "norms"} | MADE_OF.get(family, set()), (
-                    f"{path.relative_to(PACKAGE)} imports {name}"
-                )
+                assert other not in FAMILIES or other in {family, "norms"}, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
 @pytest.mark.parametrize("path", files("groups"), ids=lambda path: path.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import shlex
@@ -18,7 +17,7 @@ import tables
 from isotypic import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -29,7 +28,7 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 def page_id(page: Path) -> str:
-    return page.name
+    return page.name if page.parent in (ROOT, ROOT / "docs") else f"{page.parent.name}/{page.name}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
@@ -40,6 +39,18 @@ def test_python_blocks_run_in_order(page: Path) -> None:
         padded += "\n" * (line - 1 - padded.count("\n")) + text
     result = subprocess.run([sys.executable, "-c", padded], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert result.returncode == 0, f"{page.name}, with the page's line numbers:\n{result.stderr}"
+
+
+@pytest.mark.parametrize("package", ["escnn", "e3nn", "lgatr", "cvxpy", "neuralprocesses"])
+def test_the_code_of_other_libraries_runs(package: str) -> None:
+    """What the pages for those who come from another library show of it, where it is installed."""
+    (_, text), *others = blocks(ROOT / "docs" / "coming_from" / f"{package}.md", "py")
+    assert not others
+    found = subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, timeout=120)
+    if found.returncode:
+        pytest.skip(f"{package} is not installed")
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
 
 
 def test_quickstart_has_twelve_lines() -> None:
@@ -65,12 +76,11 @@ def test_shell_blocks_name_commands_that_exist(page: Path) -> None:
                 assert all((ROOT / path).exists() for path in arguments[2:]), command
 
 
-@pytest.mark.parametrize(("page", "source"), tables.PAGES.items())
-def test_figures_are_those_of_the_results(page: str, source: str) -> None:
-    text = (ROOT / page).read_text()
-    assert "<!-- figures: " in text
-    results = json.loads((ROOT / "benchmarks" / "results" / source).read_text())
-    assert tables.filled(text, results) == text, "python benchmarks/tables.py writes them"
+@pytest.mark.parametrize("page", tables.pages(), ids=page_id)
+def test_figures_are_those_of_the_results(page: Path) -> None:
+    text = page.read_text()
+    assert len(tables.BLOCK.findall(text)) == text.count("<!-- figures: ") == text.count("<!-- end -->")
+    assert tables.filled(text) == text, "python benchmarks/tables.py writes them"
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=page_id)

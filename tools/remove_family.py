@@ -247,7 +247,7 @@ def _remove_stems(root: Path, family: str, names: list[str]) -> list[str]:
             removed.append(name)
             (root / name).unlink()
     words = "|".join(names)
-    for name in ("CMakeLists.txt", "csrc/bind/bind.hpp", "csrc/bind/module.cpp"):
+    for name in ("CMakeLists.txt", "csrc/bind/module.cpp"):
         lines = (root / name).read_text().splitlines()
         (root / name).write_text("\n".join(_without(line, words) for line in lines if not re.search(rf"bind_({words})\(", line)) + "\n")
     stub = root / "python/isotypic/_C.pyi"

@@ -23,7 +23,7 @@ TESTS = ("tests/test_bounds.py", "tests/test_contract.py")
 CHOICE = "reference or bounds or empty or wrong or agree"
 
 
-def build(folder: Path, only: str) -> Path:
+def build(folder: Path, only: str, scalar: bool) -> Path:
     """Returns a folder for PYTHONPATH with the package and the instrumented extension."""
     import pybind11
 
@@ -33,6 +33,7 @@ def build(folder: Path, only: str) -> Path:
         "ISOTYPIC_SANITIZE": "ON",
         "ISOTYPIC_CUDA": "OFF",
         "ISOTYPIC_ONLY": only.replace(",", ";"),
+        "ISOTYPIC_SCALAR_ALONE": "ON" if scalar else "OFF",
         "Python_EXECUTABLE": sys.executable,
     }
     settings["pybind11_DIR"] = pybind11.get_cmake_dir()
@@ -74,10 +75,11 @@ def run(package: Path, arguments: list[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="OPERATOR,...", help="build these operators alone")
+    parser.add_argument("--scalar", action="store_true", help="the scalar variant alone: a third of the time")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "sanitize", help="where to build (default: build/sanitize)")
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, behind --")
     arguments = parser.parse_args()
-    return run(build(arguments.build, arguments.only), arguments.pytest)
+    return run(build(arguments.build, arguments.only, arguments.scalar), arguments.pytest)
 
 
 if __name__ == "__main__":

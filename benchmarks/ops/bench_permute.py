@@ -1,13 +1,14 @@
-"""Adjacency matrices in another order, one thread: against torch.gather along both axes, against index_select along both, and against
-advanced indexing."""
+"""Adjacency matrices in another order, one thread: against torch.gather along both axes, index_select along both, and advanced indexing,
+eager and compiled."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from compare import TIMER, compare
+from compare import TIMER, compare, floor, record_floor
 from torch import Tensor
 
 import isotypic as iso
@@ -26,13 +27,24 @@ def advanced(a: Tensor, order: Tensor) -> Tensor:
     return a[torch.arange(len(a))[:, None, None], order[:, :, None], order[:, None, :]]
 
 
-@pytest.mark.parametrize("against", [gather, index_select, advanced], ids=lambda f: f.__name__)
 @pytest.mark.parametrize(("batch", "n", "channels"), [(1, 444, 8), (8, 444, 8), (8, 444, 0), (1000, 64, 0), (1000, 64, 4)])
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
 @pytest.mark.benchmark(timer=TIMER, warmup=False)
-def test_adjacency(benchmark: Any, batch: int, n: int, channels: int, against: Any) -> None:
-    a = torch.randn(batch, n, n, *([channels] if channels else []))
+def test_adjacency(benchmark: Any, batch: int, n: int, channels: int, direction: str) -> None:
+    a = torch.randn(batch, n, n, *([channels] if channels else []), requires_grad=direction != "forward")
     order = torch.stack([torch.randperm(n) for _ in range(batch)])
-    assert torch.equal(iso.ops.permute_adjacency(a, order), against(a, order))
-    benchmark.group = f"permute_adjacency against {against.__name__}"
-    benchmark.extra_info.update(batch=batch, nodes=n, channels=channels, direction="forward")
-    assert compare(benchmark, lambda: iso.ops.permute_adjacency(a, order), {against.__name__: lambda: against(a, order)}) > 0
+    g = torch.randn_like(a)
+    forms = {"gather": gather, "index_select": index_select, "advanced": advanced, "advanced compiled": torch.compile(advanced)}
+    for form in forms.values():
+        assert torch.equal(iso.ops.permute_adjacency(a, order), form(a, order))
+    benchmark.group = f"permute_adjacency {direction}"
+    benchmark.extra_info.update(batch=batch, nodes=n, channels=channels, direction=direction)
+
+    def step(form: Callable[[Tensor, Tensor], Tensor]) -> None:
+        y = form(a, order)
+        if direction != "forward":
+            torch.autograd.grad(y, a, g)
+
+    assert compare(benchmark, lambda: step(iso.ops.permute_adjacency), {name: lambda f=f: step(f) for name, f in forms.items()}) > 0
+    # Read once, written once; the gradient likewise.
+    record_floor(benchmark, floor(0, (1 if direction == "forward" else 2) * 2 * a.numel() * 4, torch.float32))

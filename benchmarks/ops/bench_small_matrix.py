@@ -1,5 +1,5 @@
-"""100,000 matrices 3 x 3, one thread: frames against torch.linalg.qr with its signs mended and against Gram-Schmidt in torch; eigenvectors
-against eigh, polar factors against svd."""
+"""100,000 matrices 3 x 3, one thread: frames against torch.linalg.qr with its signs mended and against Gram-Schmidt in torch, eager and
+compiled; eigenvectors against eigh, polar factors against svd."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(
         return torch.autograd.grad(sum((y * (i + 1)).square().sum() + y.sum() for i, y in enumerate(outputs)), a)
 
     a.requires_grad_(backward)
-    assert compare(benchmark, lambda: step(ours), {key: lambda f=f: step(f) for key, f in baselines.items()}, seconds=8, least=5) > 0
+    assert compare(benchmark, lambda: step(ours), {key: lambda f=f: step(f) for key, f in baselines.items()}, seconds=5, least=5) > 0
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
@@ -62,7 +62,8 @@ def run(
 def test_frame(benchmark: Any, dtype: torch.dtype, backward: bool) -> None:
     v = torch.randn(COUNT, 3, 3, dtype=dtype)
     assert (frame(v) - qr(v)).abs().median() < 1e-5
-    run(benchmark, "orthonormal_frame", v, frame, {"qr": qr, "gram_schmidt": gram_schmidt}, backward)
+    baselines = {"qr": qr, "gram_schmidt": gram_schmidt, "gram_schmidt compiled": torch.compile(gram_schmidt)}
+    run(benchmark, "orthonormal_frame", v, frame, baselines, backward)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])

@@ -91,16 +91,18 @@ class Packing {
           values_(head.keys_padded * head.values_padded),
           rows_(gradients ? head.keys_padded * head.features_padded : 0),
           value_panel_(gradients ? head.keys_padded * head.values : 0),
-          scratch_((panel_ + values_ + rows_ + value_panel_) * static_cast<int64_t>(sizeof(T)), parts),
+          spoiled_(head.keys_padded),
+          scratch_((panel_ + values_ + spoiled_ + rows_ + value_panel_) * static_cast<int64_t>(sizeof(T)), parts),
           gradients_(gradients) {}
 
     AttentionPacked<T> part(int64_t i) const {
         T* p = reinterpret_cast<T*>(scratch_.part(i));
-        return {p, p + panel_, gradients_ ? p + panel_ + values_ : nullptr, gradients_ ? p + panel_ + values_ + rows_ : nullptr};
+        T *values = p + panel_, *spoiled = values + values_, *rows = spoiled + spoiled_;
+        return {p, values, spoiled, gradients_ ? rows : nullptr, gradients_ ? rows + rows_ : nullptr};
     }
 
   private:
-    int64_t panel_, values_, rows_, value_panel_;
+    int64_t panel_, values_, rows_, value_panel_, spoiled_;
     Scratch scratch_;
     bool gradients_;
 };

@@ -25,6 +25,23 @@ void clear(T* p, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = T{};
 }
 
+// A weight of zero times NaN is NaN. So where some pairs do not attend, items that are not finite are packed as zeros, and NaN is added to
+// their scores before those of such pairs become minus infinity: what padding or another sequence holds reaches nobody.
+template <class T>
+bool some_do_not_attend(const AttentionData<T>& data) {
+    return data.mask || data.ranges;
+}
+template <class T>
+ISOTYPIC_INLINE T not_a_number() {
+    return static_cast<T>(__builtin_nan(""));
+}
+template <class T>
+bool all_finite(const T* p, int64_t count) {
+    bool all = true;
+    for (int64_t i = 0; i < count; ++i) all &= p[i] - p[i] == T{};
+    return all;
+}
+
 // The features of a row: products, times `factor`, and geometry.
 template <class T>
 ISOTYPIC_INLINE void features(const AttentionHead& head, const T* mv, const T* s, bool query, const T* weight, T* products, T* geometry) {
@@ -45,7 +62,7 @@ ISOTYPIC_INLINE void features(const AttentionHead& head, const T* mv, const T* s
 // Numbers of one thread: queries, scores, and what a direction needs besides.
 template <class T>
 struct Workspace {
-    T *queries, *geometry, *scores, *second, *output, *largest, *total, *correction, *gradients;
+    T *queries, *geometry, *scores, *second, *output, *largest, *total, *correction, *spoiled, *gradients;
 
     Workspace(const AttentionHead& head, T* p) {
         const auto take = [&p](int64_t count) {
@@ -61,6 +78,7 @@ struct Workspace {
         largest = take(kQueryBlock);
         total = take(kQueryBlock);
         correction = take(kQueryBlock);
+        spoiled = take(kQueryBlock);
         gradients = take(kQueryBlock * (head.features_padded + head.geometry * kLanes<T>));
         end = p;
     }
@@ -72,13 +90,31 @@ int64_t workspace(const AttentionHead& head) {
     return Workspace<T>(head, nullptr).end - static_cast<T*>(nullptr) + 16;
 }
 
+// Whether the numbers of an item that take part are finite.
+template <class T>
+bool finite_item(const AttentionHead& head, const T* mv, const T* s) {
+    bool all = all_finite(s, head.S);
+    for (int c = 0; c < head.C; ++c) {
+        for (int i = 0; i < head.inner; ++i) all &= all_finite(mv + c * 16 + head.index[i], 1);
+        if (head.distance) all &= all_finite(mv + c * 16 + 11, 4);
+    }
+    return all;
+}
+template <class T>
+bool finite_key(const AttentionHead& head, const AttentionData<T>& data, int64_t k) {
+    return finite_item(head, data.k_mv.data + k * data.k_mv.stride, data.k_s.data + k * data.k_s.stride) &&
+           all_finite(data.v_mv.data + k * data.v_mv.stride, 16 * head.Cv) && all_finite(data.v_s.data + k * data.v_s.stride, head.Sv);
+}
+
 template <class T>
 void pack(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed) {
     const int64_t rows = head.features + head.geometry;
+    const bool guarded = some_do_not_attend(data);
     for (int64_t first = 0; first < head.keys_padded; first += kKeyBlock) {
         for (int64_t k = first; k < first + kKeyBlock; ++k) {
             T* values = packed.value_rows + k * head.values_padded;
-            if (k >= head.keys) {
+            packed.spoiled[k] = guarded && k < head.keys && !finite_key(head, data, k) ? not_a_number<T>() : T{};
+            if (k >= head.keys || packed.spoiled[k] != T{}) {
                 for (int64_t f = 0; f < rows; ++f) packed.key_panel[f * head.keys_padded + k] = T{};
                 clear(values, head.values_padded);
                 if (packed.key_rows) clear(packed.key_rows + k * head.features_padded, head.features_padded);
@@ -116,12 +152,21 @@ void pack(const AttentionHead& head, const AttentionData<T>& data, const Attenti
 }
 
 template <class T>
+void spoil(const AttentionHead& head, const Workspace<T>& w, int64_t q) {
+    w.spoiled[q] = not_a_number<T>();
+    clear(w.queries + q * head.features_padded, head.features_padded);
+    clear(w.geometry + q * head.geometry, head.geometry);
+}
+
+template <class T>
 void pack_queries(const AttentionHead& head, const AttentionData<T>& data, int64_t first, int64_t count, const Workspace<T>& w) {
     for (int64_t q = 0; q < count; ++q) {
         T* row = w.queries + q * head.features_padded;
-        features(head, data.q_mv.data + (first + q) * data.q_mv.stride, data.q_s.data + (first + q) * data.q_s.stride, true, data.weight,
-                 row, w.geometry + q * head.geometry);
+        const T *mv = data.q_mv.data + (first + q) * data.q_mv.stride, *s = data.q_s.data + (first + q) * data.q_s.stride;
+        features(head, mv, s, true, data.weight, row, w.geometry + q * head.geometry);
         clear(row + head.features, head.features_padded - head.features);
+        w.spoiled[q] = T{};
+        if (some_do_not_attend(data) && !finite_item(head, mv, s)) spoil(head, w, q);
     }
 }
 
@@ -150,11 +195,14 @@ void distances(const AttentionHead& head, int64_t count, const T* queries, const
 
 // Whether a query attends to a key goes into the scores, as minus infinity.
 template <class T>
-void exclude(const AttentionHead& head, const AttentionData<T>& data, int64_t first, int64_t count, int64_t key, T* scores) {
+void exclude(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, const Workspace<T>& w,
+             int64_t first, int64_t count, int64_t key) {
     const T nothing = -static_cast<T>(__builtin_inf());
     const int64_t here = smaller(kKeyBlock, head.keys - key);
     for (int64_t q = 0; q < count; ++q) {
-        T* s = scores + q * kPitch;
+        T* s = w.scores + q * kPitch;
+        if (some_do_not_attend(data))
+            for (int64_t k = 0; k < kKeyBlock; ++k) s[k] += packed.spoiled[key + k] + w.spoiled[q];
         int64_t begin = 0, end = here;
         if (data.ranges) {
             begin = larger(0, data.ranges[2 * (first + q)] - key);
@@ -190,7 +238,7 @@ void block_scores(const AttentionHead& head, const AttentionData<T>& data, const
                   int64_t first, int64_t count, int64_t key) {
     scores(count, head.features, w.queries, head.features_padded, packed.key_panel + key, head.keys_padded, w.scores, kPitch);
     if (head.distance) distances(head, count, w.geometry, packed.key_panel + head.features * head.keys_padded + key, w.scores);
-    if (data.mask || data.ranges || key + kKeyBlock > head.keys) exclude(head, data, first, count, key, w.scores);
+    if (some_do_not_attend(data) || key + kKeyBlock > head.keys) exclude(head, data, packed, w, first, count, key);
 }
 
 template <class T>
@@ -290,7 +338,7 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
               Rows<const T> g_s, Rows<T> q_mv, Rows<T> q_s, T* weight, T* key_rows, T* geometry, T* value_rows, T* memory) {
     constexpr int L = kLanes<T>;
     const Workspace<T> w(head, memory);
-    const T scale = static_cast<T>(head.scale), epsilon = static_cast<T>(head.epsilon);
+    const T scale = static_cast<T>(head.scale), epsilon = static_cast<T>(head.epsilon), nothing = -static_cast<T>(__builtin_inf());
     for (int c = 0; c < head.C; ++c) weight[c] = T{};
     for (int64_t first = 0; first < head.queries; first += kQueryBlock) {
         const int64_t count = smaller(kQueryBlock, head.queries - first);
@@ -308,6 +356,15 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
             for (int64_t i = 0; i < head.Sv; ++i) row[16 * head.Cv + i] = s[i], sum += s[i] * of_s[i];
             clear(row + head.values, head.values_padded - head.values);
             w.total[q] = sum;
+            const T lse = data.lse[first + q];
+            if (some_do_not_attend(data) && (!all_finite(row, head.values) || !all_finite(&sum, 1) || lse != lse)) {
+                // NaN is what it gives to the keys that it attends to, but where nothing is asked of it: nothing.
+                bool asked = false;
+                for (int64_t i = 0; i < head.values; ++i) asked |= row[i] != T{};
+                w.largest[q] = asked ? not_a_number<T>() : T{};
+                spoil(head, w, q);
+                clear(row, head.values);
+            }
         }
         int64_t begin, end;
         key_blocks(head, data, first, count, &begin, &end);
@@ -317,6 +374,10 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
             for (int64_t q = 0; q < count; ++q) {
                 T *s = w.scores + q * kPitch, *t = w.second + q * kPitch;
                 const Vec<T> lse = broadcast<T>(data.lse[first + q]), mean = broadcast<T>(w.total[q]);
+                if (w.spoiled[q] != T{}) {
+                    for (int64_t k = 0; k < kKeyBlock; ++k) s[k] = t[k] = s[k] == nothing ? T{} : w.largest[q];
+                    continue;
+                }
                 for (int64_t k = 0; k < kKeyBlock; k += L) {
                     const Vec<T> p = exp_nonpositive(load(s + k) - lse);
                     store(s + k, p);
@@ -345,6 +406,7 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
                 for (int i = 0; i < kGeometry; ++i) sums[i] = sum_lanes<T>(load(points + (q * head.geometry + c * kGeometry + i) * L));
                 const T at = of[c * 16 + 14], n = normalizer(at, epsilon);
                 for (int i = 0; i < 4; ++i) mv[c * 16 + 11 + i] += sums[i];
+                if (sums[4] == T{}) continue;  // of a query that attends to nothing, whose n may be NaN
                 mv[c * 16 + 14] += sums[4] * scale * (data.weight ? data.weight[c] : T{1}) * normalizer_slope(at, epsilon);
                 weight[c] += sums[4] * scale * n * n;
             }
@@ -365,7 +427,8 @@ void unpack(const AttentionHead& head, const AttentionData<T>& data, const T* ke
             if (!head.distance) continue;
             const T* g = geometry + c * kGeometry * head.keys_padded + k;
             for (int i = 0; i < 4; ++i) mv[c * 16 + 11 + i] += g[i * head.keys_padded];
-            mv[c * 16 + 14] += g[4 * head.keys_padded] * normalizer_slope(of[c * 16 + 14], static_cast<T>(head.epsilon));
+            const T slope = g[4 * head.keys_padded];
+            if (slope != T{}) mv[c * 16 + 14] += slope * normalizer_slope(of[c * 16 + 14], static_cast<T>(head.epsilon));
         }
         for (int i = 0; i < head.S; ++i) s[i] = row[head.C * head.inner + i];
         const T* values = value_rows + k * head.values_padded;

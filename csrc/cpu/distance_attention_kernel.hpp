@@ -44,6 +44,7 @@ template <class T>
 struct AttentionPacked {
     T* key_panel;    // (features + geometry, keys_padded)
     T* value_rows;   // (keys_padded, values_padded)
+    T* spoiled;      // (keys_padded): 0, or NaN for a key that is not finite
     T* key_rows;     // (keys_padded, features_padded), for gradients
     T* value_panel;  // (values, keys_padded), for gradients
 };

@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <vector>
 
 #include "core/large_pages.hpp"
 #include "core/parallel.hpp"
@@ -330,6 +331,20 @@ void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape
                   });
 }
 
+namespace {
+
+constexpr int64_t kBlockPositions = 4096;
+
+// total += block, and block = 0.
+void add_block(float* block, int64_t count, double* total) {
+    for (int64_t i = 0; i < count; ++i) {
+        total[i] += static_cast<double>(block[i]);
+        block[i] = 0;
+    }
+}
+
+}  // namespace
+
 void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight) {
     std::memset(weight.data, 0, static_cast<size_t>(weight.numel() * itemsize(weight.dtype)));
     if (nothing_to_do(shape) || shape.in_fields == 0) return;
@@ -339,17 +354,36 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), items));
     const Scratch partial = allocate(sums * threads * prepared.itemsize);
     std::memset(partial.get(), 0, static_cast<size_t>(sums * threads * prepared.itemsize));
+    // Sums in float32 over a whole batch of images would be several times less accurate than those of a dense convolution, which adds up
+    // blocks: here blocks of kBlockPositions at least, in float64.
+    const bool in_blocks = prepared.itemsize == 4;
+    const Scratch totals = allocate(in_blocks ? sums * threads * 8 : 0);
+    if (in_blocks) std::memset(totals.get(), 0, static_cast<size_t>(sums * threads * 8));
+    std::vector<int64_t> positions(static_cast<size_t>(threads), 0);
+    auto block_of = [&](int thread) { return partial.get() + thread * sums * prepared.itemsize; };
+    auto total_of = [&](int thread) { return reinterpret_cast<double*>(totals.get()) + thread * sums; };
+    auto close_block = [&](int thread) {
+        add_block(reinterpret_cast<float*>(block_of(thread)), sums, total_of(thread));
+        positions[static_cast<size_t>(thread)] = 0;
+    };
     for_each_item(items, prepared.kernels->weight_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int thread) {
-        prepared.kernels->weight(p, item / bands / p.groups, item / bands % p.groups, item % bands,
-                                 partial.get() + thread * sums * prepared.itemsize, workspace);
+        prepared.kernels->weight(p, item / bands / p.groups, item / bands % p.groups, item % bands, block_of(thread), workspace);
+        positions[static_cast<size_t>(thread)] += p.band_rows * p.out_size[1] * p.out_size[2];
+        if (in_blocks && positions[static_cast<size_t>(thread)] >= kBlockPositions) close_block(thread);
     });
     p.packed = partial.get();
-    auto reduce = [&](auto* first) {  // in thread order; items go to threads by number alone, so that the sum is the same every time
+    // In thread order; items go to threads by number alone, so that the sum is the same every time.
+    if (in_blocks) {
+        for (int thread = 0; thread < threads; ++thread) close_block(thread);
+        for (int thread = 1; thread < threads; ++thread)
+            for (int64_t i = 0; i < sums; ++i) total_of(0)[i] += total_of(thread)[i];
+        for (int64_t i = 0; i < sums; ++i) static_cast<float*>(p.packed)[i] = static_cast<float>(total_of(0)[i]);
+    } else {
+        double* first = static_cast<double*>(p.packed);
         for (int thread = 1; thread < threads; ++thread)
             for (int64_t i = 0; i < sums; ++i) first[i] += first[thread * sums + i];
-    };
+    }
     const bool same_type = weight.dtype == (prepared.itemsize == 8 ? DType::float64 : DType::float32);
-    prepared.itemsize == 8 ? reduce(static_cast<double*>(p.packed)) : reduce(static_cast<float*>(p.packed));
     Scratch wide;
     p.weight_sums = weight.data;
     if (!same_type) {

@@ -15,13 +15,13 @@ bool supported(Isa isa) {
     switch (isa) {
         case Isa::scalar:
             return true;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ISOTYPIC_SCALAR_ALONE)
         case Isa::avx2:
             return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
         case Isa::avx512:
             return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(ISOTYPIC_SCALAR_ALONE)
         case Isa::neon:
             return true;
 #endif

@@ -3,6 +3,8 @@
 #include "ops/max_det.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "core/large_pages.hpp"
 #include "core/parallel.hpp"
@@ -30,38 +32,64 @@ void for_each_block(const MaxDetKernels& k, const MaxDetProblem& problem, const 
     parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, workspace.part(thread)); });
 }
 
-// A point for the rows that are not positive at a node, and a search for those that did not converge.
+// The rows that the first pass has marked, once more.
+template <class Marked, class Work>
+void for_each_marked(const MaxDetKernels& k, MaxDetProblem problem, const Marked& marked, const Work& work) {
+    std::vector<int64_t> rows;
+    for (int64_t row = 0; row < problem.batch; ++row)
+        if (marked(row)) rows.push_back(row);
+    problem.rows = rows.data(), problem.batch = static_cast<int64_t>(rows.size());
+    for_each_block(k, problem, [&](int64_t block, void* workspace) { work(problem, block, workspace); });
+}
+
+// A point for the rows that are not positive at a node, and a search for those of which it is open, unless this is the quick pass.
 template <class T>
-void write_witness(const T* p, int d, bool single, T* tail) {
+void write_witness(const T* p, int d, bool single, bool quick, T* tail) {
     double point[2] = {0, 0};
-    if (tail[0] == max_det::kNotPositive || tail[0] == max_det::kUndecided) {
+    const bool seen = tail[0] == max_det::kNotPositive, open = tail[0] == max_det::kRefine && tail[3] == 0;
+    if (seen || (open && !quick)) {
         const double theta = 3.14159265358979323846 * static_cast<double>(tail[2]) / (2 * d + 1);
-        const bool found = max_det::witness(p, 2 * d, tail[0] == max_det::kNotPositive, theta, single, point);
-        tail[0] = static_cast<T>(found ? max_det::kNotPositive : max_det::kUndecided);
+        const bool found =
+            quick ? max_det::witness_at(p, 2 * d, theta, single, point) : max_det::witness(p, 2 * d, seen, theta, single, point);
+        if (found) std::fill(tail - (d + 1) * (d + 1), tail, T(0));  // weights for the second pass, which there will not be
+        if (found || seen) tail[0] = static_cast<T>(found ? max_det::kNotPositive : quick ? max_det::kRefine : max_det::kUndecided);
+        if (!found) point[0] = point[1] = 0;
     }
     tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
 }
 
+template <class T>
+void solve_form(const View& p, const MaxDetProblem& problem, const MaxDetKernels& k) {
+    const int64_t m = 2 * problem.d + 1, width = (problem.d + 1) * (problem.d + 1) + 5;
+    const T* forms = static_cast<const T*>(p.data);
+    T* solution = static_cast<T*>(problem.out);
+    const bool single = problem.single || p.dtype == DType::float32;
+    for_each_block(k, problem, [&](int64_t block, void* workspace) {
+        k.solve(problem, block, workspace);
+        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, problem.batch); ++row)
+            write_witness(forms + row * m, problem.d, single, problem.quick, solution + (row + 1) * width - 5);
+    });
+    if (problem.quick) return;
+    for_each_marked(k, problem, [&](int64_t row) { return solution[(row + 1) * width - 5] == max_det::kRefine; }, k.solve_again);
+}
+
+template <class T>
+void differentiate(const MaxDetProblem& problem, const MaxDetKernels& k) {
+    const T* result = static_cast<const T*>(problem.out);
+    const int64_t m = 2 * problem.d + 1;
+    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.adjoint(problem, block, workspace); });
+    for_each_marked(k, problem, [&](int64_t row) { return std::isnan(result[row * m]); }, k.adjoint_again);
+}
+
 }  // namespace
 
-void max_det(const View& p, const View& tables, bool single, const View& solution) {
+void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution) {
     ask_for_large_pages(solution);
     MaxDetProblem problem{};
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
-    const MaxDetKernels& k = kernels(p.dtype);
-    const int64_t m = p.sizes[1], width = solution.sizes[1];
-    auto witnesses = [&](int64_t block, const auto* forms, auto* out) {
-        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, problem.batch); ++row)
-            write_witness(forms + row * m, problem.d, single || p.dtype == DType::float32, out + (row + 1) * width - 4);
-    };
-    for_each_block(k, problem, [&](int64_t block, void* workspace) {
-        k.solve(problem, block, workspace);
-        if (p.dtype == DType::float64)
-            witnesses(block, static_cast<const double*>(p.data), static_cast<double*>(solution.data));
-        else
-            witnesses(block, static_cast<const float*>(p.data), static_cast<float*>(solution.data));
-    });
+    problem.single = single, problem.candidates = candidates, problem.quick = quick;
+    p.dtype == DType::float64 ? solve_form<double>(p, problem, kernels(p.dtype)) : solve_form<float>(p, problem, kernels(p.dtype));
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
@@ -71,8 +99,15 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
     problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
     problem.matrix = matrix.defined() ? matrix.data : nullptr;
     problem.form = form.defined() ? form.data : nullptr;
-    const MaxDetKernels& k = kernels(gram.dtype);
-    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.adjoint(problem, block, workspace); });
+    gram.dtype == DType::float64 ? differentiate<double>(problem, kernels(gram.dtype)) : differentiate<float>(problem, kernels(gram.dtype));
+}
+
+void max_det_frame(const View& p, const View& tables, const View& framed) {
+    MaxDetProblem problem{};
+    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
+    problem.p = p.data, problem.tables = tables.data, problem.out = framed.data;
+    const MaxDetKernels& k = kernels(p.dtype);
+    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.frame(problem, block, workspace); });
 }
 
 }  // namespace isotypic::cpu

@@ -4,11 +4,13 @@
 // A lane that has converged keeps its weights while the others go on: a result does not depend on what else is in the batch. With 8 lanes
 // of float64 the working set is 64 bytes times about 4 n^2 + 2 n^2 + n^2: 7 KB at degree 6, 54 KB at degree 20, 200 KB at degree 40 (in
 // L2). Floor at one 512-bit multiply-add a cycle, 6 steps: 330 x 6 / 8 = 250 cycles a polynomial at degree 6, 0.07 us at 3.7 GHz, and 1.6
-// us at degree 20. Measured on one Zen 4 core: 0.42 us and 4.6 us. Sums with 4 rows at a time need 5 loads for 4 multiply-adds at one
+// us at degree 20. Measured on one Zen 4 core: 0.42 us and 4.6 us. Forms whose Hessian is too badly conditioned for that are solved once
+// more in double-word arithmetic (core/double_word.hpp), from the weights that the first pass has left, at 20 times the operations. Sums with 4 rows at a time need 5 loads for 4 multiply-adds at one
 // 512-bit load a cycle, factor and substitutions are chains of a division and a root for each of 3 n pivots.
 #include "cpu/max_det_kernel.hpp"
 
 #include "cpu/vec.hpp"
+#include "ops/max_det_frame.hpp"
 #include "ops/max_det_solver.hpp"
 
 namespace isotypic::cpu::ISOTYPIC_ISA {
@@ -45,6 +47,15 @@ struct Lanes {
         for (int l = 0; l < kLanes<T>; ++l)
             value[l] = sizeof(T) == 8 ? static_cast<T>(__builtin_sqrt(value[l])) : static_cast<T>(__builtin_sqrtf(value[l]));
         return x;
+    }
+    // Rounded to float32. Lane by lane, GCC 12's vectoriser loses the rounding.
+    static ISOTYPIC_INLINE Vec<T> in_single(Vec<T> x) {
+#if ISOTYPIC_VECTOR_BYTES > 0
+        typedef float Single __attribute__((vector_size(4 * kLanes<T>)));
+        return __builtin_convertvector(__builtin_convertvector(x, Single), Vec<T>);
+#else
+        return static_cast<T>(static_cast<float>(x));
+#endif
     }
     // x^(-1 / d) to about 1%, for the start: log2 and exp2 of a number in [1, 2) as parabolas through their ends.
     static ISOTYPIC_INLINE Vec<T> inverse_root(Vec<T> x, int d) {
@@ -102,75 +113,152 @@ ISOTYPIC_INLINE PowerOfTwo<T> largest_power(const T* values, int64_t count, int6
     return power;
 }
 
-template <class T, int N>
+// What no compiler may rearrange of double-word arithmetic.
+template <class T>
+struct Exact {
+    using Number = T;
+    static ISOTYPIC_INLINE Vec<T> product(Vec<T> a, Vec<T> b, Vec<T>& error) {
+        Vec<T> p = a * b;
+#if defined(ISOTYPIC_ISA_AVX512)
+        asm("" : "+v"(p));
+        if constexpr (sizeof(T) == 8)
+            error = _mm512_fmsub_pd(a, b, p);
+        else
+            error = _mm512_fmsub_ps(a, b, p);
+#elif defined(ISOTYPIC_ISA_AVX2)
+        asm("" : "+x"(p));
+        if constexpr (sizeof(T) == 8)
+            error = _mm256_fmsub_pd(a, b, p);
+        else
+            error = _mm256_fmsub_ps(a, b, p);
+#else
+        const T *left = reinterpret_cast<const T*>(&a), *right = reinterpret_cast<const T*>(&b), *taken = reinterpret_cast<const T*>(&p);
+        T* rest = reinterpret_cast<T*>(&error);
+        for (int l = 0; l < kLanes<T>; ++l)
+            rest[l] = sizeof(T) == 8 ? static_cast<T>(__builtin_fma(left[l], right[l], -taken[l]))
+                                     : static_cast<T>(__builtin_fmaf(left[l], right[l], -taken[l]));
+#endif
+        return p;
+    }
+    static ISOTYPIC_INLINE Vec<T> root(Vec<T> x) { return Lanes<T>::root(x); }
+};
+template <class T>
+using Wide = DoubleWord<Vec<T>, Exact<T>>;
+
+// Lanes in double-word arithmetic.
+template <class T>
+struct WideLanes : Lanes<T> {
+    static constexpr int kRows = 2;
+    bool any(const Wide<T>& flags) const { return Lanes<T>::any(flags.high); }
+    using Lanes<T>::any;
+    static ISOTYPIC_INLINE Wide<T> root(const Wide<T>& x) { return square_root(x); }
+    static ISOTYPIC_INLINE Wide<T> inverse_root(const Wide<T>& x, int d) { return Wide<T>::of(Lanes<T>::inverse_root(x.high, d)); }
+    static ISOTYPIC_INLINE Wide<T> in_single(const Wide<T>& x) { return Wide<T>::of(Lanes<T>::in_single(x.high)); }
+};
+
+// Lane l of a number, its high word.
+template <class T, class Real>
+ISOTYPIC_INLINE T lane(const Real& a, int64_t l) {
+    return reinterpret_cast<const T*>(&a)[l];
+}
+template <class T, class Real>
+ISOTYPIC_INLINE void set_lane(Real& a, int64_t l, T value) {
+    reinterpret_cast<T*>(&a)[l] = value;
+    if (sizeof(Real) > sizeof(Vec<T>)) reinterpret_cast<T*>(&a)[l + kLanes<T>] = 0;
+}
+
+template <class T, class Team, class Real, int N>
 ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    using Real = Vec<T>;
     constexpr int L = kLanes<T>;
+    constexpr bool again = sizeof(Real) > sizeof(Vec<T>);
     const max_det::Tables t(N ? N - 1 : problem.d);
-    const max_det::Layout<Lanes<T>> at(t);
+    const max_det::Layout<Team> at(t);
     Real *work = static_cast<Real*>(workspace), *form = work + at.size;
     const T* p = static_cast<const T*>(problem.p);
-    T* coefficient = reinterpret_cast<T*>(form);
-    Real valid{}, up{};
+    T* solution = static_cast<T*>(problem.out);
+    const int64_t width = t.n * t.n + 5;
+    Real valid{};
+    T up[L];
     const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
-    for (int l = 0; l < L; ++l) {
-        const T* row = p + (first + (l < count ? l : 0)) * t.m;
+    auto row_of = [&](int64_t l) { return again ? problem.rows[first + l] : first + l; };
+    for (int64_t l = 0; l < L; ++l) {
+        const T* row = p + row_of(l < count ? l : 0) * t.m;
         const PowerOfTwo<T> power = largest_power(row, t.m, 1);
-        for (int k = 0; k < t.m; ++k) coefficient[k * L + l] = power.finite ? row[k] * power.down : T(0);
-        reinterpret_cast<T*>(&valid)[l] = power.finite;
-        reinterpret_cast<T*>(&up)[l] = power.up;
+        const T* weights = solution + row_of(l < count ? l : 0) * width;
+        for (int k = 0; k < t.m; ++k) {
+            set_lane(form[k], l, power.finite ? row[k] * power.down : T(0));
+            set_lane(work[at.w + k], l, again ? weights[k] : T(0));
+        }
+        set_lane(valid, l, T(power.finite));
+        up[l] = power.up;
     }
     for (int k = 0; k < t.m; ++k) work[at.p + k] = form[k];
-    const Lanes<T> team;
+    const Team team;
     const T* tables = static_cast<const T*>(problem.tables);
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, valid);
-    Real positive = Real{} + 1;
-    const Real* gram = max_det::gram(t, tables, work, form, team, positive);
-    const int64_t width = t.n * t.n + 4;
-    T* out = static_cast<T*>(problem.out) + first * width;
-    for (int64_t l = 0; l < count; ++l, out += width) {
-        const T found = reinterpret_cast<const T*>(&report.status)[l], factor = reinterpret_cast<const T*>(&up)[l];
-        const bool solved = found == max_det::kSolved && reinterpret_cast<const T*>(&positive)[l] > 0;
-        const T status = found == max_det::kSolved && !solved ? T(max_det::kUndecided) : found;
-        const T* entry = reinterpret_cast<const T*>(gram) + l;
-        for (int i = 0; i < t.n * t.n; ++i) out[i] = solved ? entry[i * L] * factor : T(0);
-        T* tail = out + t.n * t.n;
+    Real positive = Real{} + 1, exact = positive;
+    const Real* gram = max_det::gram(t, tables, work, form, problem.single && sizeof(T) == 8, team, positive, exact);
+    const Real error = max_det::error_estimate<Team, T>(report.condition, again);
+    for (int64_t l = 0; l < count; ++l) {
+        T *out = solution + row_of(l) * width, *tail = out + t.n * t.n;
+        T status = lane<T>(report.status, l);
+        const bool solved = status == max_det::kSolved && lane<T>(positive, l) > 0;
+        if (status == max_det::kSolved || status == max_det::kUndecided || (again && status == max_det::kNotPositive)) {
+            const bool accurate = lane<T>(error, l) <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine);
+            if (again)
+                status = !solved                             ? T(max_det::kUndecided)
+                         : accurate && lane<T>(exact, l) > 0 ? T(max_det::kSolved)
+                                                             : T(max_det::kInaccurate);
+            else
+                status = solved && accurate && lane<T>(exact, l) > 0 ? T(max_det::kSolved) : T(max_det::kRefine);
+        }
         tail[0] = status;
-        tail[1] = reinterpret_cast<const T*>(&report.iterations)[l];
-        // The driver turns the number of the node into a point.
-        tail[2] = reinterpret_cast<const T*>(&report.where)[l], tail[3] = 0;
+        tail[1] = lane<T>(report.iterations, l) + (again ? tail[1] : T(0));
+        // The driver turns the number of the node into a point, and asks for one where there is no Gram.
+        if (!again) tail[2] = lane<T>(report.where, l), tail[3] = T(solved);
+        tail[4] = status == max_det::kSolved || (again && problem.candidates) || status == max_det::kInaccurate ? lane<T>(error, l) : T(0);
+        const bool wanted = status == max_det::kSolved || (again && problem.candidates);
+        // Where the second pass begins, if the first one came that far.
+        const bool start = !problem.quick && status == max_det::kRefine && lane<T>(report.status, l) == max_det::kSolved;
+        for (int i = 0; i < t.n * t.n; ++i) out[i] = wanted ? lane<T>(gram[i], l) * up[l] : T(0);
+        for (int k = 0; k < t.m && start; ++k) out[k] = lane<T>(work[at.w + k], l);
     }
 }
 
-template <class T, int N>
+template <class T, class Team, class Real, int N>
 ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    using Real = Vec<T>;
     constexpr int L = kLanes<T>;
+    constexpr bool again = sizeof(Real) > sizeof(Vec<T>);
     const max_det::Tables t(N ? N - 1 : problem.d);
-    const max_det::Layout<Lanes<T>> at(t);
+    const max_det::Layout<Team> at(t);
     const int size = t.n * t.n;
     Real *work = static_cast<Real*>(workspace), *gram = work + at.size, *matrix = gram + size, *result = matrix + size;
     T down[L];
     const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form);
     const int length = problem.matrix ? size : t.m;
     const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
-    for (int l = 0; l < L; ++l) {
-        const int64_t row = first + (l < count ? l : 0);
+    auto row_of = [&](int64_t l) { return again ? problem.rows[first + l] : first + l; };
+    for (int64_t l = 0; l < L; ++l) {
+        const int64_t row = row_of(l < count ? l : 0);
         const T* q = static_cast<const T*>(problem.gram) + row * size;
         const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
         down[l] = power.down;
         for (int i = 0; i < t.n; ++i)
             for (int j = 0; j < t.n; ++j)
-                reinterpret_cast<T*>(gram)[(i * t.n + j) * L + l] = T(0.5) * (q[i * t.n + j] * power.down + q[j * t.n + i] * power.down);
-        for (int i = 0; i < length; ++i) reinterpret_cast<T*>(matrix)[i * L + l] = source[row * length + i];
+                set_lane(gram[i * t.n + j], l, T(0.5) * (q[i * t.n + j] * power.down + q[j * t.n + i] * power.down));
+        for (int i = 0; i < length; ++i) set_lane(matrix[i], l, source[row * length + i]);
     }
-    max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? matrix : nullptr, matrix, result, Lanes<T>());
-    T* out = static_cast<T*>(problem.out) + first * t.m;
-    for (int64_t l = 0; l < count; ++l)
+    const Real condition =
+        max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? matrix : nullptr, matrix, result, Team());
+    const Real error = max_det::error_estimate<Team, T>(condition, false);
+    for (int64_t l = 0; l < count; ++l) {
+        T* out = static_cast<T*>(problem.out) + row_of(l) * t.m;
         for (int k = 0; k < t.m; ++k) {
-            const T value = reinterpret_cast<const T*>(result)[k * L + l];
-            out[l * t.m + k] = problem.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
+            const T value = lane<T>(result[k], l);
+            out[k] = problem.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
         }
+        if (!again && lane<T>(error, l) > max_det::Tolerance<T>::refine) out[0] = static_cast<T>(__builtin_nan(""));
+    }
 }
 
 // Sizes that the compiler knows up to degree 14, where short loops would be mostly counters.
@@ -178,41 +266,76 @@ template <class T>
 void solve(const MaxDetProblem& problem, int64_t block, void* workspace) {
     switch (problem.d + 1) {
         case 3:
-            return solve_degree<T, 3>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 3>(problem, block, workspace);
         case 4:
-            return solve_degree<T, 4>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 4>(problem, block, workspace);
         case 5:
-            return solve_degree<T, 5>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 5>(problem, block, workspace);
         case 6:
-            return solve_degree<T, 6>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 6>(problem, block, workspace);
         case 7:
-            return solve_degree<T, 7>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 7>(problem, block, workspace);
         case 8:
-            return solve_degree<T, 8>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 8>(problem, block, workspace);
         default:
-            return solve_degree<T, 0>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 0>(problem, block, workspace);
     }
 }
 template <class T>
 void adjoint(const MaxDetProblem& problem, int64_t block, void* workspace) {
     switch (problem.d + 1) {
         case 4:
-            return adjoint_degree<T, 4>(problem, block, workspace);
+            return adjoint_degree<T, Lanes<T>, Vec<T>, 4>(problem, block, workspace);
         case 6:
-            return adjoint_degree<T, 6>(problem, block, workspace);
+            return adjoint_degree<T, Lanes<T>, Vec<T>, 6>(problem, block, workspace);
         default:
-            return adjoint_degree<T, 0>(problem, block, workspace);
+            return adjoint_degree<T, Lanes<T>, Vec<T>, 0>(problem, block, workspace);
+    }
+}
+
+template <class T>
+void solve_again(const MaxDetProblem& problem, int64_t block, void* workspace) {
+    solve_degree<T, WideLanes<T>, Wide<T>, 0>(problem, block, workspace);
+}
+template <class T>
+void adjoint_again(const MaxDetProblem& problem, int64_t block, void* workspace) {
+    adjoint_degree<T, WideLanes<T>, Wide<T>, 0>(problem, block, workspace);
+}
+
+// p o h and h, row by row of the result.
+template <class T>
+void frame(const MaxDetProblem& problem, int64_t block, void* workspace) {
+    constexpr int L = kLanes<T>;
+    const max_det::Tables t(problem.d);
+    Wide<T>* work = static_cast<Wide<T>*>(workspace);
+    Vec<T>*p = reinterpret_cast<Vec<T>*>(work + max_det::frame_numbers(t)), *result = p + t.m;
+    const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
+    T up[L];
+    for (int64_t l = 0; l < L; ++l) {
+        const T* row = static_cast<const T*>(problem.p) + (first + (l < count ? l : 0)) * t.m;
+        const PowerOfTwo<T> power = largest_power(row, t.m, 1);
+        up[l] = power.finite ? power.up : T(__builtin_nan(""));
+        for (int k = 0; k < t.m; ++k) set_lane(p[k], l, power.finite ? row[k] * power.down : T(0));
+    }
+    Vec<T> h[4];
+    max_det::frame<Lanes<T>>(t, static_cast<const T*>(problem.tables), p, work, result, h);
+    T* out = static_cast<T*>(problem.out) + first * (t.m + 4);
+    for (int64_t l = 0; l < count; ++l, out += t.m + 4) {
+        for (int k = 0; k < t.m; ++k) out[k] = lane<T>(result[k], l) * up[l];
+        for (int i = 0; i < 4; ++i) out[t.m + i] = lane<T>(h[i], l);
     }
 }
 
 template <class T>
 int64_t workspace_bytes(int d) {
     const max_det::Tables t(d);
-    return (max_det::Layout<Lanes<T>>(t).size + 2 * t.n * t.n + t.m) * static_cast<int64_t>(sizeof(Vec<T>));
+    const int more = 2 * t.n * t.n + t.m;
+    const int64_t single = max_det::Layout<Lanes<T>>(t).size + more, wide = max_det::Layout<WideLanes<T>>(t).size + more;
+    return larger(single * static_cast<int64_t>(sizeof(Vec<T>)), wide * static_cast<int64_t>(sizeof(Wide<T>)));
 }
 
 template <class T>
-constexpr MaxDetKernels kKernels = {kLanes<T>, workspace_bytes<T>, solve<T>, adjoint<T>};
+constexpr MaxDetKernels kKernels = {kLanes<T>, workspace_bytes<T>, solve<T>, adjoint<T>, solve_again<T>, adjoint_again<T>, frame<T>};
 
 }  // namespace
 

@@ -9,16 +9,22 @@ namespace isotypic::cpu {
 
 struct MaxDetProblem {
     int d;
+    bool single, candidates, quick;  // as in ops/max_det.hpp
     int64_t batch;
+    const int64_t* rows;  // (batch): those to work on in double-word arithmetic, null for all
     const void *tables, *p, *gram, *matrix, *form;
     void* out;
 };
 
 struct MaxDetKernels {
     int lanes;
-    int64_t (*workspace)(int d);                                            // bytes of one block
-    void (*solve)(const MaxDetProblem&, int64_t block, void* workspace);    // polynomials block lanes .. block lanes + lanes - 1
-    void (*adjoint)(const MaxDetProblem&, int64_t block, void* workspace);  // the same rows of the derivative
+    int64_t (*workspace)(int d);                                          // bytes of one block, for any of the following
+    void (*solve)(const MaxDetProblem&, int64_t block, void* workspace);  // polynomials block lanes .. block lanes + lanes - 1
+    void (*adjoint)(const MaxDetProblem&, int64_t block, void* workspace);
+    // The same in double-word arithmetic, for the rows that the first two have marked: with the status kRefine, and NaN at the front.
+    void (*solve_again)(const MaxDetProblem&, int64_t block, void* workspace);
+    void (*adjoint_again)(const MaxDetProblem&, int64_t block, void* workspace);
+    void (*frame)(const MaxDetProblem&, int64_t block, void* workspace);  // forms in their frames
 };
 
 struct MaxDetKernelSet {

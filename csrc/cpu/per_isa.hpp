@@ -3,7 +3,7 @@
 
 // ISOTYPIC_DECLARE_PER_ISA(const Kernels& kernels()); declares the function in each of these namespaces.
 // ISOTYPIC_SELECT_ISA(kernels) calls the one of the instruction set in use; it needs cpu/isa.hpp.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ISOTYPIC_SCALAR_ALONE)
 #define ISOTYPIC_DECLARE_PER_ISA(...) \
     namespace scalar {                \
     __VA_ARGS__;                      \
@@ -16,7 +16,7 @@
     }
 #define ISOTYPIC_SELECT_ISA(function) \
     (isa() == Isa::avx512 ? avx512::function() : isa() == Isa::avx2 ? avx2::function() : scalar::function())
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(ISOTYPIC_SCALAR_ALONE)
 #define ISOTYPIC_DECLARE_PER_ISA(...) \
     namespace scalar {                \
     __VA_ARGS__;                      \

@@ -40,13 +40,16 @@ bool permute(const PermuteCall& call) {
     char* y = static_cast<char*>(call.y);
     ask_for_large_pages(y, call.batch * n * (call.axes == 2 ? n : 1) * call.bytes);
     if (call.axes == 1) {
-        parallel_for(call.batch, static_cast<int>(std::min<int64_t>(threads, std::max<int64_t>(call.batch, 1))),
-                     [&](int64_t b, int) { row(sources.data() + b * n, n, call.bytes, x + b * n * call.bytes, y + b * n * call.bytes); });
+        parallel_for(call.batch, static_cast<int>(std::min<int64_t>(threads, std::max<int64_t>(call.batch, 1))), [&](int64_t b, int) {
+            const char* from = x + b * n * call.bytes;
+            row(sources.data() + b * n, n, call.bytes, from, from, y + b * n * call.bytes);
+        });
     } else {
         const int64_t pitch = n * call.bytes, items = call.batch * n;
+        const auto source_row = [&](int64_t item) { return x + (item / n * n + sources[static_cast<size_t>(item)]) * pitch; };
         parallel_for(items, static_cast<int>(std::min<int64_t>(threads, std::max<int64_t>(items, 1))), [&](int64_t item, int) {
-            const int32_t* source = sources.data() + item / n * n;
-            row(source, n, call.bytes, x + (item / n * n + source[item % n]) * pitch, y + item * pitch);
+            row(sources.data() + item / n * n, n, call.bytes, source_row(item), source_row(std::min(item + 1, items - 1)),
+                y + item * pitch);
         });
     }
     return true;

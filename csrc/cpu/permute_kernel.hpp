@@ -7,8 +7,8 @@
 
 namespace isotypic::cpu {
 
-// y[s] = x[source[s]] for s < n, entries of `bytes` bytes.
-using PermuteRow = void (*)(const int32_t* source, int64_t n, int64_t bytes, const char* x, char* y);
+// y[s] = x[source[s]] for s < n, entries of `bytes` bytes. `next` is the row that will be read after this one, to be fetched meanwhile.
+using PermuteRow = void (*)(const int32_t* source, int64_t n, int64_t bytes, const char* x, const char* next, char* y);
 
 ISOTYPIC_DECLARE_PER_ISA(PermuteRow permute_row())
 

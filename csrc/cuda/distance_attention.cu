@@ -60,6 +60,12 @@ DEVICE T normalizer_slope(T w) {  // d(n^2) / dw
     return 2 * w * (static_cast<T>(kAttentionEpsilon) - w * w) / (square * square * square);
 }
 
+// weight x, and nothing of an x that does not count, be it NaN: what padding or another sequence holds reaches nobody.
+template <class T>
+DEVICE T weighted(T weight, T x) {
+    return weight == T{} ? T{} : weight * x;
+}
+
 // The features of `count` items of one head, of `heads` in the tensor; those of queries have scale, signs and weight in them.
 template <class T>
 DEVICE void read_features(const Shape& a, const T* mv, const T* s, int64_t item, int count, int heads, int head, bool query,
@@ -164,7 +170,7 @@ __global__ void __launch_bounds__(kBlock) attend(Shape a, Operands<T> x) {
         for (int e = thread_index(); e < at.count * a.values; e += kBlock) {
             const int i = e / a.values, d = e % a.values;
             T sum = o[e] * correction[i];
-            for (int j = 0; j < keys; ++j) sum += p[i * kKeys + j] * v[j * a.values + d];
+            for (int j = 0; j < keys; ++j) sum += weighted(p[i * kKeys + j], v[j * a.values + d]);
             o[e] = sum;
         }
     }
@@ -203,13 +209,20 @@ DEVICE void slopes(const Shape& a, const Operands<T>& x, int64_t sample, int hea
                    const T* q, const T* k, const T* g, const T* v, const T* mean, T* weights, T* slope) {
     for (int e = thread_index(); e < queries * kKeys; e += kBlock) {
         const int i = e / kKeys, j = e % kKeys;
-        T weight = T{}, inner = T{};
+        T weight = T{}, derivative = T{};
         if (j < keys && attends(a, x, sample, query + i, key + j)) {
             weight = exponential(logit(a, q + i * a.width, k + j * a.width) - x.lse[(sample * a.heads + head) * a.queries + query + i]);
+            T inner = T{};
             for (int d = 0; d < a.values; ++d) inner += g[i * a.values + d] * v[j * a.values + d];
+            derivative = weight * (inner - mean[i]);
+            if (mean[i] != mean[i]) {  // a result that is NaN: where nothing is asked of it, its query gives nothing to the keys
+                bool asked = false;
+                for (int d = 0; d < a.values; ++d) asked = asked || g[i * a.values + d] != T{};
+                if (!asked) weight = derivative = T{};
+            }
         }
         if (weights) weights[e] = weight;
-        slope[e] = weight * (inner - mean[i]);
+        slope[e] = derivative;
     }
 }
 
@@ -237,7 +250,7 @@ __global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x
         for (int e = thread_index(); e < at.count * a.features; e += kBlock) {
             const int i = e / a.features, f = e % a.features;
             T sum = T{};
-            for (int j = 0; j < keys; ++j) sum += slope[i * kKeys + j] * k[j * a.width + f];
+            for (int j = 0; j < keys; ++j) sum += weighted(slope[i * kKeys + j], k[j * a.width + f]);
             sums[i * a.width + f] += sum;
         }
         const int channels = a.distance ? a.C : 0;
@@ -247,6 +260,7 @@ __global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x
             T* sum = sums + i * a.width + f;
             for (int j = 0; j < keys; ++j) {
                 const T *other = k + j * a.width + f, s = slope[i * kKeys + j], u = -2 * s * own[4] * other[4];
+                if (s == T{}) continue;
                 T square = T{};
                 for (int d = 0; d < 3; ++d) {
                     const T r = own[d] * other[3] - other[d] * own[3];
@@ -269,8 +283,8 @@ __global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x
             if (a.index[d] == component) value = sum[c * a.inner + d] * scale * static_cast<T>(a.sign[d]);
         if (a.distance && component >= 11 && component < 15) value += sum[a.features + c * kGeometry + component - 11];
         if (a.distance && component == 14)
-            value += sum[a.features + c * kGeometry + 4] * scale * (x.weight ? x.weight[at.head * a.C + c] : T{1}) *
-                     normalizer_slope(x.q_mv[place]);
+            value += weighted(sum[a.features + c * kGeometry + 4],
+                              scale * (x.weight ? x.weight[at.head * a.C + c] : T{1}) * normalizer_slope(x.q_mv[place]));
         y.q_mv[place] = value;
     }
     for (int e = thread_index(); e < at.count * a.S; e += kBlock)
@@ -279,7 +293,7 @@ __global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x
         T sum = T{};
         for (int i = 0; i < at.count && a.distance; ++i) {
             const T n = normalizer(x.q_mv[(((item + i) * a.heads + at.head) * a.C + c) * 16 + 14]);
-            sum += sums[i * a.width + a.features + c * kGeometry + 4] * scale * n * n;
+            sum += weighted(sums[i * a.width + a.features + c * kGeometry + 4], scale * n * n);
         }
         y.weights[static_cast<int64_t>(block_index()) * a.C + c] = sum;
     }
@@ -312,13 +326,13 @@ __global__ void __launch_bounds__(kBlock) key_gradients(Shape a, Operands<T> x, 
             for (int e = thread_index(); e < at.count * a.values; e += kBlock) {
                 const int j = e / a.values, d = e % a.values;
                 T sum = T{};
-                for (int i = 0; i < queries; ++i) sum += weights[i * kKeys + j] * g[i * a.values + d];
+                for (int i = 0; i < queries; ++i) sum += weighted(weights[i * kKeys + j], g[i * a.values + d]);
                 totals[e] += sum;
             }
             for (int e = thread_index(); e < at.count * a.features; e += kBlock) {
                 const int j = e / a.features, f = e % a.features;
                 T sum = T{};
-                for (int i = 0; i < queries; ++i) sum += slope[i * kKeys + j] * q[i * a.width + f];
+                for (int i = 0; i < queries; ++i) sum += weighted(slope[i * kKeys + j], q[i * a.width + f]);
                 sums[j * a.width + f] += sum;
             }
             const int channels = a.distance ? a.C : 0;
@@ -328,6 +342,7 @@ __global__ void __launch_bounds__(kBlock) key_gradients(Shape a, Operands<T> x, 
                 T* sum = sums + j * a.width + f;
                 for (int i = 0; i < queries; ++i) {
                     const T *other = q + i * a.width + f, s = slope[i * kKeys + j], u = -2 * s * own[4] * other[4];
+                    if (s == T{}) continue;
                     T square = T{};
                     for (int d = 0; d < 3; ++d) {
                         const T r = other[d] * own[3] - own[d] * other[3];
@@ -349,7 +364,7 @@ __global__ void __launch_bounds__(kBlock) key_gradients(Shape a, Operands<T> x, 
         for (int d = 0; d < a.inner; ++d)
             if (a.index[d] == component) value = sum[c * a.inner + d];
         if (a.distance && component >= 11 && component < 15) value += sum[a.features + c * kGeometry + component - 11];
-        if (a.distance && component == 14) value += sum[a.features + c * kGeometry + 4] * normalizer_slope(x.k_mv[place]);
+        if (a.distance && component == 14) value += weighted(sum[a.features + c * kGeometry + 4], normalizer_slope(x.k_mv[place]));
         y.k_mv[place] = value;
     }
     for (int e = thread_index(); e < at.count * a.S; e += kBlock)

@@ -4,16 +4,18 @@
 //              lanes of a vector do, and iterate as often as the slowest of them
 //     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a
 //              factor are dealt to the lanes, with two barriers of the warp for each column
+//     again    a second launch in double-word arithmetic, always by warps, twice the memory: what the first has not marked returns at once
 //
 // Local memory: at the first launch the driver reserves the stack of a thread for every thread that can be resident, 270,336 on an H200.
 // Kernels are compiled for each n, in float64 (float32 takes half):
 //     degree        2        4        6        8        10
 //     stack         416 B    800 B    1,328 B  1,968 B  2,752 B
 //     reserved      112 MB   216 MB   359 MB   532 MB   744 MB
+// and 624 B up to degree 12 and 1,968 B above, 169 and 532 MB, where a form is brought into its frame.
 //
 // No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in ops/max_det_solver.hpp; a
 // batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
-// roots decide. No spills; on sm_90 in float64 94 registers for a thread, 104 for a warp.
+// roots decide. No spills; on sm_90 in float64 100 registers for a thread, 106 for a warp.
 //
 // Expected by count on an H200 (132 multiprocessors at 1.7 GHz) in large batches, float64. Degree 6: seven factorisations of 330
 // multiply-adds with two operands each are 45 KB through L1; what does not fit there comes from L2, at 5 TB/s 100 M forms a second, and
@@ -27,6 +29,7 @@
 #include <type_traits>
 
 #include "cuda/launch.cuh"
+#include "ops/max_det_frame.hpp"
 #include "ops/max_det_solver.hpp"
 #include "ops/max_det_witness.hpp"
 
@@ -51,6 +54,44 @@ struct Arithmetic {
     DEVICE bool any(T flag) const {
         return flag > 0;
     }
+    template <class T>
+    static DEVICE T in_single(T x) {
+        return static_cast<T>(static_cast<float>(x));
+    }
+};
+
+// What no compiler may rearrange of double-word arithmetic.
+template <class T>
+struct Exact {
+    using Number = T;
+    static DEVICE T product(T a, T b, T& error) {
+#if defined(ISOTYPIC_EMULATE)
+        const volatile T p = a * b;
+#else
+        T p;
+        if constexpr (sizeof(T) == 8)
+            p = __dmul_rn(a, b);
+        else
+            p = __fmul_rn(a, b);
+#endif
+        error = fma(a, b, -p);
+        return p;
+    }
+    static DEVICE T root(T x) { return sqrt(x); }
+};
+template <class T>
+using Wide = DoubleWord<T, Exact<T>>;
+template <class Real>
+struct Words {
+    static constexpr bool two = false;
+    static DEVICE Real high(Real x) { return x; }
+    static DEVICE Real from(Real x) { return x; }
+};
+template <class T>
+struct Words<Wide<T>> {
+    static constexpr bool two = true;
+    static DEVICE T high(const Wide<T>& x) { return x.high; }
+    static DEVICE Wide<T> from(T x) { return Wide<T>::of(x); }
 };
 
 struct ThreadTeam : Arithmetic {
@@ -65,12 +106,31 @@ struct WarpTeam : Arithmetic {
     DEVICE void sync() const { sync_warp(); }
 };
 
+struct WideWarpTeam : WarpTeam {
+    template <class T>
+    DEVICE bool any(const Wide<T>& flag) const {
+        return flag.high > 0;
+    }
+    template <class T>
+    static DEVICE Wide<T> root(const Wide<T>& x) {
+        return square_root(x);
+    }
+    template <class T>
+    static DEVICE Wide<T> inverse_root(const Wide<T>& x, int d) {
+        return Wide<T>::of(Arithmetic::inverse_root(x.high, d));
+    }
+    template <class T>
+    static DEVICE Wide<T> in_single(const Wide<T>& x) {
+        return Wide<T>::of(Arithmetic::in_single(x.high));
+    }
+};
+
 struct Problem {
     int d;
     int64_t batch;
     const void *tables, *p, *gram, *matrix, *form;
     void* out;
-    bool single;
+    bool single, candidates, quick;
 };
 
 // 2^-e and 2^e for the largest exponent e; `finite` is false for infinities and NaN.
@@ -97,19 +157,15 @@ DEVICE PowerOfTwo<T> largest_power(const T* values, int count, int stride) {
     return power;
 }
 
-// The polynomial of this team, or -1, and its arrays.
-template <class T, class Team>
-struct Place {
-    int64_t row;
-    T* work;
-};
-template <class T>
-DEVICE Place<T, ThreadTeam> place(T* local, ThreadTeam) {
-    return {static_cast<int64_t>(block_index()) * thread_count() + thread_index(), local};
+// The polynomial of this team and its arrays.
+template <class Real, class Team>
+DEVICE Real* arrays(Real* local, Team) {
+    return std::is_same<Team, ThreadTeam>::value ? local : reinterpret_cast<Real*>(shared_memory());
 }
-template <class T>
-DEVICE Place<T, WarpTeam> place(T*, WarpTeam) {
-    return {static_cast<int64_t>(block_index()), reinterpret_cast<T*>(shared_memory())};
+template <class Team>
+DEVICE int64_t row_of(Team) {
+    return std::is_same<Team, ThreadTeam>::value ? static_cast<int64_t>(block_index()) * thread_count() + thread_index()
+                                                 : static_cast<int64_t>(block_index());
 }
 
 // Numbers of the arrays of one polynomial: those of Layout, and behind them the form, or the Gram and the result.
@@ -120,79 +176,150 @@ HOST_DEVICE constexpr int numbers(int d) {
 }
 
 // N: the side of the Gram where a thread holds the arrays, else 0.
-template <class T, class Team, int N>
+template <class T, class Team, class Real, int N>
 __global__ void solve(Problem problem) {
-    T local[N ? numbers<ThreadTeam>(N - 1) : 1];
+    constexpr bool again = Words<Real>::two;
+    Real local[N ? numbers<ThreadTeam>(N - 1) : 1];
     const Team team;
-    const auto [row, work] = place(local, team);
+    Real* const work = arrays(local, team);
+    const int64_t row = row_of(team);
     if (row >= problem.batch) return;
     const max_det::Tables t(problem.d);
     const max_det::Layout<Team> at(t);
     const T *tables = static_cast<const T*>(problem.tables), *p = static_cast<const T*>(problem.p) + row * t.m;
+    T *out = static_cast<T*>(problem.out) + row * (t.n * t.n + 5), *tail = out + t.n * t.n;
+    if (again && tail[0] != max_det::kRefine) return;
     const PowerOfTwo<T> power = largest_power(p, t.m, 1);
-    T* form = work + at.size;
-    for (int k = team.rank(); k < t.m; k += team.size()) form[k] = work[at.p + k] = power.finite ? p[k] * power.down : T(0);
-    team.sync();
-    const max_det::Report<T> report = max_det::solve(t, tables, work, team, T(power.finite));
-    T positive = 1;
-    const T* gram = max_det::gram(t, tables, work, form, team, positive);
-    const bool solved = report.status == max_det::kSolved && positive > 0;
-    T* out = static_cast<T*>(problem.out) + row * (t.n * t.n + 4);
-    for (int i = team.rank(); i < t.n * t.n; i += team.size()) out[i] = solved ? gram[i] * power.up : T(0);
-    if (team.rank() != 0) return;
-    T status = report.status == max_det::kSolved && !solved ? T(max_det::kUndecided) : report.status;
-    double point[2] = {0, 0};
-    if (status == max_det::kNotPositive || status == max_det::kUndecided) {
-        const double theta = 3.14159265358979323846 * static_cast<double>(report.where) / t.m;
-        status = T(max_det::witness(p, 2 * t.d, status == max_det::kNotPositive, theta, problem.single, point) ? max_det::kNotPositive
-                                                                                                               : max_det::kUndecided);
+    Real* form = work + at.size;
+    for (int k = team.rank(); k < t.m; k += team.size()) {
+        form[k] = work[at.p + k] = Words<Real>::from(power.finite ? p[k] * power.down : T(0));
+        work[at.w + k] = Words<Real>::from(again ? out[k] : T(0));
     }
-    T* tail = out + t.n * t.n;
-    tail[0] = status, tail[1] = report.iterations, tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
+    team.sync();
+    const max_det::Report<Real> report = max_det::solve(t, tables, work, team, Words<Real>::from(T(power.finite)));
+    Real positive = Words<Real>::from(T(1)), exact = positive;
+    const bool single = problem.single && sizeof(T) == 8;
+    const Real* gram = max_det::gram(t, tables, work, form, single, team, positive, exact);
+    const T found = Words<Real>::high(report.status), error = Words<Real>::high(max_det::error_estimate<Team, T>(report.condition, again));
+    const bool solved = found == max_det::kSolved && Words<Real>::high(positive) > 0;
+    const bool accurate = error <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine) && Words<Real>::high(exact) > 0;
+    T status = found;
+    double point[2] = {0, 0};
+    if (found == max_det::kSolved || found == max_det::kUndecided)
+        status = T(solved && accurate ? max_det::kSolved : !again ? max_det::kRefine : solved ? max_det::kInaccurate : max_det::kUndecided);
+    if (again && found == max_det::kNotPositive) status = max_det::kUndecided;
+    const bool seen = found == max_det::kNotPositive, open = status == max_det::kRefine && !solved;
+    if (!again && (seen || (open && !problem.quick))) {
+        const double theta = 3.14159265358979323846 * static_cast<double>(Words<Real>::high(report.where)) / t.m;
+        const bool one = problem.single || sizeof(T) == 4;
+        const bool has =
+            problem.quick ? max_det::witness_at(p, 2 * t.d, theta, one, point) : max_det::witness(p, 2 * t.d, seen, theta, one, point);
+        if (has || seen) status = T(has ? max_det::kNotPositive : problem.quick ? max_det::kRefine : max_det::kUndecided);
+        if (!has) point[0] = point[1] = 0;
+    }
+    const bool wanted = status == max_det::kSolved || (again && problem.candidates),
+               start = !problem.quick && status == max_det::kRefine && found == max_det::kSolved;
+    const T before = again ? tail[1] : T(0);
+    team.sync();
+    for (int i = team.rank(); i < t.n * t.n; i += team.size()) {
+        out[i] = wanted ? Words<Real>::high(gram[i]) * power.up : T(0);
+        if (start && i < t.m) out[i] = Words<Real>::high(work[at.w + i]);
+    }
+    if (team.rank() != 0) return;
+    tail[0] = status, tail[1] = before + Words<Real>::high(report.iterations);
+    tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
+    tail[4] = wanted || status == max_det::kInaccurate ? error : T(0);
 }
 
-template <class T, class Team, int N>
+template <class T, class Team, class Real, int N>
 __global__ void adjoint(Problem problem) {
-    T local[N ? numbers<ThreadTeam>(N - 1) : 1];
+    constexpr bool again = Words<Real>::two;
+    Real local[N ? numbers<ThreadTeam>(N - 1) : 1];
     const Team team;
-    const auto [row, work] = place(local, team);
+    Real* const work = arrays(local, team);
+    const int64_t row = row_of(team);
     if (row >= problem.batch) return;
     const max_det::Tables t(problem.d);
     const max_det::Layout<Team> at(t);
     const int size = t.n * t.n, length = problem.matrix ? size : t.m;
     const T* q = static_cast<const T*>(problem.gram) + row * size;
     const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form) + row * length;
-    T *gram = work + at.size, *result = gram + size;
-    const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
-    for (int i = team.rank(); i < size; i += team.size()) gram[i] = T(0.5) * (q[i] * power.down + q[i % t.n * t.n + i / t.n] * power.down);
-    team.sync();
-    max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
     T* out = static_cast<T*>(problem.out) + row * t.m;
-    for (int k = team.rank(); k < t.m; k += team.size())
-        out[k] = problem.matrix ? result[k] : result[k] * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
+    if (again && out[0] == out[0]) return;
+    team.sync();
+    Real *gram = work + at.size, *result = gram + size;
+    const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
+    for (int i = team.rank(); i < size; i += team.size())
+        gram[i] = Words<Real>::from(T(0.5) * (q[i] * power.down + q[i % t.n * t.n + i / t.n] * power.down));
+    team.sync();
+    const Real condition =
+        max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
+    const bool marked = !again && Words<Real>::high(max_det::error_estimate<Team, T>(condition, false)) > max_det::Tolerance<T>::refine;
+    for (int k = team.rank(); k < t.m; k += team.size()) {
+        const T value = Words<Real>::high(result[k]);
+        out[k] = problem.matrix ? value : value * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
+        if (k == 0 && marked) out[0] = T(NAN);
+    }
 }
 
+// Of forms of at most kLargest coefficients.
+template <class T, int kLargest>
+__global__ void frame(Problem problem) {
+    const int64_t row = static_cast<int64_t>(block_index()) * thread_count() + thread_index();
+    if (row >= problem.batch) return;
+    const max_det::Tables t(problem.d);
+    const T* given = static_cast<const T*>(problem.p) + row * t.m;
+    const PowerOfTwo<T> power = largest_power(given, t.m, 1);
+    Wide<T> work[2 * kLargest];
+    T p[kLargest], result[kLargest], h[4];
+    for (int k = 0; k < t.m; ++k) p[k] = power.finite ? given[k] * power.down : T(0);
+    max_det::frame<ThreadTeam>(t, static_cast<const T*>(problem.tables), p, work, result, h);
+    T* out = static_cast<T*>(problem.out) + row * (t.m + 4);
+    for (int k = 0; k < t.m; ++k) out[k] = power.finite ? result[k] * power.up : T(NAN);
+    for (int i = 0; i < 4; ++i) out[t.m + i] = h[i];
+}
+
+// The first launch, by the side of the Gram.
 template <class T, int N = 1>
-void run(const char* name, bool derivative, const Problem& problem, void* stream) {
+void run_first(const char* name, bool derivative, const Problem& problem, void* stream) {
     if constexpr (N > kThreadSide) {
         const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam, 0> : solve<T, WarpTeam, 0>, problem.batch, 32, bytes, stream, problem);
+        launch(name, derivative ? adjoint<T, WarpTeam, T, 0> : solve<T, WarpTeam, T, 0>, problem.batch, 32, bytes, stream, problem);
     } else if (problem.d + 1 == N) {
         const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-        launch(name, derivative ? adjoint<T, ThreadTeam, N> : solve<T, ThreadTeam, N>, grid, kThreadsPerBlock, 0, stream, problem);
+        launch(name, derivative ? adjoint<T, ThreadTeam, T, N> : solve<T, ThreadTeam, T, N>, grid, kThreadsPerBlock, 0, stream, problem);
     } else {
-        run<T, N + 1>(name, derivative, problem, stream);
+        run_first<T, N + 1>(name, derivative, problem, stream);
     }
+}
+
+template <class T>
+void run(const char* name, bool derivative, const Problem& problem, void* stream) {
+    run_first<T>(name, derivative, problem, stream);
+    if (problem.quick) return;
+    const size_t bytes = static_cast<size_t>(numbers<WideWarpTeam>(problem.d)) * sizeof(Wide<T>);
+    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>, 0> : solve<T, WideWarpTeam, Wide<T>, 0>, problem.batch, 32, bytes, stream,
+           problem);
 }
 
 }  // namespace
 
-void max_det(const View& p, const View& tables, bool single, const View& solution, void* stream) {
+void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution, void* stream) {
     Problem problem{};
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
-    problem.single = single || p.dtype == DType::float32;
+    problem.single = single, problem.candidates = candidates, problem.quick = quick;
     p.dtype == DType::float64 ? run<double>("max_det", false, problem, stream) : run<float>("max_det", false, problem, stream);
+}
+
+void max_det_frame(const View& p, const View& tables, const View& framed, void* stream) {
+    Problem problem{};
+    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
+    problem.p = p.data, problem.tables = tables.data, problem.out = framed.data;
+    const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
+    const bool few = problem.d <= 6, wide = p.dtype == DType::float64;
+    const auto kernel = few ? (wide ? frame<double, 13> : frame<float, 13>) : wide ? frame<double, 41> : frame<float, 41>;
+    launch("max_det_frame", kernel, grid, kThreadsPerBlock, 0, stream, problem);
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream) {

@@ -26,9 +26,14 @@ namespace isotypic {
 namespace cpu {
 
 // tables: those of ops/max_det_solver.hpp for this degree, (size), of the dtype of p, float32 or float64. All contiguous, and overwritten.
-// p (B, m) -> solution (B, n n + 4): the Gram, status, iterations, x and y of a witness; the Gram is zero where status is not 0.
-// `single`: the result will be rounded to float32, and the witness must stay one.
-void max_det(const View& p, const View& tables, bool single, const View& solution);
+// p (B, m) -> solution (B, n n + 5): the Gram, status, iterations, x and y of a witness, an estimate of the relative error of the Gram; the
+// Gram is zero where status is not 0, but with `candidates` that of the last step where it is 2 or 4.
+// `single`: the result will be rounded to float32; the witness must stay one, and the Gram positive definite.
+// `quick`: what needs more than one pass in the precision of p, or a search for a witness, is left, with status 5.
+void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution);
+
+// p (B, m) -> framed (B, m + 4): p o h and h of ops/max_det_frame.hpp, for d > 0.
+void max_det_frame(const View& p, const View& tables, const View& framed);
 
 // gram (B, n, n), and either matrix (B, n, n) or form (B, m), the other undefined -> result (B, m):
 // Hess(gram)^-1 A(gram sym(matrix) gram), or Hess(gram)^-1 form, of the symmetric part of gram; zeros where the Gram is zero.
@@ -38,7 +43,8 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
 
 namespace cuda {
 
-void max_det(const View& p, const View& tables, bool single, const View& solution, void* stream);
+void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution, void* stream);
+void max_det_frame(const View& p, const View& tables, const View& framed, void* stream);
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream);
 
 }  // namespace cuda

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "core/double_word.hpp"
 #include "core/host_device.hpp"
 
 #if defined(__CUDACC__)
@@ -43,21 +44,24 @@ struct Tables {
     }
 };
 
-enum Status { kSolved = 0, kNotPositive = 1, kUndecided = 2, kInvalid = 3 };
+// kInaccurate: positive for certain, with a Gram that is less accurate than kSolved promises. kRefine stands between two passes: the form
+// is to be solved again in double-word arithmetic.
+enum Status { kSolved = 0, kNotPositive = 1, kUndecided = 2, kInvalid = 3, kInaccurate = 4, kRefine = 5 };
 
 constexpr int kMaxIterations = 100;
 
 // Tolerances by precision: the Newton decrement at which the last step is taken, below which rounding may end the iteration, and the
-// largest relative residual p(theta_s) - A(Q)(theta_s) that counts as solved; `epsilon` is the spacing of numbers at 1.
+// largest relative residual p(theta_s) - A(Q)(theta_s) that counts as solved; `epsilon` is the spacing of numbers at 1. Estimates of the
+// error: from `refine` on a form is solved again in double-word arithmetic, up to `solved` its status is kSolved.
 template <class T>
 struct Tolerance;
 template <>
 struct Tolerance<double> {
-    static constexpr double decrement = 1e-7, rounding = 1e-3, residual = 1e-8, epsilon = 2.2e-16;
+    static constexpr double decrement = 1e-7, rounding = 1e-3, residual = 1e-8, epsilon = 2.2e-16, refine = 1e-8, solved = 1e-6;
 };
 template <>
 struct Tolerance<float> {
-    static constexpr float decrement = 1e-3f, rounding = 1e-2f, residual = 1e-3f, epsilon = 1.2e-7f;
+    static constexpr float decrement = 1e-3f, rounding = 1e-2f, residual = 1e-3f, epsilon = 1.2e-7f, refine = 1e-3f, solved = 1e-2f;
 };
 
 // The arrays of one solve, in units of Real. Rows of X and K are padded, so that blocks of rows may run past the end.
@@ -85,12 +89,16 @@ HOST_DEVICE ALWAYS_INLINE void dots(Real (&sum)[Team::kRows], const Real* a, int
 }
 
 // Lower Cholesky factor in place of the lower triangle of a (size, size); the diagonal holds the reciprocals of the factor's. Lanes of `ok`
-// become 0 where a pivot is not positive; their factor is finite and means nothing.
+// become 0 where a pivot is not positive; their factor is finite and means nothing. Returns the largest quotient of a diagonal entry and
+// what elimination leaves of it, the pivot: about the condition of the matrix with its diagonal scaled to 1.
 template <class Team, class Real>
-HOST_DEVICE ALWAYS_INLINE void cholesky(Real* a, int stride, int size, const Team& team, Real& ok) {
+HOST_DEVICE ALWAYS_INLINE Real cholesky(Real* a, int stride, int size, const Team& team, Real& ok) {
     constexpr int R = Team::kRows;
     const Real zero{}, one = zero + 1;
+    Real condition = one;
     for (int j = 0; j < size; ++j) {
+        const Real diagonal = a[j * stride + j];
+        team.sync();
         for (int i = j + R * team.rank(); i < size; i += R * team.size()) {
             Real sum[R] = {};
             dots<Team>(sum, a + i * stride, stride, a + j * stride, j);
@@ -99,12 +107,14 @@ HOST_DEVICE ALWAYS_INLINE void cholesky(Real* a, int stride, int size, const Tea
         }
         team.sync();
         const Real pivot = a[j * stride + j];
-        ok = pivot > zero ? ok : zero;
-        const Real inverse = one / Team::root(pivot > zero ? pivot : one);
+        ok = select(pivot > zero, ok, zero);
+        const Real inverse = one / Team::root(select(pivot > zero, pivot, one)), quotient = diagonal * inverse * inverse;
+        condition = select(quotient > condition, quotient, condition);
         team.sync();
         for (int i = j + team.rank(); i < size; i += team.size()) a[i * stride + j] = i == j ? inverse : a[i * stride + j] * inverse;
         team.sync();
     }
+    return condition;
 }
 
 // z = A^-1 z with the factor of `cholesky`. Column by column, so that a team shares the rows.
@@ -130,8 +140,8 @@ HOST_DEVICE ALWAYS_INLINE void backward_substitution(const Real* a, int stride, 
 }
 
 // out[s] = sum_k table[s, k] in[k], for the tables of constants.
-template <class Team, class Real, class T>
-HOST_DEVICE ALWAYS_INLINE void apply(const T* table, int rows, int columns, const Real* in, Real* out, const Team& team) {
+template <class Team, class Real, class Other, class T>
+HOST_DEVICE ALWAYS_INLINE void apply(const T* table, int rows, int columns, const Other* in, Real* out, const Team& team) {
     for (int s = team.rank(); s < rows; s += team.size()) {
         Real sum[2] = {};
         int k = 0;
@@ -180,19 +190,20 @@ HOST_DEVICE ALWAYS_INLINE Real square_norm(const Real* a, int length) {
     return sum;
 }
 
-// What a solve tells beside the weights of H, as numbers so that lanes are lanes. `least` is the smallest sample, at node `where`.
+// What a solve tells beside the weights of H, as numbers so that lanes are lanes. `least` is the smallest sample, at node `where`;
+// `condition` that of the last Hessian, as cholesky() tells it.
 template <class Real>
 struct Report {
-    Real status, iterations, least, where;
+    Real status, iterations, least, where, condition;
 };
 
 // From the coefficients in work[p] (scaled by a power of two, finite or zero where `valid` is 0) to the optimum: X and the factor of H at
-// the end.
+// the end, and the weights in work[w]. Lanes whose first weight is not 0 on entry begin with the weights that are there.
 template <class Team, class Real, class T>
 HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, Real* work, const Team& team, Real valid) {
     constexpr int R = Team::kRows;
     const Layout<Team> at(t);
-    const Real zero{}, one = zero + 1;
+    const Real zero{}, one = zero + T(1);
     Real *w = work + at.w, *p = work + at.p, *y = work + at.y, *g = work + at.g, *K = work + at.K;
     const Real* X = work + at.X;
 
@@ -200,24 +211,24 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
     apply(tables + t.samples, t.m, t.m, p, y, team);
     Real least = y[0], where = zero;
     for (int s = 1; s < t.m; ++s) {
-        where = y[s] < least ? zero + static_cast<T>(s) : where;
-        least = y[s] < least ? y[s] : least;
+        where = select(y[s] < least, zero + static_cast<T>(s), where);
+        least = select(y[s] < least, y[s], least);
     }
-    const Real positive = least > zero ? valid : zero;
+    const Real positive = select(least > zero, valid, zero), given = select(w[0] < zero, one, w[0]);
     team.sync();
     for (int s = team.rank(); s < t.m; s += team.size()) {
-        p[s] = positive > zero ? y[s] : one;
-        w[s] = Team::inverse_root(p[s], t.d) / p[s];
+        p[s] = select(positive > zero, y[s], one);
+        w[s] = select(given > zero, w[s], Team::inverse_root(p[s], t.d) / p[s]);
     }
     team.sync();
     Real total{};
     for (int s = 0; s < t.m; ++s) total += w[s] * p[s];
     team.sync();
-    const Real normal = (zero + static_cast<T>(t.n)) / total;
+    const Real normal = select(given > zero, one, (zero + static_cast<T>(t.n)) / total);
     for (int s = team.rank(); s < t.m; s += team.size()) w[s] *= normal;
     team.sync();
 
-    Real ok = one, active = positive, iterations = zero, previous = one / Tolerance<T>::decrement;
+    Real ok = one, active = positive, iterations = zero, previous = one / Tolerance<T>::decrement, condition = one;
     for (int iteration = 0; iteration < kMaxIterations && team.any(active); ++iteration) {
         factor(t, tables, work, at, team, ok);
         for (int s = R * team.rank(); s < t.m; s += R * team.size())
@@ -231,33 +242,32 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
                 }
             }
         team.sync();
-        cholesky(K, t.m, t.m, team, ok);
+        condition = select(active > zero, cholesky(K, t.m, t.m, team, ok), condition);
         forward_substitution(K, t.m, t.m, g, team);
         const Real decrement = square_norm<Team>(g, t.m);
         team.sync();
         backward_substitution(K, t.m, t.m, g, team);
         // Self-concordance: this step keeps H positive and lowers the objective, without a line search.
-        const Real step = decrement < zero + T(1) / 16 ? one : one / (one + Team::root(decrement));
-        active = ok > zero && decrement < one / Tolerance<T>::decrement / Tolerance<T>::decrement ? active : zero;
-        for (int s = team.rank(); s < t.m; s += team.size()) w[s] = active > zero ? w[s] - step * g[s] : w[s];
+        const Real step = select(decrement < zero + T(1) / 16, one, one / (one + Team::root(decrement)));
+        active = select(ok > zero, select(decrement < one / Tolerance<T>::decrement / Tolerance<T>::decrement, active, zero), zero);
+        for (int s = team.rank(); s < t.m; s += team.size()) w[s] = select(active > zero, w[s] - step * g[s], w[s]);
         iterations += active;
-        const Real rounding =
-            previous > zero && decrement * 4 > previous && decrement < zero + Tolerance<T>::rounding * Tolerance<T>::rounding ? zero
-                                                                                                                              : active;
-        active = decrement < zero + Tolerance<T>::decrement * Tolerance<T>::decrement ? zero : rounding;
+        const Real small = select(decrement < zero + Tolerance<T>::rounding * Tolerance<T>::rounding, zero, active);
+        const Real rounding = select(previous > zero, select(decrement * T(4) > previous, small, active), active);
+        active = select(decrement < zero + Tolerance<T>::decrement * Tolerance<T>::decrement, zero, rounding);
         previous = decrement;
         team.sync();
     }
     ok = one;
     factor(t, tables, work, at, team, ok);
     for (int s = 0; s < t.m; ++s) {
-        const Real residual = p[s] - square_norm<Team>(X + s * t.n, t.n), size = residual < zero ? -residual : residual;
-        ok = size < p[s] * Tolerance<T>::residual ? ok : zero;
+        const Real residual = p[s] - square_norm<Team>(X + s * t.n, t.n), size = select(residual < zero, zero - residual, residual);
+        ok = select(size < p[s] * Tolerance<T>::residual, ok, zero);
     }
-    const Real outcome = ok > zero ? zero + T(kSolved) : zero + T(kUndecided);
-    const Real status = positive > zero ? outcome : (valid > zero ? zero + T(kNotPositive) : zero + T(kInvalid));
+    const Real outcome = select(ok > zero, zero + T(kSolved), zero + T(kUndecided));
+    const Real status = select(positive > zero, outcome, select(valid > zero, zero + T(kNotPositive), zero + T(kInvalid)));
     team.sync();
-    return {status, iterations, least, where};
+    return {status, iterations, least, where, condition};
 }
 
 // What is left of a diagonal when all that rounding can do is taken off. With q = sqrt(diag Q) and u half the spacing of numbers at 1,
@@ -271,9 +281,11 @@ HOST_DEVICE inline T one_less_rounding(int n) {
 
 // The Gram in monomials, gram (n, n) = change^T H^-1 change, corrected to A(gram) = `form` (the coefficients) along the one subspace of
 // Grams that SL(2) maps to itself. Lanes of `ok` become 0 where it is not certain to be positive after the correction, which happens next
-// to the boundary. Y overwrites work[X]; the Gram is written to work[K], and work[H] is used.
+// to the boundary. Y overwrites work[X]; the Gram is written to work[K], and work[H] is used. Where the Gram will be rounded to float32,
+// `single`, lanes of `exact` become 0 where the rounded matrix is not certain to be positive definite.
 template <class Team, class Real, class T>
-HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, const Team& team, Real& ok) {
+HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, bool single, const Team& team,
+                                     Real& ok, Real& exact) {
     const Layout<Team> at(t);
     Real* H = work + at.H;
     Real *Y = work + at.X, *Q = work + at.K;
@@ -303,13 +315,29 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
     for (int i = team.rank(); i < t.n * t.n; i += team.size()) H[i] = i % (t.n + 1) == 0 ? Q[i] * certain : Q[i];
     team.sync();
     cholesky(H, t.n, t.n, team, ok);
+    if (!single) return Q;
+    for (int i = team.rank(); i < t.n * t.n; i += team.size()) {
+        const Real entry = Team::in_single(Q[i]);
+        H[i] = i % (t.n + 1) == 0 ? entry * certain : entry;
+    }
+    team.sync();
+    cholesky(H, t.n, t.n, team, exact);
     return Q;
 }
 
+// The relative error of the Gram (as (1 - e) Q <= Q' <= (1 + e) Q) and of its derivative from the condition of the Hessian: the Hessian is
+// quadratic in the Gram, so that in double-word arithmetic its factor is as good as exact, and what is left is what rounding of the
+// samples does to a Gram whose condition is the root.
+template <class Team, class T, class Real>
+HOST_DEVICE ALWAYS_INLINE Real error_estimate(Real condition, bool double_word) {
+    return (double_word ? Team::root(condition) : condition) * (T(8) * Tolerance<T>::epsilon);
+}
+
 // result (m) = Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r where G is null; Hess(Q) y = A(Q Hankel(y) Q), all in monomials. Q and G (n, n) in
-// units of Real; G is symmetrised. `work` has Layout's arrays; lanes whose Hessian is not positive (a Gram of zeros) get zeros.
-template <class Team, class Real, class T>
-HOST_DEVICE ALWAYS_INLINE void adjoint(const Tables& t, const T* tables, Real* work, const Real* Q, const Real* G, const Real* r,
+// units of Real; G is symmetrised. `work` has Layout's arrays; lanes whose Hessian is not positive (a Gram of zeros) get zeros. Returns the
+// condition of the Hessian, as cholesky() tells it, huge where it is not positive and the Gram is not zero.
+template <class Team, class Real, class T, class Other>
+HOST_DEVICE ALWAYS_INLINE Real adjoint(const Tables& t, const T* tables, Real* work, const Real* Q, const Other* G, const Other* r,
                                        Real* result, const Team& team) {
     constexpr int R = Team::kRows;
     const Layout<Team> at(t);
@@ -344,16 +372,17 @@ HOST_DEVICE ALWAYS_INLINE void adjoint(const Tables& t, const T* tables, Real* w
         }
     team.sync();
     Real ok = one;
-    cholesky(K, t.m, t.m, team, ok);
+    const Real condition = cholesky(K, t.m, t.m, team, ok);
     forward_substitution(K, t.m, t.m, g, team);
     backward_substitution(K, t.m, t.m, g, team);
     const T* samples = tables + t.samples;
     for (int k = team.rank(); k < t.m; k += team.size()) {
         Real sum{};
         for (int s = 0; s < t.m; ++s) sum += samples[s * t.m + k] * g[s];
-        result[k] = ok > zero ? sum : zero;
+        result[k] = select(ok > zero, sum, zero);
     }
     team.sync();
+    return select(ok > zero, condition, select(Q[0] > zero, zero + T(1e30), zero));
 }
 
 }  // namespace isotypic::max_det

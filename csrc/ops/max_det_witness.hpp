@@ -52,7 +52,9 @@ HOST_DEVICE bool proven_not_positive(const T* p, int degree, double x, double y)
     const double first = ldexp(1.0, -exponent / 2), second = ldexp(1.0, -(exponent - exponent / 2));
     auto coefficient = [&](int k) { return static_cast<double>(p[k]) * first * second; };
     const bool integers = floor(x) == x && floor(y) == y;
-    double sum = coefficient(degree), error = integers ? 0 : kUnderflow, power = 1, power_error = 0;
+    // What scaling loses: a coefficient that is not 0 and becomes 0, or nearly.
+    auto lost = [&](int k) { return p[k] != 0 && fabs(coefficient(k)) < kUnderflow ? kUnderflow : 0.0; };
+    double sum = coefficient(degree), error = (integers ? 0 : kUnderflow) + lost(degree), power = 1, power_error = 0;
     for (int k = degree - 1; k >= 0; --k) {
         const double c = coefficient(k), next = rounded_product(power, y);
         power_error = power_error * fabs(y) + fabs(fma(power, y, -next));
@@ -60,7 +62,7 @@ HOST_DEVICE bool proven_not_positive(const T* p, int degree, double x, double y)
         const double left = rounded_product(sum, x), right = rounded_product(c, power), total = left + right, part = total - left;
         error = error * fabs(x) + fabs(fma(sum, x, -left)) + fabs(fma(c, power, -right)) + fabs(c) * power_error +
                 fabs((left - (total - part)) + (right - part));
-        if (c != 0 && fabs(c) < kUnderflow) error += kUnderflow * fabs(power);
+        error += lost(k) * fabs(power);
         sum = total;
     }
     return sum + error * (1 + 1e-12) <= 0;

@@ -49,6 +49,23 @@ HOST_DEVICE ALWAYS_INLINE double constant<double>(double value) {
     return value;
 }
 
+// A power of two, `lift`, that brings numbers as large as `size` to where reciprocals, squares and sums of a few are normal numbers, and
+// `back`, its inverse; 1 where they are there, and for 0. Multiplying by it is exact, so that subnormal numbers and the largest ones are
+// no worse than others. Results come back by a multiplication at the very end: what is too large for the type is then infinite, and never
+// inf - inf or 0 inf.
+template <class V>
+struct Lift {
+    V lift, back;
+};
+template <class V, class T>
+HOST_DEVICE ALWAYS_INLINE Lift<V> lift_of(V size) {
+    constexpr double far = sizeof(T) == 8 ? 0x1p600 : 0x1p96, bound = sizeof(T) == 8 ? 0x1p480 : 0x1p60;
+    const V one = constant<V>(1), up = constant<V>(far), down = constant<V>(1 / far), given = size > V{} ? size : one;
+    const auto small = given < constant<V>(1 / bound);
+    const auto large = given > constant<V>(bound);
+    return {small ? up : (large ? down : one), small ? down : (large ? up : one)};
+}
+
 template <class V, int N>
 HOST_DEVICE ALWAYS_INLINE V largest(const V* m) {
     V size = absolute(m[0]);
@@ -165,20 +182,22 @@ HOST_DEVICE ALWAYS_INLINE void set_column(V* q, int j, V* r, V square, Condition
     for (int i = 0; i < D; ++i) q[i * D + j] = r[i] * scale;
 }
 
-// v = q r with r upper triangular; u = r^-1, or 0 where the columns are dependent.
+// v = q r with r upper triangular; u = r^-1, or 0 where the columns are dependent. Entries of u beyond the largest number are that.
 template <class V, class T, int D, class Arithmetic>
 HOST_DEVICE ALWAYS_INLINE void frame(const V* v, bool proper, V* q, V* u) {
     const V zero = V{}, one = constant<V>(1), bound = constant<V>(static_cast<double>(kTolerance<T>) * static_cast<double>(kTolerance<T>));
-    V keep = one;
+    const V most = constant<V>(sizeof(T) == 8 ? 1.7976931348623157e308 : 3.4028234663852886e38);
+    V keep = one, columns[D * D], scale[D], lift[D];  // columns: of v, times lift and scale
     ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         V r[D], size = absolute(v[j]), length = zero;
         ISOTYPIC_UNROLL
         for (int i = 1; i < D; ++i) size = larger(size, absolute(v[i * D + j]));
-        const V scale = one / (size > zero ? size : one);
+        lift[j] = lift_of<V, T>(size).lift;
+        scale[j] = one / (size > zero ? size * lift[j] : one);
         ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) {
-            r[i] = v[i * D + j] * scale;
+            r[i] = columns[i * D + j] = v[i * D + j] * lift[j] * scale[j];
             length += r[i] * r[i];
         }
         const V square = project<V, D>(q, j, r);
@@ -192,7 +211,7 @@ HOST_DEVICE ALWAYS_INLINE void frame(const V* v, bool proper, V* q, V* u) {
         for (int i = 0; i < D; ++i) q[i * D + D - 1] = turned ? -q[i * D + D - 1] : q[i * D + D - 1];
     }
     V r[D * D];
-    product_tn<V, D>(q, v, r);
+    product_tn<V, D>(q, columns, r);
     ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
         const V diagonal = keep > zero ? r[j * D + j] : one;
@@ -208,11 +227,15 @@ HOST_DEVICE ALWAYS_INLINE void frame(const V* v, bool proper, V* q, V* u) {
         }
     }
     ISOTYPIC_UNROLL
-    for (int i = 0; i < D * D; ++i) u[i] = keep > zero ? u[i] : zero;
+    for (int i = 0; i < D * D; ++i) {
+        V entry = u[i] * scale[i / D] * lift[i / D];
+        entry = entry > most ? most : (entry < -most ? -most : entry);
+        u[i] = keep > zero ? entry : zero;
+    }
 }
 
 // The adjoint of the frame: q L u^T with L the strictly lower part of q^T g - g^T q.
-template <class V, int D>
+template <class V, class T, int D>
 HOST_DEVICE ALWAYS_INLINE void frame_backward(const V* g, const V* q, const V* u, V* result) {
     V m[D * D], t[D * D];
     product_tn<V, D>(q, g, m);
@@ -225,12 +248,20 @@ HOST_DEVICE ALWAYS_INLINE void frame_backward(const V* g, const V* q, const V* u
         t[i * D + j] = sum;
     }
     ISOTYPIC_UNROLL
-    for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) {
-        V sum = V{};
+        V size = absolute(u[j * D + j]), row[D];
         ISOTYPIC_UNROLL
-        for (int k = j; k < D; ++k) sum += t[i * D + k] * u[j * D + k];
-        result[i * D + j] = sum;
+        for (int k = j + 1; k < D; ++k) size = larger(size, absolute(u[j * D + k]));
+        const Lift<V> scale = lift_of<V, T>(size);
+        ISOTYPIC_UNROLL
+        for (int k = j; k < D; ++k) row[k] = u[j * D + k] * scale.lift;
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D; ++i) {
+            V sum = V{};
+            ISOTYPIC_UNROLL
+            for (int k = j; k < D; ++k) sum += t[i * D + k] * row[k];
+            result[i * D + j] = sum * scale.back;
+        }
     }
 }
 
@@ -281,15 +312,22 @@ HOST_DEVICE ALWAYS_INLINE void exchange(V* key, V* m, V* other, int p, int q, Co
     }
 }
 
-// values ascending, vectors in columns, of a symmetric matrix that is overwritten
+// values ascending, vectors in columns, of the symmetric part of m
 template <class V, class T, int D, class Arithmetic>
-HOST_DEVICE ALWAYS_INLINE void eigen(V* a, V* values, V* vectors) {
+HOST_DEVICE ALWAYS_INLINE void eigen(const V* m, V* values, V* vectors) {
     const V zero = V{}, one = constant<V>(1);
+    V a[D * D], lifted[D * D];
+    const Lift<V> sum = lift_of<V, T>(largest<V, D * D>(m));
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D * D; ++i) lifted[i] = m[i] * sum.lift;
+    symmetrize<V, D>(lifted, a);
+    // Once more: the symmetric part may be much smaller than the matrix.
     const V size = largest<V, D * D>(a);
-    const V up = size > zero ? size : one, down = one / up;
+    const Lift<V> part = lift_of<V, T>(size);
+    const V up = size > zero ? size * part.lift : one, down = one / up;
     ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) {
-        a[i] *= down;
+        a[i] = a[i] * part.lift * down;
         vectors[i] = i % (D + 1) == 0 ? one : zero;
     }
     for (int sweep = 0; sweep < kSweeps<T, D>; ++sweep) ISOTYPIC_UNROLL
@@ -326,31 +364,43 @@ HOST_DEVICE ALWAYS_INLINE void eigen(V* a, V* values, V* vectors) {
         for (int i = D - 2; i >= 0; --i) first = absolute(vectors[i * D + j]) >= constant<V>(0.3) * most ? vectors[i * D + j] : first;
         ISOTYPIC_UNROLL
         for (int i = 0; i < D; ++i) vectors[i * D + j] = first < zero ? -vectors[i * D + j] : vectors[i * D + j];
-        values[j] *= up;
+        values[j] *= up * part.back;
+        values[j] *= sum.back;
     }
 }
 
 // The adjoint of eigen: v (diag(g_values) + S) v^T with S_ij = (m_ij - m_ji) / (2 (l_j - l_i)), m = v^T g_vectors, where the gap is one.
-template <class V, class T, int D>
+template <class V, class T, int D, class Arithmetic>
 HOST_DEVICE ALWAYS_INLINE void eigen_backward(const V* g_values, const V* g_vectors, const V* l, const V* v, V* result) {
     const V zero = V{}, half = constant<V>(0.5), one = constant<V>(1);
     V m[D * D], t[D * D];
     product_tn<V, D>(v, g_vectors, m);
-    const V bound = constant<V>(kTolerance<T>) * larger(absolute(l[0]), absolute(l[D - 1]));
+    const V size = larger(absolute(l[0]), absolute(l[D - 1])), lift = lift_of<V, T>(size).lift;
+    const V bound = constant<V>(kTolerance<T>) * (size * lift);
     ISOTYPIC_UNROLL
     for (int i = 0; i < D; ++i) {
         ISOTYPIC_UNROLL
         for (int j = 0; j < i; ++j) {
-            const V gap = l[i] - l[j];
+            const V gap = l[i] * lift - l[j] * lift;
             const auto apart = gap > bound;
             const V s = half * (m[j * D + i] - m[i * D + j]) / (apart ? gap : one);
             m[i * D + j] = m[j * D + i] = apart ? s : zero;
         }
     }
+    // What is divided by a gap and what is not in one product, or in two where the first is to be multiplied by `lift`.
+    const auto two = lift != one;
     ISOTYPIC_UNROLL
-    for (int i = 0; i < D; ++i) m[i * D + i] = g_values[i];
+    for (int i = 0; i < D; ++i) m[i * D + i] = two ? zero : g_values[i];
     product<V, D>(v, m, t);
     product_nt<V, D>(t, v, result);
+    if (Arithmetic::any(two)) {
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
+        for (int j = 0; j < D; ++j) t[i * D + j] = v[i * D + j] * g_values[j];
+        product_nt<V, D>(t, v, m);
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D * D; ++i) result[i] = two ? result[i] * lift + m[i] : result[i];
+    }
 }
 
 // a = r s, r orthogonal and s symmetric; r is proper where a is singular
@@ -358,11 +408,12 @@ template <class V, class T, int D, class Arithmetic>
 HOST_DEVICE ALWAYS_INLINE void polar(const V* a, V* r, V* s) {
     const V zero = V{}, one = constant<V>(1);
     const V size = largest<V, D * D>(a);
-    const V up = size > zero ? size : one, down = one / up;
+    const Lift<V> scale = lift_of<V, T>(size);
+    const V up = size > zero ? size * scale.lift : one, down = one / up;
     V b[D * D], v[D * D], sigma[D], u[D * D];
     ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) {
-        b[i] = a[i] * down;
+        b[i] = a[i] * scale.lift * down;
         v[i] = i % (D + 1) == 0 ? one : zero;
     }
     for (int sweep = 0; sweep < kSweeps<T, D>; ++sweep) ISOTYPIC_UNROLL
@@ -395,9 +446,9 @@ HOST_DEVICE ALWAYS_INLINE void polar(const V* a, V* r, V* s) {
     for (int j = 0; j < D; ++j) {
         V column[D];
         const auto bad = sigma[j] <= bound;
-        const V scale = one / (bad ? one : sigma[j]);
+        const V inverse = one / (bad ? one : sigma[j]);
         ISOTYPIC_UNROLL
-        for (int i = 0; i < D; ++i) column[i] = b[i * D + j] * scale;
+        for (int i = 0; i < D; ++i) column[i] = b[i * D + j] * inverse;
         const V square = project<V, D>(u, j, column);
         set_column<V, D, Arithmetic>(u, j, column, square, bad);
     }
@@ -413,15 +464,17 @@ HOST_DEVICE ALWAYS_INLINE void polar(const V* a, V* r, V* s) {
     for (int i = 0; i < D; ++i) ISOTYPIC_UNROLL
     for (int j = 0; j < D; ++j) u[i * D + j] = v[i * D + j] * (sigma[j] * up);
     product_nt<V, D>(u, v, s);
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D * D; ++i) s[i] *= scale.back;
 }
 
-// The antisymmetric x with s x + x s = w, of the symmetric part of s and the antisymmetric part of w; 0 in planes where s vanishes.
+// The antisymmetric x with s x + x s = w, of the symmetric part of s and the antisymmetric part of w; 0 in planes where s vanishes. The
+// numbers of s are neither very small nor very large.
 template <class V, class T, int D, class Arithmetic>
-HOST_DEVICE ALWAYS_INLINE void sylvester(const V* s, const V* w, V* x) {
+HOST_DEVICE ALWAYS_INLINE void solve(const V* s, const V* w, V* x) {
     const V zero = V{}, one = constant<V>(1), half = constant<V>(0.5);
-    V a[D * D], l[D], v[D * D], t[D * D], m[D * D];
-    symmetrize<V, D>(s, a);
-    eigen<V, T, D, Arithmetic>(a, l, v);
+    V l[D], v[D * D], t[D * D], m[D * D];
+    eigen<V, T, D, Arithmetic>(s, l, v);
     product<V, D>(w, v, t);
     product_tn<V, D>(v, t, m);
     const V bound = constant<V>(kTolerance<T>) * larger(absolute(l[0]), absolute(l[D - 1]));
@@ -441,19 +494,42 @@ HOST_DEVICE ALWAYS_INLINE void sylvester(const V* s, const V* w, V* x) {
     product_nt<V, D>(t, v, x);
 }
 
-// The adjoint of polar: with g the symmetric part of g_s and X the solution of s X + X s = r^T g_r - g s, it is r (2 X + g).
+// The same with any s.
+template <class V, class T, int D, class Arithmetic>
+HOST_DEVICE ALWAYS_INLINE void sylvester(const V* s, const V* w, V* x) {
+    const V lift = lift_of<V, T>(largest<V, D * D>(s)).lift;
+    V lifted[D * D];
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D * D; ++i) lifted[i] = s[i] * lift;
+    solve<V, T, D, Arithmetic>(lifted, w, x);
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D * D; ++i) x[i] *= lift;
+}
+
+// The adjoint of polar: with g the symmetric part of g_s and X the solution of s X + X s = r^T g_r - g s, it is r (2 X + g). Where s is
+// very small, what r^T g_r adds to X is solved for by itself.
 template <class V, class T, int D, class Arithmetic>
 HOST_DEVICE ALWAYS_INLINE void polar_backward(const V* g_r, const V* g_s, const V* r, const V* s, V* result) {
-    V g[D * D], w[D * D], t[D * D];
-    symmetrize<V, D>(g_s, g);
-    product_tn<V, D>(r, g_r, w);
-    product<V, D>(g, s, t);
+    V g[D * D], w[D * D], t[D * D], turn[D * D], lifted[D * D];
+    const V lift = lift_of<V, T>(largest<V, D * D>(s)).lift;
+    const auto small = lift > constant<V>(1);
     ISOTYPIC_UNROLL
-    for (int i = 0; i < D * D; ++i) w[i] -= t[i];
-    sylvester<V, T, D, Arithmetic>(s, w, t);
+    for (int i = 0; i < D * D; ++i) lifted[i] = s[i] * lift;
+    symmetrize<V, D>(g_s, g);
+    product_tn<V, D>(r, g_r, turn);
+    product<V, D>(g, lifted, t);
+    ISOTYPIC_UNROLL
+    for (int i = 0; i < D * D; ++i) w[i] = (small ? V{} : turn[i] * lift) - t[i];
+    solve<V, T, D, Arithmetic>(lifted, w, t);
     ISOTYPIC_UNROLL
     for (int i = 0; i < D * D; ++i) t[i] = t[i] + t[i] + g[i];
     product<V, D>(r, t, result);
+    if (Arithmetic::any(small)) {
+        solve<V, T, D, Arithmetic>(lifted, turn, t);
+        product<V, D>(r, t, w);
+        ISOTYPIC_UNROLL
+        for (int i = 0; i < D * D; ++i) result[i] = small ? result[i] + (w[i] + w[i]) * lift : result[i];
+    }
 }
 
 // What a call computes. Inputs and outputs in order, each D * D numbers a matrix but for the values, of which there are D.
@@ -488,13 +564,11 @@ HOST_DEVICE ALWAYS_INLINE void compute(const V (*in)[D * D], bool proper, V (*ou
     if constexpr (operation == Operation::frame) {
         frame<V, T, D, Arithmetic>(in[0], proper, out[0], out[1]);
     } else if constexpr (operation == Operation::frame_backward) {
-        frame_backward<V, D>(in[0], in[1], in[2], out[0]);
+        frame_backward<V, T, D>(in[0], in[1], in[2], out[0]);
     } else if constexpr (operation == Operation::eigen) {
-        V a[D * D];
-        symmetrize<V, D>(in[0], a);
-        eigen<V, T, D, Arithmetic>(a, out[0], out[1]);
+        eigen<V, T, D, Arithmetic>(in[0], out[0], out[1]);
     } else if constexpr (operation == Operation::eigen_backward) {
-        eigen_backward<V, T, D>(in[0], in[1], in[2], in[3], out[0]);
+        eigen_backward<V, T, D, Arithmetic>(in[0], in[1], in[2], in[3], out[0]);
     } else if constexpr (operation == Operation::polar) {
         polar<V, T, D, Arithmetic>(in[0], out[0], out[1]);
     } else if constexpr (operation == Operation::polar_backward) {

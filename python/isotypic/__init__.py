@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
 from importlib.metadata import version as _version
 
-from isotypic import cloning, data, groups, models, nn, ops, pga, sl2, symmetrize, testing
+from isotypic import cloning, data, export, groups, models, nn, ops, pga, sl2, symmetrize, testing
 from isotypic._info import cpu_isa, info
 from isotypic._warnings import EquivarianceWarning
 from isotypic.relaxation import Box, Density, FixedInput, Mask, Site, relax
@@ -31,6 +31,7 @@ __all__ = [
     "cloning",
     "cpu_isa",
     "data",
+    "export",
     "groups",
     "info",
     "models",
@@ -42,3 +43,7 @@ __all__ = [
     "symmetrize",
     "testing",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,8 +1,8 @@
-"""Modules with constants."""
+"""Modules with constants, and what `Module.to` does to weights of any number of axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Constants(nn.Module):
         return torch.tensor(array, dtype=(self._kept_dtype or dtype) if floating else None, device=device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
+        super()._apply(without_format(fn), recurse)
         for name, array in self._arrays.items():
             buffer = getattr(self, name)
             setattr(self, name, self._constant(array, buffer.device, buffer.dtype))
@@ -60,3 +60,20 @@ class Constants(nn.Module):
             device = own[0].device if own else torch.get_default_device() if buffer.is_meta else buffer.device
             dtype = next((value.dtype for value in own if value.is_floating_point()), buffer.dtype)
             setattr(self, name, self._constant(array, device, dtype))
+
+
+def without_format(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What `Module.to(memory_format=torch.channels_last)` does to weights with an axis for the group: nothing, but for dtype and device.
+
+    torch's formats are for tensors of 4 or of 5 axes; to others of the two it says that it cannot.
+    """
+
+    def applied(tensor: Tensor) -> Tensor:
+        try:
+            return fn(tensor)
+        except RuntimeError:
+            if tensor.dim() not in (4, 5):
+                raise
+            return fn(tensor.flatten(2)).unflatten(2, tensor.shape[2:])
+
+    return applied

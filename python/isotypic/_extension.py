@@ -6,7 +6,7 @@ from typing import Any
 
 _C: Any
 try:
-    from isotypic import _C  # type: ignore[attr-defined, no-redef]
+    from isotypic import _C
 
     problem = ""
 except ImportError as error:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils import _pytree
 
 from isotypic._repeat import as_one_step, repeated
 from isotypic._route import DIRECT, RECORDED, REGISTERED, needs_gradient, plain, route
@@ -49,10 +50,10 @@ _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
 
 try:
     # Under a functorch transform only a Function of a single level may run at the Autograd key; the base class is one.
-    from torch._functorch.autograd_function import enable_single_level_autograd_function
+    from torch._functorch.autograd_function import enable_single_level_autograd_function  # type: ignore[attr-defined]
     from torch.autograd.function import _SingleLevelFunction as _Function
 except ImportError:
-    from torch.autograd import Function as _Function  # type: ignore[assignment]
+    from torch.autograd import Function as _Function
 
     enable_single_level_autograd_function = contextlib.nullcontext  # type: ignore[assignment]
 
@@ -249,17 +250,32 @@ def define(
 
 
 def register_container(
-    kind: type[Any], flatten: Callable[[Any], tuple[list[Tensor], Any]], unflatten: Callable[[Sequence[Any], Any], Any]
+    kind: type[Any],
+    names: Sequence[str],
+    flatten: Callable[[Any], tuple[list[Tensor], Any]],
+    unflatten: Callable[[Sequence[Any], Any], Any],
+    dump: Callable[[Any], Any],
+    load: Callable[[Any], Any],
 ) -> None:
     """Let torch look into a class that holds tensors: in ``torch.func`` transforms, export and whatever else maps over the tensors.
 
     Args:
+        names: of the attributes that hold the tensors, in the order of `flatten`, of which the last ones may be missing.
         flatten: the tensors, and what else makes the object, which has to be comparable.
         unflatten: from both, the object again, without checks; the places of the tensors may hold anything.
+        dump, load: what else makes the object, as JSON holds it, for exported programs in files.
     """
-    torch.utils._pytree.register_pytree_node(
+
+    def flatten_with_keys(value: Any) -> tuple[list[tuple[Any, Tensor]], Any]:
+        tensors, context = flatten(value)
+        return [(_pytree.GetAttrKey(name), tensor) for name, tensor in zip(names, tensors, strict=False)], context
+
+    _pytree.register_pytree_node(
         kind,
         flatten,
         lambda leaves, context: unflatten(list(leaves), context),
         serialized_type_name=f"{kind.__module__}.{kind.__qualname__}",
+        to_dumpable_context=dump,
+        from_dumpable_context=load,
+        flatten_with_keys_fn=flatten_with_keys,
     )

@@ -16,3 +16,7 @@ __all__ = [
     "hexagonal_mask",
     "random_versor",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

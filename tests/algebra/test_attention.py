@@ -121,6 +121,53 @@ def test_against_definition(case: tuple[Any, ...], algebra: str, dtype: torch.dt
         extension.set_cpu_isa(before)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("left_out", ["mask", "lengths", "offsets"])
+@pytest.mark.parametrize("algebra", ["pga", "sta"])
+def test_what_is_not_attended_to_does_not_matter(algebra: str, left_out: str, dtype: torch.dtype, value: float) -> None:
+    """Padding may hold NaN: whom it has nothing to do with has the same results and gradients, bit by bit, and itself gradients of zero. A
+    sequence that is not finite spoils itself and no other of its pack."""
+    items, heads = 70, 2
+    clean = [t.to(dtype) for t in operands(1 if left_out == "offsets" else 2, items, items, heads, 2, 3, True)]
+    weight = torch.rand(heads, 2).to(dtype) if algebra == "pga" else None
+    spoilt = torch.zeros(clean[0].shape[:2], dtype=torch.bool)
+    spoilt[0, 40:] = True
+    settings: dict[str, Any] = {"heads": heads, "algebra": algebra}
+    if left_out == "mask":
+        settings["mask"] = (torch.rand(2, items, items) < 0.7) & ~spoilt[:, :, None] & ~spoilt[:, None]
+    elif left_out == "lengths":
+        settings["lengths"] = torch.tensor([40, items])
+    else:
+        spoilt[0, 60:] = False
+        settings["lengths"] = torch.tensor([0, 40, 60, items])
+    cotangents = [torch.randn_like(t) for t in (clean[0], clean[3])]
+    if left_out == "lengths":
+        cotangents = [c.masked_fill(spoilt[(...,) + (None,) * (c.dim() - 2)], 0.0) for c in cotangents]
+
+    def run(fill: float) -> list[Tensor]:
+        tensors = [t.masked_fill(spoilt[(...,) + (None,) * (t.dim() - 2)], fill).requires_grad_() for t in clean]
+        given = [*tensors, *([] if weight is None else [weight.clone().requires_grad_()])]
+        out = attend(*tensors, **settings, weight=None if weight is None else given[6])
+        return [*out, *torch.autograd.grad(out, given, cotangents)]
+
+    extension = kernels("test")
+    before = extension.cpu_isa()
+    try:
+        for isa in iso.info()["cpu_isas"]:
+            extension.set_cpu_isa(isa)
+            for place, (found, wanted) in enumerate(zip(run(value), run(0.0), strict=True)):
+                of_weight = place == 8
+                if left_out == "offsets":
+                    assert of_weight or (torch.equal(found[~spoilt], wanted[~spoilt]) and found[spoilt].isnan().any()), (isa, place)
+                elif left_out == "lengths" and place < 2:  # behind a length queries attend to what is before it
+                    assert torch.equal(found[~spoilt], wanted[~spoilt]) and found[spoilt].isnan().all(), (isa, place)
+                else:
+                    assert torch.equal(found, wanted) and (of_weight or not found[spoilt].any()), (isa, place)
+    finally:
+        extension.set_cpu_isa(before)
+
+
 @pytest.mark.parametrize("algebra", ["pga", "sta"])
 def test_derivatives_of_any_order(algebra: str) -> None:
     tensors = [t.requires_grad_() for t in operands(2, 3, 4, 2, 1, 2, True)]

@@ -117,3 +117,34 @@ def test_attention(emulation: ModuleType, case: tuple[Any, ...], algebra: str, d
     emulation.distance_attention_backward(everything, [view(t) for t in (*cotangents, *found)], *rest)
     for a, b in zip(found, wanted, strict=False):  # differences of weights that are nearly 0 or 1 lose some digits
         assert close(a, b, 4000)
+
+
+@pytest.mark.parametrize("algebra", ["pga", "sta"])
+def test_attention_beside_nan(emulation: ModuleType, algebra: str) -> None:
+    """What is not attended to, and what attends to nothing, may be NaN; so may a query of which nothing is asked."""
+    items, heads, channels, scalars = 40, 2, 2, 3
+    clean = [t.float() for t in operands(1, items, items, heads, channels, scalars, True)]
+    spoilt = torch.zeros(1, items, dtype=torch.bool)
+    spoilt[:, 25:] = True
+    mask = (torch.rand(1, items, items) < 0.7) & ~spoilt[:, None]
+    mask[:, 30:] = False
+    weight = torch.rand(heads, channels)
+    cotangents = [torch.randn_like(t).masked_fill(spoilt[(...,) + (None,) * (t.dim() - 2)], 0.0) for t in (clean[0], clean[3])]
+    signs = [float(sign) for sign in plain.inner_signs(algebra)]
+    distance = algebra == "pga"
+    rest = (view(weight) if distance else None, mask.data_ptr(), 0, heads, 1, signs, distance, 0.2)
+
+    def run(fill: float) -> list[Tensor]:
+        tensors = [t.masked_fill(spoilt[(...,) + (None,) * (t.dim() - 2)], fill) for t in clean]
+        mv, s, lse = torch.empty_like(clean[0]), torch.empty_like(clean[3]), torch.empty(1, heads, items)
+        everything = [view(t) for t in (*tensors, mv, s, lse)]
+        emulation.distance_attention(everything, *rest)
+        found = [torch.full_like(t, torch.nan) for t in (*tensors, weight)]
+        emulation.distance_attention_backward(everything, [view(t) for t in (*cotangents, *found)], *rest)
+        return [mv, s, *found]
+
+    for place, (found, wanted) in enumerate(zip(run(torch.nan), run(0.0), strict=True)):
+        if place < 2:
+            attends = mask.any(-1)
+            found, wanted = found[~spoilt | ~attends], wanted[~spoilt | ~attends]
+        assert torch.equal(found, wanted), place

@@ -9,28 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from module_cases import MULTIVECTORS
 from torch import Tensor, nn
 
 import isotypic as iso
 from isotypic.models import GATr, Transformer
 
-LAYERS: dict[str, dict[str, Any]] = {
-    "MultivectorLinear": dict(in_mv_channels=2, out_mv_channels=2, in_s_channels=3, out_s_channels=3),
-    "GeometricBilinear": dict(in_mv_channels=2, out_mv_channels=2, in_s_channels=3, out_s_channels=3),
-    "EquiLayerNorm": dict(mv_channels=2, s_channels=3, affine=True),
-    "ScalarGate": {},
-    "GradeDropout": dict(p=0.3),
-    "GeometricMLP": dict(mv_channels=2, s_channels=3),
-    "GATrAttention": dict(mv_channels=2, s_channels=3, num_heads=2),
-    "GATrBlock": dict(mv_channels=2, s_channels=3, num_heads=2),
-}
 with_algebra = pytest.mark.parametrize("algebra", ["pga", "sta"])
-every_layer = pytest.mark.parametrize("name", LAYERS)
+every_layer = pytest.mark.parametrize("name", MULTIVECTORS)
 
 
 def make(name: str, algebra: str = "pga", dtype: torch.dtype = torch.float64, **more: Any) -> Any:
     torch.manual_seed(0)
-    arguments = LAYERS[name] | more
+    arguments = MULTIVECTORS[name] | more
     if name not in ("ScalarGate", "GradeDropout"):
         arguments |= {"algebra": algebra}
     layer = getattr(iso.nn, name)(**arguments).to(dtype)
@@ -70,9 +61,48 @@ def asymmetry(module: Any, mv: Tensor, s: Tensor, algebra: str, mirrors: bool) -
 def test_equivariance(name: str, algebra: str) -> None:
     layer = make(name, algebra).eval()
     assert asymmetry(layer, *sample(), algebra, mirrors=algebra == "pga") < 1e-12
-    if algebra == "sta" and "mv_channels" in str(LAYERS[name]) and name != "EquiLayerNorm":
+    if algebra == "sta" and "mv_channels" in str(MULTIVECTORS[name]) and name != "EquiLayerNorm":
         assert asymmetry(layer, *sample(), algebra, mirrors=True) > 1e-3  # the subgroup's maps know left from right
         assert asymmetry(make(name, algebra, subgroup=False).eval(), *sample(), algebra, mirrors=True) < 1e-12
+
+
+def test_mirrors_and_embeddings() -> None:
+    """Which sign an embedding takes from a mirror, and what that makes of a network on points that are embedded anew."""
+    pga = iso.pga
+    p, d, t, origin, normal = torch.randn(5, 6, 3, dtype=torch.float64)
+    normal, origin = normal[:1] / normal[:1].norm(), origin[:1]
+    mirror = pga.embed_reflection(normal, origin)
+    turn = torch.eye(3, dtype=torch.float64) - 2 * normal.mT @ normal
+
+    def moved(points: Tensor) -> Tensor:
+        return (points - origin) @ turn + origin
+
+    number = torch.randn(6, 1, dtype=torch.float64)
+    for before, after, sign in (
+        (pga.embed_plane(d, p), pga.embed_plane(d @ turn, moved(p)), 1),
+        (pga.embed_translation(t), pga.embed_translation(t @ turn), 1),
+        (pga.embed_scalar(number), pga.embed_scalar(number), 1),
+        (pga.embed_point(p), pga.embed_point(moved(p)), -1),
+        (pga.embed_direction(d), pga.embed_direction(d @ turn), -1),
+        (pga.embed_pseudoscalar(number), pga.embed_pseudoscalar(number), -1),
+    ):
+        torch.testing.assert_close(pga.sandwich(mirror, before), sign * after)
+
+    torch.manual_seed(0)
+    net = GATr(2, 1, 4, 0, 0, 8, 2, num_heads=2, dtype=torch.float64)
+
+    def trivectors(points: Tensor, directions: Tensor, sign: int = 1) -> Tensor:
+        return net(sign * torch.stack([pga.embed_point(points), pga.embed_direction(directions)], -2)[None])[0][0, :, 0]
+
+    expected = pga.sandwich(mirror, trivectors(p, d))
+    assert (trivectors(moved(p), d @ turn, -1) - expected).norm() < 1e-12 * expected.norm()
+    assert (trivectors(moved(p), d @ turn) - expected).norm() > 1e-3 * expected.norm()
+
+    def averaged(points: Tensor, directions: Tensor) -> Tensor:
+        return pga.extract_direction(trivectors(points, directions)) - pga.extract_direction(trivectors(-points, -directions))
+
+    torch.testing.assert_close(averaged(p @ turn, d @ turn), averaged(p, d) @ turn)
+    assert (averaged(p, d)).norm() > 1e-3
 
 
 def test_dropout_keeps_symmetry() -> None:
@@ -138,6 +168,61 @@ def test_padding_and_packing(algebra: str) -> None:
         for found in (padded_s[i, rows], packed_s[0, places]):
             torch.testing.assert_close(found, alone[i][1][0])
     assert not padded_mv[0, 3:].any() and not padded_s[0, 3:].any()
+
+
+@with_algebra
+@pytest.mark.parametrize("how", ["mask", "lengths"])
+def test_padding_may_hold_anything(algebra: str, how: str) -> None:
+    """NaN in padding changes neither results nor gradients of layers and network, and what comes out of padding is zero; with second
+    derivatives too."""
+    mv, s = sample()
+    spoilt = torch.zeros(2, 5, dtype=torch.bool)
+    spoilt[0, 3:] = True
+    mask = ~spoilt[:, :, None] & ~spoilt[:, None]
+    settings: dict[str, Any] = {"mask": mask} if how == "mask" else {"lengths": torch.tensor([3, 5])}
+    block = iso.nn.GATrBlock(mv.shape[2], s.shape[2], num_heads=2, algebra=algebra, dtype=torch.float64)
+    for layer in (block.attention, block, network(algebra)):
+
+        def run(fill: float, layer: Any = layer) -> tuple[Tensor, ...]:
+            given = mv.masked_fill(spoilt[..., None, None], fill), s.masked_fill(spoilt[..., None], fill)
+            given = tuple(t.requires_grad_() for t in given)
+            out = layer(*given, **settings)
+            loss = out[0].square().sum() + out[1].square().sum()
+            gradients = torch.autograd.grad(loss, (*given, *layer.parameters()), create_graph=True, allow_unused=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in gradients[:2]), given)
+            return (*out, *(g for g in gradients if g is not None), *second)
+
+        for found, wanted in zip(run(torch.nan), run(0.0), strict=True):
+            torch.testing.assert_close(found, wanted)
+        assert not any(t[spoilt].any() for t in run(torch.nan)[:2])
+
+
+@with_algebra
+def test_a_sequence_of_nan_in_a_pack(algebra: str) -> None:
+    net = network(algebra)
+    mv, s = (torch.randn(1, 12, *t.shape[2:], dtype=torch.float64) for t in sample())
+    lengths = torch.tensor([0, 4, 7, 12])
+    clean = net(mv, s, lengths=lengths)
+    mv[0, 5] = torch.nan
+    for found, wanted in zip(net(mv, s, lengths=lengths), clean, strict=True):
+        assert torch.equal(found[:, :4], wanted[:, :4]) and torch.equal(found[:, 7:], wanted[:, 7:])
+        assert found[:, 4:7].isnan().all()
+
+
+@with_algebra
+def test_context_that_nothing_attends_to(algebra: str) -> None:
+    layer = iso.nn.GATrAttention(2, 3, num_heads=2, context_mv_channels=1, context_s_channels=2, algebra=algebra)
+    mv, s = torch.randn(2, 3, 2, 16), torch.randn(2, 3, 3)
+    context = torch.randn(2, 4, 1, 16), torch.randn(2, 4, 2)
+    mask = torch.ones(2, 3, 4, dtype=torch.bool)
+    mask[0, :, 2:] = False
+    results = []
+    for fill in (0.0, torch.nan):
+        spoilt = tuple(t.masked_fill(~mask[:, 0].reshape(2, 4, *(1,) * (t.dim() - 2)), fill) for t in context)
+        out = layer(mv, s, spoilt, mask=mask)
+        results.append([*out, *torch.autograd.grad(out[0].sum() + out[1].sum(), list(layer.parameters()))])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_permutations_and_mask() -> None:

@@ -53,6 +53,84 @@ def test_report_is_the_error_by_hand() -> None:
     assert report.mean == pytest.approx((sum(error**2 for error in report.errors.values()) / 3) ** 0.5)
 
 
+class Cloud(nn.Module):
+    """Exact for S_n x E(3) and not for mirrors with `handed`: points to vectors at the nodes, an axial vector or a number."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        to = x[:, None] - x[:, :, None]
+        near = (-to.square().sum(-1)).exp()
+        vectors = (near[..., None] * to).sum(2)
+        if self.kind == "point":
+            return x + vectors
+        if self.kind == "axial":
+            return torch.linalg.cross(vectors, (near.square()[..., None] * to).sum(2))
+        if self.kind == "edge":
+            return near
+        return vectors.square().sum((1, 2))[:, None]
+
+
+@pytest.mark.parametrize("kind", ["point", "axial", "edge", "scalar"])
+@pytest.mark.parametrize("space", ["O(3)", "SO(3)", "E(3)", "SE(3)", None])
+def test_report_on_groups_that_are_drawn_from(space: str | None, kind: str) -> None:
+    group = "S_n" if space is None else f"S_n x {space}"
+    of_space = "point" if space else ""
+    out = {"point": f"node {of_space}", "axial": "node axial" if space else "node"}.get(kind, kind)
+    settings: dict[str, Any] = {"in_field": f"node {of_space}", "show": None, "elements": 16, "count": 8}
+    model = Cloud(kind).double()
+    x = torch.randn(8, 5, 3, dtype=torch.float64)
+    report = cloning.symmetry_report(model, group, x, out_field=out, **settings)
+    assert report.worst < 1e-12 and len(report.errors) == 16 and report.unrelated > 0.1
+    assert "16 random elements" in str(report) and report.group == group
+    wrong = "scalar" if kind != "scalar" else None
+    if wrong:
+        assert cloning.symmetry_report(model, group, x, out_field=wrong, **settings).worst > 1e-2
+    if kind == "axial" and space is not None:  # a polar vector differs under mirrors only
+        polar = cloning.symmetry_report(model, group, x, out_field="node vector", **settings)
+        assert (polar.worst > 1e-2) == (space in ("O(3)", "E(3)"))
+
+
+def test_report_by_random_elements_is_the_error_by_hand() -> None:
+    """For an output that ignores rotations of x, |F(g x) - g F(x)| = |1 - g| |F(x)| over uniform g, of mean square 2 in the plane."""
+    y = torch.randn(64, 2, dtype=torch.float64)
+    report = cloning.symmetry_report(
+        lambda x: y, "SO(2)", y, in_field="vector", out_field="vector", elements=2000, show=None
+    )  # |1 - g|^2 = 2 - 2 cos
+    assert report.mean == pytest.approx(2**0.5, rel=0.05) and report.worst < 2 + 1e-9
+    assert report.errors == cloning.symmetry_report(
+        lambda x: y, "SO(2)", y, in_field="vector", out_field="vector", elements=2000, show=None
+    ).errors  # fmt: skip
+
+
+def test_cloning_a_group_that_is_drawn_from() -> None:
+    student = nn.Sequential(nn.Flatten(), nn.Linear(15, 32), nn.ReLU(), nn.Linear(32, 1))
+    cloning.clone(Cloud("scalar"), student, (5, 3), group="S_n x O(3)", in_field="node vector", out_field="scalar", alpha=0.1, steps=3)
+    assert cloning.symmetry_report(student, show=None).group == "S_n x O(3)"
+
+
+@pytest.mark.parametrize(
+    ("group", "in_field", "out_field", "shape", "message"),
+    [
+        ("O(3)", None, "vector", (5, 3), "in_field must be scalar or one of vector, axial, point for O\\(3\\), got None"),
+        ("O(3)", "vector", None, (5, 3), "out_field must be scalar or"),
+        ("O(3)", "scalar", "scalar", (5, 3), "in_field must have a tag that O\\(3\\) acts on"),
+        ("S_n", "node vector", "node", (5, 3), "in_field must be scalar or one of node, edge for S_n"),
+        ("S_n x O(3)", "node edge", "node", (5, 3), "in_field must be"),
+        ("O(3) x O(2)", "vector", "vector", (5, 3), "at most one factor S_n and one that acts on space"),
+        ("O(3)", "vector", "vector", (5, 2), "an input must have shape \\(B, ..., 3\\), got \\(8, 5, 2\\)"),
+        ("S_n", "edge", "edge", (5, 3), "an input must have shape \\(B, n, n, ...\\)"),
+    ],
+)
+def test_reports_on_drawn_groups_refuse_by_name(
+    group: str, in_field: str | None, out_field: str | None, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"symmetry_report: .*{message}"):
+        cloning.symmetry_report(nn.Identity(), group, (shape), in_field=in_field, out_field=out_field, count=8, show=None)
+
+
 def test_report_on_shifts() -> None:
     convolution = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1, padding_mode="circular"), nn.ReLU())
     report = cloning.symmetry_report(convolution, "shifts", (1, 5, 6), show=None)

@@ -161,3 +161,30 @@ def test_from_gatr() -> None:
         torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match="from_gatr: entries that have no place"):
         iso.nn.from_gatr(published(model) | {"blocks.0.attention.pos_encoding.x": torch.zeros(1)})
+
+
+# What the published network gives for the weights and inputs of the test below: the first two items' multivector and three items' scalars.
+PUBLISHED_MV = """
+    -3.072011 3.093504 -0.001113 -0.003457 0.002004 0.008518 -0.023227 -0.002529
+    0.004829 0.006962 -0.006623 0.011171 0.028728 -0.018537 -0.001160 -0.057694
+    -2.425474 2.556224 0.003601 0.000415 -0.003709 0.015057 0.017246 -0.019495
+    -0.009193 0.001112 0.008906 -0.031908 -0.002260 0.032529 0.002132 -0.022541
+"""
+PUBLISHED_S = "1.558085 1.166122 1.567356 1.613962 1.726085 2.632166"
+
+
+def test_from_gatr_against_the_published_outputs() -> None:
+    """Recorded from the published implementation, in float64, with every entry 0.4 sin(1.7 i + its place in the sorted names)."""
+
+    def wave(shape: torch.Size, phase: float) -> Tensor:
+        return torch.sin(1.7 * torch.arange(shape.numel(), dtype=torch.float64) + phase).reshape(shape)
+
+    like = published(iso.models.GATr(2, 1, 4, 3, 2, 8, 2, 2, trivectors=False, scalar_activation="gelu", dtype=torch.float64))
+    model = iso.nn.from_gatr({name: 0.4 * wave(like[name].shape, i) for i, name in enumerate(sorted(like))})
+    mv, s = wave(torch.Size([2, 6, 2, 16]), 0.5), wave(torch.Size([2, 6, 3]), 1.5)
+    mv[..., 14] = 1 + 0.1 * mv[..., 14]
+    out_mv, out_s = model(mv, s)
+    for found, recorded in ((out_mv[0, :2], PUBLISHED_MV), (out_s[0, :3], PUBLISHED_S)):
+        expected = torch.tensor([float(number) for number in recorded.split()], dtype=torch.float64)
+        torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=2e-6)
+    assert abs(out_mv.norm().item() - 12.559777) < 1e-5 and abs(out_s.norm().item() - 9.672540) < 1e-5

@@ -396,3 +396,23 @@ def test_what_is_kept_of_a_weight_in_eval_follows_the_weight(dtype: torch.dtype,
 def test_sizes_may_be_numpy_integers() -> None:
     layer = GroupConv2d(np.int64(2), np.int64(3), np.int64(3), padding=np.int64(1))
     assert layer(torch.zeros(1, 2, 4, 5, 5)).shape == (1, 3, 4, 5, 5)
+
+
+@pytest.mark.parametrize(("layer", "group"), [(GroupConvTranspose2d, "p4m"), (GroupConvTranspose3d, "O")])
+def test_transposed_convolutions_from_plain_ones(layer: Any, group: str) -> None:
+    plain = nn.ConvTranspose2d if layer is GroupConvTranspose2d else nn.ConvTranspose3d
+    own = layer(2, 4, 3, group=group, stride=2, padding=1, groups=2).double()
+    again = layer.from_conv(own.to_conv(), group)
+    torch.testing.assert_close(again.weight, own.weight)
+    torch.testing.assert_close(again.bias, own.bias)
+    # Every channel a field: a field that was moved by r from an image f gives, at r, what the plain layer gives, moved by r.
+    conv = plain(2, 3, 3, stride=2).double()
+    images = torch.randn(1, 2, *(3,) * layer.dim, dtype=torch.float64)
+    field = torch.stack([act(group, r, images, "scalar") for r in range(groups.get(group).order)], 2)
+    found, expected = layer.from_conv(conv, group, field_per_channel=True)(field), conv(images)
+    for r in range(field.shape[2]):
+        torch.testing.assert_close(found[:, :, r], act(group, r, expected, "scalar"))
+    with pytest.raises(ValueError, match=r"from_conv: conv.in_channels=2 must be a multiple of \|G\|"):
+        layer.from_conv(conv, group)
+    with pytest.raises(TypeError, match=r"from_conv: conv must be an nn\.ConvTranspose"):
+        layer.from_conv(nn.Conv2d(1, 1, 1), group)

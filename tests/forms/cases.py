@@ -117,7 +117,7 @@ def _registered_grams() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     p = iso.ops.gram_to_form(root.mT @ root + torch.eye(4, dtype=torch.float64))
     gram = iso.ops.max_det_gram(p).gram
     return (
-        ("forms", "max_det", (p, False)),
+        ("forms", "max_det", (p, False, False, False)),
         ("forms", "max_det_adjoint", (gram, torch.randn(2, 4, 4, dtype=torch.float64))),
         ("forms", "max_det_solve", (gram, torch.randn(2, 7, dtype=torch.float64))),
     )
@@ -139,6 +139,7 @@ def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         ("forms", "transvectants_weight_polar", (f, h, z, *settings)),
         *_registered_grams(),
         ("forms", "spectral_factor", (torch.tensor([[5.0, 2.0], [3.0, -1.0]], dtype=torch.float64),)),
+        ("forms", "spectral_solve", (torch.tensor([[2.0, 1.0], [3.0, -1.0]], dtype=torch.float64), torch.ones(2, 2).double(), False)),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import isotypic as iso
 from isotypic.ops.forms import circle
-from isotypic.ops.forms.max_det_gram import max_det_adjoint, max_det_solve
+from isotypic.ops.forms.max_det import max_det_adjoint, max_det_solve
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def test_max_det(emulation: ModuleType, degree: int, dtype: torch.dtype, reverse
     emulation.configure(reverse)
     d, n = degree // 2, degree // 2 + 1
     p, tables = forms(degree, dtype), circle.table_tensor(d, dtype, torch.device("cpu"))
-    solution = torch.full((5, n * n + 4), torch.nan, dtype=dtype)
-    emulation.max_det(view(p), view(tables), False, view(solution))
+    solution = torch.full((5, n * n + 5), torch.nan, dtype=dtype)
+    emulation.max_det(view(p), view(tables), False, False, False, view(solution))
     expected = iso.ops.max_det_gram(p)
     assert solution[:, n * n].tolist() == expected.status.tolist() == [0, 1, 1, 3, 0]
     gram = solution[:, : n * n].reshape(5, n, n).contiguous()
     tolerance = (1e5 if degree < 40 else 1e6) * torch.finfo(dtype).eps  # the condition of the Hessian
     assert ((gram - expected.gram).norm(dim=(1, 2)) <= tolerance * expected.gram.norm(dim=(1, 2))).all()
-    assert torch.equal(solution[:, n * n + 2 :], expected.witness)
+    assert torch.equal(solution[:, n * n + 2 : n * n + 4], expected.witness)
 
     gram, matrix = expected.gram.contiguous(), torch.randn(5, n, n, dtype=dtype)
     form, result = torch.randn(5, degree + 1, dtype=dtype), torch.full((5, degree + 1), torch.nan, dtype=dtype)
@@ -60,15 +60,15 @@ def test_empty_batch(emulation: ModuleType) -> None:
     """Nothing is written, though there is memory for one form."""
     tables = circle.table_tensor(3, torch.float64, torch.device("cpu"))
     p, matrix = forms(6, torch.float64)[:1], torch.eye(4, dtype=torch.float64)[None]
-    solution, result = torch.full((1, 20), torch.nan, dtype=torch.float64), torch.full((1, 7), torch.nan, dtype=torch.float64)
+    solution, result = torch.full((1, 21), torch.nan, dtype=torch.float64), torch.full((1, 7), torch.nan, dtype=torch.float64)
 
     def none_of(tensor: Tensor) -> tuple[int, int, list[int], list[int]]:
         pointer, dtype, (_, *shape), strides = view(tensor)  # type: ignore[misc]
         return pointer, dtype, [0, *shape], strides
 
-    emulation.max_det(none_of(p), view(tables), False, none_of(solution))
+    emulation.max_det(none_of(p), view(tables), False, False, False, none_of(solution))
     emulation.max_det_adjoint(none_of(matrix), none_of(matrix), None, view(tables), none_of(result))
     assert solution.isnan().all() and result.isnan().all()
-    emulation.max_det(view(p), view(tables), False, view(solution))
+    emulation.max_det(view(p), view(tables), False, False, False, view(solution))
     emulation.max_det_adjoint(view(matrix), view(matrix), None, view(tables), view(result))
     assert solution.isfinite().all() and result.isfinite().all()

@@ -153,9 +153,9 @@ def test_results_do_not_depend_on_the_batch() -> None:
 def test_shapes() -> None:
     p = sums_of_squares(6, 6).reshape(2, 3, 7)
     result = max_det_gram(p)
-    assert [t.shape for t in result] == [(2, 3, 4, 4), (2, 3), (2, 3, 2), (2, 3)]
+    assert [t.shape for t in result] == [(2, 3, 4, 4), (2, 3), (2, 3, 2), (2, 3), (2, 3)]
     assert torch.equal(result.gram.flatten(0, 1), gram(p.flatten(0, 1)))
-    assert [t.shape for t in max_det_gram(p[:, :0])] == [(2, 0, 4, 4), (2, 0), (2, 0, 2), (2, 0)]
+    assert [t.shape for t in max_det_gram(p[:, :0])] == [(2, 0, 4, 4), (2, 0), (2, 0, 2), (2, 0), (2, 0)]
     strided = torch.stack([p, -p], -1)[..., 0].transpose(0, 1)
     assert torch.equal(gram(strided), result.gram.transpose(0, 1))
     assert torch.equal(gram(p[:1].expand(4, 3, 7)), result.gram[:1].expand(4, 3, 4, 4))
@@ -334,9 +334,9 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
     extension = kernels("test")
     tables = torch.zeros(10, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"^max_det kernel: p must have shape \(B, 2 d \+ 1\)"):
-        extension.max_det(tables, torch.ones(2, 4, dtype=torch.float64), False, torch.ones(2, 13, dtype=torch.float64))
+        extension.max_det(tables, torch.ones(2, 4, dtype=torch.float64), False, False, False, torch.ones(2, 14, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^max_det kernel: tables must have shape"):
-        extension.max_det(tables, torch.ones(2, 5, dtype=torch.float64), False, torch.ones(2, 13, dtype=torch.float64))
+        extension.max_det(tables, torch.ones(2, 5, dtype=torch.float64), False, False, False, torch.ones(2, 14, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^max_det_adjoint kernel: matrix must have shape \(B=2, n=3, n=3\), got \(2, 3, 4\)"):
         extension.max_det_adjoint(tables, torch.ones(2, 3, 3), torch.ones(2, 3, 4), torch.ones(2, 5))
 
@@ -520,7 +520,7 @@ def registered() -> dict[str, tuple[Tensor, ...]]:
 def test_registered_operators(name: str) -> None:
     tensors = tuple(t.detach().requires_grad_() for t in registered()[name])
     operator = getattr(torch.ops.isotypic, name).default
-    settings = (False,) if name == "max_det" else ()
+    settings = (False, False, False) if name == "max_det" else ()
     torch.library.opcheck(operator, (*tensors, *settings))
     last = slice(0, 16) if name == "max_det" else slice(None)  # status and witness have no derivative
     checks: tuple[Callable[..., bool], ...] = (

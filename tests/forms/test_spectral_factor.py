@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import isotypic as iso
+from isotypic._extension import kernels
+from isotypic.ops.forms import wilson
+from isotypic.ops.forms.spectral_factor import solve, wilson_matrix
 
 factor = iso.ops.spectral_factor
 
@@ -66,6 +70,77 @@ def test_derivatives_of_every_kind() -> None:
     whole = torch.func.jacrev(factor)(r.detach())
     torch.testing.assert_close(mapped, torch.stack([whole[i, :, i] for i in range(3)]))
     torch.testing.assert_close(torch.compile(factor, fullgraph=True)(r), factor(r))
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 31])
+def test_solves_the_linear_equations_and_their_transposes(n: int) -> None:
+    h, b = factor(autocorrelation(torch.randn(11, n + 1, dtype=torch.float64))), torch.randn(11, n + 1, dtype=torch.float64)
+    matrix = wilson_matrix(h)
+    for transposed, dense in ((False, matrix), (True, matrix.mT)):
+        x = solve(h, b, transposed)
+        assert ((dense @ x[..., None])[..., 0] - b).norm(dim=-1).max() < 1e-9
+    assert not solve(torch.zeros(1, 2).double(), torch.ones(1, 2).double(), False).any()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_derivatives_of_the_solution(transposed: bool) -> None:
+    h = torch.stack([minimum_phase([0.5, 0.9], [0.3, 1.0]), minimum_phase([0.2, 0.4], [2.0, 1.0])]).requires_grad_()
+    b = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda h, b: solve(h, b, transposed), (h, b), check_forward_ad=True)
+    assert gradgradcheck(lambda h, b: solve(h, b, transposed), (h, b))
+    torch.library.opcheck(torch.ops.isotypic.spectral_solve.default, (h, b, transposed))
+
+
+def test_the_steps_in_torch_agree() -> None:
+    """What tensors on other devices take."""
+    r = autocorrelation(minimum_phase([0.5, 0.9, 0.2, 0.97], [0.3, 1.0, 2.5, 0.1]))[None]
+    unit = r / r[:, :1]
+    response = 2 * torch.fft.rfft(unit, 256).real - unit[:, :1]
+    h, error = wilson.factor(unit, response)
+    assert float(error) < 1e-14
+    torch.testing.assert_close(h * r[:, :1].sqrt(), factor(r), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("isa", iso.info()["cpu_isas"])
+def test_instruction_sets(isa: str) -> None:
+    extension, r = kernels("test"), autocorrelation(torch.randn(9, 12, dtype=torch.float64))
+    before = extension.cpu_isa()
+    try:
+        extension.set_cpu_isa(isa)
+        h = factor(r)
+        assert (autocorrelation(h) - r).abs().max() < 1e-12 * r.max()
+        assert torch.equal(h[4], factor(r[4]))  # whatever else is in the batch
+    finally:
+        extension.set_cpu_isa(before)
+
+
+def test_next_to_the_boundary_against_mpmath() -> None:
+    """A response with min / max = 1e-8: zeros at 1 - 1e-4 of the circle and others; h and its gradient from the zeros in 60 digits."""
+    h0 = minimum_phase([1 - 1e-4, 0.6], [1.1, 2.3])
+    r = autocorrelation(h0).requires_grad_()
+    response = (2 * torch.fft.rfft(r.detach(), 4096).real - r[0]).abs()
+    assert float(response.min() / response.max()) < 1e-7
+    cotangent, direction = torch.tensor([0.3, -1.0, 0.7, 0.2, 1.1]).double(), torch.tensor([1.0, 0.4, -0.3, 0.8, -0.5]).double()
+    h = factor(r)
+    (gradient,) = torch.autograd.grad(h @ cotangent, r)
+
+    def exact(r: list) -> list:
+        zeros = mpmath.polyroots([*reversed(r[1:]), *r], maxsteps=500, extraprec=400)
+        taps = [mpmath.mpf(1)]
+        for zero in zeros:
+            if abs(zero) < 1:
+                taps = [a - zero * b for a, b in zip([*taps, 0], [0, *taps], strict=True)]
+        taps = [mpmath.re(t) for t in taps]
+        return [t * mpmath.sqrt(r[0] / sum(t * t for t in taps)) for t in taps]
+
+    with mpmath.workdps(60):
+        base, step = [mpmath.mpf(v) for v in r.tolist()], mpmath.mpf(10) ** -24
+        expected = exact(base)
+        ends = [exact([a + sign * step * b for a, b in zip(base, direction.tolist(), strict=True)]) for sign in (1, -1)]
+        slope = sum((a - b) * c for a, b, c in zip(*ends, cotangent.tolist(), strict=True)) / (2 * step)
+        off = max(abs(a - b) for a, b in zip(expected, h.tolist(), strict=True))
+    assert float(off) < 1e-10  # epsilon times the condition, 1e4 for each of two zeros, with some room
+    assert abs(float(gradient @ direction) / float(slope) - 1) < 2e-6
 
 
 def test_what_has_no_factor_is_refused() -> None:

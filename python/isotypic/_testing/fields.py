@@ -174,7 +174,10 @@ def equivariance_error(
 ) -> float:
     """max over g of |F(L_g f) - L_g F(f)| / max |F(f)|, with maxima over all entries; nan when the output is not finite.
 
-    The arguments are those of `assert_equivariant`. An output that is zero everywhere has error 0.
+    An output that is zero everywhere has error 0.
+
+    Args:
+        module, group, x, in_field, out_field, elements: as for `assert_equivariant`.
 
     >>> equivariance_error(torch.nn.ReLU(), "p4m", torch.randn(1, 2, 8, 5, 5))
     0.0

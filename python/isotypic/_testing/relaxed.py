@@ -18,14 +18,17 @@ from isotypic.relaxation.state import Motion, Relaxation
 class Action(NamedTuple):
     """How one element g of a group moves the data, the output, and the fixed inputs of a network.
 
-    For groups that the functions here do not know. data takes the arguments of the network as a tuple; motion: see
-    `isotypic.relaxation.state.Motion`, where pull is x -> g^-1 x on coordinates and act moves values of a representation.
+    For groups that the functions here do not know.
     """
 
     name: str
+    """What a message calls the element."""
     data: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+    """Moves the arguments of the network, which come as a tuple."""
     output: Callable[[Any], Any]
+    """Moves what the network returns."""
     motion: Motion
+    """Moves fixed inputs (`isotypic.relaxation.state.Motion`): pull is x -> g^-1 x on coordinates, act moves values of a representation."""
 
 
 def _each(function: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -22,6 +22,13 @@ def random_versor(
     reflection too. "sta": proper orthochronous Lorentz transformations, moderate boosts and rotations; with `mirrors` about half of them
     after the reflection of a direction of space.
 
+    Args:
+        shape: of the batch, integers one by one.
+        dtype: by default torch's own.
+        mirrors: with reflections among them.
+        algebra: "pga" or "sta".
+        generator: of the random numbers.
+
     >>> random_versor(4, mirrors=False)[:, 1:5].any()  # even
     tensor(False)
     """

@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(name: str, fields: int, arguments: argparse.Namespace) -> list[dict]:
+def _measure(name: str, fields: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     group = groups.get(name)
     x = torch.randn(arguments.batch, fields, group.order, arguments.size, arguments.size)
     weight = torch.randn(fields, fields, group.order, arguments.kernel_size, arguments.kernel_size)
@@ -106,7 +107,10 @@ def _step(function: Callable[..., Tensor], field: Tensor, parameter: Tensor, bac
 
 
 def _interleaved(steps: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median seconds of each step, measured in turns until the time is up; five turns at least, after one to warm up."""
+    """Median seconds of each step, measured in turns until the time is up; five turns at least, after one to warm up.
+
+    In turns, so that a change of the machine's pace meets all: `torch.utils.benchmark.Timer` measures one step to its end before the next.
+    """
     times: dict[str, list[float]] = {key: [] for key in steps}
     for step in steps.values():
         step()

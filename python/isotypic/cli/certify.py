@@ -6,6 +6,7 @@ import argparse
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 SUMMARY = "decide for each polynomial of a file whether it is positive, with a proof in rational arithmetic"
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(c.verdict == NEGATIVE for c in certificates))
 
 
-def _shown(point: tuple) -> str:
+def _shown(point: tuple[Any, ...]) -> str:
     if isinstance(point[0], tuple):
         return " to ".join(_shown(end) for end in point)
     return "(" + ", ".join(str(v) if len(str(v)) < 24 else f"{float(v):.15g}" for v in point) + ")"

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import argparse
 import time
+from importlib import import_module
+from pkgutil import iter_modules
 
 import torch
 
 import isotypic
-from isotypic import groups
+from isotypic import groups, ops
+from isotypic._check_case import CheckCase, relative_error
 from isotypic._extension import kernels
 from isotypic.cli import text
-from isotypic.cli.check_cases import GROUPS, Case, cases, relative_error
 
 SUMMARY = "test the installed kernels on this machine: values, gradients and symmetry, on every CPU variant (under 30 seconds)"
 WIDTHS = (32, 10, 10, 10, 6)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    help = f"test the group convolutions of this group alone, may be repeated (default: {', '.join(GROUPS)}, and the other operators)"
+    help = (
+        "test what acts by this group alone, the group convolutions; may be repeated (default: some groups, and the operators without one)"
+    )
     parser.add_argument("--group", action="append", metavar="NAME", help=help)
+
+
+def cases(group_names: list[str] | None) -> list[CheckCase]:
+    """Those of these groups; by default those of every family, as they are in ``ops/<family>/check_cases.py``."""
+    modules = [import_module(f"{ops.__name__}.{family.name}.check_cases") for family in iter_modules(ops.__path__) if family.ispkg]
+    if group_names is None:
+        return [case for module in modules for case in module.cases()]
+    of_group = [module.cases_of_group for module in modules if hasattr(module, "cases_of_group")]
+    return [case for name in group_names for found in of_group for case in found(name)]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,7 +70,7 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 100 * torch.finfo(dtype).eps
 
 
-def _errors(case: Case, device: str, dtype: torch.dtype) -> tuple[float, float, float]:
+def _errors(case: CheckCase, device: str, dtype: torch.dtype) -> tuple[float, float, float]:
     """The errors of the output, of the gradients (the largest over the inputs) and of the symmetry."""
     # The reference sees the values that the kernel sees: rounded to its dtype.
     inputs = [tensor.to(device=device, dtype=dtype).requires_grad_() for tensor in case.inputs]

@@ -14,3 +14,7 @@ from isotypic.cloning._finetune import Finetuned, finetune
 from isotypic.cloning._report import SymmetryReport, symmetry_report
 
 __all__ = ["Cloned", "Finetuned", "SymmetryReport", "clone", "finetune", "randomize", "symmetry_report"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,8 +31,11 @@ class Cloned:
     out_shape: tuple[int, ...]
     """of one output of the teacher"""
     group: str | None
+    """of the teacher, where it was given"""
     in_field: Field = "scalar"
+    """what the inputs are, as for `iso.testing.act`"""
     out_field: Field | None = None
+    """what the outputs are; None for invariant ones"""
 
 
 def fan_in(parameter: Tensor) -> int:
@@ -98,7 +101,8 @@ def clone(
         inputs: the shape of one input, for x ~ N(0, 1); or a tensor (N, ...) of them, which makes this a distillation from data; or a
             function of a count and a `torch.Generator` that draws (count, ...).
         group: needed for alpha, and kept for reports: a finite group, or "shifts".
-        in_field, out_field: how a finite group acts: "scalar" or "regular"; out_field None reads it off the teacher's outputs.
+        in_field, out_field: how a finite group acts: "scalar" or "regular"; out_field None reads it off the teacher's outputs. Tags for the
+            other groups, as of `symmetry_report`.
         alpha: weight of the penalty on the student's own equivariance.
         family: in every step the teacher's weights are drawn anew, from N(0, scale^2 / fan_in) where they have more than one axis, and the
             student is called as student(x, weights) with all of the drawn ones as one vector: it learns the whole family.

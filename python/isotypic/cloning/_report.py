@@ -19,7 +19,9 @@ class SymmetryReport:
     """How far a network is from equivariant, measured on a number of inputs and elements; no bound on others."""
 
     model: str
+    """name of the class"""
     group: str
+    """name of the group; "shifts" for cyclic shifts"""
     errors: dict[tuple[int, ...], float] = field(repr=False)
     """element: |F(g x) - g F(x)| / |F(x)|, root mean squares over the inputs"""
     mean: float
@@ -29,8 +31,13 @@ class SymmetryReport:
     unrelated: float
     """|F(x) - F(x')| / |F(x)| between different inputs: the error of a network that knows nothing of the group is about as large"""
     inputs: int
+    """number of inputs"""
     shape: tuple[int, ...]
+    """of one input"""
     dtype: str
+    """of the inputs"""
+    kind: str
+    """what the errors are of: elements or shifts beside the identity, or random elements"""
 
     @property
     def relative(self) -> float:
@@ -38,11 +45,10 @@ class SymmetryReport:
         return self.mean / self.unrelated if self.unrelated else float("nan")
 
     def __str__(self) -> str:
-        kind = "shifts" if self.group == "shifts" else "elements"
         worst = max(self.errors, key=lambda element: self.errors[element])
         return (
             f"{self.model} under {self.group}: measured equivariance error {self.mean:.2e} (mean), {self.worst:.2e} (largest, {worst}); "
-            f"{self.unrelated:.2e} between unrelated inputs. {len(self.errors)} {kind} beside the identity, {self.inputs} inputs "
+            f"{self.unrelated:.2e} between unrelated inputs. {len(self.errors)} {self.kind}, {self.inputs} inputs "
             f"{self.shape}, {self.dtype}; a measurement, no bound."
         )
 
@@ -64,11 +70,14 @@ def symmetry_report(
 
     Args:
         model: a module or function from (B, ...) to a tensor. What `clone` trained knows its group, shapes and fields.
-        group: a finite group by name or by itself, or "shifts": cyclic shifts of the spatial axes.
+        group: a finite group by name or by itself; "shifts": cyclic shifts of the spatial axes; "S_n", "O(d)", "SO(d)", "E(d)", "SE(d)" or
+            a product as "S_n x O(3)", of which elements are drawn: uniform permutations and rotations, translations from N(0, 1).
         inputs: (B, ...), or the shape of one input for `count` of them from N(0, 1).
-        in_field, out_field: how a finite group acts: "scalar" (default) or "regular"; by default the output's is read off its shape.
+        in_field, out_field: how a finite group acts: "scalar" (default) or "regular"; by default the output's is read off its shape. For
+            the groups that are drawn from they are needed: tags as those of `symmetrize.Symmetrize`, "node vector" for (B, n, ..., d),
+            "edge" for (B, n, n, ...), "scalar" for what does not move.
         out_shape: of one output, where the model returns it flat, so that a group can act on it.
-        elements: at most so many elements beside the identity, drawn without repetition. seed: of the draws.
+        elements: at most so many elements beside the identity, drawn without repetition, or so many random ones. seed: of the draws.
         show: what is called with the text of the report; None for silence.
 
     Returns: `SymmetryReport`.
@@ -77,6 +86,10 @@ def symmetry_report(
     >>> from isotypic import nn as equivariant
     >>> lifting = equivariant.LiftConv2d(1, 2, 3, "p4", padding=1)
     >>> symmetry_report(lifting, "p4", (1, 8, 8), show=None).worst < 1e-5
+    True
+    >>> def distances(x):
+    ...     return torch.cdist(x, x)
+    >>> symmetry_report(distances, "S_n x E(3)", (5, 3), in_field="node point", out_field="edge", show=None).worst < 1e-5
     True
     """
     positive("symmetry_report", elements=elements, count=count)
@@ -90,7 +103,7 @@ def symmetry_report(
         if value is None:
             raise ValueError(f"symmetry_report: {name} must be given for a model that was not cloned with one")
     assert group is not None and inputs is not None
-    action = resolve_action("symmetry_report", group, in_field or "scalar", out_field)
+    action = resolve_action("symmetry_report", group, in_field, out_field)
     generator = torch.Generator().manual_seed(seed)
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if isinstance(inputs, Tensor):
@@ -135,6 +148,7 @@ def symmetry_report(
         len(x),
         tuple(x.shape[1:]),
         str(x.dtype).removeprefix("torch."),
+        action.kind,
     )
     if show is not None:
         show(str(report))

@@ -64,3 +64,7 @@ __all__ = [
 ]
 
 in_public(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

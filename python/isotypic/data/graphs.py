@@ -31,7 +31,7 @@ class Graphs:
         return Graphs(self.adjacency[index], self.features[index], self.lengths[index], self.labels[index])
 
     def __iter__(self) -> Iterator[Graphs]:
-        return (self[b : b + 1] for b in range(len(self)))  # type: ignore[misc]
+        return (self[b : b + 1] for b in range(len(self)))
 
     def relabelled(self, seed: int = 0) -> Graphs:
         """An isomorphic copy of every graph: its nodes in an order drawn uniformly; padding stays at the end."""
@@ -110,7 +110,10 @@ def canonical_order(adjacency: np.ndarray, colours: np.ndarray | None = None) ->
     turn; of the discrete colourings at the leaves the one with the smallest adjacency is kept. The time grows with the automorphism
     group, so this is for small graphs.
 
-    Args: as `wl_colours`. Returns: (N, n) int64; `adjacency[b][order[b]][:, order[b]]` is the canonical form.
+    Args:
+        adjacency, colours: as for `wl_colours`.
+
+    Returns: (N, n) int64; `adjacency[b][order[b]][:, order[b]]` is the canonical form.
     """
     count, nodes = adjacency.shape[:2]
     if not count or not nodes:
@@ -148,15 +151,22 @@ def _forms(adjacency: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def canonical_forms(adjacency: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
-    """(N, n, n) bool: equal for isomorphic graphs and for no others; colours are kept. See `canonical_order`."""
+    """(N, n, n) bool: equal for isomorphic graphs and for no others; colours are kept.
+
+    Args:
+        adjacency, colours: as for `canonical_order`.
+    """
     order = canonical_order(adjacency, colours)
     return _forms(adjacency.astype(bool), order)
 
 
 def orbits(adjacency: np.ndarray) -> np.ndarray:
-    """The orbits of the automorphism group of one graph (n, n): (n) int64, nodes that an automorphism exchanges have the same number.
+    """The orbits of the automorphism group of one graph: (n) int64, nodes that an automorphism exchanges have the same number.
 
     Two nodes are in one orbit when the graph with the one marked is isomorphic to the graph with the other marked.
+
+    Args:
+        adjacency: (n, n), of one graph.
     """
     nodes = len(adjacency)
     marked = np.eye(nodes, dtype=np.int64)

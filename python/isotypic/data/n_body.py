@@ -75,6 +75,8 @@ def charged_n_body(
         bodies: in each of them, at least 1.
         steps, every: steps in all, and steps between two frames; `steps // every` frames are kept.
         dt: length of a step.
+        position_scale, speed, seed: as above.
+        dtype: of the result.
         progress: called with the number of trajectories that have been finished.
 
     Raises ValueError for other numbers.

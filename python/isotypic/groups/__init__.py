@@ -12,3 +12,7 @@ from .planar import PlanarGroup
 from .registry import fourier_program, generate, get, names
 
 __all__ = ["Group", "Irrep", "Orbit", "PlanarGroup", "fourier_program", "generate", "get", "names", "orbits", "support"]
+
+
+def __dir__() -> list[str]:
+    return __all__

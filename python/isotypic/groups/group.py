@@ -121,6 +121,12 @@ class Group:
 
     Two groups are equal when they have the same elements in the same order.
 
+    Args:
+        name: what people call it.
+        key: the string that :func:`isotypic.groups.get` rebuilds it from.
+        elements: (order, n, n) integers, the identity first.
+        irreps: or a function that finds them when they are first asked for.
+
     >>> from isotypic import groups
     >>> g = groups.get("p4")
     >>> g

@@ -54,7 +54,11 @@ def _moved_taps(group: Group, sizes: tuple[int, ...]) -> tuple[NDArray[np.int64]
 def support(group: Group, kernel_size: int | Sequence[int]) -> NDArray[np.bool_]:
     """The largest G-invariant set of taps of a kernel box about its centre, as a mask of shape ``kernel_size``.
 
-    Raises ValueError when the set is empty, or when ``kernel_size`` (one integer, or one for each axis) is not positive.
+    Args:
+        group: acts on the axes of the box.
+        kernel_size: one integer, or one for each axis.
+
+    Raises ValueError when the set is empty, or when ``kernel_size`` is not positive.
 
     >>> from isotypic import groups
     >>> groups.support(groups.get("p6"), 3).astype(int)
@@ -69,7 +73,12 @@ def support(group: Group, kernel_size: int | Sequence[int]) -> NDArray[np.bool_]
 def orbits(group: Group, kernel_size: int | Sequence[int]) -> tuple[Orbit, ...]:
     """The orbits of the largest G-invariant set of taps of a kernel box, ordered by their first tap in the box.
 
-    Odd and even sizes are both centred: the action is about the middle of the box. Raises as :func:`support`.
+    Odd and even sizes are both centred: the action is about the middle of the box.
+
+    Args:
+        group, kernel_size: as for :func:`support`.
+
+    Raises as :func:`support`.
 
     >>> from isotypic import groups
     >>> [orbit.length for orbit in groups.orbits(groups.get("p4m"), 3)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def _frozen(array: NDArray) -> NDArray:
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
 

@@ -2,9 +2,10 @@
 
 from isotypic._public import in_public
 from isotypic.models.cnp import CNP, RCNP, TNP
-from isotypic.models.conv_cnp import ConvCNP, EquivCNP
+from isotypic.models.conv_cnp import ConvCNP
 from isotypic.models.dws_net import DWSNet
 from isotypic.models.egnn import EGNN
+from isotypic.models.equiv_cnp import EquivCNP
 from isotypic.models.gatr import GATr
 from isotypic.models.gin import GIN
 from isotypic.models.graph_transformer import GraphTransformer
@@ -36,3 +37,7 @@ __all__ = [
 ]
 
 in_public(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

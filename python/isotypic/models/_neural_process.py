@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,9 @@ class NeuralProcess(nn.Module):
                 [v[:n] for v, n in zip(variance, targets.counts, strict=True)],
             )
         return mean, variance
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _read(
         self,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from isotypic.models._neural_process import NeuralProcess
 from isotypic.models._point_sets import PointSet, Targets
-from isotypic.models.te_tnp import Tokens, check_transformer
-from isotypic.nn._arguments import positive
+from isotypic.models.te_tnp import TokenProcess
 from isotypic.nn.processes.attention import PairAttention, pointwise
 
 
-class CNP(NeuralProcess):
+class CNP(TokenProcess):
     """The conditional neural process: the mean of MLP([x_n, y_n]) over the context, and an MLP of it and x_t. It has no symmetry.
 
     Args:
@@ -36,9 +34,7 @@ class CNP(NeuralProcess):
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:
-        super().__init__(dim_x, dim_y, dim_features, min_variance)
-        positive("CNP", channels=channels, num_blocks=num_blocks)
-        self.tokens = Tokens(self.dims_y, dim_features, channels, dim_x)
+        super().__init__(dim_x, dim_y, channels, dim_features, min_variance, positions=True, num_blocks=num_blocks)
         hidden = (channels,) * num_blocks
         self.encoder = nn.Sequential(nn.GELU(), pointwise(*hidden, channels))
         self.head = pointwise(channels + dim_x + dim_features, *hidden, 2 * self.dim_out)
@@ -52,7 +48,7 @@ class CNP(NeuralProcess):
         return self.head(torch.cat(parts if targets.features is None else [*parts, targets.features], -1))
 
 
-class RCNP(NeuralProcess):
+class RCNP(TokenProcess):
     """The relational conditional neural process: for each target a sum over the context of a function of x_t - x_n and y_n.
 
         r_t = sum_n a(x_t - x_n, y_n) v(y_n) / (1 + N)     with an MLP a to each head and linear v,     (mean, variance) = MLP(r_t)
@@ -84,11 +80,9 @@ class RCNP(NeuralProcess):
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:
-        super().__init__(dim_x, dim_y, dim_features, min_variance)
-        check_transformer("RCNP", channels, heads, num_blocks, width=width)
+        super().__init__(dim_x, dim_y, channels, dim_features, min_variance, heads=heads, num_blocks=num_blocks, width=width)
         if difference not in ("vector", "distance2"):
             raise ValueError(f"RCNP: difference must be 'vector' or 'distance2', got {difference!r}")
-        self.tokens = Tokens(self.dims_y, dim_features, channels)
         self.relation = PairAttention(channels, heads, dim_x, width, "mix", "sum", difference)
         self.head = pointwise(channels, *(channels,) * num_blocks, 2 * self.dim_out)
 
@@ -100,10 +94,11 @@ class RCNP(NeuralProcess):
         return self.head(queries + self.relation.out(attended))
 
 
-class TNP(NeuralProcess):
+class TNP(TokenProcess):
     """The transformer neural process: ordinary attention on tokens that carry their positions. It has no symmetry.
 
-    Args: as for `TETNP`, without `width` and `mode`.
+    Args:
+        dim_x, dim_y, channels, heads, num_blocks, dim_features, min_variance: as for `TETNP`; there is no `width` and no `mode`.
 
     T. Nguyen and A. Grover, "Transformer Neural Processes", 2022; L. Feng et al., "Latent Bottlenecked Attentive Neural Processes", 2023
     (the targets attend to the context and not to each other).
@@ -124,11 +119,9 @@ class TNP(NeuralProcess):
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:
-        super().__init__(dim_x, dim_y, dim_features, min_variance)
-        check_transformer("TNP", channels, heads, num_blocks)
-        self.tokens = Tokens(self.dims_y, dim_features, channels, dim_x)
+        super().__init__(dim_x, dim_y, channels, dim_features, min_variance, heads=heads, positions=True, num_blocks=num_blocks)
         self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(num_blocks))
-        self.head = nn.Sequential(nn.LayerNorm(channels), pointwise(channels, channels, 2 * self.dim_out))
+        self.head = self.normalized_head(channels)
 
     def represent(self, contexts: list[PointSet], targets: Targets) -> Tensor:
         z, _, mask = self.tokens(contexts)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isotypic import groups as finite_groups
 from isotypic.models._neural_process import NeuralProcess
 from isotypic.models._point_sets import PointSet, Targets
-from isotypic.nn._arguments import positive, positive_number, resolve_group
+from isotypic.nn._arguments import positive, positive_number
 from isotypic.nn.processes.attention import pointwise
-from isotypic.nn.processes.convolution import CONV, GroupResNet, ResNet, UNet
+from isotypic.nn.processes.convolution import CONV, ResNet, UNet
 from isotypic.nn.processes.site import RelaxSite
 from isotypic.ops.processes.set_conv import set_conv, set_conv_decode
 
@@ -48,7 +46,80 @@ class GridEncoder(nn.Module):
         return self.out(self.mlp(torch.cat(fields, 1)), grid)
 
 
-class ConvCNP(NeuralProcess):
+class GridProcess(NeuralProcess):
+    """A neural process on a grid: an encoder onto it, a network there, a decoder from it. `network()` makes the network, of a `stride` that
+    the number of nodes is divisible by."""
+
+    def __init__(
+        self,
+        dim_x: int,
+        dim_y: int | tuple[int, ...],
+        channels: int,
+        points_per_unit: float,
+        dim_features: int,
+        min_variance: float,
+        *,
+        margin: float | None,
+        lengthscale: float | None,
+        num_blocks: int,
+        kernel_size: int,
+        isotropic: bool,
+        network: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__(dim_x, dim_y, dim_features, min_variance)
+        owner = type(self).__name__
+        positive(owner, channels=channels, num_blocks=num_blocks, kernel_size=kernel_size)
+        if self.dim_x > 3:
+            raise ValueError(f"{owner}: dim_x must be 1, 2 or 3, got {self.dim_x}")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"{owner}: kernel_size must be odd, so that the grid keeps its size, got {kernel_size}")
+        optional = {name: value for name, value in (("margin", margin), ("lengthscale", lengthscale)) if value is not None}
+        positive_number(owner, points_per_unit=points_per_unit, **optional)
+        self.points_per_unit = float(points_per_unit)
+        self.margin = 4 / self.points_per_unit if margin is None else float(margin)
+        scale = 1 / self.points_per_unit if lengthscale is None else float(lengthscale)
+        self.encoder = GridEncoder(self.dim_x, self.dims_y, self.dim_features, channels, scale, isotropic)
+        self.log_lengthscale = nn.Parameter(torch.full((1 if isotropic else self.dim_x,), math.log(scale)))
+        self.head = pointwise(channels + self.dim_features, channels, 2 * self.dim_out)
+        self.network = network()
+        self.stride: int = self.network.stride  # type: ignore[assignment]
+
+    def grid(self, positions: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, ...]:
+        """The nodes of each axis, for positions (B, N, d) with their masks."""
+        lows, highs = [], []
+        for x, mask in positions:
+            if x.shape[0] and x.shape[1]:
+                points = x.detach().double()
+                shown = points if mask is None else points.masked_fill(~mask[..., None], math.inf)
+                lows.append(shown.flatten(0, 1).amin(0))
+                shown = points if mask is None else points.masked_fill(~mask[..., None], -math.inf)
+                highs.append(shown.flatten(0, 1).amax(0))
+        x = positions[0][0]
+        low, high = (
+            [low if low < math.inf else 0.0 for low in torch.stack(lows).amin(0).tolist()] if lows else [0.0] * self.dim_x,
+            [high if high > -math.inf else 0.0 for high in torch.stack(highs).amax(0).tolist()] if highs else [0.0] * self.dim_x,
+        )
+        step, nodes = self.stride / self.points_per_unit, []
+        for first, last in zip(low, high, strict=True):
+            start, stop = math.floor((first - self.margin) / step), math.ceil((last + self.margin) / step)
+            # Both ends, where the grid needs no multiple of a stride: so it is mirrored when the points are.
+            count = max(stop - start, 1) * self.stride + (self.stride == 1)
+            if count > 1 << 20:
+                raise ValueError(
+                    f"{type(self).__name__}: the positions reach over {count} nodes of the grid on one axis; lower points_per_unit"
+                )
+            index = torch.arange(start * self.stride, start * self.stride + count, dtype=torch.float64, device=x.device)
+            nodes.append(index / self.points_per_unit)
+        return tuple(nodes)
+
+    def represent(self, contexts: list[PointSet], targets: Targets) -> Tensor:
+        grid = self.grid([*((context.x, context.mask) for context in contexts), (targets.x, targets.mask)])
+        fields = self.network(self.encoder(contexts, grid))
+        decoded = set_conv_decode(fields, grid, targets.x, self.log_lengthscale.exp())
+        return self.head(decoded if targets.features is None else torch.cat([decoded, targets.features], -1))
+
+
+class ConvCNP(GridProcess):
     """The convolutional conditional neural process: equivariant under translations by multiples of `stride` / `points_per_unit`.
 
         E = MLP([density, sum_n y_n psi(g - x_n) / density])(g)  on a grid,   F = CNN(E),   (mean, variance)(x) = MLP(sum_g F(g) psi(x - g))
@@ -96,107 +167,19 @@ class ConvCNP(NeuralProcess):
         lengthscale: float | None = None,
         min_variance: float = 1e-4,
     ) -> None:
-        super().__init__(dim_x, dim_y, dim_features, min_variance)
-        owner = type(self).__name__
         if architecture not in ("resnet", "unet"):
-            raise ValueError(f"{owner}: architecture must be 'resnet' or 'unet', got {architecture!r}")
-        self._build(channels, points_per_unit, num_blocks, kernel_size, margin, lengthscale, isotropic=False)
-        self.network: nn.Module = (ResNet if architecture == "resnet" else UNet)(dim_x, channels, num_blocks, kernel_size)
-        self.stride: int = self.network.stride  # type: ignore[assignment]
-
-    def _build(
-        self, channels: int, points_per_unit: float, num_blocks: int, kernel_size: int, margin: Any, lengthscale: Any, isotropic: bool
-    ) -> None:
-        """All but the network on the grid."""
-        owner = type(self).__name__
-        positive(owner, channels=channels, num_blocks=num_blocks, kernel_size=kernel_size)
-        if self.dim_x > 3:
-            raise ValueError(f"{owner}: dim_x must be 1, 2 or 3, got {self.dim_x}")
-        if kernel_size % 2 == 0:
-            raise ValueError(f"{owner}: kernel_size must be odd, so that the grid keeps its size, got {kernel_size}")
-        optional = {name: value for name, value in (("margin", margin), ("lengthscale", lengthscale)) if value is not None}
-        positive_number(owner, points_per_unit=points_per_unit, **optional)
-        self.points_per_unit = float(points_per_unit)
-        self.margin = 4 / self.points_per_unit if margin is None else float(margin)
-        scale = 1 / self.points_per_unit if lengthscale is None else float(lengthscale)
-        self.encoder = GridEncoder(self.dim_x, self.dims_y, self.dim_features, channels, scale, isotropic)
-        self.log_lengthscale = nn.Parameter(torch.full((1 if isotropic else self.dim_x,), math.log(scale)))
-        self.head = pointwise(channels + self.dim_features, channels, 2 * self.dim_out)
-
-    def grid(self, positions: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, ...]:
-        """The nodes of each axis, for positions (B, N, d) with their masks."""
-        lows, highs = [], []
-        for x, mask in positions:
-            if x.shape[0] and x.shape[1]:
-                points = x.detach().double()
-                shown = points if mask is None else points.masked_fill(~mask[..., None], math.inf)
-                lows.append(shown.flatten(0, 1).amin(0))
-                shown = points if mask is None else points.masked_fill(~mask[..., None], -math.inf)
-                highs.append(shown.flatten(0, 1).amax(0))
-        x = positions[0][0]
-        low, high = (
-            [low if low < math.inf else 0.0 for low in torch.stack(lows).amin(0).tolist()] if lows else [0.0] * self.dim_x,
-            [high if high > -math.inf else 0.0 for high in torch.stack(highs).amax(0).tolist()] if highs else [0.0] * self.dim_x,
+            raise ValueError(f"ConvCNP: architecture must be 'resnet' or 'unet', got {architecture!r}")
+        super().__init__(
+            dim_x,
+            dim_y,
+            channels,
+            points_per_unit,
+            dim_features,
+            min_variance,
+            margin=margin,
+            lengthscale=lengthscale,
+            isotropic=False,
+            network=lambda: (ResNet if architecture == "resnet" else UNet)(dim_x, channels, num_blocks, kernel_size),
+            num_blocks=num_blocks,
+            kernel_size=kernel_size,
         )
-        step, nodes = self.stride / self.points_per_unit, []
-        for first, last in zip(low, high, strict=True):
-            start, stop = math.floor((first - self.margin) / step), math.ceil((last + self.margin) / step)
-            # Both ends, where the grid needs no multiple of a stride: so it is mirrored when the points are.
-            count = max(stop - start, 1) * self.stride + (self.stride == 1)
-            if count > 1 << 20:
-                raise ValueError(
-                    f"{type(self).__name__}: the positions reach over {count} nodes of the grid on one axis; lower points_per_unit"
-                )
-            index = torch.arange(start * self.stride, start * self.stride + count, dtype=torch.float64, device=x.device)
-            nodes.append(index / self.points_per_unit)
-        return tuple(nodes)
-
-    def represent(self, contexts: list[PointSet], targets: Targets) -> Tensor:
-        grid = self.grid([*((context.x, context.mask) for context in contexts), (targets.x, targets.mask)])
-        fields = self.network(self.encoder(contexts, grid))
-        decoded = set_conv_decode(fields, grid, targets.x, self.log_lengthscale.exp())
-        return self.head(decoded if targets.features is None else torch.cat([decoded, targets.features], -1))
-
-
-class EquivCNP(ConvCNP):
-    """A ConvCNP whose network consists of group convolutions: equivariant under translations of the grid and the elements of `group`.
-
-    Args:
-        group: a planar group such as "p4" or "p4m", or a `groups.Group`; it acts on the two coordinates.
-        channels: of the field on the grid, and number of regular fields inside.
-        kernel_size, points_per_unit, num_blocks and the rest: as for `ConvCNP`, with a ResNet.
-
-    G. Holderrieth, M. Hutchinson, Y. W. Teh, "Equivariant Learning of Stochastic Fields", 2021; M. Kawano et al., "Group Equivariant
-    Conditional Neural Processes", 2021.
-
-    >>> import torch
-    >>> model = EquivCNP(dim_y=1, channels=4, points_per_unit=8, num_blocks=1, group="p4m")
-    >>> model(torch.rand(3, 10, 2), torch.randn(3, 10, 1), torch.rand(3, 5, 2))[0].shape
-    torch.Size([3, 5, 1])
-    """
-
-    def __init__(
-        self,
-        dim_x: int = 2,
-        dim_y: int | tuple[int, ...] = 1,
-        channels: int = 16,
-        points_per_unit: float = 32,
-        num_blocks: int = 4,
-        kernel_size: int = 5,
-        *,
-        group: str | finite_groups.Group = "p4m",
-        margin: float | None = None,
-        dim_features: int = 0,
-        lengthscale: float | None = None,
-        min_variance: float = 1e-4,
-    ) -> None:
-        NeuralProcess.__init__(self, dim_x, dim_y, dim_features, min_variance)
-        if dim_x != 2:
-            raise ValueError(f"EquivCNP: dim_x must be 2, the plane that the group acts on, got {dim_x}")
-        resolved = resolve_group("EquivCNP", group, 2)
-        if not all((element @ element.T == np.eye(2)).all() for element in resolved.elements):
-            raise ValueError(f"EquivCNP: group must turn and mirror the square lattice of the grid, such as p4m, got {resolved.name}")
-        self._build(channels, points_per_unit, num_blocks, kernel_size, margin, lengthscale, isotropic=True)
-        self.group = resolved.key
-        self.network = GroupResNet(resolved.key, channels, num_blocks, kernel_size)
-        self.stride = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,12 @@ class DWSNet(nn.Module):
         )  # then some channels of entries are no parameters: those of biases at least
         self.to(device=device, dtype=dtype)
 
+    @overload
+    def forward(self, ws: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, ws: WeightSpace) -> Any: ...  # a tensor with out_features, a WeightSpace without
+
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         space = as_weight_space("DWSNet", ws, self.spec, self.spec.channels)
         same_dtype("DWSNet", "input", space.flat, self.layers[0].weight)  # type: ignore[arg-type]
@@ -137,6 +143,9 @@ class DWSNet(nn.Module):
         if isinstance(result, Tensor):
             return result.masked_fill(~parameter_mask(self.spec, result.device), 0.0)
         return result.with_flat(result.flat.masked_fill(~parameter_mask(result.spec, result.device), 0.0))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _activate(self, flat: Tensor) -> Tensor:
         return self.dropout(self.activation(flat))

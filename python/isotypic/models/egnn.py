@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -128,3 +128,6 @@ class EGNN(nn.Module):
         for layer in self.layers:
             x, hidden = layer(x, v, cleared(hidden, mask), between, others)
         return EGNNOutput(cleared(x, mask), cleared(hidden, mask))
+
+    if TYPE_CHECKING:
+        __call__ = forward

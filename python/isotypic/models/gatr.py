@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from isotypic.nn.algebra.attention import cleared
 from isotypic.nn.algebra.block import GATrBlock
 from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair, check_reference
 from isotypic.ops._checks import DTYPES
 from isotypic.ops.algebra._arguments import resolve
-from isotypic.ops.algebra.attention import key_ranges
+from isotypic.ops.algebra.attention import key_ranges, padding
 
 
 class GATr(nn.Module):
     """Geometric algebra transformer: a linear map, `nn.GATrBlock`s, a linear map, on sets of items with multivectors and scalars.
 
-    With algebra "pga", G(3,0,1), it commutes with E(3), mirrors included; with "sta", G(1,3), with the Lorentz group, and is then the
-    network of `lgatr`, whose weights `nn.from_lgatr` takes.
+    With algebra "pga", G(3,0,1), it commutes with E(3) as that acts on multivectors (`pga.sandwich`), mirrors included; a mirror takes an
+    embedded point to minus the embedding of the mirrored one, so that point clouds embedded anew see rotations and translations only. With
+    "sta", G(1,3), with the Lorentz group, and is then the network of `lgatr`, whose weights `nn.from_lgatr` takes.
 
     Args:
         in_mv_channels, out_mv_channels, hidden_mv_channels: of multivectors.
@@ -33,7 +35,8 @@ class GATr(nn.Module):
     Input: mv (..., N, C_in, 16) and s (..., N, S_in) or None; mask (B, N, N) and lengths as of `ops.distance_attention`, with B the product
     of the axes before N; reference (..., 16), the scale of the joins, by default the mean of mv over the items of a sample and the
     channels.
-    Output: mv (..., N, C_out, 16), s (..., N, S_out). Items behind `lengths` do not matter and come out as zeros.
+    Output: mv (..., N, C_out, 16), s (..., N, S_out). Padding, which is items behind `lengths` and, by a mask, items that attend to nothing
+    and that nothing attends to, does not matter, whatever it holds, and comes out as zeros.
     Raises ValueError for counts that are no network and inputs of another shape; TypeError for dtypes that are not those of the parameters.
 
     J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023. J. Spinner et al., "Lorentz-Equivariant
@@ -90,15 +93,13 @@ class GATr(nn.Module):
             raise TypeError(f"GATr: mv must be of a supported dtype, got {mv.dtype}")
         shape, batch = mv.shape[:-2], mv.shape[:-3]
         mv, s = mv.reshape(batch.numel(), *mv.shape[-3:]), s.reshape(batch.numel(), *s.shape[-2:])
-        ranges = key_ranges(lengths, mv, mv)
-        padding = None
-        if ranges is not None and lengths is not None and lengths.shape == (mv.shape[0],):
-            padding = torch.arange(mv.shape[1], device=mv.device) >= ranges[:, :1, 1]
-            mv, s = mv.masked_fill(padding[..., None, None], 0.0), s.masked_fill(padding[..., None], 0.0)
+        unused = padding(mv, mv, mask, lengths, itself=True)
+        mv, s = cleared(mv, s, unused)
         if not self.joins:
             reference = None
         elif reference is None:
-            reference = item_mean(mv, ranges)
+            packed = None if lengths is None or lengths.shape == (mv.shape[0],) else key_ranges(lengths, mv, mv)
+            reference = item_mean(mv, unused, packed)
         else:
             check_reference("GATr", reference, batch, shape)
             each = reference if reference.dim() > len(batch) + 1 else reference.unsqueeze(-2)  # of items, or one for all
@@ -110,20 +111,26 @@ class GATr(nn.Module):
             else:
                 mv, s = block(mv, s, reference, mask=mask, lengths=lengths)
         mv, s = self.linear_out(mv, s)
-        if padding is not None:
-            mv, s = mv.masked_fill(padding[..., None, None], 0.0), s.masked_fill(padding[..., None], 0.0)
+        mv, s = cleared(mv, s, unused)
         return mv.reshape(*shape, *mv.shape[-2:]), s.reshape(*shape, s.shape[-1])
 
+    if TYPE_CHECKING:
+        __call__ = forward
 
-def item_mean(mv: Tensor, ranges: Tensor | None) -> Tensor:
-    """(B, N, C, 16) -> (B, N or 1, 16): the mean over channels and over the items that each item attends to."""
+
+def item_mean(mv: Tensor, unused: Tensor | None, ranges: Tensor | None) -> Tensor:
+    """(B, N, C, 16) -> (B, N or 1, 16): the mean over channels and over the items of a sample, or of the sequence that an item is in
+    (ranges of packed ones), without the unused ones, which are zero."""
     items = mv.mean(2)
-    if mv.shape[1] == 0:
-        return items.sum(1, keepdim=True)
+    used = items.new_ones(*items.shape[:2], 1) if unused is None else (~unused).to(items.dtype).unsqueeze(-1)
     if ranges is None:
-        return items.mean(1, keepdim=True)
-    # Sums up to each item, in float64 so that differences of them keep their digits.
-    sums = torch.cat([items.new_zeros(items.shape[0], 1, 16, dtype=torch.float64), items.double().cumsum(1)], 1)
-    first, last = (ranges[..., i : i + 1].long() for i in range(2))
-    total = sums.gather(1, last.expand(-1, -1, 16)) - sums.gather(1, first.expand(-1, -1, 16))
-    return (total / (last - first).clamp_min(1)).to(mv.dtype)
+        return (items / used.sum(1, keepdim=True).clamp_min(1)).sum(1, keepdim=True)
+    # Sums up to each item, in float64 so that differences of them keep their digits. What is not finite is summed by itself, because after
+    # it no difference would be.
+    finite = items.isfinite().all(-1, keepdim=True)
+    columns = torch.cat([torch.where(finite, items, 0.0), used, (~finite).to(items.dtype)], -1).double()
+    sums = torch.cat([columns.new_zeros(items.shape[0], 1, 18), columns.cumsum(1)], 1)
+    first, last = (ranges[..., i : i + 1].long().expand(-1, -1, 18) for i in range(2))
+    total = sums.gather(1, last) - sums.gather(1, first)
+    mean = total[..., :16] / total[..., 16:17].clamp_min(1)
+    return mean.masked_fill(total[..., 17:] > 0, torch.nan).to(mv.dtype)

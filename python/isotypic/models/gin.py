@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -84,3 +84,6 @@ class GIN(nn.Module):
         if self.output == "node":
             return cleared(self.head(self.norm(hidden)), mask)
         return self.head(self.norm(hidden.sum(1) + graph[:, 0]))
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -106,3 +106,6 @@ class GraphTransformer(nn.Module):
             return self.head(self.norm(tokens[:, 0]))
         own = tokens[:, 1:].unflatten(1, (nodes, nodes)).diagonal(dim1=1, dim2=2).mT
         return cleared(self.head(self.norm(own)), mask)
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +121,9 @@ class ImageTransformerOnGraphs(nn.Module):
         values = values.permute(0, 1, 3, 2, 4, 5).reshape(batch, side, side, self.out_channels)[:, :nodes, :nodes]
         count = mask.sum(1).clamp(min=1).view(-1, 1, 1)
         return cleared(cleared(values, pairs).sum(2) / count, mask)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def load_checkpoint(self, checkpoint: str | Path) -> Loaded:
         """Takes over the transformer of a checkpoint, under the names of timm ("blocks.0.attn.qkv.weight") or of transformers' ViT.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -179,6 +179,9 @@ class SL2Net(nn.Module):
         parts = self._parts(form) if self.frame is None else self._parts_by_frame(self.frame, p)
         return self.head(form, torch.cat(parts[::-1], -1))  # the head has decreasing degrees
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _parts(self, form: Tensor) -> tuple[Tensor, ...]:
         """The parts of Q, (B, D + 1) each, from the form in scaled coordinates."""
         x = form[:, None]
@@ -230,7 +233,7 @@ class _FrequencyLayer(Constants):
         """(B, C, count) to (B, O, out), complex."""
         factors = torch.cat([z, z.conj(), torch.ones_like(z[..., :1])], -1)
         products = factors[..., self.left] * factors[..., self.right]
-        weight = torch.view_as_complex(self.weight)
+        weight = torch.view_as_complex(self.weight.contiguous())
         parts = zip(products.split(self.counts, -1), weight.split(self.counts, 1), strict=True)
         return torch.stack([torch.einsum("bcp,cpo->bo", x, w) for x, w in parts], -1)
 
@@ -298,6 +301,9 @@ class SO2Net(Constants):
         with torch.autocast(p.device.type, enabled=False):  # complex numbers have no 16-bit types
             return self.head(form, self._parts(form))
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _parts(self, form: Tensor) -> Tensor:
         z = torch.view_as_complex(torch.einsum("mik,bi->bmk", self.to_circle, form).contiguous())[:, None]
         for layer, invariants in zip(self.layers, self.invariants, strict=False):
@@ -354,3 +360,6 @@ class PolyMLP(Constants):
     def forward(self, p: Tensor) -> Tensor:
         _check_forms("PolyMLP", p, self.degree, next(self.mlp.parameters()))
         return self.mlp(p)[:, self.place]
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -40,7 +40,34 @@ class Tokens(nn.Module):
         return self.mlps[0](self.inputs(zeros, zeros, targets.x, targets.features))
 
 
-class TETNP(NeuralProcess):
+class TokenProcess(NeuralProcess):
+    """What neural processes on tokens are made with: the checks of their sizes, and the tokens, with positions in them or without."""
+
+    def __init__(
+        self,
+        dim_x: int,
+        dim_y: int | tuple[int, ...],
+        channels: int,
+        dim_features: int,
+        min_variance: float,
+        *,
+        heads: int = 1,
+        positions: bool = False,
+        **counts: int,
+    ) -> None:
+        super().__init__(dim_x, dim_y, dim_features, min_variance)
+        owner = type(self).__name__
+        positive(owner, channels=channels, heads=heads, **counts)
+        if channels % heads:
+            raise ValueError(f"{owner}: channels={channels} must be divisible by heads={heads}")
+        self.tokens = Tokens(self.dims_y, dim_features, channels, dim_x if positions else 0)
+
+    def normalized_head(self, channels: int) -> nn.Sequential:
+        """Of a transformer, whose blocks normalise what comes in and not what goes out."""
+        return nn.Sequential(nn.LayerNorm(channels), pointwise(channels, channels, 2 * self.dim_out))
+
+
+class TETNP(TokenProcess):
     """The translation-equivariant transformer neural process: attention on pairs, a_ij = MLP([x_i - x_j, scores of all heads]).
 
     In every block the context attends to itself and the targets attend to the context. The tokens carry no positions, so that
@@ -78,11 +105,9 @@ class TETNP(NeuralProcess):
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:
-        super().__init__(dim_x, dim_y, dim_features, min_variance)
-        check_transformer(type(self).__name__, channels, heads, num_blocks, width=width)
-        self.tokens = Tokens(self.dims_y, dim_features, channels)
+        super().__init__(dim_x, dim_y, channels, dim_features, min_variance, heads=heads, num_blocks=num_blocks, width=width)
         self._build(channels, heads, num_blocks, width, mode)
-        self.head = nn.Sequential(nn.LayerNorm(channels), pointwise(channels, channels, 2 * self.dim_out))
+        self.head = self.normalized_head(channels)
 
     def _build(self, channels: int, heads: int, num_blocks: int, width: int, mode: str) -> None:
         self.blocks = nn.ModuleList(PairBlock(channels, heads, self.dim_x, width, mode) for _ in range(num_blocks))
@@ -101,12 +126,6 @@ class TETNP(NeuralProcess):
         raise AssertionError
 
 
-def check_transformer(owner: str, channels: int, heads: int, num_blocks: int, **more: int) -> None:
-    positive(owner, channels=channels, heads=heads, num_blocks=num_blocks, **more)
-    if channels % heads:
-        raise ValueError(f"{owner}: channels={channels} must be divisible by heads={heads}")
-
-
 class PTTETNP(TETNP):
     """A TE-TNP whose context passes through `num_latents` pseudo-tokens, so that time is linear in the number of points.
 
@@ -114,7 +133,8 @@ class PTTETNP(TETNP):
     every block the latents attend to the context, the context to the latents, and the targets to the latents.
 
     Args:
-        num_latents: number of pseudo-tokens. The others: as for `TETNP`.
+        num_latents: number of pseudo-tokens.
+        dim_x, dim_y, channels, heads, num_blocks, width, mode, dim_features, min_variance: as for `TETNP`.
 
     Sites of `isotypic.relax`: "tokens.out" on the context and "latents" on the pseudo-tokens, u_m + t(v_m).
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,11 +50,11 @@ class TransformerBlock(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=attends)
         if attends is not None:  # zeros where nothing is attended to
             y = y.masked_fill(~attends.any(-1, keepdim=True), 0.0)
-        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out(y.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, attends: Tensor | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), attends))
-        return x + self.dropout(self.mlp(self.norm_mlp(x)))  # type: ignore[no-any-return]
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))
 
 
 class Transformer(nn.Module):
@@ -123,3 +125,6 @@ class Transformer(nn.Module):
             x = block(x, attends) if keep else recomputed(block, x, attends, use_reentrant=False)
         x = self.linear_out(self.norm(x))
         return x if padding is None else x.masked_fill(padding, 0.0)
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,9 @@ class VNDGCNN(nn.Module):
         if self.vectors is None:
             return VNFeatures(rows, vectors.new_zeros(batch, 0, vectors.shape[-1]))
         return VNFeatures(rows, self.vectors(masked_mean(self.relu(both), mask).mT).mT)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _weights(self, square: Tensor, mask: Tensor) -> Tensor:
         """(B, n, n): one over the number of neighbours, for neighbours."""

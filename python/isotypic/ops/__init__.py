@@ -75,3 +75,7 @@ __all__ = [
 ]
 
 in_public(globals())
+
+
+def __dir__() -> list[str]:
+    return __all__

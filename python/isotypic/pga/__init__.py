@@ -45,3 +45,7 @@ __all__ = [
     "extract_translation",
     "sandwich",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -102,7 +102,7 @@ def embed_translation(shift: Tensor) -> Tensor:
 
 
 def embed_scalar(scalar: Tensor) -> Tensor:
-    """A number (..., 1), unchanged by every Euclidean map.
+    """A scalar (..., 1), unchanged by every Euclidean map.
 
     >>> import torch
     >>> embed_scalar(torch.tensor([3.0]))[0]
@@ -113,7 +113,7 @@ def embed_scalar(scalar: Tensor) -> Tensor:
 
 
 def embed_pseudoscalar(pseudoscalar: Tensor) -> Tensor:
-    """A number (..., 1) that changes its sign with mirrors.
+    """A pseudoscalar (..., 1), which changes its sign with mirrors.
 
     >>> import torch
     >>> embed_pseudoscalar(torch.tensor([3.0]))[15]

@@ -30,7 +30,7 @@ def extract_point(x: Tensor, threshold: float = 1e-3) -> Tensor:
 
 
 def extract_direction(x: Tensor) -> Tensor:
-    """(..., 3): the direction of the trivector part, without a division."""
+    """(..., 3): the direction of the trivector part of x (..., 16), without a division."""
     check("extract_direction", "x", x, 16)
     return torch.stack([-x[..., 13], x[..., 12], -x[..., 11]], -1)
 
@@ -50,28 +50,28 @@ def extract_plane(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def extract_reflection(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Normal (..., 3) of length 1 and a point (..., 3) of the mirror, the one nearest to the origin."""
+    """Of x (..., 16), the normal (..., 3) of length 1 and a point (..., 3) of the mirror, the one nearest to the origin."""
     normal, distance = extract_plane(x)
     return normal, normal * distance
 
 
 def extract_rotation(x: Tensor) -> Tensor:
-    """(..., 4): the quaternion (i, j, k, w) of an even versor, not normalised."""
+    """(..., 4): the quaternion (i, j, k, w) of an even versor x (..., 16), not normalised."""
     check("extract_rotation", "x", x, 16)
     return torch.stack([-x[..., 10], x[..., 9], -x[..., 8], x[..., 0]], -1)
 
 
 def extract_translation(x: Tensor, threshold: float = 1e-3) -> Tensor:
-    """(..., 3): -2 (x5, x6, x7) / x0, with the divisor kept away from zero as in `extract_point`."""
+    """(..., 3): -2 (x5, x6, x7) / x0 of x (..., 16), with the divisor kept away from zero by the threshold, as in `extract_point`."""
     check("extract_translation", "x", x, 16)
     return -2 * x[..., 5:8] / _divisor(x[..., 0:1], threshold)
 
 
 def extract_scalar(x: Tensor) -> Tensor:
-    """(..., 1)"""
+    """(..., 1): the scalar part of x (..., 16)."""
     return check("extract_scalar", "x", x, 16)[..., 0:1]
 
 
 def extract_pseudoscalar(x: Tensor) -> Tensor:
-    """(..., 1)"""
+    """(..., 1): the pseudoscalar part of x (..., 16)."""
     return check("extract_pseudoscalar", "x", x, 16)[..., 15:16]

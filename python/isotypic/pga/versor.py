@@ -25,8 +25,8 @@ def sandwich(versor: Tensor, x: Tensor, algebra: str = "pga") -> Tensor:
     >>> import torch
     >>> from isotypic import pga
     >>> move = pga.embed_translation(torch.tensor([1.0, 0.0, 0.0]))
-    >>> pga.extract_point(sandwich(move, pga.embed_point(torch.tensor([0.0, 5.0, 0.0]))))
-    tensor([1., 5., 0.])
+    >>> pga.extract_point(sandwich(move, pga.embed_point(torch.tensor([0.0, 5.0, 2.0]))))
+    tensor([1., 5., 2.])
     """
     known = _arguments.resolve("sandwich", algebra)
     _arguments.check_multivectors("sandwich", versor=versor, x=x)

@@ -5,6 +5,7 @@ held fixed, and that map is equivariant as far as t is zero. `relax` puts such i
 from coordinates, a domain (`Box`, `Mask`, `Density`) says where they are known, and outside it the network is exactly the strict one.
 """
 
+from isotypic._public import in_public
 from isotypic.relaxation.attach import relax
 from isotypic.relaxation.domain import Box, Density, Mask
 from isotypic.relaxation.fixed_input import FixedInput
@@ -12,3 +13,10 @@ from isotypic.relaxation.site import Site
 from isotypic.relaxation.state import Relaxation
 
 __all__ = ["Box", "Density", "FixedInput", "Mask", "Relaxation", "Site", "relax"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+in_public(globals())

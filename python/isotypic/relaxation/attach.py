@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from isotypic import groups
 from isotypic.relaxation.domain import Domain
@@ -94,7 +94,7 @@ class Entrance:
         return site.coordinates(*arguments, **keywords)
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-        if self.relaxation.strict:
+        if self.relaxation.strict or isinstance(output, fx.Proxy):  # a graph of fx calls the submodule, with its hooks
             return None
         if self.index is None:
             return self.enter(output)
@@ -272,7 +272,7 @@ def relax(
         relaxation.to(parameter.device, parameter.dtype if parameter.is_floating_point() else None)
     for layer in joining:
         layer.join(relaxation)  # type: ignore[operator]
-    model.relaxation = relaxation  # type: ignore[assignment]
+    model.relaxation = relaxation
     model.equivariant = Equivariant(relaxation)  # type: ignore[assignment]
     handles = [model.register_forward_pre_hook(Begin(relaxation), prepend=True, with_kwargs=True)]
     for name, (fixed, site, declared) in entries.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,9 @@ class Box(Domain):
     def forward(self, x: Tensor) -> Tensor:
         return ((x >= self.lo) & (x <= self.hi)).all(-1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class Mask(Domain):
     """The cells of a regular grid over the box lo <= x <= hi that are marked.
@@ -95,6 +99,9 @@ class Mask(Domain):
             # What lies outside, nan included, is sent to the first cell, and is not in the domain.
             flat = flat * count + torch.where(inside, part, 0.0).long().clamp(0, count - 1)
         return inside & self.cells.flatten()[flat]
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class Density(Domain):
@@ -136,3 +143,6 @@ class Density(Domain):
     def forward(self, x: Tensor) -> Tensor:
         difference = (x[..., None, :] - self.points) / self.lengthscale
         return (-0.5 * difference.square().sum(-1)).exp().sum(-1) >= self.threshold
+
+    if TYPE_CHECKING:
+        __call__ = forward

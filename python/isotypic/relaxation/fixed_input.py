@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,9 @@ class FixedInput(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # it costs little, and 16 bits do not tell near places apart
             values = self.network(torch.cat(features, -1).to(self.centre.dtype))
         return values.unflatten(-1, (self.channels, *self.components))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         text = f"dim_x={self.dim_x}, channels={self.channels}"

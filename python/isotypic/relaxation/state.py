@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,9 @@ class Relaxation(nn.Module):
     def forward(self, x: Any) -> Any:
         """x itself: `nn.Sequential` calls all its children, and may carry fixed inputs."""
         return x
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     @contextmanager
     def equivariant(self) -> Iterator[None]:

@@ -25,3 +25,7 @@ __all__ = [
     "to_circle",
     "to_scaled",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

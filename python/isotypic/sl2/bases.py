@@ -48,6 +48,8 @@ def _products(degree: int) -> tuple[tuple[int, ...], ...]:
 def circle_matrix(degree: int) -> np.ndarray:
     """(d+1, d+1) complex128: the unitary matrix from scaled coordinates a to the scaled circle coordinates sqrt(2^d / C(d, j)) c_j.
 
+    d is the degree, 0 or more.
+
     >>> matrix = circle_matrix(3)
     >>> bool(np.allclose(matrix @ matrix.conj().T, np.eye(4)))
     True
@@ -109,7 +111,7 @@ def to_scaled(p: Tensor) -> Tensor:
 
 
 def from_scaled(a: Tensor) -> Tensor:
-    """Scaled to monomial coordinates, p_i = sqrt(C(d, i)) a_i: the inverse of :func:`to_scaled`, with the same arguments.
+    """Scaled to monomial coordinates, p_i = sqrt(C(d, i)) a_i: the inverse of :func:`to_scaled`, for a (..., d + 1).
 
     >>> from_scaled(torch.tensor([1.0, 2.0]))  # both roots of binomials are 1
     tensor([1., 2.])

@@ -18,14 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from isotypic.sl2.exact.polynomials import multiply
 
 Rationals = list[Fraction]
 
 
-def power(p: Sequence, exponent: int) -> list:
-    result: list = [Fraction(1)]
+def power(p: Sequence[Any], exponent: int) -> list[Any]:
+    result: list[Any] = [Fraction(1)]
     for _ in range(exponent):
         result = multiply(result, p)
     return result
@@ -160,7 +161,7 @@ class Circle:
         length = x * x + y * y
         return (y * y - x * x) / length, 2 * x * y / length
 
-    def terms(self, p: Sequence, squares: Squares) -> tuple[Term, ...]:
+    def terms(self, p: Sequence[Any], squares: Squares) -> tuple[Term, ...]:
         """Polynomials in x = sin(angle / 2), y = cos(angle / 2), by powers of x."""
         return (Term((Fraction(1),), tuple((w, tuple(f)) for w, f in squares)),)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isotypic.sl2.domains import Circle, Form, Interval, add, power
 from isotypic.sl2.exact import roots
@@ -55,7 +55,7 @@ def _at_least(certificate: Certificate, low: Fraction) -> bool:
     p, domain = certificate.coefficients, certificate.domain
     if isinstance(domain, Form):
         unit = power([Fraction(1), Fraction(0), Fraction(1)], (len(p) - 1) // 2)
-        shifted: tuple = tuple(add(p, [-low * v for v in unit]))
+        shifted: tuple[Any, ...] = tuple(add(p, [-low * v for v in unit]))
     elif isinstance(domain, Circle):
         shifted = ((p[0][0] - low, p[0][1]), *p[1:])
     else:

@@ -152,4 +152,4 @@ def certify_witness(p: Any, point: Any) -> bool:
         raise ValueError(f"certify_witness: point must be (x, y), got {point!r}")
     x, y = (_rational("certify_witness", "point", value) for value in values)
     degree = len(form) - 1
-    return (x, y) != (0, 0) and sum(value * x**k * y ** (degree - k) for k, value in enumerate(form)) <= 0
+    return not x == y == 0 and sum(value * x**k * y ** (degree - k) for k, value in enumerate(form)) <= 0

@@ -1,6 +1,7 @@
 """Any network made symmetric: group averaging, frames, canonicalization and learned probabilistic symmetrization are one wrapper with
 different laws on the group."""
 
+from isotypic._public import in_public
 from isotypic.symmetrize.elements import Elements, act, act_inverse
 from isotypic.symmetrize.learned import Canonical, Learned, Recursive
 from isotypic.symmetrize.noise import Noise
@@ -24,3 +25,10 @@ __all__ = [
     "act",
     "act_inverse",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+in_public(globals())

@@ -143,6 +143,7 @@ class Elements:
     """k elements of a group for each sample of a batch, as samplers return them."""
 
     factors: tuple[Factor, ...]
+    """The group, a product of these."""
     parts: tuple[Part, ...]
     """One for each factor."""
     degenerate: Tensor
@@ -152,7 +153,9 @@ class Elements:
     weights: Tensor | None = None
     """(B, k), or None where all draws count the same."""
     rep_in: Any = None
+    """Tags of the inputs, which `act_inverse` takes where it is given none."""
     rep_out: Any = None
+    """Tags of the outputs, which `act` takes where it is given none."""
     log_weight: Tensor | None = None
     """(B, k): the logarithm of the probability of what was drawn, where it has a gradient."""
 

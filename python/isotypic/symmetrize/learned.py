@@ -162,6 +162,8 @@ class Canonical(_Network):
 
     Args:
         net: ``net(*inputs)``, equivariant, with points as seen from their mean; what it returns is described at `Learned`.
+        tau, iterations, normalize: as for `Learned`.
+        group, rep: as for `Sampler`.
     """
 
     exact = True
@@ -233,6 +235,8 @@ class Recursive(_Network):
 
     Args:
         net: ``net(*inputs)`` of the moved inputs, (B k, ...); what it returns is described at `Learned`.
+        tau, iterations, normalize: as for `Learned`.
+        group, rep: as for `Sampler`.
 
     L. Zhang et al., "SymDiff: Equivariant Diffusion via Stochastic Symmetrisation", ICLR 2025.
     """

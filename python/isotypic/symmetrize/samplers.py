@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class Sampler(nn.Module):
         gs.rep_in = rep[0] if not isinstance(x, tuple) else rep
         gs.rep_out = gs.rep_in
         return gs
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def draws(self, context: Context, k: int) -> int:
         """How many draws are made when k are asked for."""
@@ -176,6 +179,7 @@ class Finite(Sampler):
     Args:
         members: what is averaged over, a name or a `groups.Group`; by default the symmetrizer's own group, which must be finite, or S_n
             with n <= 8. A finite group of orthogonal matrices also stands in for O(d); the result is then symmetric under it alone.
+        group, rep: as for `Sampler`, where it is used by itself.
     """
 
     exact = True

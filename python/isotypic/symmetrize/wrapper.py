@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -193,6 +193,9 @@ class Symmetrize(nn.Module):
             return pack(result)
         y, info = result
         return pack(y), replace(info, standard_error=pack(info.standard_error))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _padded(self, packing: Packing, place: int, tags: Any, x: Any) -> Any:
         def pad(tag: Any, leaf: Any) -> Any:
@@ -421,6 +424,9 @@ def _select(context: Context, rows: Tensor) -> Context:
 
 def FrameAverage(net: Callable[..., Any], group: Any = "O(3)", rep_in: Any = "vector", rep_out: Any = "vector") -> Symmetrize:
     """The network averaged over the frames of its input's principal axes: `Symmetrize` with `PCAFrames`.
+
+    Args:
+        net, group, rep_in, rep_out: as for `Symmetrize`.
 
     >>> import torch
     >>> phi = FrameAverage(torch.nn.Linear(3, 3)).eval()

@@ -32,6 +32,7 @@ def field_tasks(
     Args:
         values: (B, P, C), one field a task. coordinates: (P, d), or (B, P, d).
         num_context, num_targets: at most P together.
+        generator: of the random choice, on the CPU.
 
     Raises ValueError where there are fewer points, and for coordinates of another number of points.
 

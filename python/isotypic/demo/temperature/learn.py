@@ -28,7 +28,7 @@ def build(architecture: str, variant: str, setting: Setting, recipe: Recipe) -> 
     if architecture == "ConvCNP":
         unet = setting.dim_x == 1
         shape = {"architecture": "unet", "num_blocks": 5, "kernel_size": 9} if unet else {"num_blocks": 4, "kernel_size": 5}
-        model: Any = models.ConvCNP(setting.dim_x, 1, recipe.channels, setting.points_per_unit, min_variance=1e-3, **shape)  # type: ignore[arg-type]
+        model: Any = models.ConvCNP(setting.dim_x, 1, recipe.channels, setting.points_per_unit, min_variance=1e-3, **shape)
     elif variant == "non-equivariant":
         return models.TNP(setting.dim_x, 1, recipe.channels, heads=4, num_blocks=3, min_variance=1e-3)
     else:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import ops
-from isotypic.nn.algebra.linear import MultivectorLinear, check_counts
+from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair
 from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout
 from isotypic.ops.algebra._arguments import resolve
+from isotypic.ops.algebra.attention import padding
+
+
+def cleared(mv: Tensor, s: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """mv (..., N, C, 16) and s (..., N, S) with zeros in rows (B, N), B the product of the axes before N."""
+    if rows is None:
+        return mv, s
+    rows = rows.reshape(mv.shape[:-2])
+    return mv.masked_fill(rows[..., None, None], 0.0), s.masked_fill(rows[..., None], 0.0)
+
+
+def items(mv: Tensor) -> Tensor:
+    """(..., N, C, 16) -> (B, N, C, 16)."""
+    return mv.reshape(mv.shape[:-3].numel(), *mv.shape[-3:])
 
 
 class GATrAttention(nn.Module):
@@ -31,7 +45,8 @@ class GATrAttention(nn.Module):
         dropout: of the result, by grade.
 
     Input: mv (..., N, C, 16), s (..., N, S) or None; context, a pair of the same for cross attention; mask and lengths as of
-    `ops.distance_attention`. Output: the shapes of mv and s.
+    `ops.distance_attention`. Output: the shapes of mv and s. Padding, which is what lies behind lengths and, by a mask, items that attend
+    to nothing and that nothing attends to, may hold anything, NaN too, and comes out as zeros; so may context that nothing attends to.
 
     J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
 
@@ -112,9 +127,17 @@ class GATrAttention(nn.Module):
                 expected = ", ".join(map(str, (*mv.shape[:-3], "N_k", "C", 16)))
                 raise ValueError(f"GATrAttention: context must have multivectors of shape ({expected}), got {tuple(context[0].shape)}")
             q_mv, q_s = self.linear_q(mv, s)
+            unused = None
+            if isinstance(context[0], Tensor) and context[0].dim() >= 3 and mv.dim() >= 3:
+                unused = padding(items(mv), items(context[0]), mask, lengths, itself=False)
+            if unused is not None:
+                context = cleared(context[0], check_pair("GATrAttention", *context), unused)
             kv_mv, kv_s = self.linear_kv(*context)
             (k_mv, v_mv), (k_s, v_s) = kv_mv.chunk(2, -2), kv_s.split(self._split_s[1:], -1)
         else:
+            unused = padding(items(mv), items(mv), mask, lengths, itself=True) if mask is not None or lengths is not None else None
+            if unused is not None:
+                mv, s = cleared(mv, check_pair("GATrAttention", mv, s), unused)
             qkv_mv, qkv_s = self.linear_qkv(mv, s)
             q_mv, k_mv, v_mv = qkv_mv.split(self._split_mv, -2)
             q_s, k_s, v_s = qkv_s.split(self._split_s, -1)
@@ -124,7 +147,7 @@ class GATrAttention(nn.Module):
         count = mv.shape[:-3].numel()
         flat = [(m.reshape(count, *m.shape[-3:]), t.reshape(count, *t.shape[-2:])) for m, t in pairs]
         h_mv, h_s = ops.distance_attention(
-            *(pair[0] for pair in flat),  # type: ignore[arg-type]
+            *(pair[0] for pair in flat),
             *(pair[1] for pair in flat),
             heads=self.num_heads,
             mask=mask,
@@ -138,7 +161,13 @@ class GATrAttention(nn.Module):
             h_s = h_s * self.head_scale.repeat_interleave(self.head_s_channels)
         h_mv = h_mv.reshape(*mv.shape[:-2], *h_mv.shape[-2:])
         h_s = h_s.reshape(*mv.shape[:-2], h_s.shape[-1])
-        return self.dropout(*self.linear_out(h_mv, h_s))  # type: ignore[no-any-return]
+        h_mv, h_s = self.linear_out(h_mv, h_s)
+        if not self.cross:
+            h_mv, h_s = cleared(h_mv, h_s, unused)
+        return self.dropout(h_mv, h_s)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"num_heads={self.num_heads}, multi_query={self.multi_query}, algebra={self.algebra!r}"

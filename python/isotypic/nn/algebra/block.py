@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from isotypic.nn.algebra.attention import GATrAttention
+from isotypic.nn.algebra.attention import GATrAttention, cleared, items
 from isotypic.nn.algebra.linear import check_pair
 from isotypic.nn.algebra.mlp import GeometricMLP
 from isotypic.nn.algebra.norm import EquiLayerNorm
+from isotypic.ops.algebra.attention import padding
 
 
 class GATrBlock(nn.Module):
@@ -27,10 +28,11 @@ class GATrBlock(nn.Module):
         multi_query, attention_ratio, mlp_ratio, head_scale, normalize, affine, activation: None takes the default of the algebra.
         trivectors: as of `ops.distance_attention`.
         dropout: by grade.
+        scalar_activation: of the scalars in the MLP, as of `ScalarGate`; by default the same.
         recompute: keep of the MLP nothing but its input for the gradient.
 
     Input: mv (..., N, C, 16), s (..., N, S) or None; reference (..., 16) of the joins, mask and lengths as of `ops.distance_attention`.
-    Output: the shapes of mv and s.
+    Output: the shapes of mv and s. Padding as of `nn.GATrAttention`: it does not matter, and comes out as zeros.
 
     J. Brehmer, P. de Haan, S. Behrends, T. Cohen, "Geometric Algebra Transformer", NeurIPS 2023.
 
@@ -104,7 +106,14 @@ class GATrBlock(nn.Module):
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         s = check_pair("GATrBlock", mv, s, self.mv_channels, self.s_channels)
+        unused = None
+        if (mask is not None or lengths is not None) and mv.dim() >= 3:
+            unused = padding(items(mv), items(mv), mask, lengths, itself=True)
+            mv, s = cleared(mv, s, unused)
         h_mv, h_s = self.attention(*self.norm_attention(mv, s), mask=mask, lengths=lengths)
         mv, s = mv + h_mv, s + h_s
         h_mv, h_s = self.mlp(*self.norm_mlp(mv, s), reference)
-        return mv + h_mv, s + h_s
+        return cleared(mv + h_mv, s + h_s, unused)
+
+    if TYPE_CHECKING:
+        __call__ = forward

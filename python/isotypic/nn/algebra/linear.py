@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -108,11 +108,9 @@ class MultivectorLinear(nn.Module):
         through, place = len(self.scalars), {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.empty(out_mv_channels, in_mv_channels, maps, **place))  # type: ignore[arg-type]
         self.bias = nn.Parameter(torch.empty(out_mv_channels, **place)) if bias and not in_s_channels else None  # type: ignore[arg-type]
-        self.s_to_mv = nn.Linear(in_s_channels, through * out_mv_channels, bias=bias, **place) if in_s_channels else None  # type: ignore[arg-type]
-        self.mv_to_s = nn.Linear(through * in_mv_channels, out_s_channels, bias=bias, **place) if out_s_channels else None  # type: ignore[arg-type]
-        self.s_to_s = (
-            nn.Linear(in_s_channels, out_s_channels, bias=False, **place) if in_s_channels and out_s_channels else None  # type: ignore[arg-type]
-        )
+        self.s_to_mv = nn.Linear(in_s_channels, through * out_mv_channels, bias=bias, **place) if in_s_channels else None
+        self.mv_to_s = nn.Linear(through * in_mv_channels, out_s_channels, bias=bias, **place) if out_s_channels else None
+        self.s_to_s = nn.Linear(in_s_channels, out_s_channels, bias=False, **place) if in_s_channels and out_s_channels else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -161,6 +159,9 @@ class MultivectorLinear(nn.Module):
         scalars = mv[..., 0] if through == 1 else torch.stack([mv[..., i] for i in self.scalars], -1).flatten(-2)
         out_s = self.mv_to_s(scalars)
         return out_mv, out_s if self.s_to_s is None else out_s + self.s_to_s(s)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         counts = f"{self.in_mv_channels}, {self.out_mv_channels}, {self.in_s_channels}, {self.out_s_channels}"

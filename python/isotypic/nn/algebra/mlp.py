@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class GeometricBilinear(nn.Module):
         factors, _ = self.linear_in(mv, s)
         if not self.joins:
             left, right = factors.chunk(2, -2)
-            return self.linear_out(ops.geometric_product(left, right, self.algebra), s)  # type: ignore[no-any-return]
+            return self.linear_out(ops.geometric_product(left, right, self.algebra), s)
         if reference is None:
             reference = mean_reference(mv if mv.dim() > 2 else mv.unsqueeze(-3))[..., 0, :]
         else:
@@ -87,11 +87,17 @@ class GeometricBilinear(nn.Module):
         left, right, join_left, join_right = factors.chunk(4, -2)
         products = ops.geometric_product(left, right, self.algebra)
         joins = ops.equi_join(join_left, join_right, reference.unsqueeze(-2).to(join_left.dtype))
-        return self.linear_out(torch.cat([products, joins], -2), s)  # type: ignore[no-any-return]
+        return self.linear_out(torch.cat([products, joins], -2), s)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class GeometricMLP(nn.Module):
     """The second half of a block: `GeometricBilinear`, a gated nonlinearity and a linear layer.
+
+    Fused where that pays: all factors of products and joins are one `ops.multivector_linear`, products and joins one kernel each, and what
+    mixes them another linear map. It is not one kernel; `recompute` is for its memory.
 
     Args:
         mv_channels, s_channels: of input and output.
@@ -138,12 +144,15 @@ class GeometricMLP(nn.Module):
 
     def forward(self, mv: Tensor, s: Tensor | None = None, reference: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, mv, s, reference, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(self._forward, mv, s, reference, use_reentrant=False)
         return self._forward(mv, s, reference)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _forward(self, mv: Tensor, s: Tensor | None, reference: Tensor | None) -> tuple[Tensor, Tensor]:
         mv, s = self.bilinear(mv, s, reference)
         if self.norm is not None:
             mv, s = self.norm(mv, s)
         mv, s = self.gate(*self.dropout(mv, s))
-        return self.dropout(*self.linear(mv, s))  # type: ignore[no-any-return]
+        return self.dropout(*self.linear(mv, s))

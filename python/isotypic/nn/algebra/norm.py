@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,9 @@ class EquiLayerNorm(nn.Module):
             out_s = F.layer_norm(s, s.shape[-1:]) if s.shape[-1] else s
             return out, out_s if self.weight_s is None else out_s * self.weight_s.to(out_s.dtype)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def extra_repr(self) -> str:
         return f"algebra={self.algebra!r}, affine={self.affine}, epsilon={self.epsilon}"
 
@@ -111,6 +114,9 @@ class ScalarGate(nn.Module):
         gated: Any = ACTIVATIONS[self.activation](mv[..., :1]) * mv
         return gated, ACTIVATIONS[self.scalar_activation](s)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def extra_repr(self) -> str:
         return f"{self.activation!r}, {self.scalar_activation!r}"
 
@@ -139,6 +145,9 @@ class GradeDropout(nn.Module):
         kept = F.dropout(torch.ones_like(mv[..., :5]), self.p)
         kept = torch.cat([kept[..., g : g + 1].expand(*kept.shape[:-1], n) for g, n in enumerate((1, 4, 6, 4, 1))], -1)
         return mv * kept, F.dropout(s, self.p)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

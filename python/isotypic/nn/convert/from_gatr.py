@@ -81,7 +81,7 @@ def from_gatr(state_dict: Any) -> GATr:
         scalar_activation="gelu",
         trivectors=False,
     )
-    return convert.load(model, state).eval()  # type: ignore[no-any-return]
+    return convert.load(model, state).eval()
 
 
 def _ratio(head_channels: int, mv_channels: int, heads: int) -> int:

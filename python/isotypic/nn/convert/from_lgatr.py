@@ -103,7 +103,7 @@ def from_lgatr(model: Any, config: Mapping[str, Any] | None = None) -> GATr:
         activation=ACTIVATIONS[settings["nonlinearity"]],
         dropout=settings["dropout_prob"] or 0.0,
     )
-    return convert.load(result, state).train(training)  # type: ignore[no-any-return]
+    return convert.load(result, state).train(training)
 
 
 def _config_of(model: Any) -> dict[str, Any]:

@@ -1,222 +1,290 @@
-"""From a plain CNN to an equivariant one of the same size, layer by layer."""
+"""From a plain CNN to an equivariant one, by the flow of its data."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, fx, nn
 
 from isotypic import groups
+from isotypic._warnings import EquivarianceWarning
 from isotypic.nn._arguments import resolve_group
-from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
+from isotypic.nn.convert.swapping.kinds import DROPOUT, MIXING, name_of
+from isotypic.nn.convert.swapping.plan import Fields, Plan
+from isotypic.nn.convert.swapping.report import Line, SwapReport
+from isotypic.nn.convert.swapping.trace import CONTAINERS, same_steps, trace
+from isotypic.nn.convert.swapping.walk import Walk
 from isotypic.nn.fields.dropout import FieldDropout
-from isotypic.nn.fields.group_pool import GroupPool
-from isotypic.nn.fields.norm import GroupBatchNorm
-from isotypic.nn.fields.spatial_pool import GroupAvgPool2d, GroupMaxPool2d
-
-HEAD = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten)
-POINTWISE = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh),
-    *(nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Dropout, nn.Identity),
-)
 
 
-class _Swapper:
-    """Visits modules in the order in which they are registered.
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes the shape of what each step gives, or its value where that is a number."""
 
-    The number of fields of a layer follows from its own number of channels, whatever was registered before it. Order says only which
-    convolution is sure to read the images, the first one, and where the head begins.
-    """
-
-    def __init__(self, model: nn.Module, group: groups.Group) -> None:
-        self.group = group
-        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-        self.image_channels = convolutions[0].in_channels if convolutions else 0
-        self.given = {conv.out_channels for conv in convolutions}  # numbers of channels that some convolution gives
-        self.convolving = {module for module in model.modules() if any(isinstance(part, nn.Conv2d) for part in module.modules())}
-        children = Counter(child for module in model.modules() for child in module._modules.values())
-        self.shared = {module for module, uses in children.items() if uses > 1}
-        self.swapped: dict[nn.Module, nn.Module] = {}
-        self.channels = 0  # that the last convolution of the plain network gives; 0 before the first one
-        self.pooled = False  # whether the group has been pooled over
-        self.done = False  # whether a linear layer has read the pooled fields, so that nothing is left to be swapped
-        self.rules: list[tuple[type | tuple[type, ...], Callable[[Any, bool], nn.Module]]] = [
-            (nn.Conv2d, self.convolution),
-            (nn.BatchNorm2d, self.batch_norm),
-            (nn.MaxPool2d, self.max_pool),
-            (nn.AvgPool2d, self.average_pool),
-            (nn.Dropout2d, lambda module, behind: FieldDropout(module.p, module.inplace)),
-            (HEAD, self.head),
-            (nn.Linear, self.linear),
-            (nn.PReLU, self.prelu),
-            (POINTWISE, lambda module, behind: module),
-        ]
-
-    def visit(self, module: nn.Module, name: str, behind: bool = False) -> nn.Module:
-        """The counterpart of a module; `behind`: it is certain to be called on what a convolution gave, not on images."""
-        if module in self.swapped:
-            return self.swapped[module]  # a module in two places stays one
-        result = self.counterpart(module, name, behind)
-        if not isinstance(module, HEAD):  # the group is pooled over before the first of two uses alone
-            self.swapped[module] = result
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else None
+        n.meta["value"] = result if isinstance(result, int) else None
         return result
 
-    def counterpart(self, module: nn.Module, name: str, behind: bool) -> nn.Module:
-        leaf = not module._modules and type(module) is not nn.Sequential
-        if self.done and leaf and not isinstance(module, nn.Conv2d):
-            return module
-        for kinds, rule in self.rules:
-            if isinstance(module, kinds):
-                try:
-                    return rule(module, behind)
-                except (TypeError, ValueError) as error:
-                    raise TypeError(f"swap: {name or 'model'}: {error}") from None
-        if leaf:
-            raise TypeError(f"swap: no equivariant layer is known for {name or 'model'}: {type(module).__name__}")
-        chain = type(module).forward is nn.Sequential.forward  # type: ignore[comparison-overlap]
-        plain = dict(module._modules)
-        for child_name, child in plain.items():
-            if child is not None:
-                setattr(module, child_name, self.visit(child, f"{name}.{child_name}".lstrip("."), behind))
-                behind = behind or (chain and child in self.convolving)
-        if chain:
-            self.fuse(module, list(plain.values()))
-        return module
 
-    def fuse(self, modules: nn.Module, plain: list[nn.Module | None]) -> None:
-        """A ReLU behind a normalisation is computed with it; its place is kept, so that the names of what follows stay."""
-        names = list(modules._modules)
-        for index, name in enumerate(names[1:]):
-            norm = modules._modules[names[index]]
-            # A normalisation that is shared may have no ReLU behind it elsewhere.
-            if isinstance(norm, GroupBatchNorm) and isinstance(modules._modules[name], nn.ReLU) and plain[index] not in self.shared:
-                norm.activation = "relu"
-                setattr(modules, name, nn.Identity())
-
-    def fields(self, channels: int) -> int:
-        # C fields of |G| channels in and out cost C^2 |G| k^2 parameters: C = channels / sqrt(|G|) keeps the number.
-        return max(1, round(channels / math.sqrt(self.group.order)))
-
-    def reads_images(self, channels: int, behind: bool) -> bool:
-        """Whether a layer for this many channels is called on images; raises where its place and its size leave that open."""
-        if behind or (channels != self.image_channels and channels in self.given):
-            return False
-        if channels == self.image_channels and (not self.channels or channels not in self.given):
-            return True
-        what = "the images and other convolutions have" if channels in self.given else "neither the images nor any convolution has"
-        raise TypeError(f"cannot tell whether it reads images or fields: {what} {channels} channels")
-
-    def convolution(self, conv: nn.Conv2d, behind: bool) -> nn.Module:
-        if self.pooled and not (self.done and behind):
-            raise TypeError("a convolution is registered behind the head, where the group has been pooled over")
-        if self.done:
-            return conv
-        if conv.groups != 1:
-            raise TypeError(f"grouped convolutions have no counterpart of equal size, got groups={conv.groups}")
-        lift = self.reads_images(conv.in_channels, behind)
-        self.channels = conv.out_channels
-        return (LiftConv2d if lift else GroupConv2d)(
-            conv.in_channels if lift else self.fields(conv.in_channels),
-            self.fields(conv.out_channels),
-            conv.kernel_size,
-            group=self.group,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            **_place(conv),
-        )
-
-    def batch_norm(self, norm: nn.BatchNorm2d, behind: bool) -> nn.Module:
-        if self.pooled:
-            raise TypeError("batch normalisation is registered behind the head, where the group has been pooled over")
-        if self.reads_images(norm.num_features, behind):
-            return norm
-        settings = norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-        return GroupBatchNorm(self.fields(norm.num_features), *settings, **_place(norm))
-
-    def max_pool(self, pool: nn.MaxPool2d, behind: bool) -> nn.Module:
-        _as_default(pool, ceil_mode=False, dilation=1, return_indices=False)
-        return GroupMaxPool2d(pool.kernel_size, pool.stride, pool.padding, group=self.group)
-
-    def average_pool(self, pool: nn.AvgPool2d, behind: bool) -> nn.Module:
-        _as_default(pool, ceil_mode=False, divisor_override=None)
-        if any(_pair(pool.padding)):
-            _as_default(pool, count_include_pad=True)
-        return GroupAvgPool2d(pool.kernel_size, pool.stride, pool.padding, group=self.group)
-
-    def head(self, module: nn.Module, behind: bool) -> nn.Module:
-        if self.pooled or not self.channels:
-            return module
-        self.pooled = True
-        return nn.Sequential(GroupPool("max", group=self.group), module)
-
-    def linear(self, linear: nn.Linear, behind: bool) -> nn.Module:
-        if not self.channels:  # no fields yet
-            return linear
-        if not self.pooled:
-            raise TypeError("a linear layer needs a global pooling or nn.Flatten, as a module, registered between the convolutions and it")
-        if linear.in_features % self.channels:
-            raise TypeError(f"in_features={linear.in_features} is no multiple of the {self.channels} channels of the last convolution")
-        self.done = True
-        inputs = linear.in_features // self.channels * self.fields(self.channels)
-        return nn.Linear(inputs, linear.out_features, bias=linear.bias is not None, **_place(linear))
-
-    def prelu(self, module: nn.PReLU, behind: bool) -> nn.Module:
-        _as_default(module, num_parameters=1)
-        return module
+def _inputs(example: Any) -> tuple[Any, ...]:
+    return () if example is None else tuple(example) if isinstance(example, (tuple, list)) else (example,)
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value, value)
+def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"swap: model must be an nn.Module, got {type(model).__name__}")
+    resolved = resolve_group("swap", group)
+    if resolved.dim not in (2, 3):
+        raise ValueError(f"swap: group must act on 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
+    if options["head"] not in (None, "pool", "fields"):
+        raise ValueError(f'swap: head must be None, "pool" or "fields", got {options["head"]!r}')
+    if options["init"] not in (None, "pretrained"):
+        raise ValueError(f'swap: init must be None or "pretrained", got {options["init"]!r}')
+    if options["init"] == "pretrained" and options["fields"] is not None:
+        raise ValueError("swap: fields cannot be chosen with init='pretrained', which needs a field for every channel")
+    for entry in options["pointwise"]:
+        if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+            raise TypeError(f"swap: pointwise must hold types of modules, got {entry!r}")
+    names = dict(model.named_modules())
+    for entry in options["keep"]:
+        if isinstance(entry, str) and entry not in names:
+            raise ValueError(f"swap: keep has {entry!r}, which is no module of the model")
+    if isinstance(options["fields"], dict):
+        for name in options["fields"]:
+            if type(names.get(name)) not in MIXING:
+                raise ValueError(f"swap: fields has {name!r}, which is no convolution or linear layer of the model")
+    return resolved
 
 
-def _as_default(module: nn.Module, **defaults: Any) -> None:
-    """Raises unless the arguments that no layer on fields has are as they are by default."""
-    for name, default in defaults.items():
-        value = getattr(module, name)
-        if (_pair(value) != _pair(default)) if isinstance(value, Sequence) else value != default:
-            raise TypeError(f"{name} must be {default}, got {value}")
+def _check_dimension(model: nn.Module, group: groups.Group) -> None:
+    dims = {2: nn.Conv2d, 3: nn.Conv3d}
+    other = dims[5 - group.dim]
+    for module in model.modules():
+        if type(module) is other:
+            raise ValueError(f"swap: group must act on {5 - group.dim} spatial axes, but {group.name} acts on {group.dim}")
 
 
-def _place(module: nn.Module) -> dict[str, Any]:
-    """Device and dtype of a module; those of torch where it has no parameters."""
-    return next(({"device": tensor.device, "dtype": tensor.dtype} for tensor in module.parameters()), {})
+def _tied(model: nn.Module, plan: Plan) -> None:
+    """Raises where a parameter that two modules share would be two."""
+    owners: dict[nn.Parameter, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(parameter, []).append(module)
+    for shared in owners.values():
+        changed = [module for module in shared if module in plan.counterparts and plan.counterparts[module][0][1] is not module]
+        if len(shared) > 1 and changed:
+            names = " and ".join(plan.names[module] or "model" for module in shared)
+            raise TypeError(f"swap: {names} share a parameter, which would be two; untie them, or share the whole module")
 
 
-def swap(model: nn.Module, group: str | groups.Group) -> nn.Module:
-    """A copy of a plain CNN with its layers swapped for equivariant ones, freshly initialised, with about as many parameters.
+def _set(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """The new module in every place of the old one."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
 
-    An `nn.Conv2d` that reads images becomes a `LiftConv2d`, the others `GroupConv2d`; c channels become c / sqrt(|G|) fields. Batch
-    normalisation, spatial pooling and dropout become those of fields; before the first global pooling or flattening a `GroupPool` takes the
-    maximum over G, and behind the first linear layer after it everything stays as it is. A module that occurs in several places stays one.
-    Device, dtype and mode are those of the model. The result is invariant under the group when every spatial step is equivariant and the
-    head pools over all positions.
 
-    The first convolution registered reads images. So does every other one for as many channels, unless a convolution gives that many too:
-    then it is an error, except in an `nn.Sequential` behind a convolution, where there are fields only.
+def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields: bool) -> float:
+    """max over g of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
+    from isotypic._testing.fields import act
+
+    dim = group.dim
+
+    def moved(element: int, value: Any, output: bool) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        if output and fields and value.dim() in (3, dim + 3) and value.shape[2] == group.order:
+            return act(group, element, value, "regular")
+        return act(group, element, value, "scalar") if value.dim() == dim + 2 else value
+
+    def flat(output: Any) -> list[Tensor]:
+        if isinstance(output, Tensor):
+            return [output]
+        entries = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+        return [tensor for entry in entries for tensor in flat(entry)]
+
+    inputs = tuple(moved(0, value, False) for value in inputs)
+    with torch.no_grad():
+        outputs, worst = flat(net(*inputs)), 0.0
+        for element in range(1, group.order):
+            found = flat(net(*(moved(element, value, False) for value in inputs)))
+            for one, other in zip(outputs, found, strict=True):
+                if not one.is_floating_point() or not one.numel():
+                    continue
+                expected = moved(element, one, True)
+                other = moved(0, other, True)
+                if expected.shape != other.shape:
+                    return float("inf")
+                scale = expected.abs().max().item()
+                error = (expected - other).abs().max().item()
+                relative = error / scale if scale else (0.0 if error == 0 else float("inf"))
+                worst = relative if not relative <= worst else worst
+    return worst
+
+
+def swap(
+    model: nn.Module,
+    group: str | groups.Group,
+    example: Tensor | Sequence[Any] | None = None,
+    *,
+    report: bool = True,
+    pointwise: Sequence[type[nn.Module]] = (),
+    keep: Sequence[str | type[nn.Module]] = (),
+    fields: Fields = None,
+    head: str | None = None,
+    init: str | None = None,
+) -> nn.Module:
+    """A plain CNN made equivariant: a copy with its layers swapped for those of regular fields, and about as many parameters.
+
+    The forward pass is traced (`torch.fx`), in training and in evaluation, so that what each layer reads is known and not guessed. What
+    reads images lifts them; c channels become c / sqrt(|G|) fields. Fields stay fields through convolutions, norms, gates, concatenation
+    and sampling. Before the head the maximum over G is taken; outputs have as many channels as before and are invariant: numbers do not
+    change, and maps turn with the image and do nothing else. Layers that read invariant numbers stay as they are.
+
+    Only modules of exactly the types of torch.nn are known, and only functions of torch whose effect on fields is. Everything else is
+    refused by name. Hooks on a swapped layer and parameters that two layers share are refused too; modes, `requires_grad`, device, dtype,
+    and modules used in several places are kept.
+
+    The result has the class of the model where its forward pass works on fields as it is written. Otherwise it is a `torch.fx.GraphModule`
+    with the same names of parameters. `result.report`, a `SwapReport`, says what was done; printed, it is a table.
 
     Args:
-        model: a network whose first convolution and whose head are registered first and last, without grouped convolutions.
-        group: a name or a `groups.Group` acting on 2 axes.
+        model: a network that `torch.fx` can trace. It is not changed.
+        group: a name or a `groups.Group` acting on 2 axes, or on 3 for networks of `nn.Conv3d`.
+        example: an input, or a tuple of them. It decides what is an image, shows which sizes and strides are only approximately
+            equivariant, measures the error, and is needed for padding on the hexagonal lattice.
+        report: set `result.report`; refused where the model has such an attribute.
+        pointwise: types of modules that act on each value, or on each sample as a whole: `[MySwish, DropPath]`.
+        keep: names or types of modules that stay as they are. What reads images and is kept is exact only if it is equivariant itself.
+        fields: the numbers of fields, by names of layers or as a function of the number of channels.
+        head: None refuses a linear layer that reads flattened positions, which no pooling makes invariant; "pool" takes the mean over all
+            positions in place of flattening; "fields" leaves outputs that are fields as fields.
+        init: None initialises the layers; "pretrained" gives every channel a field and starts with the weights of the model. The result
+            is then its mean over the group (with norms over channels or groups of them, only nearly so), and |G| times as large.
 
-    Raises TypeError naming the first module that has no equivariant counterpart; ValueError for a group that is unknown or not planar.
+    Raises TypeError naming the module that has no equivariant counterpart, and why; ValueError for arguments that fit no network.
 
     T. Cohen and M. Welling, "Group Equivariant Convolutional Networks", 2016.
 
-    >>> import torch
     >>> plain = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-    >>> net = swap(plain, "p4")
     >>> digits = torch.rand(2, 1, 28, 28)
-    >>> bool(torch.allclose(net(digits), net(digits.rot90(1, (-2, -1))), atol=1e-5))
-    True
+    >>> net = swap(plain, "p4", digits)
+    >>> bool(torch.allclose(net(digits), net(digits.rot90(1, (-2, -1))), atol=1e-5)), net.report.exact
+    (True, True)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"swap: model must be an nn.Module, got {type(model).__name__}")
-    resolved, plain = resolve_group("swap", group, 2), copy.deepcopy(model)
-    return _Swapper(plain, resolved).visit(plain, "").train(model.training)
+    options = {"pointwise": tuple(pointwise), "keep": tuple(keep), "fields": fields, "head": head, "init": init}
+    resolved = _check(model, group, options)
+    _check_dimension(model, resolved)
+    if report and hasattr(model, "report"):
+        raise ValueError("swap: the model has an attribute `report`; swap it with report=False")
+    inputs = _inputs(example)
+    net = copy.deepcopy(model)
+    modes = {name: module.training for name, module in net.named_modules()}
+    plan = Plan(net, resolved, tuple(pointwise), tuple(keep), fields, head, init == "pretrained")
+    walks = []
+    for mode in (True, False):
+        graph = trace(net.train(mode), plan.declared)
+        walks.append((graph, copy.deepcopy(graph)))
+    for name, module in net.named_modules():
+        module.training = modes[name]
+    (graph, untouched), (evaluation, _) = walks
+    difference = same_steps(untouched, evaluation)
+    if inputs:
+        _note_shapes(net, [graph, evaluation], inputs)
+    # What is dropped in training alone.
+    dropping = [a for a, b in zip(graph.nodes, evaluation.nodes, strict=False) if name_of(a) in DROPOUT and a.kwargs != b.kwargs]
+    walk = Walk(plan, graph, dict(plan.modules))
+    walk.run()
+    if difference is not None:
+        other = Walk(plan, evaluation, dict(plan.modules))
+        other.run()
+        reasons = walk.reasons + other.reasons
+        if reasons:
+            raise TypeError(
+                f"swap: {difference}: its forward pass is another one in training than in evaluation, and has to be rewritten because of "
+                f"{reasons[0]}; declare the module with pointwise= if it acts on each sample alone, or with keep="
+            )
+    _tied(net, plan)
+    for node in dropping if walk.reasons else ():
+        _drop_in_training(walk, node)
+    result = _assemble(net, plan, walk, graph, model)
+    for name, module in result.named_modules():
+        if name in modes and (name == "" or name in plan.modules):
+            module.train(modes[name]) if type(module) not in CONTAINERS else setattr(module, "training", modes[name])
+    if report:
+        result.report = _report(model, result, plan, walk, inputs)  # type: ignore[assignment]
+        if isinstance(result, fx.GraphModule):  # what its copies keep
+            result.meta["_user_preserved_attributes"] = {"report": result.report}
+    return result
+
+
+def _note_shapes(net: nn.Module, graphs: list[fx.Graph], inputs: tuple[Any, ...]) -> None:
+    runnable = copy.deepcopy(net).eval()
+    for graph in graphs:
+        with torch.no_grad():
+            try:
+                _Shapes(fx.GraphModule(runnable, graph)).run(*inputs)
+            except Exception as error:
+                raise ValueError(f"swap: the model does not run on the example: {type(error).__name__}: {error}") from error
+        graph.owning_module = None
+
+
+def _drop_in_training(walk: Walk, node: fx.Node) -> None:
+    """A functional dropout as a module, because a graph has one mode."""
+    kinds: dict[str, Any] = {"dropout": nn.Dropout, "alpha_dropout": nn.AlphaDropout, "feature_alpha_dropout": nn.FeatureAlphaDropout}
+    p: Any = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
+    module = kinds.get(name_of(node), FieldDropout)(p)
+    node.op, node.target, node.args, node.kwargs = "call_module", walk.add_module("dropout", module), node.args[:1], {}
+
+
+def _assemble(net: nn.Module, plan: Plan, walk: Walk, graph: fx.Graph, model: nn.Module) -> nn.Module:
+    called = {walk.modules[str(node.target)] for node in graph.nodes if node.op == "call_module" and str(node.target) in walk.modules}
+    for module, known in plan.counterparts.items():
+        if known and known[0][1] is not module:
+            _set(net, module, known[0][1])
+            net = known[0][1] if module is net else net
+    for path, parameter in plan.parameters.items():
+        parent, _, name = path.rpartition(".")
+        setattr(net.get_submodule(parent), name, parameter)
+    for name, module in plan.modules.items():
+        if not module._modules and type(module) not in CONTAINERS and module not in called and any(True for _ in module.parameters()):
+            plan.say(name, type(module).__name__, type(module).__name__, "never called: left as it is")
+    if not walk.reasons:
+        return net
+    hooked = next((name for name, m in plan.modules.items() if m._modules and (m._forward_hooks or m._forward_pre_hooks)), None)
+    if hooked is not None:
+        raise TypeError(
+            f"swap: {hooked or 'model'}: it has hooks, which a graph does not call; remove them, and register them on the result"
+        )
+    for name, module in walk.inserted.items():
+        net.add_module(name, module)
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    result = fx.GraphModule(net, graph, class_name=type(model).__name__)
+    result.graph.lint()
+    return result
+
+
+def _report(model: nn.Module, result: nn.Module, plan: Plan, walk: Walk, inputs: tuple[Any, ...]) -> SwapReport:
+    order = {name: place for place, name in enumerate(plan.modules)}
+    lines = sorted(plan.lines.values(), key=lambda line: order.get(line.name, len(order)))
+    if walk.reasons:
+        lines.append(Line("forward", type(model).__name__, "GraphModule", "; ".join(walk.reasons)))
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (model, result)]
+    made = SwapReport(plan.group.name, lines, counts[0], counts[1], "graph" if walk.reasons else "as written")
+    if inputs:
+        modes = {module: module.training for module in result.modules()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EquivarianceWarning)
+            made.equivariance_error = _error(result.eval(), plan.group, inputs, plan.head == "fields")
+        for module, mode in modes.items():
+            module.training = mode
+    return made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isotypic import groups
+from isotypic._constants import without_format
 from isotypic.groups.planar import PlanarGroup, planar_group
 from isotypic.nn._arguments import resolve_group
 
@@ -22,6 +24,9 @@ class Grouped(nn.Module):
     """
 
     group: str
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(without_format(fn), recurse)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(list(self.group.encode()), dtype=torch.uint8, device="cpu")

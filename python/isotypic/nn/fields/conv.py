@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -147,6 +147,9 @@ class _Conv(Grouped):
             self._check_input(x)
             raise
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def _check_input(self, x: Tensor) -> None:
         sizes = (self.in_fields, self.order) if self.field == "regular" else (self.in_fields,)
         check_field(type(self).__name__, x, sizes, self.dim, self.group_name)
@@ -223,7 +226,7 @@ class _Conv(Grouped):
                     f"of {resolved.name}; field_per_channel=True makes every channel a field"
                 )
         try:
-            layer = cls(  # type: ignore[call-arg]
+            layer = cls(
                 conv.in_channels // in_order,
                 conv.out_channels // out_order,
                 conv.kernel_size,

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
 from isotypic import ops
-from isotypic.nn._arguments import check_dtype, check_exchanged, check_field, check_support, divisible, per_axis, positive, resolve_group
+from isotypic.nn._arguments import (
+    check_dtype,
+    check_exchanged,
+    check_field,
+    check_initialised,
+    check_support,
+    divisible,
+    per_axis,
+    positive,
+    relabelled,
+    resolve_group,
+)
 from isotypic.nn.fields import bank
 from isotypic.nn.fields._group_key import Grouped
 from isotypic.nn.fields._outside import check_outside, check_taps
 from isotypic.ops.fields.bank import filter_bank
+
+Self = TypeVar("Self", bound="_ConvTranspose")
 
 
 class _ConvTranspose(Grouped):
@@ -93,6 +106,9 @@ class _ConvTranspose(Grouped):
             strict=self.strict,
         )
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def to_conv(self) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
         """The plain transposed convolution with the same function on flattened fields, (B, C |G|, *spatial) -> (B, O |G|, *spatial)."""
         conv = (nn.ConvTranspose2d if self.dim == 2 else nn.ConvTranspose3d)(
@@ -113,6 +129,61 @@ class _ConvTranspose(Grouped):
             if self.bias is not None and conv.bias is not None:
                 conv.bias.copy_(self.bias.repeat_interleave(self.order))
         return conv.train(self.training)
+
+    @classmethod
+    def from_conv(
+        cls: type[Self],
+        conv: nn.ConvTranspose2d | nn.ConvTranspose3d,
+        group: str | finite_groups.Group,
+        *,
+        field_per_channel: bool = False,
+        strict: bool = False,
+    ) -> Self:
+        """An equivariant layer made from an ordinary transposed convolution, as `GroupConv2d.from_conv` makes one of a convolution.
+
+        By default the channels are flattened regular fields, and the filter bank is projected orthogonally: `from_conv(layer.to_conv(),
+        group)` is `layer`. With `field_per_channel=True` each channel becomes a field, and channel (o, s) computes filter o turned by s.
+
+        Raises ValueError when the channels are no multiple of |G|, TypeError when it is no transposed convolution of this dimension.
+        """
+        owner = f"{cls.__name__}.from_conv"
+        resolved = resolve_group(owner, group, cls.dim)
+        if not isinstance(conv, nn.ConvTranspose2d if cls.dim == 2 else nn.ConvTranspose3d):
+            raise TypeError(f"{owner}: conv must be an nn.ConvTranspose{cls.dim}d, got {type(conv).__name__}")
+        check_initialised(owner, "conv", conv)
+        order = 1 if field_per_channel else resolved.order
+        for name, channels in (("in_channels", conv.in_channels), ("out_channels", conv.out_channels)):
+            if channels % (order * conv.groups):
+                raise ValueError(
+                    f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular fields "
+                    f"of {resolved.name}; field_per_channel=True makes every channel a field"
+                )
+        try:
+            layer = cls(
+                conv.in_channels // order,
+                conv.out_channels // order,
+                conv.kernel_size,
+                group=resolved,
+                stride=conv.stride,
+                padding=conv.padding,  # type: ignore[arg-type]
+                output_padding=conv.output_padding,
+                groups=conv.groups,
+                bias=conv.bias is not None,
+                dilation=conv.dilation,
+                strict=strict,
+                device=conv.weight.device,
+                dtype=conv.weight.dtype,
+            )
+        except (TypeError, ValueError) as error:
+            raise relabelled(error, cls.__name__, owner) from None
+        with torch.no_grad():
+            if field_per_channel:
+                layer.weight.zero_()[:, :, 0] = conv.weight * bank.support(layer.group, layer.kernel_size).to(conv.weight.device)
+            else:
+                layer.weight.copy_(bank.project(conv.weight, layer.group, "regular"))
+            if layer.bias is not None and conv.bias is not None:
+                layer.bias.copy_(conv.bias.reshape(-1, order).mean(dim=1))
+        return layer.train(conv.training)
 
     def extra_repr(self) -> str:
         text = f"{self.in_fields}, {self.out_fields}, kernel_size={self.kernel_size}, group={self.group_name}, stride={self.stride}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,9 @@ class FieldDropout(nn.Module):
         if x.dim() < 2:
             raise ValueError(f"FieldDropout: input must have shape (B, C, ...), got {tuple(x.shape)}")
         return (torch.feature_dropout_ if self.inplace else torch.feature_dropout)(x, self.p, self.training)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"

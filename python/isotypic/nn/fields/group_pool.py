@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from torch import Tensor
 
@@ -79,6 +81,9 @@ class GroupPool(Grouped, Constants):
             axis, keepdim = 3, False
         # amax, not max: it shares the gradient among equal values, so that the gradient is equivariant too.
         return x.amax(axis, keepdim) if self.mode == "max" else x.mean(axis, keepdim)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.mode}, keepdim={self.keepdim}{self.names}"

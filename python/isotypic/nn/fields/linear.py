@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,9 @@ class GroupLinear(Grouped):
         except (TypeError, ValueError):  # only then, because it would be a good part of a short call
             check_field("GroupLinear", x, (self.in_fields, self.order), None, self.group_name)
             raise
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def to_linear(self) -> nn.Linear:
         """The plain linear layer with the same function on flattened fields, (B, C |G|) -> (B, O |G|)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -50,6 +51,9 @@ class FieldMask(Grouped, Constants):
         if tuple(x.shape[-len(self.size) :]) != self.size:
             raise ValueError(f"FieldMask: input must have spatial size {self.size}, got shape {tuple(x.shape)}")
         return x.where(self.mask, x.new_zeros(()))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.size}, group={self.group_name}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,10 +23,12 @@ class GroupBatchNorm(_ActivatedBatchNorm):
 
     Behaves as `nn.BatchNorm2d` on (B, C, |G| * positions), with its state-dict names, and serves 2-D, 3-D and no space at all. A ReLU that
     follows costs nothing more when it is computed with it, and its result is not kept for the gradient (`ops.batch_norm`).
-    `nn.SyncBatchNorm.convert_sync_batchnorm` would drop it: leave the activation to an `nn.ReLU` there.
+    `convert_sync_batchnorm` makes the statistics those of all processes; `nn.SyncBatchNorm.convert_sync_batchnorm` and
+    `torch.optim.swa_utils.update_bn` know the classes of torch alone and leave this one as it is.
 
     Args:
-        num_fields: number of regular fields, C; the other arguments are those of `nn.BatchNorm2d`.
+        num_fields: number of regular fields, C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.BatchNorm2d`.
         activation: None or "relu", of the result.
 
     Input and output: (B, C, |G|, *spatial)
@@ -60,13 +64,17 @@ class GroupBatchNorm(_ActivatedBatchNorm):
             _check_field("GroupBatchNorm", input, self.num_features)
         return self.normalise(input, 1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
 
 class FieldGroupNorm(nn.GroupNorm):
     """Group normalisation of regular fields: statistics over blocks of num_fields / num_groups fields, the symmetry group and space.
 
     Args:
         num_groups: number of blocks of fields (1: all fields together, num_fields: each field by itself).
-        num_fields: number of regular fields, C; the other arguments are those of `nn.GroupNorm`.
+        num_fields: number of regular fields, C.
+        eps, affine, device, dtype: as for `nn.GroupNorm`.
 
     Input and output: (B, C, |G|, *spatial)
     Raises ValueError for inputs of another shape.
@@ -95,7 +103,11 @@ class FieldGroupNorm(nn.GroupNorm):
         _check_field("FieldGroupNorm", input, self.num_channels)
         if input.element_size() != 2:  # fields of 16 bits may go with parameters in float32, as in torch
             same_dtype("FieldGroupNorm", "input", input, self.weight)
-        return super().forward(input)
+        # torch's kernel ends the process in the gradient of its parameters where an input without gradient has its channels last.
+        return super().forward(input.contiguous())
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class FieldLayerNorm(nn.Module):
@@ -139,6 +151,61 @@ class FieldLayerNorm(nn.Module):
         if self.weight is not None and self.bias is not None:
             normal = torch.addcmul(self.bias, normal, self.weight).to(normal.dtype)
         return normal.movedim((-2, -1), (2, 1))
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
+        return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
+
+
+class FieldInstanceNorm(nn.Module):
+    """Instance normalisation of regular fields: statistics of every entry (c, s) over the positions, affine parameters per field.
+
+    out[c, s] = weight[c] (f[c, s] - mean(f[c, s])) / sqrt(var(f[c, s]) + eps) + bias[c]
+
+    Args:
+        num_fields: number of regular fields, C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.InstanceNorm2d`.
+
+    Input and output: (B, C, |G|, *spatial)
+    Raises ValueError for inputs of another shape.
+
+    D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016.
+
+    >>> FieldInstanceNorm(4)(torch.randn(2, 4, 8, 5, 5)).shape
+    torch.Size([2, 4, 8, 5, 5])
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_fields: int,
+        eps: float = 1e-5,
+        affine: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        positive("FieldInstanceNorm", num_fields=num_fields)
+        self.num_fields, self.eps, self.affine = num_fields, eps, affine
+        self.weight = nn.Parameter(torch.ones(num_fields, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_fields, device=device, dtype=dtype)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_field("FieldInstanceNorm", x, self.num_fields)
+        if x.dim() == 3:
+            raise ValueError(f"FieldInstanceNorm: input must have positions, (B, C, |G|, *spatial), got {tuple(x.shape)}")
+        normal = F.layer_norm(x, x.shape[3:], eps=self.eps)
+        if self.weight is not None and self.bias is not None:
+            shape = (-1, *(1,) * (x.dim() - 2))
+            normal = torch.addcmul(self.bias.view(shape), normal, self.weight.view(shape)).to(normal.dtype)
+        return normal
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"

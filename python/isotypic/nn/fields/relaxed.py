@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,9 @@ class RelaxedGroupConv2d(nn.Module):
             fixed = fixed if fixed.dim() == 5 else fixed.unsqueeze(0)
             copies = copies * (1 + fixed).unsqueeze(2)
         return self.conv(copies.flatten(1, 2))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"num_filters={self.num_filters}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from torch import Tensor
 
@@ -47,6 +49,9 @@ class Restrict(Grouped, Constants):
         if x.dim() < 3 or x.shape[2] != self.order:
             raise ValueError(f"Restrict: input must have shape (B, C, |G|={self.order}, *spatial), got {tuple(x.shape)}")
         return x.index_select(2, self.entries).unflatten(2, (-1, self.suborder)).flatten(1, 2)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return self.names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ class _SpatialPool(Grouped):
             self._check(x)
         pooled = self._pool(x.flatten(1, -self.dim - 1))
         return pooled.reshape(*x.shape[: -self.dim], *pooled.shape[2:])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _check(self, x: Tensor) -> None:
         owner = type(self).__name__
@@ -155,8 +158,10 @@ class _BlurPool(_SpatialPool, Constants):
         channels = x.shape[1]
         kernel = self._kernels(x.dtype, channels)
         padding: tuple[int, ...] = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = F.pad(x, [extent for extent in padding for _ in range(2)], mode=self.padding_mode), (0,) * self.dim
+        # Padded by itself in a graph: with sizes that vary, inductor cannot decide which layout a convolution that pads should have.
+        if self.padding_mode != "zeros" or torch.compiler.is_compiling():
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x, padding = F.pad(x, [extent for extent in padding for _ in range(2)], mode=mode), (0,) * self.dim
         return (F.conv2d if self.dim == 2 else F.conv3d)(x, kernel, None, self.stride, padding, 1, channels)
 
     def _kernels(self, dtype: torch.dtype, channels: int) -> Tensor:
@@ -213,6 +218,10 @@ class BlurPool2d(_BlurPool):
 
 class BlurPool3d(_BlurPool):
     """Anti-aliased subsampling in three dimensions: see `BlurPool2d`.
+
+    Args:
+        group: a name or a `groups.Group` acting on 3 axes.
+        kernel_size, stride, padding_mode, strict: as for `BlurPool2d`.
 
     Input:  (B, C, |G|, D, H, W) or (B, C, D, H, W)
     Output: the same with sizes (size - 1) // stride + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -162,6 +162,9 @@ class _SteerableConv2d(Grouped, Constants):
         y = convolution(x, self.lattice_weight(), self._lattice_bias(), settings, blocks._kept())
         return from_lattice_fields(y, self.places, self.cosets.shape[0])
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def to_conv(self) -> nn.Conv2d:
         """The plain convolution with the same function on flattened fields, (B, C |G|, H, W) -> (B, O |G|, H, W), or from (B, C, H, W)."""
         lattice = copy.deepcopy(self.blocks)
@@ -198,7 +201,7 @@ class _SteerableConv2d(Grouped, Constants):
             if len(set(getattr(conv, name))) != 1:
                 raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
         try:
-            layer = cls(  # type: ignore[call-arg]
+            layer = cls(
                 conv.in_channels // in_order,
                 conv.out_channels // planar.order,
                 conv.kernel_size[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -49,6 +51,9 @@ class MomentLayer(Constants):
             raise TypeError(f"MomentLayer: input must have dtype float32 or float64, got {p.dtype}")
         with torch.autocast(p.device.type, enabled=False):
             return from_moments(p, Tables(*(getattr(self, name).to(p.dtype) for name in Tables._fields)), self.newton_steps)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"degree={self.degree}, newton_steps={self.newton_steps}, nodes={self.nodes}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,9 @@ class Transvectants(nn.Module):
         if self.skip:
             x = torch.cat([x, x.new_ones(x.shape[0], x.shape[1], 1)], dim=-1)
         return ops.transvectants(x, self.weight, degrees=self._slots, paths=self.paths)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         degrees = f"{list(self.degrees_in)} -> {list(self.degrees_out)}"

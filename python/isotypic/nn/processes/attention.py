@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from isotypic._public import leaf
 from isotypic.ops.processes.pair_attention import check_settings, pair_attention
 
 
@@ -17,6 +18,7 @@ def pointwise(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@leaf
 class PairAttention(nn.Module):
     """Multi-head attention from queries at x_q to keys at x_k through `isotypic.ops.pair_attention`.
 
@@ -61,6 +63,7 @@ class PairAttention(nn.Module):
         return mixed.transpose(1, 2).flatten(2)
 
 
+@leaf
 class PairBlock(nn.Module):
     """Attention and an MLP, each with a layer norm before and the input added after."""
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
-from isotypic.nn.fields.group_pool import GroupPool
+from isotypic._public import leaf
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -33,6 +32,7 @@ class ResNet(nn.Sequential):
         super().__init__(*(SeparableBlock(dim, channels, kernel_size) for _ in range(num_blocks)))
 
 
+@leaf
 class UNet(nn.Module):
     """(B, C, *shape) -> (B, C, *shape), the shape divisible by `stride`: a level for each block, half the resolution below the next."""
 
@@ -55,21 +55,3 @@ class UNet(nn.Module):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(join(torch.cat([skips.pop(), x], 1)))
         return x
-
-
-class GroupResNet(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W), scalar fields: lifting, residual blocks of group convolutions, the mean over the group."""
-
-    stride = 1
-
-    def __init__(self, group: str, channels: int, num_blocks: int, kernel_size: int) -> None:
-        super().__init__()
-        self.lift = LiftConv2d(channels, channels, kernel_size, group, padding="same")
-        self.blocks = nn.ModuleList(GroupConv2d(channels, channels, kernel_size, group, padding="same") for _ in range(num_blocks))
-        self.pool = GroupPool("mean")
-
-    def forward(self, x: Tensor) -> Tensor:
-        fields = self.lift(x)
-        for block in self.blocks:
-            fields = fields + block(F.relu(fields))
-        return self.pool(F.relu(fields))

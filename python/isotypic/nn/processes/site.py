@@ -6,9 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from isotypic._public import leaf
+
 Coordinates = Tensor | tuple[Tensor, ...]
 
 
+@leaf
 class RelaxSite(nn.Module):
     """The identity on features, called with the coordinates where they live: the place of a fixed input.
 

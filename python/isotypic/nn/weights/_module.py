@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
@@ -40,9 +40,15 @@ class _WeightSpaceModule(nn.Module):
     @overload
     def forward(self, ws: Tensor) -> Tensor: ...
 
+    @overload
+    def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor: ...
+
     def forward(self, ws: WeightSpace | Tensor) -> WeightSpace | Tensor:
         flat = self.compute(self.check(ws))
         return flat if isinstance(ws, Tensor) else ws.with_flat(flat)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def check(self, ws: WeightSpace | Tensor) -> Any:
         """The input as `compute` takes it. Layers that are made for no networks in particular leave a tensor a tensor."""

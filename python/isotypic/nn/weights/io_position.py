@@ -33,6 +33,7 @@ class IOPosition(_WeightSpaceModule, Constants):
         scheme: "geometric" as above, or "nfn" for what the `IOSinusoidalEncoding` of nfn computes: f_k in equal steps from 1 to
             `max_frequency` / 2, t itself as one more channel behind the sinusoids, and in all entries of layer i the same features of the
             position of i, from -1 to 1 over the layers, are added. A single neuron or layer has t = -1 there, and t = 0 otherwise.
+        device, dtype: of the features, learned or not.
 
     Input: a `WeightSpace`, or its flat tensor (B, P, C). Output: the same kind with `out_channels` = C + 2 F, or C + 2 F + 1 for "nfn".
     Raises ValueError for networks whose depth, input or output differs, for a wrong number of channels and for an unknown scheme.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +141,8 @@ class NPLinear(_WeightLinear):
     As `DWSLinear`, with the input and output layers treated as the hidden ones. Its size does not depend on any width: 4 L^2 + 10 L - 4
     matrices and 2 L rows of bias for L layers. Where inputs and outputs are not alike, `IOPosition` in front tells them apart.
 
-    Args: as for `DWSLinear`, without `rank`.
+    Args:
+        spec, in_channels, out_channels, bias, pool, device, dtype: as for `DWSLinear`; there is no `rank`.
 
     Input: a `WeightSpace` with C_in channels, or its flat tensor (B, P, C_in). Output: the same kind, with C_out channels.
     Raises ValueError for networks whose depth, input or output differs, and for a wrong number of channels; TypeError for another dtype.
@@ -243,6 +245,9 @@ class DWSInvariant(nn.Module):
         # The global vector comes last, and is as long for any hidden widths.
         slots = self.weight.shape[1] // self.in_channels
         return nn.functional.linear(pooled[:, pooled.shape[1] - slots :].flatten(1), self.weight, self.bias)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def extra_repr(self) -> str:
         rank = f", rank={self.rank}" if self.rank else ""

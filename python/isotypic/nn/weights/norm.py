@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic.nn._arguments import check_tensor, number, positive, same_dtype
-from isotypic.nn._batch_norm import _ActivatedBatchNorm, check_activation
+from isotypic.nn._batch_norm import _ActivatedBatchNorm, _Synchronised, check_activation
 from isotypic.nn.weights._module import _WeightSpaceModule, as_weight_space
 from isotypic.nn.weights.space import WeightSpace
 from isotypic.nn.weights.spec import WeightSpec, as_spec
@@ -51,7 +51,8 @@ class WeightSpaceBatchNorm(_WeightSpaceModule, _ActivatedBatchNorm):
     it, and its result is not kept for the gradient (`ops.batch_norm`).
 
     Args:
-        num_channels: C; the other arguments are those of `nn.BatchNorm1d`.
+        num_channels: C.
+        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.BatchNorm1d`.
         activation: None or "relu", of the result.
 
     Input: a `WeightSpace`, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are float32. Output:
@@ -106,16 +107,17 @@ class WeightSpaceBatchNorm(_WeightSpaceModule, _ActivatedBatchNorm):
         centred = (values - mean).masked_fill(~mask, 0.0)
         var = centred.square().sum((0, 1)) / count
         momentum = self.count_batch()
-        if self.training and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-                self.running_var.lerp_((var * (count / (count - 1).clamp(min=1))).to(self.running_var.dtype), momentum)
+        if self.training and self.together():
+            count, mean, var = (found.to(values.dtype) for found in self.over_processes(count, mean, var))
+            centred = (values - mean).masked_fill(~mask, 0.0)
+        if self.training:
+            self.keep(count, mean, var, momentum)
         normal = centred * (var + self.eps).rsqrt()
         normal = (normal if self.weight is None else torch.addcmul(self.bias, normal, self.weight)).to(flat.dtype)
         return normal.relu() if self.activation == "relu" else normal
 
 
-class WeightSpaceBlockNorm(_WeightSpaceModule):
+class WeightSpaceBlockNorm(_Synchronised, _WeightSpaceModule):
     """Batch normalisation of each channel of each W_i and each b_i: matrices of one network often have very different scales.
 
     Mean and variance of a block are taken over the batch and its entries; a scale and a shift per block and channel follow. Behaves as
@@ -125,8 +127,9 @@ class WeightSpaceBlockNorm(_WeightSpaceModule):
 
     Args:
         spec: the networks, as a `WeightSpec` or as the widths of MLPs.
-        num_channels: C; eps, momentum and affine are those of `nn.BatchNorm1d`, but that momentum is a number: blocks see different
-            numbers of batches, so that there is no common count for the average over all of them.
+        num_channels: C.
+        eps, momentum, affine, device, dtype: as for `nn.BatchNorm1d`, but that momentum is a number: blocks see different numbers of
+            batches, so that there is no common count for the average over all of them.
         activation: None or "relu", of the result.
 
     Input: a `WeightSpace` with C channels, or its flat tensor (B, P, C), of the dtype of the parameters; of 16 bits also where these are
@@ -179,9 +182,11 @@ class WeightSpaceBlockNorm(_WeightSpaceModule):
         lengths = [part.stop - part.start for pair in zip(ws.spec.weight_slices, ws.spec.bias_slices, strict=True) for part in pair]
         flat, mask = _masked(ws)
         if self.training:
-            if not len(flat):
+            if not len(flat) and not self.together():
                 raise ValueError("WeightSpaceBlockNorm: in training the input must have at least one network, got none")
             self.num_batches_tracked.add_(1)
+            if mask is None and self.together():
+                mask = torch.ones(flat.shape[:2], dtype=torch.bool, device=flat.device)
             if mask is not None:
                 return self._normalise_masked(flat, mask, lengths)
         return self._normalise_blocks(flat, lengths)
@@ -204,9 +209,11 @@ class WeightSpaceBlockNorm(_WeightSpaceModule):
         """In training, by the entries in the mask (B, P); the others are zero."""
         values, outside = _at_least_float32(flat), ~mask.unsqueeze(-1)
         count = _gather(mask.sum(0).to(values.dtype).unsqueeze(-1), lengths)  # (2 M, 1)
-        several = count > 1
         mean = _gather(values.sum(0), lengths) / count
         var = _gather((values - _spread(mean, lengths)).masked_fill(outside, 0.0).square().sum(0), lengths) / count
+        if self.together():
+            count, mean, var = (found.to(values.dtype) for found in self.over_processes(count, mean, var))
+        several = count > 1
         running = [(self.running_mean, mean), (self.running_var, var * (count / (count - 1).clamp(min=1)))]
         mean, var = (torch.where(several, new, old.to(new.dtype)) for new, old in ((mean, self.running_mean), (var, self.running_var)))
         with torch.no_grad():
@@ -220,7 +227,8 @@ class WeightSpaceBlockNorm(_WeightSpaceModule):
 
     def extra_repr(self) -> str:
         settings = f"{self.spec}, {self.num_channels}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
-        return settings + ("" if self.activation is None else f", activation={self.activation!r}")
+        settings += "" if self.activation is None else f", activation={self.activation!r}"
+        return settings + (", synchronised" if self.synchronised else "")
 
 
 def _masked(ws: WeightSpace) -> tuple[Tensor, Tensor | None]:

@@ -472,5 +472,13 @@ def _unflatten(tensors: Sequence[Any], spec: WeightSpec) -> WeightSpace:
     return ws
 
 
-register_container(WeightSpace, _flatten, _unflatten)
+def _dump(spec: WeightSpec) -> list[Any]:
+    return list(spec.__reduce__()[1])
+
+
+def _load(arguments: list[Any]) -> WeightSpec:
+    return WeightSpec(*arguments)
+
+
+register_container(WeightSpace, ("flat", "sizes"), _flatten, _unflatten, _dump, _load)
 torch.serialization.add_safe_globals([WeightSpace, WeightSpec])

@@ -59,7 +59,8 @@ def distance_attention(
         trivectors: whether e123 takes part in the inner product; the published network leaves it out, F = 12 C + S.
 
     Returns: (mv, s) of shapes (B, N_q, heads * C_v, 16) and (B, N_q, heads * S_v), differentiable in the six tensors and the weight in any
-    order. A query that attends to nothing gets zeros.
+    order. A query that attends to nothing gets zeros. Keys that a query does not attend to do not matter to it nor to its gradient, NaN and
+    infinity included; neither does such a query to keys, be it that it attends to none or that its result is not used.
     Raises TypeError for arguments that are no dense tensors of one supported dtype; ValueError for wrong shapes, tensors on two devices and
     unknown algebras; RuntimeError where isotypic has no kernels.
 
@@ -159,6 +160,20 @@ def key_ranges(lengths: Any, q: Tensor, k: Tensor) -> Tensor | None:
     return torch.stack([lengths[place - 1], lengths[place]], -1).to(torch.int32).unsqueeze(0)
 
 
+def padding(q: Tensor, k: Tensor, mask: Any, lengths: Any, *, itself: bool) -> Tensor | None:
+    """(B, N_k): items that no query attends to, because they are behind the lengths or by the mask; where items attend to themselves, by
+    the mask only those that attend to nothing either. None where there is neither mask nor lengths of samples."""
+    _check_mask(mask, q, k)
+    key_ranges(lengths, q, k)
+    found = None if mask is None else ~mask.any(1)
+    if found is not None and itself:
+        found = found & ~mask.any(2)
+    if lengths is not None and lengths.shape == (q.shape[0],):
+        behind = torch.arange(k.shape[1], device=k.device) >= lengths.to(k.device)[:, None]
+        found = behind if found is None else found | behind
+    return found
+
+
 def _check_values(good: Any, message: str, lengths: Tensor) -> None:
     """Values are looked at where that costs no synchronisation and no break of a graph."""
     if lengths.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
@@ -191,7 +206,7 @@ def _backward(needs: Sequence[bool], grads: Any, mv: Tensor, s: Tensor, lse: Ten
 
 
 def _jvp(tangents: Gradients, *args: Any) -> tuple[Tensor | None, ...]:
-    return (*plain.tangent(tuple(tangents[:7]), *args), torch.zeros_like(_fake(*args)[2]))
+    return (*plain.tangent(tuple(tangents[:7]), *plain.without_idle(*args)), torch.zeros_like(_fake(*args)[2]))
 
 
 def _fold(info: Any, in_dims: Sequence[Any], args: Sequence[Any], samples: Sequence[int]) -> list[Any]:
@@ -251,13 +266,13 @@ def _backward_backward(
     has_weight = args[6] is not None
     like = (*args[:6], args[6]) if has_weight else args[:6]
     cotangents = tuple(torch.zeros_like(t) if g is None else g for t, g in zip(like, grads, strict=False))
-    d_mv, d_s, *rest = plain.second(cotangents, g_mv, g_s, *args)
+    d_mv, d_s, *rest = plain.second(cotangents, g_mv, g_s, *plain.without_idle(*args))
     return (d_mv, d_s, None, None, None, *rest, *(() if has_weight else (None,)))
 
 
 def _jvp_backward(tangents: Gradients, *saved: Any) -> tuple[Tensor, ...]:
     g_mv, g_s, _, _, _, *args = saved
-    return plain.backward_tangent((*tangents[:2], *tangents[5:12]), g_mv, g_s, *args)
+    return plain.backward_tangent((*tangents[:2], *tangents[5:12]), g_mv, g_s, *plain.without_idle(*args))
 
 
 def _vmap_backward(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Any, Any]:

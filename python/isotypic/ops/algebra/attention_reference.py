@@ -74,6 +74,17 @@ def allowed(mask: Tensor | None, ranges: Tensor | None, keys: int) -> Tensor | N
     return None if result is None else result.unsqueeze(1)
 
 
+def without_idle(*arguments: Any) -> tuple[Any, ...]:
+    """The arguments with zeros for queries that attend to nothing and keys that nothing attends to: NaN times a weight of zero is NaN."""
+    *tensors, weight, mask, ranges, heads, kind = arguments
+    attends = allowed(mask, ranges, tensors[1].shape[1])
+    if attends is None:
+        return arguments
+    idle = [~attends[:, 0].any(axis) for axis in (-1, -2)]
+    fill = [t.masked_fill(idle[i % 3 > 0].reshape(t.shape[0], t.shape[1], *(1,) * (t.dim() - 2)), 0.0) for i, t in enumerate(tensors)]
+    return (*fill, weight, mask, ranges, heads, kind)
+
+
 def attend(
     q_mv: Tensor,
     k_mv: Tensor,

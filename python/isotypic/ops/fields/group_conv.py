@@ -22,7 +22,7 @@ from isotypic import groups as finite_groups
 from isotypic._extension import _C, kernels
 from isotypic._register import Gradients, define, product_rule
 from isotypic._repeat import repeated
-from isotypic.ops import _launch
+from isotypic.ops import _checks, _launch
 from isotypic.ops._checks import check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
 from isotypic.ops.fields._arguments import NAMES, Problem, Settings
@@ -148,7 +148,7 @@ def group_conv_transpose(
     settings, out_size = recall(
         _arguments.transposed_convolution, x, weight, bias, group, stride, padding, output_padding, dilation, groups, strict
     )
-    _arguments.check_tensors("group_conv_transpose", {"x": x, "weight": weight, "bias": bias})
+    _checks.check_tensors("group_conv_transpose", {"x": x, "weight": weight, "bias": bias})
     y = convolve_transpose(x, weight, *settings, out_size)
     return y if bias is None else y + bias.to(y.dtype).view(-1, *(1,) * (y.dim() - 2))
 
@@ -208,7 +208,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any
     _, field, stride, padding, dilation, groups, _ = rest
     check_integers(NAMES[field], stride=stride, padding=padding, dilation=dilation, groups=groups)
     settings, extra = recall(_arguments.convolution, x, weight, bias, *rest)
-    _arguments.check_tensors(NAMES[field], {"x": x, "weight": weight, "bias": bias})
+    _checks.check_tensors(NAMES[field], {"x": x, "weight": weight, "bias": bias})
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
 
 
@@ -310,7 +310,7 @@ def _weight_shape(x: Tensor, y: Tensor, field: str, groups: int, kernel_size: Se
 
 def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
     operator = NAMES[settings[1]]
-    _arguments.check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
+    _checks.check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
     problem = _arguments.problem(operator, Settings(*settings), x.shape, weight.shape)
     _arguments.check_bias(operator, bias, weight.shape[0])
     return x.new_empty(problem.y_shape)
@@ -318,7 +318,7 @@ def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any
 
 def _fake_transpose(y: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     *conv, input_size = settings
-    _arguments.check_tensors("group_conv_transpose", {"y": y, "weight": weight})
+    _checks.check_tensors("group_conv_transpose", {"y": y, "weight": weight})
     x_shape = _x_shape(y, weight, conv[1], conv[5], input_size)
     _arguments.problem("group_conv_transpose", Settings(*conv), x_shape, weight.shape, y.shape)
     return y.new_empty(x_shape)
@@ -326,7 +326,7 @@ def _fake_transpose(y: Tensor, weight: Tensor, *settings: Any) -> Tensor:
 
 def _fake_weight(x: Tensor, y: Tensor, *settings: Any) -> Tensor:
     *conv, kernel_size = settings
-    _arguments.check_tensors("group_conv_weight", {"x": x, "y": y})
+    _checks.check_tensors("group_conv_weight", {"x": x, "y": y})
     weight_shape = _weight_shape(x, y, conv[1], conv[5], kernel_size)
     _arguments.problem("group_conv_weight", Settings(*conv), x.shape, weight_shape, y.shape)
     return x.new_empty(weight_shape)

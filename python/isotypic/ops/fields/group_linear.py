@@ -9,6 +9,7 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._register import DIRECT, route
 from isotypic._repeat import repeated
+from isotypic.ops import _checks
 from isotypic.ops._checks import recall
 from isotypic.ops.fields import _arguments
 from isotypic.ops.fields.group_conv import convolve, linear_rows
@@ -40,7 +41,7 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     if isinstance(x, Tensor) and x.dim() == 3:
         return _rows(x, weight, bias, key).permute(2, 0, 1)
     settings = recall(_arguments.linear, x, weight, bias, group)
-    _arguments.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
+    _checks.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
     spatial = x.shape[3:]
     if len(spatial) == 1:
         return convolve(x, weight, bias, *settings)
@@ -52,7 +53,7 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
 def _rows(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_groups.Group) -> Tensor:
     """(O, |G|, B) of x (B, C, |G|): the samples are the positions of one row."""
     settings = recall(_arguments.linear, x, weight, bias, group)
-    _arguments.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
+    _checks.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
     if route(x, weight, bias) == DIRECT and x.is_cpu and x.numel() and weight.numel():
         return linear_rows(x, weight.contiguous(), bias, *settings)
     return convolve(x.permute(1, 2, 0).unsqueeze(0), weight, bias, *settings).squeeze(0)

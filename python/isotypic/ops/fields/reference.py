@@ -34,7 +34,7 @@ def group_conv(
     flat = x if field == "scalar" else x.flatten(1, 2)
     convolve = CONVOLUTIONS[bank.dim() - 2]
     expanded_bias = None if bias is None else bias.repeat_interleave(order)
-    y = convolve(flat, bank, expanded_bias, stride, padding, dilation, groups)  # type: ignore[operator]
+    y = convolve(flat, bank, expanded_bias, stride, padding, dilation, groups)
     return y.unflatten(1, (weight.shape[0], order))
 
 

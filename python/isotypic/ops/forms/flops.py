@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from isotypic._flops import flops
-from isotypic.ops.forms import form_action, max_det_gram, spectral_factor, transvectants
+from isotypic.ops.forms import form_action, max_det, spectral_factor, transvectants
 from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
 Shape = Sequence[int]
@@ -71,24 +71,39 @@ def _hessian_solve(size: int, samples: int) -> int:
     return size**3 // 6 + samples * size**2 // 2 + samples**2 * size // 2 + samples**3 // 6 + samples**2
 
 
-@flops(max_det_gram.max_det)
-def _max_det(p: Shape, single: bool, *, out_shape: Shape) -> int:
+@flops(max_det.max_det)
+def _max_det(p: Shape, single: bool, candidates: bool, quick: bool, *, out_shape: Shape) -> int:
     samples = p[1]
     size = (samples + 1) // 2
     return 2 * p[0] * NEWTON_STEPS * (_hessian_solve(size, samples) + samples * size**2 // 2)
 
 
-@flops(max_det_gram.max_det_adjoint, max_det_gram.max_det_solve)
+@flops(max_det.max_det_frame)
+def _max_det_frame(p: Shape, *, out_shape: Shape) -> int:
+    """One correction of the frame: the samples, and Horner's rule with two linear forms on double words, 20 operations each."""
+    return p[0] * (2 * p[1] ** 2 + 20 * 5 * p[1] ** 2 // 2)
+
+
+@flops(max_det.max_det_adjoint, max_det.max_det_solve)
 def _max_det_adjoint(gram: Shape, given: Shape, *, out_shape: Shape) -> int:
     size, samples = gram[-1], 2 * gram[-1] - 1
     return 2 * gram[0] * (_hessian_solve(size, samples) + (2 * size**3 if tuple(given) == tuple(gram) else 0))
 
 
-# Wilson's steps to rounding for zeros at some distance from the circle.
-WILSON_STEPS = 8
+# Wilson's steps from 1 to rounding for zeros at some distance from the circle.
+WILSON_STEPS = 12
+
+
+def _wilson_solve(rows: int, taps: int) -> int:
+    """Reducing the degree from n to 0 and raising it again: 9 operations for each of n (n + 1) / 2 coefficients."""
+    return rows * 9 * taps * (taps - 1) // 2
 
 
 @flops(spectral_factor.factor)
 def _spectral_factor(r: Shape, *, out_shape: Shape) -> int:
-    """A step reduces the degree from n to 0 and raises it again: 9 operations for each of n (n + 1) / 2 coefficients."""
-    return r[0] * WILSON_STEPS * 9 * r[1] * (r[1] - 1) // 2
+    return WILSON_STEPS * (_wilson_solve(r[0], r[1]) + r[0] * r[1] * (r[1] + 1))
+
+
+@flops(spectral_factor.solve)
+def _spectral_solve(h: Shape, b: Shape, transposed: bool, *, out_shape: Shape) -> int:
+    return _wilson_solve(h[0], h[1])

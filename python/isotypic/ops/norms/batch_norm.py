@@ -102,6 +102,28 @@ def batch_norm(
     return y.reshape(shape)
 
 
+def batch_statistics(x: Tensor, axis: int) -> Tensor:
+    """Mean and variance of each channel of x, (2, C), differentiable; zeros where x has no values."""
+    values = _three(x, axis)
+    if not x.numel():
+        return values.sum((0, 2)).to(_wide(x.dtype)).expand(2, -1)
+    return normalise(values, None, None, 0.0, False)[1]
+
+
+def normalised(
+    x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float, activation: str | None, axis: int
+) -> Tensor:
+    """`batch_norm` with statistics (2, C) that are given, and differentiable."""
+    y = apply(_three(x, axis), statistics.to(_wide(x.dtype)), weight, bias, float(eps), activation == "relu")
+    return y.reshape(x.shape)
+
+
+def _three(x: Tensor, axis: int) -> Tensor:
+    """(O, C, I)."""
+    axis %= x.dim()
+    return x.reshape(math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
+
+
 def _at_once(x: Tensor, *others: Tensor | None) -> bool:
     """Whether the kernel for networks in use takes the tensors as they are."""
     if route(x, *others) != DIRECT or not x.is_cpu or not x.is_contiguous() or not x.numel():

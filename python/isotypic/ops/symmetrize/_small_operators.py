@@ -43,7 +43,10 @@ def _shaped(name: str, tensors: dict[str, Tensor], values: Sequence[str] = ()) -
 
 def _launch_frame(v: Tensor, proper: bool) -> tuple[Tensor, ...]:
     _shaped("orthonormal_frame", {"v": v})
-    return _run("orthonormal_frame", [v.shape, v.shape], v, proper)
+    q, u = _run("orthonormal_frame", [v.shape, v.shape], v, proper)
+    if v.dtype in _launch.HALF:  # what the kernel has bounded in float32 may have been rounded to infinity
+        u = u.clamp_(-torch.finfo(v.dtype).max, torch.finfo(v.dtype).max)
+    return q, u
 
 
 def _fake_frame(v: Tensor, proper: bool) -> tuple[Tensor, Tensor]:
@@ -129,11 +132,12 @@ frame_backward = kernel_operator(
 #     dl = diag X      dV = V (F * X)
 
 
-def _gaps(values: Tensor) -> Tensor:
-    """F (N, d, d)."""
+def _over_gaps(values: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
+    """F * X (N, d, d) for each X: a quotient, because F itself is infinite where the values are subnormal."""
     gap = values[:, None, :] - values[:, :, None]
     apart = gap.abs() > reference.tolerance(values.dtype) * values.abs().amax(-1)[:, None, None]
-    return torch.where(apart, 1 / torch.where(apart, gap, 1), 0)
+    gap = torch.where(apart, gap, 1)
+    return tuple(torch.where(apart, x / gap, 0) for x in matrices)
 
 
 def _launch_eigen(a: Tensor) -> tuple[Tensor, ...]:
@@ -157,7 +161,7 @@ def _jvp_eigen(tangents: Gradients, a: Tensor) -> Any:
     (da,) = tangents
     assert da is not None
     x = vectors.mT @ ((da + da.mT) / 2) @ vectors
-    return x.diagonal(dim1=-2, dim2=-1).clone(), vectors @ (_gaps(values) * x)
+    return x.diagonal(dim1=-2, dim2=-1).clone(), vectors @ _over_gaps(values, x)[0]
 
 
 def _vmap_eigen(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
@@ -181,21 +185,20 @@ eigen = define(
 
 
 def _backward_eigen_backward(needs: Sequence[bool], grad: Tensor, gl: Tensor, gv: Tensor, values: Tensor, v: Tensor) -> Gradients:
-    f, m = _gaps(values), v.mT @ gv
-    a = (m - m.mT) / 2
-    inner, to_inner = torch.diag_embed(gl) + f * a, v.mT @ grad @ v
-    to_a = to_inner * f / 2
-    to_m, p = to_a - to_a.mT, -to_inner * a * f.square()
+    m, to_inner = v.mT @ gv, v.mT @ grad @ v
+    fa, to_a = _over_gaps(values, (m - m.mT) / 2, to_inner / 2)
+    inner = torch.diag_embed(gl) + fa
+    to_m, p = to_a - to_a.mT, -2 * to_a * fa
     to_v = grad @ v @ inner.mT + grad.mT @ v @ inner + gv @ to_m.mT
     return to_inner.diagonal(dim1=-2, dim2=-1), v @ to_m, p.sum(-2) - p.sum(-1), to_v
 
 
 def _jvp_eigen_backward(tangents: Gradients, gl: Tensor, gv: Tensor, values: Tensor, v: Tensor) -> Tensor:
     dgl, dgv, dl, dv = _filled(tangents, gl, gv, values, v)
-    f, m, dm = _gaps(values), v.mT @ gv, dv.mT @ gv + v.mT @ dgv
-    df = -f.square() * (dl[:, None, :] - dl[:, :, None])
-    inner = torch.diag_embed(gl) + f * (m - m.mT) / 2
-    d_inner = torch.diag_embed(dgl) + (df * (m - m.mT) + f * (dm - dm.mT)) / 2
+    m, dm = v.mT @ gv, dv.mT @ gv + v.mT @ dgv
+    fm, fdm, f_gap = _over_gaps(values, (m - m.mT) / 2, (dm - dm.mT) / 2, dl[:, None, :] - dl[:, :, None])
+    inner = torch.diag_embed(gl) + fm
+    d_inner = torch.diag_embed(dgl) + fdm - f_gap * fm
     return dv @ inner @ v.mT + v @ d_inner @ v.mT + v @ inner @ dv.mT
 
 

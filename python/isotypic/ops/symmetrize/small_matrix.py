@@ -1,9 +1,10 @@
-"""Frames, eigenvectors and polar factors of d x d matrices with d = 2, 3, 4."""
+"""Frames, eigenvectors and polar factors of d x d matrices with d = 2, 3, 4, at every scale from subnormal to the largest numbers."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from isotypic.ops._checks import check_flag, check_tensors
@@ -42,6 +43,12 @@ class Polar(NamedTuple):
     """(...) bool: the matrix is singular, so that several rotations do."""
 
 
+def _finite(values: Tensor) -> Tensor:
+    """Values beyond the largest number as that one, so that they can be compared."""
+    largest = torch.finfo(values.dtype).max
+    return values.detach().clamp(-largest, largest)
+
+
 def _check(operator: str, name: str, a: Any) -> None:
     check_tensors(operator, {name: a})
     if a.dim() < 2 or a.shape[-1] != a.shape[-2] or a.shape[-1] not in (2, 3, 4):
@@ -56,6 +63,9 @@ def orthonormal_frame(v: Tensor, proper: bool = False) -> OrthonormalFrame:
 
     Where a column depends on the ones before (what is left of it is at most 64 eps of its length), the frame is completed by the axis that
     is farthest from them, `degenerate` is set, and the derivative of that frame is zero. No vectors determine such a frame.
+
+    Columns may be of any size, subnormal ones too. The derivative grows as 1 / length, up to where that is no number any more (a length of
+    3e-39 in float32); shorter columns get the derivative of that length.
 
     Args:
         v: (..., d, d) with d = 2, 3 or 4, float32, float64, bfloat16 or float16, one vector in each column.
@@ -94,7 +104,7 @@ def symmetric_eigen(a: Tensor) -> SymmetricEigen:
     """
     _check("symmetric_eigen", "a", a)
     values, vectors = _small_operators.eigen(a.reshape(-1, *a.shape[-2:]))
-    fixed = values.detach()
+    fixed = _finite(values)
     degenerate = (fixed.diff(dim=-1) <= tolerance(a.dtype) * fixed[:, (0, -1)].abs().amax(-1, keepdim=True)).any(-1)
     batch = a.shape[:-2]
     return SymmetricEigen(values.reshape(a.shape[:-1]), vectors.reshape(a.shape), degenerate.reshape(batch))
@@ -116,6 +126,6 @@ def polar(a: Tensor) -> Polar:
     """
     _check("polar", "a", a)
     rotation, stretch = _small_operators.polar_factors(a.reshape(-1, *a.shape[-2:]))
-    singular = _small_operators.eigen(stretch.detach())[0]
+    singular = _finite(_small_operators.eigen(stretch.detach())[0])
     degenerate = singular[:, 0] <= tolerance(a.dtype) * singular[:, -1]
     return Polar(rotation.reshape(a.shape), stretch.reshape(a.shape), degenerate.reshape(a.shape[:-2]))

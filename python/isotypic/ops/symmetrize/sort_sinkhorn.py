@@ -17,14 +17,19 @@ from isotypic.ops.symmetrize.permute import permute_adjacency, permute_nodes
 
 
 class SortSinkhorn:
-    """What :func:`sort_sinkhorn` returns: a permutation P of the nodes of each sample, P[order[r], r] = 1, and the soft one, P~."""
+    """What :func:`sort_sinkhorn` returns: a permutation P of the nodes of each sample, P[order[r], r] = 1, and the soft one, P~.
+
+    Made of the scores (B, n) and the settings of the call.
+    """
 
     order: Tensor
     """(B, n) int64: the node in place r; behind the length of a sample every node is in its own place."""
     lengths: Tensor | None
     """(B,) int64, or None where all are n."""
     tau: float
+    """The temperature of P~."""
     iterations: int
+    """Of Sinkhorn's iteration."""
 
     def __init__(self, scores: Tensor, order: Tensor, lengths: Tensor | None, tau: float, iterations: int) -> None:
         self._scores, self.order, self.lengths, self.tau, self.iterations = scores, order, lengths, tau, iterations

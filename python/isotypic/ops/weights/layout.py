@@ -85,15 +85,21 @@ class WeightLayout:
 
     widths: tuple[int, ...]
     symmetry: str
+    """"hidden" or "all"."""
     rank: int
+    """Number of learned features of the input axis, 0 where that axis is read as it is."""
     layers: tuple[Layer, ...]
+    """One for each matrix with its bias: where its entries and its parameters lie."""
     nodes: tuple[Nodes, ...]
+    """One for each label whose neurons are permuted: where they lie in the pooled tensor and in the parameters."""
     entries: int
     """P."""
     global_offset: int
     """First row of g in the pooled tensor."""
     global_slots: int
+    """Number of entries of g, C channels each."""
     global_parameter: int
+    """First matrix of those that act on g in a layer's weight."""
     rows: int
     """Rows of the pooled tensor."""
     mixed: int

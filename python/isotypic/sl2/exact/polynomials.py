@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Any
 
 Polynomial = list[int]
 
@@ -32,7 +33,7 @@ def primitive(p: Polynomial) -> Polynomial:
     return p if content <= 1 else [value // content for value in p]
 
 
-def multiply(p: Sequence, q: Sequence) -> list:
+def multiply(p: Sequence[Any], q: Sequence[Any]) -> list[Any]:
     """The product; the coefficients may be of any ring."""
     if not p or not q:
         return []
@@ -76,7 +77,7 @@ def value_sign(p: Polynomial, point: Fraction) -> int:
     return (total > 0) - (total < 0)
 
 
-def value(p: Sequence, point: Fraction) -> Fraction:
+def value(p: Sequence[Any], point: Fraction) -> Fraction:
     """p at a rational point."""
     total = Fraction(0)
     for coefficient in reversed(p):

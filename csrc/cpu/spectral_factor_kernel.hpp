@@ -1,0 +1,26 @@
+// What passes between the driver of spectral_factor and its kernels, one set per instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/per_isa.hpp"
+
+namespace isotypic::cpu {
+
+struct SpectralProblem {
+    int64_t batch, taps;  // taps = n + 1
+    const double *r, *h, *b;
+    double *out, *error;
+    bool transposed;
+};
+
+struct SpectralKernels {
+    int lanes;
+    int64_t (*workspace)(int64_t taps);                                      // bytes of one block
+    void (*factor)(const SpectralProblem&, int64_t block, void* workspace);  // rows block lanes .. block lanes + lanes - 1
+    void (*solve)(const SpectralProblem&, int64_t block, void* workspace);
+};
+
+ISOTYPIC_DECLARE_PER_ISA(const SpectralKernels& spectral_factor_kernels())
+
+}  // namespace isotypic::cpu

@@ -1,0 +1,326 @@
+"""What becomes of the modules of torch.nn, and what their tensors are then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from isotypic.nn.convert.swapping import layers
+from isotypic.nn.convert.swapping.kinds import (
+    CONVOLUTIONS,
+    FREE,
+    GLOBAL,
+    POINTWISE_MODULES,
+    TRANSPOSED,
+    Kind,
+)
+from isotypic.nn.convert.swapping.plan import Plan
+from isotypic.nn.convert.swapping.steps import Steps, describe
+from isotypic.nn.fields.dropout import FieldDropout
+from isotypic.nn.fields.group_pool import GroupPool
+from isotypic.nn.fields.per_channel import PerChannel
+from isotypic.nn.fields.pixel_shuffle import FieldPixelShuffle
+
+Rule = Callable[[fx.Node, Any, Kind], tuple[nn.Module, Kind]]
+"""(step, module, what it reads) -> (counterpart, what that gives)"""
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+UPSAMPLING = (nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)
+PADDING = (
+    *(nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d),
+    *(nn.ZeroPad3d, nn.ConstantPad3d, nn.ReflectionPad3d, nn.ReplicationPad3d, nn.CircularPad3d),
+)
+ALONG_CHANNELS = (nn.Softmax2d, nn.LocalResponseNorm)
+
+
+class ModuleRules(Steps):
+    def __init__(self, plan: Plan, graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+        super().__init__(plan, graph, modules)
+        self.rules: dict[tuple[type[nn.Module], ...], Rule] = {
+            CONVOLUTIONS: self.convolution,
+            TRANSPOSED: self.transposed,
+            (nn.Linear,): self.linear,
+            NORMS: self.batch_norm,
+            (nn.GroupNorm,): self.group_norm,
+            (nn.InstanceNorm2d, nn.InstanceNorm3d): self.instance_norm,
+            (nn.LayerNorm,): self.layer_norm,
+            (nn.MaxPool2d, nn.MaxPool3d): self.max_pool,
+            (nn.AvgPool2d, nn.AvgPool3d): self.average_pool,
+            GLOBAL: self.global_pool,
+            (nn.Flatten,): self.flatten_module,
+            UPSAMPLING: self.upsampling,
+            PADDING: self.padding,
+            (nn.PixelShuffle,): self.pixel_shuffle,
+            (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d): self.field_dropout,
+            (nn.PReLU,): self.prelu,
+            (nn.Softmax, nn.LogSoftmax): self.softmax,
+            ALONG_CHANNELS: lambda node, module, x: (module, x),
+            POINTWISE_MODULES: lambda node, module, x: (module, x),
+        }
+
+    def decided(self, node: Any, channels: int) -> int:
+        """The number of fields that a layer gives."""
+        if node in self.flow.exact:
+            return channels
+        return self.flow.partner(node, channels, self.known) or self.plan.fields(str(node.target), channels)
+
+    def convolution(self, node: Any, conv: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if x.form == "scalar" and x.space in ("point", "none", "flat"):
+            if x.space == "flat":
+                raise TypeError("it reads flattened positions")
+            return (conv, FREE) if x.width == x.channels else (layers.resized(conv, self.inputs(node, conv.in_channels, x)), FREE)
+        if type(conv) is not (nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.dim - 1]:
+            raise TypeError(f"{self.group.name} acts on {self.dim} axes")
+        if x.last:
+            raise TypeError("it reads channels on the last axis")
+        lift = x.form == "scalar"
+        width = conv.in_channels if x.width is None else x.width
+        ends = node in self.flow.exact and self.flow.ends(node) and self.plan.head != "fields" and not self.plan.pretrained
+        if ends and not lift and set(conv.kernel_size) == {1} and conv.groups == 1 and not (set(conv.stride) - {1}):
+            self.pool(node, node.all_input_nodes[0], "max")
+            self.plan.say(str(node.target), describe(conv), describe(conv), "on scalar fields, behind a pooling over the group")
+            new = layers.resized(conv, width)
+            return new, Kind("scalar", conv.out_channels, conv.out_channels, x.space)
+        used, note = layers.square(conv, self.group)
+        if any(layers.as_tuple(conv.padding, self.dim) if not isinstance(conv.padding, str) else (conv.padding == "same",)):
+            self.mask(node)
+        fields, blocks = self.grouped(node, conv, width)
+        new = layers.convolution(used, self.group, lift, width, fields, blocks, self.plan.pretrained)
+        if note:
+            self.plan.say(str(node.target), describe(conv), describe(new), note)
+        gives = Kind("field", conv.out_channels, fields, x.space)
+        if ends:
+            pooled = self.after(node, GroupPool("mean", group=self.group), "group_pool")
+            self.known[pooled] = gives.replace(form="scalar")
+            self.plan.say(str(node.target), describe(conv), describe(new), "its mean over the group: as many channels as before")
+        return new, gives
+
+    def grouped(self, node: Any, conv: Any, width: int) -> tuple[int, int]:
+        """The number of fields that a convolution gives, and in how many blocks."""
+        if conv.groups == conv.in_channels and conv.groups > 1:
+            return width * (conv.out_channels // conv.in_channels), width
+        fields = self.decided(node, conv.out_channels)
+        if width % conv.groups or fields % conv.groups:
+            raise TypeError(
+                f"groups={conv.groups} must divide the {width} fields that it reads and the {fields} that it gives; choose them by fields="
+            )
+        return fields, conv.groups
+
+    def transposed(self, node: Any, conv: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if x.form != "field" or x.last or type(conv) is not (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[self.dim - 1]:
+            raise TypeError(f"it reads {x}; transposed convolutions of {self.group.name} read fields on {self.dim} axes")
+        assert x.width is not None
+        fields, blocks = self.grouped(node, conv, x.width)
+        if any(conv.padding):
+            self.mask(node)
+        new = layers.convolution(conv, self.group, False, x.width, fields, blocks, self.plan.pretrained)
+        gives = Kind("field", conv.out_channels, fields)
+        if node in self.flow.exact and self.flow.ends(node) and self.plan.head != "fields" and not self.plan.pretrained:
+            pooled = self.after(node, GroupPool("mean", group=self.group), "group_pool")
+            self.known[pooled] = gives.replace(form="scalar")
+        return new, gives
+
+    def inputs(self, node: Any, features: int, x: Kind) -> int:
+        """How many numbers a plain layer reads that read `features` of them."""
+        if x.width is None:  # pooled images, of which the layer alone knows how many channels they have
+            return features
+        if x.channels is not None and self.plan.head == "pool" and features % x.channels == 0:
+            return x.width
+        if x.channels is None:  # joined with numbers of which only the layer knows how many there are
+            return features + x.width
+        if features != x.channels and x.space == "flat" and features % x.channels == 0:
+            raise TypeError(
+                f"it reads {features // x.channels} positions of each of {x.channels} channels, one weight each, which no motion of the "
+                "image leaves as they are; head='pool' puts a pooling over all positions in the place of the flattening"
+            )
+        if features != x.channels:
+            raise TypeError(f"it reads {features} numbers, and gets {x.channels} channels")
+        return x.width
+
+    def linear(self, node: Any, linear: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        source = node.all_input_nodes[0]
+        if x.given:
+            return linear, FREE
+        if x.form == "field":
+            assert x.width is not None
+            if x.last or (x.space == "none" and (self.plan.pretrained or self.flow.rejoins(node, self.known))):
+                fields = self.decided(node, linear.out_features)
+                gives = x.replace(channels=linear.out_features, width=fields)
+                self.inputs(node, linear.in_features, x)
+                return layers.linear(linear, self.group, x.width, fields, self.plan.pretrained), gives
+            if x.space == "grid":
+                raise TypeError("a linear layer reads the last axis, which are positions; pool over them or flatten them first")
+            if self.plan.pretrained and x.space == "flat" and self.plan.head is None:
+                self.inputs(node, linear.in_features, x)
+                return layers.linear(linear, self.group, x.width, linear.out_features, True), x.replace(
+                    channels=linear.out_features, width=linear.out_features, space="none"
+                )
+            x = self.pool(node, source, "max")
+        if x.space == "grid" and x.form == "scalar":
+            raise TypeError("a linear layer reads the last axis, which are positions; pool over them or flatten them first")
+        width = self.inputs(node, linear.in_features, x)
+        return (linear if width == linear.in_features else layers.resized(linear, width)), FREE
+
+    def batch_norm(self, node: Any, norm: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.mask(node)
+        if x.form == "scalar":
+            return (norm if x.width in (None, norm.num_features) else layers.resized(norm, x.width)), x
+        assert x.width is not None
+        new = layers.batch_norm(norm, x.width, self.plan.pretrained)
+        users = list(node.users)
+        if len(users) == 1 and users[0].op == "call_module" and type(self.modules.get(str(users[0].target))) is nn.ReLU and self.once(node):
+            relu = self.modules[str(users[0].target)]
+            if self.once(users[0]) and relu not in self.plan.counterparts:
+                new.activation = "relu"  # type: ignore[assignment]
+                self.plan.counterparts[relu] = [((x,), nn.Identity(), x)]
+                self.plan.say(str(users[0].target), "ReLU", "Identity", f"computed with {node.target}")
+        return new, x
+
+    def once(self, node: Any) -> bool:
+        """Whether a module is called at this step alone, and has one name."""
+        module = self.modules[str(node.target)]
+        calls = [n for n in self.graph.nodes if n.op == "call_module" and self.modules.get(str(n.target)) is module]
+        parents = [m for m in self.plan.model.modules() for child in m._modules.values() if child is module]
+        return len(calls) == 1 and len(parents) == 1
+
+    def group_norm(self, node: Any, norm: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.mask(node)
+        if x.form == "scalar":
+            if x.width != x.channels:
+                raise TypeError(f"it reads {x.width} features for {x.channels} channels")
+            return norm, x
+        assert x.width is not None
+        new, note = layers.group_norm(norm, x.width, self.plan.pretrained)
+        self.say_norm(node, norm, new, note)
+        return new, x
+
+    def say_norm(self, node: Any, norm: nn.Module, new: nn.Module, note: str = "") -> None:
+        if self.plan.pretrained:
+            note = "; ".join(filter(None, [note, "its statistics are shared over the group: not the plain network's mean over the group"]))
+        if note:
+            self.plan.say(str(node.target), describe(norm), describe(new), note)
+
+    def instance_norm(self, node: Any, norm: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.mask(node)
+        if x.form == "scalar":
+            return norm, x
+        if not self.group.preserves_axes:
+            raise TypeError(f"its mean over the array is not one over the hexagon, as {self.group.name} asks")
+        assert x.width is not None
+        return layers.instance_norm(norm, x.width, self.plan.pretrained), x
+
+    def layer_norm(self, node: Any, norm: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if len(norm.normalized_shape) != 1 or not (x.last or x.space == "none"):
+            raise TypeError(f"it normalises {tuple(norm.normalized_shape)}, not the channels alone, and reads {x} on a {x.space}")
+        assert x.width is not None
+        if x.form == "scalar":
+            return (norm if x.width == norm.normalized_shape[0] else layers.resized(norm, x.width)), x
+        new = layers.layer_norm(norm, x.width, self.plan.pretrained)
+        self.say_norm(node, norm, new)
+        return new, x
+
+    def max_pool(self, node: Any, pool: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        return layers.max_pool(pool, self.group), x
+
+    def average_pool(self, node: Any, pool: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        return layers.average_pool(pool, self.group), x
+
+    def is_global(self, node: Any, output_size: Any) -> bool:
+        return set(layers.as_tuple(output_size, self.dim)) == {1}
+
+    def global_pool(self, node: Any, pool: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if getattr(pool, "return_indices", False):
+            raise TypeError("return_indices must be False, got True")
+        self.mask(node)
+        if not self.is_global(node, pool.output_size):
+            if not self.group.preserves_axes:
+                raise TypeError(f"{self.group.name} does not map its windows to one another")
+            return (PerChannel(pool, self.group) if x.form == "field" else pool), x
+        if x.form == "scalar":
+            return pool, x.replace(space="point", given=False)
+        if self.stays_field(node):
+            return PerChannel(pool, self.group), x.replace(space="point")
+        return nn.Sequential(GroupPool("max", group=self.group), pool), x.replace(form="scalar", space="point")
+
+    def stays_field(self, node: Any) -> bool:
+        """Whether what is pooled over positions is not yet to be pooled over the group."""
+        ending = self.flow.ends(node)
+        return self.plan.pretrained or self.flow.rejoins(node, self.known) or ending
+
+    def flatten_module(self, node: Any, flatten: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        layers.default(flatten, start_dim=1, end_dim=-1)
+        if x.form == "scalar" and x.space != "grid":
+            return flatten, x.replace(space="none")
+        if x.form == "field" and x.space != "grid":
+            return (nn.Flatten(2) if x.space == "point" else nn.Identity()), x.replace(space="none")
+        self.mask(node)
+        steps: list[nn.Module] = []
+        if self.plan.head == "pool":
+            everywhere = (nn.AdaptiveAvgPool2d if self.dim == 2 else nn.AdaptiveAvgPool3d)(1)
+            self.plan.say(str(node.target), "Flatten", "a pooling over all positions", "head='pool'")
+            if x.form == "field" and self.plan.pretrained:
+                return nn.Sequential(PerChannel(everywhere, self.group), nn.Flatten(2)), x.replace(space="none")
+            steps, gives = [everywhere], x.replace(form="scalar", space="none")
+        else:
+            if x.form == "field" and self.plan.pretrained:
+                return nn.Flatten(2), x.replace(space="flat")
+            gives = x.replace(form="scalar", space="flat")
+        if x.form == "field":
+            steps.insert(0, GroupPool("max", group=self.group))
+        return (nn.Sequential(*steps, flatten) if steps else flatten), gives
+
+    def upsampling(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if not self.group.preserves_axes:
+            raise TypeError(f"its finer grid is none of {self.group.name}")
+        return (PerChannel(module, self.group) if x.form == "field" else module), x
+
+    def padding(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.symmetric(module.padding)
+        if not self.group.preserves_axes:
+            raise TypeError(f"its padded array is no hexagon, as {self.group.name} asks; use the padding of the convolution")
+        return (PerChannel(module, self.group) if x.form == "field" else module), x
+
+    def symmetric(self, padding: Sequence[int]) -> None:
+        """Raises unless a padding is the same on sides that the group exchanges."""
+        pairs = [(padding[2 * i], padding[2 * i + 1]) for i in range(len(padding) // 2)][::-1]
+        pairs = [(0, 0)] * (self.dim - len(pairs)) + pairs
+        for matrix in self.group.elements:
+            for i, j in zip(*matrix.nonzero(), strict=True):
+                if (pairs[i] if matrix[i, j] > 0 else pairs[i][::-1]) != pairs[j]:
+                    raise TypeError(f"padding {tuple(padding)} is not the same on the sides that {self.group.name} exchanges")
+
+    def pixel_shuffle(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        blocks = module.upscale_factor**2
+        if x.form != "field" or x.width is None or x.channels is None:
+            raise TypeError(f"it reads {x}, whose channels would be places that the group exchanges")
+        if x.width % blocks:
+            raise TypeError(f"it reads {x.width} fields, which must be a multiple of {blocks}; choose them with fields=")
+        return FieldPixelShuffle(module.upscale_factor, self.group), x.replace(channels=x.channels // blocks, width=x.width // blocks)
+
+    def field_dropout(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        return (FieldDropout(module.p, module.inplace).train(module.training) if x.form == "field" else module), x
+
+    def prelu(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if module.num_parameters == 1 or x.width in (None, module.num_parameters):
+            return module, x
+        new = nn.PReLU(x.width, **layers.place(module))
+        with torch.no_grad():
+            new.weight.fill_(module.weight.mean())
+        return layers.follow(module, new), x
+
+    def softmax(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        if module.dim != 1 or x.last:
+            raise TypeError(f"dim must be 1, the channels, got {module.dim}")
+        return module, x
+
+    def note_sizes(self, node: Any, new: nn.Module, name: str) -> None:
+        """Says in the report where the size of the example breaks the symmetry of a layer with a stride."""
+        size = self.size(node.all_input_nodes[0])
+        if size is None or not hasattr(new, "group") or not (hasattr(new, "stride") or hasattr(new, "window")):
+            return
+        reason = layers.off_centre(new, self.group, size)
+        if reason:
+            old = self.modules[str(node.target)]
+            self.plan.say(name, describe(old), describe(new), reason, exact=False)

@@ -1,0 +1,181 @@
+"""Networks as plain torch: the same function for every layer of fields, loaded where there is no isotypic, and ONNX."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from convert.architectures import NETWORKS, DropPath
+from torch import Tensor, nn
+
+import isotypic as iso
+from isotypic.export import to_torch
+from isotypic.nn import swap
+
+LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "LiftConv2d": (iso.nn.LiftConv2d(3, 2, 3, "p4m", padding=1, padding_mode="reflect"), (2, 3, 7, 7)),
+    "LiftConv3d": (iso.nn.LiftConv3d(1, 2, 3, "O"), (1, 1, 5, 5, 5)),
+    "GroupConv2d": (iso.nn.GroupConv2d(4, 6, 3, "p6", groups=2, padding="same"), (2, 4, 6, 7, 7)),
+    "GroupConv3d": (iso.nn.GroupConv3d(1, 2, 3, "T", stride=2), (1, 1, 12, 5, 5, 5)),
+    "GroupConvTranspose2d": (iso.nn.GroupConvTranspose2d(2, 3, 3, "p4", stride=2, padding=1), (2, 2, 4, 4, 4)),
+    "GroupConvTranspose3d": (iso.nn.GroupConvTranspose3d(1, 2, 2, "T", stride=2), (1, 1, 12, 2, 2, 2)),
+    "SteerableLiftConv2d": (iso.nn.SteerableLiftConv2d(2, 2, 5, "C8", padding=2), (1, 2, 7, 7)),
+    "SteerableConv2d": (iso.nn.SteerableConv2d(2, 2, 5, "D8"), (1, 2, 16, 7, 7)),
+    "GroupLinear": (iso.nn.GroupLinear(2, 3, "p4m"), (2, 2, 8)),
+    "GroupLinear on positions": (iso.nn.GroupLinear(2, 3, "p4"), (2, 2, 4, 3, 5)),
+    "GroupBatchNorm": (iso.nn.GroupBatchNorm(3, activation="relu"), (4, 3, 8, 5, 5)),
+    "GroupBatchNorm, no statistics": (iso.nn.GroupBatchNorm(3, affine=False, track_running_stats=False), (4, 3, 24, 2, 2, 2)),
+    "FieldGroupNorm": (iso.nn.FieldGroupNorm(2, 4), (2, 4, 8, 5, 5)),
+    "FieldLayerNorm": (iso.nn.FieldLayerNorm(3), (2, 3, 8, 5, 5)),
+    "FieldInstanceNorm": (iso.nn.FieldInstanceNorm(3, affine=True), (2, 3, 4, 5, 5)),
+    "FieldDropout": (iso.nn.FieldDropout(0.5), (2, 3, 4, 5, 5)),
+    "FieldMask": (iso.nn.FieldMask(5, "p6"), (2, 3, 6, 5, 5)),
+    "FieldPixelShuffle": (iso.nn.FieldPixelShuffle(3, "p4m"), (1, 18, 8, 3, 4)),
+    "GroupPool": (iso.nn.GroupPool("mean", keepdim=True, group="p4"), (2, 3, 4, 5, 5)),
+    "GroupPool to cosets": (iso.nn.GroupPool("max", group="p4m", subgroup="p4"), (2, 3, 8, 5, 5)),
+    "Restrict": (iso.nn.Restrict("p4m", "pmm"), (2, 3, 8, 5, 5)),
+    "GroupMaxPool2d": (iso.nn.GroupMaxPool2d(3, 2, 1), (2, 3, 4, 5, 5)),
+    "GroupMaxPool3d": (iso.nn.GroupMaxPool3d(2, group="T"), (1, 2, 12, 4, 4, 4)),
+    "GroupAvgPool2d": (iso.nn.GroupAvgPool2d(2), (2, 3, 4, 6, 6)),
+    "GroupAvgPool2d of scalars": (iso.nn.GroupAvgPool2d(2), (2, 3, 6, 6)),
+    "GroupAvgPool3d": (iso.nn.GroupAvgPool3d(2, group="T"), (1, 2, 12, 4, 4, 4)),
+    "BlurPool2d": (iso.nn.BlurPool2d("p6m"), (1, 2, 12, 5, 5)),
+    "BlurPool3d": (iso.nn.BlurPool3d("O", padding_mode="replicate"), (1, 1, 24, 3, 3, 3)),
+    "PerChannel": (iso.nn.PerChannel(nn.Upsample(scale_factor=2), "p4"), (2, 3, 4, 5, 5)),
+}
+
+
+def foreign(module: nn.Module) -> list[str]:
+    return [type(part).__name__ for part in module.modules() if type(part).__module__.partition(".")[0] not in ("torch", "builtins")]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_of_fields_has_a_dense_counterpart(name: str) -> None:
+    torch.manual_seed(0)
+    layer, shape = LAYERS[name]
+    layer = copy.deepcopy(layer).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    x = torch.randn(shape, dtype=torch.float64)
+    if "BatchNorm" in name:
+        layer(x)  # statistics
+    dense = to_torch(layer.eval())
+    assert isinstance(dense, torch.fx.GraphModule) or type(dense).__module__.startswith("torch.")
+    # A GraphModule has a class of its own, whose code is generated.
+    assert not [
+        part for part in foreign(dense) if part not in {type(m).__name__ for m in dense.modules() if isinstance(m, torch.fx.GraphModule)}
+    ]
+    torch.testing.assert_close(dense(x), layer(x))
+    if "BatchNorm" in name:
+        torch.testing.assert_close(to_torch(layer.train())(x), layer(x))
+        for (key, found), (_, expected) in zip(dense.named_buffers(), layer.named_buffers(), strict=False):
+            assert key and found.shape == expected.shape
+
+
+def test_every_layer_of_fields_is_here() -> None:
+    fields = {
+        name for name in iso.nn.__all__ if "isotypic.nn" in getattr(iso.nn, name).__module__ and isinstance(getattr(iso.nn, name), type)
+    }
+    kinds = {type(layer).__name__ for layer, _ in LAYERS.values()}
+    known = {name for name in fields if name.startswith(("Group", "Field", "Lift", "Blur", "Steerable", "Restrict", "PerChannel"))}
+    assert known == kinds
+
+
+def test_what_has_no_counterpart_is_named() -> None:
+    spec = iso.nn.WeightSpec([2, 4, 2])
+    with pytest.raises(TypeError, match=r"^to_torch: 1: no counterpart in plain torch is known for DWSLinear"):
+        to_torch(nn.Sequential(nn.ReLU(), iso.nn.DWSLinear(spec, 1, 2)))
+    with pytest.raises(TypeError, match=r"^to_torch: model must be an nn\.Module, got int"):
+        to_torch(3)  # type: ignore[arg-type]
+
+
+def network(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    make, shapes = NETWORKS[name]
+    data = tuple(torch.rand(shape) for shape in shapes)
+    return swap(make(), "p4m", data, pointwise=[DropPath]).eval(), data
+
+
+def flat(output: Any) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output.values()) if isinstance(output, dict) else list(output)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    for one, other in zip(flat(found), flat(expected), strict=True):
+        torch.testing.assert_close(torch.as_tensor(one), other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+
+LOAD = """
+import importlib.abc, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("isotypic", "_editable_skbc_isotypic", "convert"):
+            raise ImportError(f"no {name} here")
+
+sys.meta_path.insert(0, Refuse())
+import torch
+model = torch.load(sys.argv[1] + "/model.pt", weights_only=False)
+inputs, expected = torch.load(sys.argv[1] + "/data.pt")
+found = model(*inputs)
+torch.testing.assert_close(found, expected)
+program = torch.export.load(sys.argv[1] + "/program.pt2").module()(*inputs)
+torch.testing.assert_close(program, expected)
+torch.testing.assert_close(torch.jit.load(sys.argv[1] + "/traced.pt")(*inputs), expected)
+assert not any(name.partition(".")[0] == "isotypic" for name in sys.modules)
+"""
+
+
+def test_it_loads_where_there_is_no_isotypic(tmp_path: Path) -> None:
+    net, data = network("U-Net")
+    plain = to_torch(net)
+    expected = plain(*data).detach()
+    assert_same(plain(*data), net(*data))
+    torch.save(plain, tmp_path / "model.pt")
+    torch.save((data, expected), tmp_path / "data.pt")
+    torch.export.save(torch.export.export(plain, data), tmp_path / "program.pt2")
+    torch.jit.save(torch.jit.trace(plain, data), tmp_path / "traced.pt")
+    done = subprocess.run([sys.executable, "-c", LOAD, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3 head", "U-Net", "norms and padding"])
+def test_onnx(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net, data = network(name)
+    plain, path = to_torch(net), str(tmp_path / "net.onnx")
+    torch.onnx.export(plain, data, path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {given.name: x.numpy() for given, x in zip(session.get_inputs(), data, strict=True)})
+    assert_same(found, net(*data))
+
+
+def test_batch_and_image_sizes_stay_dynamic(tmp_path: Path) -> None:
+    net, (images,) = network("ResNet-18")
+    batch, size = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("size", min=4, max=20)
+    for model in (net, to_torch(net)):
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: batch, 2: 4 * size + 1, 3: 4 * size + 1},)).module()
+        other = torch.rand(3, 3, 41, 41)
+        assert_same(program(other), net(other))
+
+
+def test_a_network_that_cannot_be_traced_keeps_its_class() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift, self.pool = iso.nn.LiftConv2d(1, 2, 3, "p4"), iso.nn.GroupPool("max", group="p4")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(self.lift(x if x.sum() > 0 else -x))
+
+    net, images = Branching(), torch.randn(2, 1, 7, 7)
+    plain = to_torch(net)
+    assert type(plain) is Branching and not isinstance(plain.lift, iso.nn.LiftConv2d) and isinstance(net.lift, iso.nn.LiftConv2d)
+    torch.testing.assert_close(plain(images), net(images))
