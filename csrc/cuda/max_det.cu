@@ -170,16 +170,21 @@ DEVICE int64_t row_of(Team) {
 
 // Numbers of the arrays of one polynomial: those of Layout, and behind them the form, or the Gram and the result.
 template <class Team>
-HOST_DEVICE constexpr int numbers(int d) {
+int numbers(int d) {
     const max_det::Tables t(d);
     return max_det::Layout<Team>(t).size + t.n * t.n + t.m;
 }
+// The same of a thread, at compile time: run_first compares the two.
+constexpr int numbers_of_thread(int n) {
+    const int m = 2 * n - 1, rows = m + ThreadTeam::kRows;
+    return 3 * m + rows + (n + ThreadTeam::kRows) * n + rows * n + rows * m + n * n + m;
+}
 
-// N: the side of the Gram where a thread holds the arrays, else 0.
-template <class T, class Team, class Real, int N>
+// Kept: numbers of the arrays that a thread holds, or 1.
+template <class T, class Team, class Real, int Kept>
 __global__ void solve(Problem problem) {
     constexpr bool again = Words<Real>::two;
-    Real local[N ? numbers<ThreadTeam>(N - 1) : 1];
+    Real local[Kept];
     const Team team;
     Real* const work = arrays(local, team);
     const int64_t row = row_of(team);
@@ -231,10 +236,10 @@ __global__ void solve(Problem problem) {
     tail[4] = wanted || status == max_det::kInaccurate ? error : T(0);
 }
 
-template <class T, class Team, class Real, int N>
+template <class T, class Team, class Real, int Kept>
 __global__ void adjoint(Problem problem) {
     constexpr bool again = Words<Real>::two;
-    Real local[N ? numbers<ThreadTeam>(N - 1) : 1];
+    Real local[Kept];
     const Team team;
     Real* const work = arrays(local, team);
     const int64_t row = row_of(team);
@@ -284,10 +289,13 @@ template <class T, int N = 1>
 void run_first(const char* name, bool derivative, const Problem& problem, void* stream) {
     if constexpr (N > kThreadSide) {
         const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam, T, 0> : solve<T, WarpTeam, T, 0>, problem.batch, 32, bytes, stream, problem);
+        launch(name, derivative ? adjoint<T, WarpTeam, T, 1> : solve<T, WarpTeam, T, 1>, problem.batch, 32, bytes, stream, problem);
     } else if (problem.d + 1 == N) {
+        constexpr int kKept = numbers_of_thread(N);
+        if (numbers<ThreadTeam>(problem.d) != kKept) throw std::runtime_error(std::string(name) + ": arrays of another size than planned");
         const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-        launch(name, derivative ? adjoint<T, ThreadTeam, T, N> : solve<T, ThreadTeam, T, N>, grid, kThreadsPerBlock, 0, stream, problem);
+        const auto kernel = derivative ? adjoint<T, ThreadTeam, T, kKept> : solve<T, ThreadTeam, T, kKept>;
+        launch(name, kernel, grid, kThreadsPerBlock, 0, stream, problem);
     } else {
         run_first<T, N + 1>(name, derivative, problem, stream);
     }
@@ -298,7 +306,7 @@ void run(const char* name, bool derivative, const Problem& problem, void* stream
     run_first<T>(name, derivative, problem, stream);
     if (problem.quick) return;
     const size_t bytes = static_cast<size_t>(numbers<WideWarpTeam>(problem.d)) * sizeof(Wide<T>);
-    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>, 0> : solve<T, WideWarpTeam, Wide<T>, 0>, problem.batch, 32, bytes, stream,
+    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>, 1> : solve<T, WideWarpTeam, Wide<T>, 1>, problem.batch, 32, bytes, stream,
            problem);
 }
 

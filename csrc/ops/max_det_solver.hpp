@@ -24,16 +24,17 @@ namespace isotypic::max_det {
 // polynomials.
 struct Tables {
     int d, n, m;
-    int samples = 0;    // (m, m): monomials x^k y^(2d - k) at node s
-    int monomials = 0;  // (m, n): monomials x^i y^(d - i) at node s
-    int basis = 0;      // (m, n): the orthonormal trigonometric forms of degree d at node s
-    int moments = 0;    // (m, m): 1, cos(j phi), sin(j phi) at node s, phi = 2 theta
-    int products = 0;   // (n (n + 1) / 2, 4): H[i, j] = c1 y[i1] + c2 y[i2] as i1, c1, i2, c2
-    int change = 0;     // (n, n): row i holds the coefficients of form i of the basis
-    int spread = 0;     // (n, n): C(d, i) C(d, j) / C(2 d, i + j), which sum to 1 over each antidiagonal
-    int size = 0;
+    int samples;    // (m, m): monomials x^k y^(2d - k) at node s
+    int monomials;  // (m, n): monomials x^i y^(d - i) at node s
+    int basis;      // (m, n): the orthonormal trigonometric forms of degree d at node s
+    int moments;    // (m, m): 1, cos(j phi), sin(j phi) at node s, phi = 2 theta
+    int products;   // (n (n + 1) / 2, 4): H[i, j] = c1 y[i1] + c2 y[i2] as i1, c1, i2, c2
+    int change;     // (n, n): row i holds the coefficients of form i of the basis
+    int spread;     // (n, n): C(d, i) C(d, j) / C(2 d, i + j), which sum to 1 over each antidiagonal
+    int size;
 
-    HOST_DEVICE constexpr explicit Tables(int d_) : d(d_), n(d_ + 1), m(2 * d_ + 1) {
+    HOST_DEVICE explicit Tables(int d_) : d(d_), n(d_ + 1), m(2 * d_ + 1) {
+        samples = 0;
         monomials = samples + m * m;
         basis = monomials + m * n;
         moments = basis + m * n;
@@ -67,10 +68,10 @@ struct Tolerance<float> {
 // The arrays of one solve, in units of Real. Rows of X and K are padded, so that blocks of rows may run past the end.
 template <class Team>
 struct Layout {
-    int w = 0, p = 0, y = 0, g = 0, H = 0, X = 0, K = 0, size = 0;
-    HOST_DEVICE constexpr explicit Layout(const Tables& t) {
+    int w, p, y, g, H, X, K, size;
+    HOST_DEVICE explicit Layout(const Tables& t) {
         const int rows = t.m + Team::kRows;
-        p = w + t.m, y = p + t.m, g = y + t.m;
+        w = 0, p = w + t.m, y = p + t.m, g = y + t.m;
         H = g + rows;
         X = H + (t.n + Team::kRows) * t.n;
         K = X + rows * t.n;
