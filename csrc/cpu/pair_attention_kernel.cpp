@@ -30,6 +30,11 @@ constexpr int kPairs = kVectors * kLanes<T>;
 
 enum class Then { nothing, relu, gate };
 
+// NaN passes, here and in exp_below: an input that is none shall be seen in the result.
+template <class T>
+ISOTYPIC_INLINE Vec<T> relu(Vec<T> x) {
+    return x < zero<T>() ? zero<T>() : x;
+}
 template <class T>
 ISOTYPIC_INLINE Vec<T> where_positive(Vec<T> test, Vec<T> value) {
     return test > zero<T>() ? value : zero<T>();
@@ -62,7 +67,7 @@ void layer(const T* weight, const T* bias, int64_t depth, int64_t outputs, const
 #pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) {
                 const int64_t at = (first + n) * P + v * L;
-                if constexpr (then == Then::relu) sum[n][v] = where_positive<T>(sum[n][v], sum[n][v]);
+                if constexpr (then == Then::relu) sum[n][v] = relu<T>(sum[n][v]);
                 if constexpr (then == Then::gate) sum[n][v] = where_positive<T>(load(gate + at), sum[n][v]);
                 store(out + at, sum[n][v]);
             }
@@ -198,7 +203,7 @@ ISOTYPIC_INLINE bool any_kept(const T* keep) {
 template <class T>
 ISOTYPIC_INLINE Vec<T> exp_below(Vec<T> x) {
     const Vec<T> lowest = broadcast<T>(sizeof(T) == 8 ? static_cast<T>(-700) : static_cast<T>(-87));
-    return exp_negative(x > lowest ? x : lowest);
+    return exp_negative(x < lowest ? lowest : x);
 }
 
 template <class T>
@@ -242,7 +247,7 @@ void forward(const PairShape& shape, const PackedLayer<T>* layers, const T* q, i
             normaliser = any ? 1 / total : 0;
             result[shape.width] = any ? largest + static_cast<T>(__builtin_log(static_cast<double>(total))) : 0;
         } else {
-            for (int64_t i = 0; i < row; i += L) store(a + i, load(a + i) * load(keep + i));
+            for (int64_t i = 0; i < row; i += L) store(a + i, load(keep + i) > zero<T>() ? load(a + i) : zero<T>());
         }
         const T* v = values + h * shape.keys * shape.width;
         int64_t d = 0;

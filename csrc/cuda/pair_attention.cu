@@ -80,7 +80,7 @@ DEVICE void layer(const T* weight, int row, int column, const T* bias, int depth
             if (n < here) {
                 T* target = out + (n0 + n) * kStride + pair;
                 T value = sum[n] + (bias ? bias[n0 + n] : T{0});
-                if (then == Then::relu) value = value > 0 ? value : T{0};
+                if (then == Then::relu) value = value < 0 ? T{0} : value;  // NaN passes
                 if (then == Then::gate) value = *target > 0 ? value : T{0};
                 *target = value;
             }
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kThreads) forward(Operands<T> o, Sizes s, T* o
                     factor[h] = exponential(largest[h] - most);
                     total[h] = total[h] * factor[h] + sum, largest[h] = most;
                 } else {
-                    for (int p = 0; p < kPairs; ++p) block.weights[h * kStride + p] = a[p] * block.keep[p];
+                    for (int p = 0; p < kPairs; ++p) block.weights[h * kStride + p] = block.keep[p] > 0 ? a[p] : T{0};
                     factor[h] = 1, total[h] = 1;
                 }
             }
@@ -208,12 +208,12 @@ __global__ void __launch_bounds__(kThreads) forward(Operands<T> o, Sizes s, T* o
     for (int n = thread_index(); n < values; n += kThreads) {
         const int h = n / s.width;
         out[((b * s.heads + h) * s.queries + i) * out_width + n % s.width] =
-            total[h] > 0 ? block.sums[n] / (s.softmax ? total[h] : T{1}) : T{0};
+            total[h] == 0 ? T{0} : block.sums[n] / (s.softmax ? total[h] : T{1});
     }
     if (s.softmax)
         for (int h = thread_index(); h < s.heads; h += kThreads)
             out[((b * s.heads + h) * s.queries + i) * out_width + s.width] =
-                total[h] > 0 ? largest[h] + static_cast<T>(log(static_cast<double>(total[h]))) : T{0};
+                total[h] == 0 ? T{0} : largest[h] + static_cast<T>(log(static_cast<double>(total[h])));
 }
 
 // Sums of a chunk of queries: k and v (H, N_k, D), x_k (N_k, d), then the layers.

@@ -63,6 +63,44 @@ def test_masks(reduce: str) -> None:
                 assert grad.isfinite().all() and not (grad * where[..., None]).any()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("mode", ["mix", "bias"])
+@pytest.mark.parametrize("reduce", ["softmax", "sum"])
+def test_what_is_not_finite_is_seen_by_those_that_attend_to_it(reduce: str, mode: str, value: float) -> None:
+    """In every instruction set; neither the ReLU nor the softmax swallows it, and a mask keeps it from all others, pair by pair."""
+    tensors, mlp = operands(5, 60)
+    if mode == "bias":
+        mlp[0] = (mlp[0][0][:, :2].contiguous(), mlp[0][1])
+    mask = torch.rand(2, 5, 60) > 0.3
+    mask[:, :2, 17], mask[:, 2:, 17] = False, True
+    before = iso.cpu_isa()
+    try:
+        for isa in iso.info()["cpu_isas"]:
+            kernels("test").set_cpu_isa(isa)
+            clean = iso.ops.pair_attention(*tensors, mlp, mode=mode, reduce=reduce, mask=mask)
+            for place in (1, 2, 4):  # k, v, x_k
+                spoilt = [t.clone() for t in tensors]
+                spoilt[place][..., 17, :] = value
+                found = iso.ops.pair_attention(*spoilt, mlp, mode=mode, reduce=reduce, mask=mask)
+                assert torch.equal(found[:, :, :2], clean[:, :, :2]) and found[:, :, 2:].isnan().all(), (isa, place)
+                if value != value:
+                    assert iso.ops.pair_attention(*spoilt, mlp, mode=mode, reduce=reduce).isnan().all(), (isa, place)
+    finally:
+        kernels("test").set_cpu_isa(before)
+    # A query that attends to nothing gets zeros and gives no gradient, whatever it holds.
+    mask[0, 1] = False
+    parameters = [p.requires_grad_() for layer in mlp for p in layer]
+    results = []
+    for fill in (0.0, value):
+        given = [t.clone() for t in tensors]
+        given[0][0, :, 1], given[3][0, 1] = fill, fill
+        given = [t.requires_grad_() for t in given]
+        out = iso.ops.pair_attention(*given, mlp, mode=mode, reduce=reduce, mask=mask)
+        results.append([out, *torch.autograd.grad(out.square().sum(), [*given, *parameters])])
+    for found, expected in zip(results[1], results[0], strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_one_key_and_no_keys() -> None:
     tensors, mlp = operands(3, 1)
     assert torch.allclose(iso.ops.pair_attention(*tensors, mlp), tensors[2].expand(-1, -1, 3, -1))

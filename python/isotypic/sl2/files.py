@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -98,15 +96,3 @@ def _json_rows(name: str, text: str) -> list[tuple[int, Any]]:
         line, counted = line + text.count("\n", counted, position), position
         value, position = decoder.raw_decode(text, position)
         rows.append((line, value))
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or none of it: written under another name, then renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

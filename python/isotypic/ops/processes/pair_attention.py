@@ -57,7 +57,7 @@ def pair_attention(
         reduce: "softmax" or "sum".
         difference: "vector" (x_i - x_j), "distance2" (|x_i - x_j|^2) or "none".
         mask: boolean, (B, N_k) or (B, N_q, N_k); a query attends where it is True. Without keys the result is zero.
-            Keys that no query attends to may hold anything, NaN too.
+            Keys that a query does not attend to may hold anything, NaN too; so may a query that attends to nothing.
 
     Returns: (B, H, N_q, D), of the dtype of q; differentiable in all tensors, in any order. Kept for the gradient are the arguments and the
     result with one number to a row; the gradient computes the pairs again. Derivatives above the first hold arrays of all pairs.
@@ -76,13 +76,22 @@ def pair_attention(
     """
     x_q, x_k = check_pairs(q, k, v, x_q, x_k, mlp, mode, reduce, difference, mask)
     layers = [tensor for layer in mlp for tensor in layer]
+    spoilt = None
     if mask is not None:
-        # What padding holds, NaN included, is no part of the sum: a weight of zero would not undo it.
-        unseen = ~(mask if mask.dim() == 2 else mask.any(1))[..., None]
+        # What padding holds, NaN included, is no part of the sum: a weight of zero would not undo it. Nor is what is not finite to queries
+        # that do not attend to it; those that do get NaN.
+        unseen = ~(mask if mask.dim() == 2 else mask.any(1))
+        if mask.dim() == 3:
+            whole = k.isfinite().all(-1).all(1) & v.isfinite().all(-1).all(1)
+            whole = whole if x_k is None else whole & x_k.isfinite().all(-1)
+            spoilt, unseen = (mask & ~whole[:, None]).any(2), unseen | ~whole
+            idle = ~mask.any(2)[..., None]
+            q, x_q = q.masked_fill(idle[:, None], 0), None if x_q is None else x_q.masked_fill(idle, 0)
+        unseen = unseen[..., None]
         k, v = k.masked_fill(unseen[:, None], 0), v.masked_fill(unseen[:, None], 0)
         x_k = None if x_k is None else x_k.masked_fill(unseen, 0)
-    out = attend(q, k, v, x_q, x_k, *layers, expand_mask(mask), mode, reduce, difference)
-    return out[..., : q.shape[3]]
+    out = attend(q, k, v, x_q, x_k, *layers, expand_mask(mask), mode, reduce, difference)[..., : q.shape[3]]
+    return out if spoilt is None else out.masked_fill(spoilt[:, None, :, None], torch.nan)
 
 
 def expand_mask(mask: Tensor | None) -> Tensor | None:
