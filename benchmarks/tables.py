@@ -360,9 +360,28 @@ def systems(*files: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def conversion_figures(results: dict[str, Any]) -> str:
+    """A row for each network of `benchmarks/conversions.py`."""
+    rows = [
+        "| network | group | parameters | after | error | after steps | ONNX differs by | a step / plain | dense / ours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in results["networks"].items():
+        if "refused" in entry:
+            rows.append(f"| {name} | {entry['group']} | refused by name: its head reads positions | | | | | | |")
+            continue
+        seconds = entry["seconds_per_step"]
+        cells = [name, entry["group"], *(f"{count:,}" for count in entry["parameters"])]
+        cells += [f"{entry[key]:.0e}" for key in ("error", "error_after_steps", "onnx")]
+        cells += [f"{seconds['swapped'] / seconds['plain']:.1f}x", f"{seconds['dense'] / seconds['swapped']:.1f}x"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "group convolutions": group_conv_table,
     "networks": network_figures,
+    "conversions": conversion_figures,
     "operators": operator_table,
     "max-det": max_det_figures,
     "bounds": bounds_table,

@@ -1,4 +1,6 @@
 // From a plan and sizes to launches: which configuration, which tile of positions, what goes where in shared memory and in the workspace.
+// Tiles and chunks follow from the shared memory of a block, and with them the order of sums: devices with equal limits have equal results,
+// others differ by rounding.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +13,7 @@
 namespace isotypic {
 namespace cuda {
 
-constexpr int kBlocksInFlight = 528;        // of the weight gradient: a fixed number, so that results do not depend on the device
+constexpr int kBlocksInFlight = 528;        // of the weight gradient
 constexpr int kOffsetsInShared = 8 * 1024;  // bytes; longer lists of taps are read through the cache
 constexpr int kAlignment = 256;
 

@@ -36,19 +36,23 @@ __global__ void __launch_bounds__(kMatricesOfBlock) small_matrices(Arrays arrays
     const int64_t first = static_cast<int64_t>(block_index()) * kMatricesOfBlock;
     const int here = static_cast<int>(count - first < kMatricesOfBlock ? count - first : kMatricesOfBlock);
     T in[signature.inputs][D * D], out[signature.outputs][D * D];
+#pragma unroll
     for (int a = 0; a < signature.inputs; ++a) {
         const int width = signature.values_in[a] ? D : D * D;
         const T* from = static_cast<const T*>(arrays.in[a]) + first * width;
         for (int i = thread_index(); i < here * width; i += kMatricesOfBlock) rows[i] = from[i];
         __syncthreads();
+#pragma unroll
         for (int i = 0; i < width; ++i) in[a][i] = thread_index() < here ? rows[thread_index() * width + i] : T(i % (D + 1) == 0);
         __syncthreads();
     }
     small_matrix::compute<operation, T, T, D, Scalars<T>>(in, proper, out);
+#pragma unroll
     for (int a = 0; a < signature.outputs; ++a) {
         const int width = signature.values_out[a] ? D : D * D;
         T* to = static_cast<T*>(arrays.out[a]) + first * width;
         if (thread_index() < here)
+#pragma unroll
             for (int i = 0; i < width; ++i) rows[thread_index() * width + i] = out[a][i];
         __syncthreads();
         for (int i = thread_index(); i < here * width; i += kMatricesOfBlock) to[i] = rows[i];

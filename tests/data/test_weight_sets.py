@@ -271,7 +271,7 @@ def test_files_that_are_no_set_are_named(tmp_path: Path) -> None:
         (lambda: write(networks=np.zeros((2, 13), dtype=object), about=np.array(about)), ""),
     ):
         make()  # type: ignore[no-untyped-call]
-        with pytest.raises(ValueError, match=f"^WeightSet.load: .*set.npz must be a file that WeightSet.save wrote: .*{text}"):
+        with pytest.raises(ValueError, match=f"^WeightSet.load: .*set.npz must be a file that WeightSet.save wrote, it is .*: .*{text}"):
             WeightSet.load(path)
 
 

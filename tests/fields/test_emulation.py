@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from emulate import DTYPES, build, view
-from fields.group_conv_cases import CASES, POLICIES, Case, relative_error, tolerance
+from fields.group_conv_cases import CASES, POLICIES, RANGE_CASES, Case, range_problem, relative_error, tolerance
 from torch import Tensor
 
 from isotypic.ops.fields import _plan
@@ -170,3 +170,16 @@ def test_weight_gradient_of_many_tiles(emulation: ModuleType) -> None:
     kernels = Kernels(emulation, case, allow_tf32=False)
     (x, weight, _), gradient, (_, _, weight_gradient) = inputs_of(case, torch.bfloat16)
     assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance("bfloat16")
+
+
+@pytest.mark.parametrize("large", [0, 1], ids=["large_first", "large_second"])
+@pytest.mark.parametrize("case", RANGE_CASES, ids=lambda case: case.name)
+def test_float16_keeps_its_range(emulation: ModuleType, case: Case, large: int) -> None:
+    kernels = Kernels(emulation, case, allow_tf32=False)
+    problem = range_problem(case, large)
+    (x, weight), y = problem["forward"]
+    assert relative_error(kernels.forward(x, weight, None, poisoned(y.half())), y) < tolerance("float16")
+    (gradient, weight), dx = problem["transpose"]
+    assert relative_error(kernels.transpose(gradient, weight, poisoned(dx.half())), dx) < tolerance("float16")
+    (x, gradient), dweight = problem["weight"]
+    assert relative_error(kernels.weight(x, gradient, poisoned(dweight.half())), dweight) < tolerance("float16")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 where every polynomial is positive or nonnegative, 1 where one is negative somewhere."""
     from isotypic import sl2
+    from isotypic._files import write_json
     from isotypic.sl2.certificate import NEGATIVE
-    from isotypic.sl2.files import read_forms, write_text
+    from isotypic.sl2.files import read_forms
 
     try:
         ends = None if arguments.domain is None else arguments.domain.split(":")
@@ -45,11 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         where = "" if point is None else f"  at {_shown(point)}"
         print(f"{found.verdict}{where}")
     if arguments.json is not None:
-        write_text(arguments.json, json.dumps([c.to_dict() for c in certificates], indent=1) + "\n")
+        write_json(arguments.json, [c.to_dict() for c in certificates])
     return int(any(c.verdict == NEGATIVE for c in certificates))
 
 
 def _shown(point: tuple[Any, ...]) -> str:
+    from isotypic.sl2.exact.digits import short
+
     if isinstance(point[0], tuple):
         return " to ".join(_shown(end) for end in point)
-    return "(" + ", ".join(str(v) if len(str(v)) < 24 else f"{float(v):.15g}" for v in point) + ")"
+    return "(" + ", ".join(map(short, point)) + ")"

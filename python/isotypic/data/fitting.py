@@ -11,20 +11,26 @@ and cosines.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from isotypic._files import looks_like, written
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
 from isotypic.ops._checks import is_integer
 
 BETAS, EPS = (0.9, 0.999), 1e-8
+KEEP_EVERY = 1.0  # seconds between two writes of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Fitted:
     """(N) float32: -10 log10 of the mean squared error over all points, in decibels for targets of range 1"""
     steps: Tensor
     """(N) int64: steps taken"""
+    diverged: Tensor
+    """(N) bool: the error is no finite number; a smaller learning rate may help"""
 
 
 def psnr(values: Tensor, targets: Tensor) -> Tensor:
@@ -62,6 +70,7 @@ def fit_fields(
     seed: int = 0,
     chunk: int | None = None,
     progress: bool | Callable[[int], object] = False,
+    checkpoint: str | Path | None = None,
 ) -> Fitted:
     """One network for each target, by Adam on the mean squared error, all of them in one call.
 
@@ -78,10 +87,13 @@ def fit_fields(
         seed: of the initial networks and of the split of the points. The result does not depend on `chunk`, up to rounding.
         chunk: networks at a time; by default 16 on a CPU, whose activations stay in the cache, and 4096 on a device.
         progress: True for a progress bar (needs rich), or a function that is called with the number of networks that have been finished.
+        checkpoint: a file that keeps what is finished, chunk by chunk, so that the same call goes on after it was ended; delete it after
+            the last one.
 
-    Returns: `Fitted`, on the device of the targets.
-    Raises ValueError for other shapes and values, and for tensors that are not finite; TypeError for what is no tensor of a floating-point
-    dtype, and for counts that are no integers.
+    Returns: `Fitted`, on the device of the targets. Networks whose error stopped being finite are left where that was seen, are named in a
+    warning, and have not reached `psnr_goal`.
+    Raises ValueError for other shapes and values, for tensors that are not finite, and for a checkpoint that is none of this fit;
+    TypeError for what is no tensor of a floating-point dtype, and for counts that are no integers.
 
     V. Sitzmann, J. Martel, A. Bergman, D. Lindell and G. Wetzstein, "Implicit Neural
     Representations with Periodic Activation Functions", 2020.
@@ -126,14 +138,68 @@ def fit_fields(
     taken = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
     quality = torch.zeros(len(targets), device=targets.device)
     bar: AbstractContextManager[Any] = _bar(len(targets)) if progress is True else nullcontext(progress or (lambda count: None))
+    kept = None if checkpoint is None else _Checkpoint(Path(checkpoint), networks, quality, taken)
+    if kept is not None:
+        settings = (repr(field), steps, learning_rate, schedule, point_batches, psnr_goal, seed)
+        kept.begin(settings, targets, coordinates)
     with torch.no_grad(), bar as report:
-        for start in range(0, len(targets), chunk):
+        if kept is not None and kept.done:
+            report(kept.done)
+        for start in range(kept.done if kept is not None else 0, len(targets), chunk):
             part = slice(start, start + chunk)
             batches = [(coordinates[points].T.contiguous(), targets[part][:, points].mT.contiguous()) for points in parts]
             _fit(field, networks[part], taken[part], batches, steps, learning_rate, schedule, psnr_goal)
             quality[part] = psnr(field.render(networks[part], coordinates), targets[part])
+            if kept is not None:
+                kept.save(min(start + chunk, len(targets)))
             report(len(targets[part]))
-    return Fitted(networks, quality, taken)
+    diverged = ~(quality > -math.inf)
+    if diverged.any():
+        which = diverged.nonzero().squeeze(1).tolist()
+        shown = ", ".join(map(str, which[:8])) + (", ..." if len(which) > 8 else "")
+        warnings.warn(
+            f"fit_fields: {len(which)} of {len(targets)} networks diverged ({shown}); take a learning_rate below {learning_rate:g}",
+            stacklevel=2,
+        )
+    return Fitted(networks, quality, taken, diverged)
+
+
+class _Checkpoint:
+    """The networks that are finished, in a file: the first `done` of all, and what they were fitted to."""
+
+    def __init__(self, path: Path, *results: Tensor) -> None:
+        self.path, self.results, self.done, self.key, self.saved = path, results, 0, "", 0.0
+
+    def begin(self, settings: tuple[Any, ...], targets: Tensor, coordinates: Tensor) -> None:
+        """Reads the file into the results, if there is one."""
+        digest = hashlib.sha256(repr(settings).encode())
+        for tensor in (self.results[0], targets, coordinates):  # the networks as they begin
+            digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        self.key = digest.hexdigest()
+        if not self.path.exists():
+            return
+        try:
+            state = torch.load(self.path, weights_only=True)
+            same, self.done = state["fit"] == self.key, int(state["done"])
+        except Exception as error:  # torch.load raises what its unpickler and its archive raise
+            raise ValueError(
+                f"fit_fields: checkpoint {self.path} must be a file that fit_fields wrote, it is {looks_like(self.path)}; "
+                "delete it, or choose another name"
+            ) from error
+        if not same:
+            raise ValueError(
+                f"fit_fields: checkpoint {self.path} is of a fit with other targets or settings; delete it, or choose another name"
+            )
+        for result, part in zip(self.results, state["results"], strict=True):
+            result[: self.done] = part.to(result.device)
+
+    def save(self, done: int) -> None:
+        """Not more often than `KEEP_EVERY`, but for the last."""
+        if time.monotonic() - self.saved < KEEP_EVERY and done < len(self.results[0]):
+            return
+        with written(self.path) as file:
+            torch.save({"fit": self.key, "done": done, "results": [result[:done].cpu() for result in self.results]}, file)
+        self.saved = time.monotonic()
 
 
 def _fit(
@@ -153,16 +219,19 @@ def _fit(
     values = sum(targets[0].numel() for _, targets in batches)
     for step in range(steps):
         errors += _gradient(field, networks, gradient, *batches[step % len(batches)])
-        if math.isfinite(psnr_goal) and (step + 1) % len(batches) == 0:
-            running *= (errors > values * 10 ** (-psnr_goal / 10)).unsqueeze(1)
+        if (step + 1) % len(batches) == 0:
+            # One whose error is no number has diverged, and is left alone as well.
+            running *= ((errors > values * 10 ** (-psnr_goal / 10)) & errors.isfinite()).unsqueeze(1)
             errors.zero_()
-            if not running.any():
+            if math.isfinite(psnr_goal) and not running.any():
                 break
         mean.lerp_(gradient, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         rate = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / steps) if schedule == "cosine" else 1)
         scale = (square / (1 - BETAS[1] ** (step + 1))).sqrt_().add_(EPS)
-        networks.addcdiv_(mean * running, scale, value=-rate / (1 - BETAS[0] ** (step + 1)))
+        # Selected, not multiplied: zero times what is no number is none.
+        move = torch.where(running > 0, mean / scale, 0.0)
+        networks.add_(move, alpha=-rate / (1 - BETAS[0] ** (step + 1)))
         taken += running.squeeze(1).to(taken.dtype)
 
 

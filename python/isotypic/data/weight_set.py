@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isotypic._files import looks_like, written
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
 from isotypic.nn.weights.space import WeightSpace
+from isotypic.nn.weights.spec import WeightSpec
 
 VERSION = 1
 
@@ -97,13 +99,15 @@ class WeightSet:
     ) -> WeightSet:
         """A set from networks of torch with the widths of the field, as `WeightSpace.from_state_dicts` reads them.
 
-        `weight_space().to_state_dicts()` gives them back, with the names of `field.spec`.
+        `weight_space().to_state_dicts()` gives them back, with their names, and without the biases that they do not have.
 
         >>> nets = [torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)) for _ in range(3)]
         >>> len(WeightSet.from_state_dicts(NeuralField([2, 8, 1], "tanh", offset=0.0), [net.state_dict() for net in nets]))
         3
         """
         ws = WeightSpace.from_state_dicts(state_dicts, field.spec)
+        # With the names and without the biases of these networks.
+        field = NeuralField(ws.spec, field.activation, field.frequency, field.offset)
         return cls(field, ws.flat.squeeze(-1), columns or {}, notes or {})
 
     def save(self, path: str | Path) -> None:
@@ -117,6 +121,7 @@ class WeightSet:
         about = {
             "version": VERSION,
             "widths": list(self.field.spec.widths),
+            "keys": list(self.field.spec.keys),
             "activation": self.field.activation,
             "frequency": self.field.frequency,
             "offset": self.field.offset,
@@ -126,7 +131,8 @@ class WeightSet:
         arrays: dict[str, Any] = {
             name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy() for name, tensor in tensors.items()
         }
-        np.savez(_npz(path), about=np.array(json.dumps(about)), **arrays)
+        with written(_npz(path)) as file:
+            np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> WeightSet:
@@ -134,12 +140,16 @@ class WeightSet:
 
         Raises OSError when there is no such file, ValueError for a file that is no packed set.
         """
+        path = _npz(path)
         try:
-            return cls._read(_npz(path))
+            return cls._read(path)
         except OSError:
             raise
         except Exception as error:
-            raise ValueError(f"WeightSet.load: {path} must be a file that WeightSet.save wrote: {error}") from error
+            raise ValueError(
+                f"WeightSet.load: {path} must be a file that WeightSet.save wrote, it is {looks_like(path)}: {error}; "
+                "make the set again, or read networks from state dicts with WeightSet.from_state_dicts"
+            ) from error
 
     @classmethod
     def _read(cls, path: Path) -> WeightSet:
@@ -155,7 +165,8 @@ class WeightSet:
         for name in about.get("bfloat16", []):
             tensors[name] = tensors[name].to(torch.bfloat16)
         columns = {name.removeprefix("column."): tensor for name, tensor in tensors.items() if name.startswith("column.")}
-        field = NeuralField(about["widths"], about["activation"], about["frequency"], about["offset"])
+        spec = WeightSpec(about["widths"], keys=about.get("keys"))  # files from before there were keys have those of `nn.Sequential`
+        field = NeuralField(spec, about["activation"], about["frequency"], about["offset"])
         return cls(field, tensors["networks"], columns, about["notes"])
 
 

@@ -11,6 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from isotypic._files import save_figure
+
 COLOURS = {"plain": "#d1603d", "p4": "#3a7ca5", "p4m": "#16425b"}
 GREY = "#8a8f94"
 STYLE: Any = {
@@ -23,6 +25,15 @@ STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
 }
+
+
+def save(figure: Figure, path: Path, results: Mapping[str, Any], **settings: Any) -> None:
+    """Writes the picture; one of a quick run says that it is one."""
+    if results.get("quick"):
+        figure.text(
+            0.995, 0.003, "quick run: the errors mean nothing", ha="right", va="bottom", color="#b3261e", fontsize=11, fontweight="bold"
+        )
+    save_figure(figure, path, **settings)
 
 
 def feature_maps(model: nn.Module, digit: Tensor) -> list[Tensor]:
@@ -151,4 +162,4 @@ def draw(path: Path, digit: Tensor, models: Mapping[str, nn.Module], results: Ma
             _draw_learning(axis, {name: network["error_by_epoch"][setting] for name, network in networks.items()}, title)
         _draw_angles(axes[1, 0], results["angles"], {name: network["error_by_angle"] for name, network in networks.items()})
         _draw_times(axes[1, 1], {name: network["seconds_per_step"] for name, network in networks.items()})
-        figure.savefig(path)
+        save(figure, path, results)

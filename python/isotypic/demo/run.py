@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 import isotypic
 from isotypic import data
+from isotypic._files import write_json
 from isotypic.demo import picture, terminal, train
 from isotypic.demo.dense import dense
 from isotypic.demo.network import SmallCNN
@@ -56,6 +56,7 @@ def run(
         upright = data.rotated_mnist("upright", "upright", **options)
     results: dict[str, Any] = {
         "seed": seed,
+        "quick": epochs == 1,
         "epochs": epochs,
         "train_digits": train_size,
         "test_digits": len(upright.test_labels),
@@ -83,7 +84,7 @@ def run(
     results["info"] = facts
     digit = upright.test_images[upright.test_labels == 4][0]
     picture.draw(out / "demo.png", digit, trained["rotated to rotated"], results)
-    (out / "demo.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
+    write_json(out / "demo.json", results, indent=2, default=str)
     console.print()
     console.print(table(results))
     _explain(results, out, console)

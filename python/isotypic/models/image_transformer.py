@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isotypic._files import looks_like
 from isotypic.models._graphs import Block, Output, check_nodes, check_output, cleared, node_mask
 from isotypic.nn._arguments import divisible, positive
 
@@ -160,12 +161,28 @@ class ImageTransformerOnGraphs(nn.Module):
         return Loaded(tuple(sorted(loaded)), tuple(sorted(fresh)), tuple(sorted(set(found) - set(loaded))))
 
 
+def _unreadable(path: Path, expected: str, error: Exception) -> ValueError:
+    what = f"{path.name} is {looks_like(path)} ({type(error).__name__})"
+    return ValueError(
+        f"ImageTransformerOnGraphs: checkpoint must be a whole file that {expected}, {what}; fetch it again, or save the state dict again"
+    )
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise _unreadable(path, "safetensors wrote", error) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:  # torch.load raises what its unpickler and its archive raise
+        raise _unreadable(path, "torch.save wrote, of tensors", error) from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

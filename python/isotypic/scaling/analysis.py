@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from isotypic._files import write_json
 from isotypic.scaling import cost, findings, sweep
 from isotypic.scaling import fit as fits
 from isotypic.scaling.cost import AXES
 from isotypic.scaling.presets import METHODS, Preset
-from isotypic.scaling.shards import write_json
 
 POINTS = 25
 
@@ -33,7 +32,7 @@ def analyse(preset: Preset, out: Path) -> dict[str, Any]:
         raise ValueError(f"{out} has {len(results)} of {wanted} runs: python -m isotypic scaling run does the others")
     if not cost.path(out).exists():
         raise ValueError(f"{cost.path(out)} is missing: python -m isotypic scaling run measures it")
-    costs = json.loads(cost.path(out).read_text())
+    costs = cost.read(out)
     methods = {method: findings.scaled(preset, results, costs, method) for method in METHODS}
     found = findings.findings(preset, results, costs, methods)
     summary = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from isotypic._files import read_json, write_json
 from isotypic.scaling import counters, networks
 from isotypic.scaling.presets import ARCHITECTURES, METHODS, Preset, Run
 from isotypic.scaling.samples import Samples
-from isotypic.scaling.shards import write_json
 from isotypic.scaling.train import Trainer, batch_of
 
 AXES = ("nominal", "sparse", "executed", "seconds")
@@ -23,6 +22,11 @@ WARMUP, ROUNDS, SECONDS = 2, 100, 0.7
 
 def path(out: Path) -> Path:
     return out / "cost.json"
+
+
+def read(out: Path) -> dict[str, Any]:
+    """Raises ValueError for a file that is none of costs."""
+    return read_json(path(out), "the costs of a study", "delete it, and they are measured again")  # type: ignore[no-any-return]
 
 
 def per_token(model: nn.Module, train_set: Samples) -> tuple[float, float]:
@@ -39,7 +43,7 @@ def per_token(model: nn.Module, train_set: Samples) -> tuple[float, float]:
 
 def measure(preset: Preset, out: Path, train_set: Samples, device: torch.device, bar: Any) -> None:
     """Fills `cost.json` with what is not there, one network after the other on this process alone. Seconds are the least of many steps."""
-    known: dict[str, Any] = json.loads(path(out).read_text()) if path(out).exists() else {}
+    known: dict[str, Any] = read(out) if path(out).exists() else {}
     wanted = [(method, size) for method in METHODS for size in preset.sizes(method) if f"{method}-{size}" not in known]
     report = bar("cost", len(wanted))
     threads = torch.get_num_threads()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from isotypic._files import read_json
 from isotypic.scaling.bodies import Scenes
 
 METHODS = ("gatr", "transformer", "augmented")
@@ -121,7 +121,7 @@ def read(path: Path) -> Preset:
 
     Raises ValueError for names that are none of a preset.
     """
-    given = json.loads(path.read_text())
+    given = read_json(path, "a preset, a JSON file of what differs from `tiny`", "write one")
     known = {entry.name for entry in fields(Preset)}
     if not isinstance(given, dict) or (unknown := set(given) - known):
         raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import isotypic
+from isotypic._files import read_json, written
 from isotypic.demo.picture import GREY, STYLE
 from isotypic.scaling import analysis, findings
 from isotypic.scaling.cost import AXES
 from isotypic.scaling.presets import METHODS, Preset
-from isotypic.scaling.shards import written
 
 # Colours that the colour-blind can tell apart (M. Okabe and K. Ito, "Color Universal Design", 2008), each with a marker of its own.
 LOOKS: dict[str, dict[str, Any]] = {
@@ -180,7 +179,7 @@ def report(preset: Preset, out: Path) -> tuple[Path, Path]:
     source = analysis.path(out)
     if not source.exists():
         raise ValueError(f"{source} is missing: python -m isotypic scaling fit makes it")
-    fit = json.loads(source.read_text())
+    fit = read_json(source, "the analysis of a study", "delete it: python -m isotypic scaling fit makes it")
     picture, page = out / "scaling.png", out / "scaling.html"
     draw(fit, picture)
     facts = isotypic.info()

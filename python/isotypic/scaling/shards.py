@@ -9,38 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isotypic._files import read_json, write_json, written
 from isotypic.scaling.bodies import Scenes
 
 SHARD = 256
-
-
-@contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name when all of it is on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with written(path) as file:
-        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def _checksum(path: Path) -> str:
@@ -103,7 +83,7 @@ def generate(
     folder.mkdir(parents=True, exist_ok=True)
     about = {**settings.about(), "shard": shard}
     description = folder / "scenes.json"
-    if description.exists() and json.loads(description.read_text()) != about:
+    if description.exists() and read_json(description, "the description of scenes", "delete it, or choose another folder") != about:
         raise ValueError(f"{description} describes other scenes than {about}: choose another folder")
     write_json(description, about)
     wanted = []

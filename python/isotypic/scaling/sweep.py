@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from isotypic._files import read_json, write_json
 from isotypic.scaling import cost, presets, shards
 from isotypic.scaling.presets import Preset, Run
 from isotypic.scaling.samples import Samples, of_bodies, scale_of
@@ -43,10 +44,10 @@ def prepare(preset: Preset, out: Path, processes: int = 1, bar: Bar = _silent) -
     out.mkdir(parents=True, exist_ok=True)
     description, mine = out / "preset.json", json.loads(json.dumps(presets.write(preset)))
     if description.exists():
-        if json.loads(description.read_text()) != mine:
+        if read_json(description, "the preset of a study", "delete it, or choose another --out") != mine:
             raise ValueError(f"{out} holds a study of another preset ({description}): choose another --out")
     else:
-        shards.write_json(description, mine)
+        write_json(description, mine)
     report = bar("scenes", preset.train_scenes + preset.test_scenes)
     train_folder, test_folder = folders(out)
     shards.generate(train_folder, preset.scenes, preset.train_scenes, processes=processes, progress=report)
@@ -198,4 +199,4 @@ def _many(left: list[Run], preset: Preset, out: Path, device: torch.device, proc
 def results(preset: Preset, out: Path) -> list[dict[str, Any]]:
     """Those of all finished runs."""
     paths = [run_folder(out, run) / "result.json" for run in preset.runs()]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [read_json(path, "the result of a run", "delete it, and the run is tested again") for path in paths if path.exists()]

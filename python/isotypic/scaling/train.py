@@ -23,10 +23,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from isotypic._files import looks_like, write_json, written
 from isotypic.scaling import networks
 from isotypic.scaling.presets import ARCHITECTURES, Preset, Run
 from isotypic.scaling.samples import Samples, random_motions
-from isotypic.scaling.shards import write_json, written
 
 TEST_BATCH = 256
 
@@ -145,7 +145,13 @@ class Trainer:
 
     def _resume(self) -> None:
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            try:
+                state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            except Exception as error:  # torch.load raises what its unpickler and its archive raise
+                what = looks_like(self.checkpoint)
+                raise ValueError(
+                    f"{self.checkpoint} must be a checkpoint of a run, it is {what}; delete it, and the run begins again"
+                ) from error
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]

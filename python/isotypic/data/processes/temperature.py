@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isotypic._files import looks_like
+
 NAME = "A1B_north_america.nc"
 
 
@@ -39,8 +41,17 @@ def north_america_temperature(path: Path | str | None = None) -> TemperatureFiel
         if found is None or not found.submodule_search_locations:
             raise ModuleNotFoundError("No module named 'iris_sample_data'", name="iris_sample_data")
         path = Path(next(iter(found.submodule_search_locations))) / "sample_data" / NAME
-    with h5py.File(path) as file:
-        arrays = [np.asarray(file[name]) for name in ("air_temperature", "latitude", "longitude", "time")]
+    try:
+        with h5py.File(path) as file:
+            arrays = [np.asarray(file[name]) for name in ("air_temperature", "latitude", "longitude", "time")]
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError) as error:
+        what = looks_like(path) if Path(path).is_file() else "a folder"
+        raise OSError(
+            f"north_america_temperature: {path} must be the NetCDF 4 file of iris-sample-data, it is {what}: {error}; "
+            "install isotypic[processes] again"
+        ) from None
     values, latitude, longitude, hours = (torch.from_numpy(array.astype(np.float64)) for array in arrays)
     # The calendar has 360 days; a yearly mean is dated the first of June.
     years = (1970 + hours / (24 * 360)).floor().long()

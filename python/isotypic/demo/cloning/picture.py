@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from isotypic.demo.picture import GREY, STYLE
+from isotypic.demo.picture import GREY, STYLE, save
 
 OURS, THEIRS = "#16425b", "#d1603d"
 STYLES = {"plain": ":", "augmented": "--", "distilled from data": "-.", "exact p4": (0, (1, 4))}
@@ -53,4 +53,4 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
             if target == "class":
                 names = [str(line.get_label()) for line in lines]
                 figure.legend(lines, names, frameon=False, fontsize=8, loc="outside lower right", ncols=len(lines))
-        figure.savefig(path, dpi=130)
+        save(figure, path, results, dpi=130)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 import isotypic
+from isotypic._files import write_json
 from isotypic.demo import terminal
 from isotypic.demo.cloning import picture, tasks
-from isotypic.demo.cloning.tasks import METHODS, Recipe
+from isotypic.demo.cloning.tasks import METHODS, QUICK, Recipe
 
 
 def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Console | None = None) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
         others = tasks.beside(recipe, made, seed, bar)
     results: dict[str, Any] = {
         "seed": seed,
+        "quick": recipe == QUICK,
         "recipe": asdict(recipe),
         "clones": clones,
         "slider": slider,
@@ -51,7 +52,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
         "info": isotypic.info(),
     }
     picture.draw(out / "cloning.png", results)
-    (out / "cloning.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
+    write_json(out / "cloning.json", results, indent=2, default=str)
     console.print()
     console.print(clone_table(results))
     console.print(slider_table(results))

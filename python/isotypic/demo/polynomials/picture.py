@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from isotypic.demo.picture import GREY, STYLE
+from isotypic.demo.picture import GREY, STYLE, save
 from isotypic.demo.polynomials.lyapunov import SYSTEM
 
 # Colours that the colour-blind can tell apart (M. Okabe and K. Ito, "Color Universal Design", 2008), each with a marker of its own.
@@ -89,4 +89,4 @@ def draw(results: dict[str, Any], path: Path) -> None:
         levels = axis.contour(x, y, evaluate(results["lyapunov"]["v"], x, y), levels=[0.05, 0.5, 2, 6], colors="#d55e00", linewidths=1.8)
         axis.clabel(levels, fmt="V = %g", fontsize=8)
         axis.set(title="A flow, and level sets of its certified Lyapunov function", aspect="equal", xlabel="x", ylabel="y")
-        figure.savefig(path)
+        save(figure, path, results)

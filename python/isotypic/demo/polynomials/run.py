@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import isotypic
+from isotypic._files import write_json
 from isotypic.demo import terminal
 from isotypic.demo.polynomials import certify, compare, lyapunov, picture
 from isotypic.sl2.files import read_forms
@@ -55,6 +55,7 @@ def run(
     sizes = {"train_size": train_size, "test_size": test_size, "epochs": epochs, "channels": channels, "layers": layers}
     results: dict[str, Any] = {
         "seed": seed,
+        "quick": epochs == 1,
         **sizes,
         "conic_forms": conic_forms,
         "certificates": [a.to_dict() for a in answers if a],
@@ -89,7 +90,7 @@ def run(
     console.print(f"  {verdict}", highlight=False)
     results["seconds"] = time.perf_counter() - start
     results["info"] = isotypic.info()
-    (out / "polynomials.json").write_text(json.dumps(as_json(results), indent=1, default=str, allow_nan=False) + "\n")
+    write_json(out / "polynomials.json", as_json(results), default=str, allow_nan=False)
     picture.draw(results, out / "polynomials.png")
     console.print(
         f"\n{results['seconds']:.0f} s in all. Written: {out / 'polynomials.png'}, {out / 'polynomials.json'}",

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from isotypic.demo.picture import GREY, STYLE
+from isotypic.demo.picture import GREY, STYLE, save
 from isotypic.demo.rigid import render
 from isotypic.scaling.bodies import SHAPES
 from isotypic.scaling.presets import METHODS
@@ -37,7 +37,7 @@ def _draw_curves(axis: Any, errors: dict[str, dict[int, float]], still: float, t
     axis.grid(color="#eeeeee", linewidth=0.6)
 
 
-def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: dict[str, Any]) -> None:
+def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: dict[str, Any], quick: bool) -> None:
     """Writes the picture; `models` are those that are shown, `comparisons` those of the sets."""
     index = chosen(test)
     one = test.select(torch.tensor([index]))
@@ -65,4 +65,4 @@ def draw(path: Path, test: Samples, models: dict[str, nn.Module], comparisons: d
             _draw_curves(axes[2 * k], of.equal_tokens, of.still, f"{text}, equal tokens")
             _draw_curves(axes[2 * k + 1], of.equal_seconds, of.still, f"{text}, equal seconds")
         axes[0].legend(frameon=False, fontsize=8)
-        figure.savefig(path)
+        save(figure, path, {"quick": quick})

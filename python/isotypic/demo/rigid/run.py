@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import isotypic
+from isotypic._files import write_json
 from isotypic.demo import terminal
 from isotypic.demo.rigid import learn, picture
 from isotypic.scaling.presets import METHODS
@@ -36,7 +36,7 @@ def run(out: Path, *, recipe: learn.Recipe | None = None, seed: int = 0, console
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     console.print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    results: dict[str, Any] = {"seed": seed, "recipe": asdict(recipe), "sets": {}}
+    results: dict[str, Any] = {"seed": seed, "quick": recipe == learn.QUICK, "recipe": asdict(recipe), "sets": {}}
     comparisons, models = {}, {}
     with terminal.bar(console) as progress:
 
@@ -55,9 +55,9 @@ def run(out: Path, *, recipe: learn.Recipe | None = None, seed: int = 0, console
         f"{recipe.steps} steps of {recipe.batch} samples. Equal seconds: as long as these steps take GATr.\n",
         highlight=False,
     )
-    picture.draw(out / "rigid.png", pairs["bodies"][1], models["bodies"], comparisons)
+    picture.draw(out / "rigid.png", pairs["bodies"][1], models["bodies"], comparisons, recipe == learn.QUICK)
     results["seconds"], results["info"] = time.perf_counter() - start, isotypic.info()
-    (out / "rigid.json").write_text(json.dumps(results, indent=1, default=str) + "\n")
+    write_json(out / "rigid.json", results, default=str)
     console.print(f"{results['seconds']:.0f} s in all. Written: {out / 'rigid.png'}, {out / 'rigid.json'}", highlight=False, markup=False)
     return results
 

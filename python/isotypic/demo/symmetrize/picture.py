@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from isotypic.demo.picture import GREY, STYLE
+from isotypic.demo.picture import GREY, STYLE, save
 
 OURS, OTHERS = "#16425b", "#d1603d"
 
@@ -32,7 +32,7 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
             panels[name](axis, results[name])
         for axis in axes.flat[len(chosen) :]:
             axis.set_visible(False)
-        figure.savefig(path, dpi=130)
+        save(figure, path, results, dpi=130)
 
 
 def _bars(axis: Any, values: Mapping[str, float], form: str, title: str, label: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 import isotypic
+from isotypic._files import write_json
 from isotypic.demo import terminal
 from isotypic.demo.symmetrize import bodies, digits, graphs, orbits, picture
-from isotypic.demo.symmetrize.recipe import Bar, Recipe
+from isotypic.demo.symmetrize.recipe import QUICK, Bar, Recipe
 
 JOBS: dict[str, Callable[[Recipe, int, Bar], Any]] = {
     "exp": graphs.classify,
@@ -39,7 +39,7 @@ def run(
     start = now = time.perf_counter()
     console.print(f"isotypic {isotypic.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     console.print("Networks that know nothing of a group, made symmetric: by averages, frames, canonical forms and learned laws.\n")
-    results: dict[str, Any] = {"seed": seed, "recipe": asdict(recipe), "seconds": {}, "info": isotypic.info()}
+    results: dict[str, Any] = {"seed": seed, "quick": recipe == QUICK, "recipe": asdict(recipe), "seconds": {}, "info": isotypic.info()}
     for name in jobs:
         with terminal.bar(console) as progress:
 
@@ -55,7 +55,7 @@ def run(
             console.print(table)
     results["seconds"]["all"] = time.perf_counter() - start
     picture.draw(out / "symmetrize.png", results)
-    (out / "symmetrize.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
+    write_json(out / "symmetrize.json", results, indent=2, default=str)
     console.print(f"\n{results['seconds']['all']:.0f} s in all. Written: {out / 'symmetrize.png'}, {out / 'symmetrize.json'}")
     return results
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from isotypic import models
+from isotypic._files import written
 from isotypic.data import Tasks
 from isotypic.demo.temperature import settings
 from isotypic.demo.temperature.settings import Recipe, Setting
@@ -93,15 +93,15 @@ def setting(name: str, recipe: Recipe) -> Setting:
 
 def load(folder: Path, job: Job, recipe: Recipe) -> Any:
     """The trained network and its scores by test, or None where the folder has none of this recipe."""
-    path = job.path(folder)
-    if not path.exists():
-        return None
-    kept = torch.load(path, weights_only=True)
-    if kept["recipe"] != recipe.key():
-        return None
-    model = build(job.architecture, job.variant, setting(job.setting, recipe), recipe)
-    model.load_state_dict(kept["state"])
-    return model.eval(), kept["scores"]
+    try:
+        kept = torch.load(job.path(folder), weights_only=True)
+        if kept["recipe"] != recipe.key():
+            return None
+        model = build(job.architecture, job.variant, setting(job.setting, recipe), recipe)
+        model.load_state_dict(kept["state"])
+        return model.eval(), kept["scores"]
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+        return None  # not there, or no whole file of this demo: trained again
 
 
 def fit(folder: Path, job: Job, recipe: Recipe, report: Callable[[str, int, int], Any]) -> None:
@@ -114,9 +114,8 @@ def fit(folder: Path, job: Job, recipe: Recipe, report: Callable[[str, int, int]
         model, problem.draw, count, LEARNING_RATES[job.architecture], job.seed, lambda done: report(", ".join(map(str, job)), done, count)
     )
     scores = {name: evaluate(model, sets, problem.scale) for name, sets in problem.tests.items()}
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+    with written(job.path(folder)) as file:
         torch.save({"recipe": recipe.key(), "state": model.state_dict(), "scores": scores}, file)
-    os.replace(file.name, job.path(folder))
 
 
 _reports: Any = None

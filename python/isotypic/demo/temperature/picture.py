@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from isotypic.data import GibbsProcess, Tasks, field_tasks
-from isotypic.demo.picture import STYLE
+from isotypic.demo.picture import STYLE, save
 from isotypic.demo.temperature.settings import BORDER, Map, Setting
 
 COLOURS = {"strict": "#3a7ca5", "relaxed": "#16425b", "non-equivariant": "#d1603d", "oracle": "#8a8f94"}
@@ -70,7 +70,7 @@ def _predict_map(model: Any, made: Map, year: int) -> tuple[Tensor, Tensor, Tens
     return mean, deviation, torch.cat(shown)
 
 
-def maps(path: Path, made: Map, networks: Mapping[str, Any], architecture: str) -> None:
+def maps(path: Path, made: Map, networks: Mapping[str, Any], architecture: str, quick: bool) -> None:
     """A held-out year, and what the networks make of 40 points of it in each half; the fixed input beside what it could be."""
     year = int(made.test[len(made.test) // 2])
     truth = made.values[year] * made.scale + made.mean
@@ -111,12 +111,16 @@ def maps(path: Path, made: Map, networks: Mapping[str, Any], architecture: str) 
         show(axes[1, 1], component, "fixed input, first component", "", True, cmap="BrBG")
         show(axes[1, 2], read, f"its channels, read for the map on the right: {share:.0%}", "K", True, **warm)
         show(axes[1, 3], rest, "mean temperature, less its plane", "K", True, **warm)
-        figure.savefig(path)
+        save(figure, path, {"quick": quick})
 
 
 @torch.no_grad()
 def processes(
-    path: Path, settings: Mapping[str, Setting], networks: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]
+    path: Path,
+    settings: Mapping[str, Setting],
+    networks: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Mapping[str, Any]],
+    quick: bool,
 ) -> None:
     """A task of the Gaussian process with the mean of the exact answer, log-likelihoods beside the oracle's, and a crop of smoke."""
     with matplotlib.rc_context(STYLE):
@@ -169,4 +173,4 @@ def processes(
             dots(axis, one.xt[0], networks["smoke"][name].predict(*one[:3])[0][0, :, 0], f"{name} ConvCNP: mean", **span)
         deviation = networks["smoke"]["relaxed"].predict(*one[:3])[1][0, :, 0].sqrt()
         dots(axes[4], one.xt[0], deviation, "relaxed: standard deviation")
-        figure.savefig(path)
+        save(figure, path, {"quick": quick})

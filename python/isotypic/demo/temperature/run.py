@@ -5,12 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import itertools
-import json
 import multiprocessing
-import os
 import queue
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 import isotypic
+from isotypic._files import write_json
 from isotypic.demo import terminal
 from isotypic.demo.temperature import learn, picture, settings
-from isotypic.demo.temperature.settings import Recipe
+from isotypic.demo.temperature.settings import QUICK, Recipe
 from isotypic.testing import equivariance_gap
 
 # Whole multiples of the grid's spacing, small enough to leave most points in the domain.
@@ -73,10 +71,11 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
     smoke = settings.smoke(recipe)
     others["gibbs"]["oracle"] = oracle
     convolutional = {variant: networks["temperature"][f"ConvCNP, {variant}"] for variant in learn.VARIANTS}
-    picture.maps(out / "temperature.png", made, convolutional, "ConvCNP")
-    picture.processes(out / "processes.png", {"gibbs": gibbs, "smoke": smoke}, networks, others)
+    picture.maps(out / "temperature.png", made, convolutional, "ConvCNP", recipe == QUICK)
+    picture.processes(out / "processes.png", {"gibbs": gibbs, "smoke": smoke}, networks, others, recipe == QUICK)
     results: dict[str, Any] = {
         "seed": seed,
+        "quick": recipe == QUICK,
         "recipe": asdict(recipe),
         "unit of y in kelvin": made.scale,
         "temperature": rows,
@@ -87,9 +86,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
         "seconds": time.perf_counter() - start,
         "info": isotypic.info(),
     }
-    with tempfile.NamedTemporaryFile("w", dir=out, delete=False) as file:
-        file.write(json.dumps(results, indent=2, default=str) + "\n")
-    os.replace(file.name, out / "temperature.json")
+    write_json(out / "temperature.json", results, indent=2, default=str)
     console.print()
     for one in tables(results):
         console.print(one)

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from isotypic.demo.picture import STYLE
+from isotypic.demo.picture import STYLE, save
 
 OURS, OTHERS = "#16425b", "#d1603d"
 
@@ -39,4 +39,4 @@ def draw(path: Path, pictures: Mapping[str, Tensor], results: Mapping[str, Any])
         axis.invert_yaxis()
         axis.set(xlim=(0, 1.2 * max(values)), xlabel="accuracy on test digits, % (dotted: chance)")
         axis.set_title(f"Class of the digit, from weights alone\n({results['psnr']['digits']['mean']:.1f} dB)")
-        figure.savefig(path, dpi=130)
+        save(figure, path, results, dpi=130)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 import isotypic
+from isotypic._files import write_json
 from isotypic.demo import terminal
 from isotypic.demo.weights import picture, sets, tasks
-from isotypic.demo.weights.tasks import METHODS, Recipe
+from isotypic.demo.weights.tasks import METHODS, QUICK, Recipe
 
 
 def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Console | None = None) -> dict[str, Any]:
@@ -66,6 +66,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
     }
     results: dict[str, Any] = {
         "seed": seed,
+        "quick": recipe == QUICK,
         "recipe": asdict(recipe),
         "psnr": quality,
         "accuracy": {name: 1 - error for name, error in wrong.items()},
@@ -76,7 +77,7 @@ def run(out: Path, *, recipe: Recipe | None = None, seed: int = 0, console: Cons
         "info": isotypic.info(),
     }
     picture.draw(out / "weights.png", pictures, results)
-    (out / "weights.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
+    write_json(out / "weights.json", results, indent=2, default=str)
     console.print()
     console.print(table(results))
     console.print(

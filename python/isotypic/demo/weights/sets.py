@@ -31,12 +31,22 @@ def canonical(field: NeuralField, networks: Tensor) -> Tensor:
     return orient_neurons(field, wrap_phases(field, networks))
 
 
-def _fit(field: NeuralField, targets: Tensor, coordinates: Tensor, seed: int, steps: int, progress: Callable[[int], object]) -> data.Fitted:
+def _fit(
+    field: NeuralField,
+    targets: Tensor,
+    coordinates: Tensor,
+    seed: int,
+    steps: int,
+    progress: Callable[[int], object],
+    checkpoint: Path | None = None,
+) -> data.Fitted:
     initial = field.initial(len(targets), torch.Generator().manual_seed(seed))
     for part in (field.spec.weight_slices[0], *field.spec.bias_slices[:-1]):
         initial[:, part] *= START
     options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "schedule": "cosine", "point_batches": 4}
-    return data.fit_fields(field, targets, coordinates, steps=steps, initial=initial, seed=seed, progress=progress, **options)
+    return data.fit_fields(
+        field, targets, coordinates, steps=steps, initial=initial, seed=seed, progress=progress, checkpoint=checkpoint, **options
+    )
 
 
 def digits(path: Path, *, count: int, views: int, steps: int, seed: int, progress: Callable[[int], object]) -> WeightSet:
@@ -45,18 +55,34 @@ def digits(path: Path, *, count: int, views: int, steps: int, seed: int, progres
     Columns: "label", "digit" (index into `data.mnist`) and "psnr". Digits are taken evenly from the classes.
     """
     notes = {"digits": count, "views": views, "steps": steps, "seed": seed, "start": START, "rate": LEARNING_RATE}
-    if path.exists():
-        known = WeightSet.load(path)
-        if known.notes == notes and repr(known.field) == repr(DIGIT_FIELD):
-            progress(count * views)
-            return known
+    known = _kept(path)
+    if known is not None and known.notes == notes and repr(known.field) == repr(DIGIT_FIELD):
+        progress(count * views)
+        return known
     images, labels = data.mnist()
     chosen = torch.arange(5000).reshape(10, 500)[:, : count // 10].flatten().repeat(views)
-    fitted = _fit(DIGIT_FIELD, images[chosen].reshape(-1, SIDE * SIDE, 1), data.image_grid(SIDE, SIDE), seed, steps, progress)
+    begun = path.with_name(f".{path.name}.begun")  # of a run that was ended
+    targets, grid = images[chosen].reshape(-1, SIDE * SIDE, 1), data.image_grid(SIDE, SIDE)
+    try:
+        fitted = _fit(DIGIT_FIELD, targets, grid, seed, steps, progress, begun)
+    except ValueError:  # of another fit, or broken
+        if not begun.exists():
+            raise
+        begun.unlink()
+        fitted = _fit(DIGIT_FIELD, targets, grid, seed, steps, progress, begun)
     columns = {"label": labels[chosen], "digit": chosen, "psnr": fitted.psnr}
     made = WeightSet(DIGIT_FIELD, canonical(DIGIT_FIELD, fitted.networks), columns, notes)
     made.save(path)
+    begun.unlink()
     return made
+
+
+def _kept(path: Path) -> WeightSet | None:
+    """The set in the file; None where there is none, or what is there is no whole set, which is then made again."""
+    try:
+        return WeightSet.load(path)
+    except (OSError, ValueError):
+        return None
 
 
 def waves(*, count: int, steps: int, seed: int, progress: Callable[[int], object]) -> WeightSet:
