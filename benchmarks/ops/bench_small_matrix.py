@@ -53,7 +53,7 @@ def run(
         return torch.autograd.grad(sum((y * (i + 1)).square().sum() + y.sum() for i, y in enumerate(outputs)), a)
 
     a.requires_grad_(backward)
-    assert compare(benchmark, lambda: step(ours), {key: lambda f=f: step(f) for key, f in baselines.items()}, seconds=5, least=5) > 0
+    compare(benchmark, lambda: step(ours), {key: lambda f=f: step(f) for key, f in baselines.items()}, seconds=5, least=5)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
