@@ -361,7 +361,7 @@ def systems(*files: dict[str, Any]) -> str:
 
 
 def conversion_figures(results: dict[str, Any]) -> str:
-    """A row for each network of `benchmarks/convert.py`."""
+    """A row for each network of `benchmarks/conversions.py`."""
     rows = [
         "| network | group | parameters | after | error | after steps | ONNX differs by | a step / plain | dense / ours |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -54,7 +54,7 @@ def run(
     outputs = ours(a)
     cotangents = [torch.randn_like(y) for y in ((outputs,) if isinstance(outputs, Tensor) else outputs)]
     a.requires_grad_(backward)
-    assert compare(benchmark, lambda: step(ours), {key: lambda f=f: step(f) for key, f in baselines.items()}, seconds=5, least=5) > 0
+    compare(benchmark, lambda: step(ours), {key: lambda f=f: step(f) for key, f in baselines.items()}, seconds=5, least=5)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])

@@ -1,8 +1,8 @@
-"""Usual networks made equivariant by `swap`: python benchmarks/convert.py [--table] [--times]
+"""Usual networks made equivariant by `swap`: python benchmarks/conversions.py [--table] [--times]
 
 For every network of tests/convert/architectures.py: converted or refused, parameters, the equivariance error at the start and after
 training steps (float64), the difference of what onnxruntime computes; with --times, and of a quiet machine, the time of a training step
-beside the plain network and beside the same network computed densely (`export.to_torch`). Writes benchmarks/results/convert.json, and
+beside the plain network and beside the same network computed densely (`export.to_torch`). Writes benchmarks/results/conversions.json, and
 prints the table. Times are of one thread, medians of rounds in which every network takes its turn. Needs onnxscript and onnxruntime.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import isotypic as iso
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "convert.json"
+RESULTS = ROOT / "benchmarks" / "results" / "conversions.json"
 sys.path.insert(0, str(ROOT / "tests" / "convert"))
 
 from architectures import NETWORKS, VGG, VOLUMES, DropPath  # noqa: E402
