@@ -192,6 +192,8 @@ def test_swap_checks_its_arguments() -> None:
         swap(SmallCNN(8), "O")
     with pytest.raises(TypeError, match=r"^swap: model must be an nn\.Module, got list"):
         swap([nn.Conv2d(1, 4, 3)], "p4")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^swap: no layer of the model is known to read images; give swap an example"):
+        swap(nn.Sequential(nn.Linear(9, 9), nn.Conv2d(3, 8, 3)), "p4")
     plain = chain(*head(8))
     plain.report = "mine"  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"^swap: the model has an attribute `report`"):

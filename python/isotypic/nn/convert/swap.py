@@ -241,6 +241,8 @@ def swap(
                 f"swap: {difference}: its forward pass is another one in training than in evaluation, and has to be rewritten because of "
                 f"{reasons[0]}; declare the module with pointwise= if it acts on each sample alone, or with keep="
             )
+    if not any(known[0][1] is not module for module, known in plan.counterparts.items()):
+        raise TypeError("swap: no layer of the model is known to read images; give swap an example")
     _tied(net, plan)
     for node in dropping if walk.reasons else ():
         _drop_in_training(walk, node)
