@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | docs | docs-serve | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | docs | docs-serve | coverage | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 # for make test, in as many processes as there are cores: PYTEST_ARGS="-n 0" keeps to one
@@ -15,7 +15,7 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel docs docs-serve lint sanitize clean
+.PHONY: demo test bench wheel docs docs-serve coverage lint sanitize check-cuda clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -39,12 +39,25 @@ wheel: $(VENV)/.installed
 sanitize: $(VENV)/.installed
 	$(BIN)/python tools/sanitize.py
 
+# Every memory access of the emulated CUDA kernels, in several orders of their threads: races, waits, bounds. A quarter of an hour and more.
+check-cuda: $(VENV)/.installed
+	$(BIN)/python tools/check_cuda.py
+
 # The site, from docs/ and the docstrings, into site/; a warning is an error. It needs no build of the package.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-serve: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+# The lines of Python that the tests reach, those of processes that they start among them: a table, and htmlcov/ to look at.
+coverage: $(VENV)/.installed
+	$(INSTALL) coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -53,7 +66,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy python/isotypic
 
 clean:
-	rm -rf $(VENV) build dist site wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site htmlcov .coverage wheelhouse demo-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone: the pin decides which build of it is taken, before anything else asks for it. The build tools are installed

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from module_cases import MODULES, MULTIVECTORS, Build
 from torch import Tensor, nn
 from torch.utils import _pytree
@@ -569,12 +570,40 @@ def test_repr_names_the_arguments(name: str) -> None:
         assert all(str(value) in text for key, value in case.arguments.items() if isinstance(value, str))
 
 
+@every_case
+def test_moving_averages_checkpoints_and_safetensors(name: str, case: Case) -> None:
+    layer, x = make(name, case), sample(case)
+    if any(True for _ in layer.parameters()):
+        average = torch.optim.swa_utils.AveragedModel(layer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.75))
+        average.update_parameters(layer)
+        start = copy.deepcopy(layer)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.add_(1.0)
+        average.update_parameters(layer)
+        for mean, first, last in zip(average.module.parameters(), start.parameters(), layer.parameters(), strict=True):
+            assert_near(mean, 0.75 * first + 0.25 * last)
+        assert average.eval()(x).shape == layer(x).shape
+        # Gradients through a pass that is computed again.
+        expected = parameter_gradients(layer.eval(), x)
+        layer.zero_grad()
+        y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+        (torch.linspace(-1, 1, y.numel()).reshape(y.shape) * y).sum().backward()
+        found = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+        for gradient, other in zip(found, expected, strict=True):
+            assert torch.equal(gradient, other)
+    safetensors = pytest.importorskip("safetensors.torch")
+    fresh: nn.Module = getattr(isotypic.nn, name)(**case.arguments).eval()
+    fresh.load_state_dict(safetensors.load(safetensors.save(layer.state_dict())))
+    assert torch.equal(fresh(x), layer.eval()(x))
+
+
 class Scaled(nn.Module):
     """The layer with one more parameter, as distributed training refuses modules without any."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer, self.scale = layer, nn.Parameter(torch.ones(()))
+        self.layer, self.scale = layer, nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x) * self.scale
@@ -598,6 +627,7 @@ def run_rank(rank: int, rendezvous: str) -> None:
         assert len(found) == len(list(model.parameters())), name
         for gradient, first, second in zip(found, *alone, strict=True):
             assert_near(gradient, (first + second) / 2)
+        run_sharded(name, case, model, alone, rank)
     for module, x in synchronised_cases():
         compare_synchronised(module, x, rank)
     torch.distributed.barrier()
@@ -650,6 +680,28 @@ def compare_synchronised(layer: nn.Module, x: Any, rank: int) -> None:
             assert_near(2 * found.grad, expected.grad, units=256)  # the mean over two processes
         for found, expected in zip(synchronised.buffers(), alone.buffers(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def run_sharded(name: str, case: Case, model: nn.Module, alone: list[list[Tensor]], rank: int) -> None:
+    """The same with parameters in shards (FSDP2), and with a policy that computes in bfloat16."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh("cpu", (2,))
+    sharded: Any = copy.deepcopy(model)
+    if any(True for _ in sharded.layer.parameters()):
+        fully_shard(sharded.layer, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    for gradient, first, second in zip(parameter_gradients(sharded, sample(case, seed=rank)), *alone, strict=True):
+        assert_near(gradient.full_tensor(), (first + second) / 2)  # type: ignore[attr-defined]
+    if name == "RelaxedGroupConv2d":  # the fixed inputs are no parameters, and stay in float32
+        return
+    mixed = copy.deepcopy(model)
+    fully_shard(mixed, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    control = copy.deepcopy(model).to(torch.bfloat16)(sample(case, seed=rank).bfloat16())
+    found = mixed(sample(case, seed=rank).bfloat16())
+    assert found.dtype == torch.bfloat16, name
+    assert (found - control).norm() <= 4 * torch.finfo(torch.bfloat16).eps * control.norm(), name
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")

@@ -381,6 +381,9 @@ def test_wrong_inputs() -> None:
     for wrong in ((mv[..., :15], s), (mv[..., :1, :], s), (mv, s[..., :2]), (mv, None), (mv, s[:1]), (mv[0, 0], s[0, 0])):
         with pytest.raises(ValueError, match=r"GATr: (mv|s) must have shape"):
             net(*wrong)
+    for layer in (net.blocks[0], net.blocks[0].attention):
+        with pytest.raises(ValueError, match=rf"{type(layer).__name__}: mv must have shape \(\.\.\., N, C"):
+            layer(torch.randn(4, 16, dtype=torch.float64), torch.randn(8, dtype=torch.float64))
     for bad in (mv.tolist(), mv.long()):
         with pytest.raises(TypeError, match="GATr: mv must be"):
             net(bad, s)

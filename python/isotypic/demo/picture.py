@@ -97,7 +97,10 @@ def _draw_learning(axis: Any, curves: Mapping[str, Sequence[float]], title: str)
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
-    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    if all(len(errors) == 1 for errors in curves.values()):
+        axis.set_xticks([1])
+    else:
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axis.grid(axis="y", which="both", color="#e8e8e8", linewidth=0.7)
     # The last value stands beside its curve; labels that would overlap are moved apart, in units of the logarithmic axis.
     low, high = axis.get_ylim()

@@ -117,6 +117,9 @@ class GATrAttention(nn.Module):
         mask: Tensor | None = None,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        s = check_pair("GATrAttention", mv, s)
+        if mv.dim() < 3:
+            raise ValueError(f"GATrAttention: mv must have shape (..., N, C, 16), got {tuple(mv.shape)}")
         if self.cross != (context is not None):
             expected = "given, as context_mv_channels is" if self.cross else "None without context_mv_channels"
             raise ValueError(f"GATrAttention: context must be {expected}")
@@ -127,17 +130,14 @@ class GATrAttention(nn.Module):
                 expected = ", ".join(map(str, (*mv.shape[:-3], "N_k", "C", 16)))
                 raise ValueError(f"GATrAttention: context must have multivectors of shape ({expected}), got {tuple(context[0].shape)}")
             q_mv, q_s = self.linear_q(mv, s)
-            unused = None
-            if isinstance(context[0], Tensor) and context[0].dim() >= 3 and mv.dim() >= 3:
-                unused = padding(items(mv), items(context[0]), mask, lengths, itself=False)
-            if unused is not None:
-                context = cleared(context[0], check_pair("GATrAttention", *context), unused)
+            context = context[0], check_pair("GATrAttention", *context)
+            unused = padding(items(mv), items(context[0]), mask, lengths, itself=False)
+            context = cleared(*context, unused)
             kv_mv, kv_s = self.linear_kv(*context)
             (k_mv, v_mv), (k_s, v_s) = kv_mv.chunk(2, -2), kv_s.split(self._split_s[1:], -1)
         else:
-            unused = padding(items(mv), items(mv), mask, lengths, itself=True) if mask is not None or lengths is not None else None
-            if unused is not None:
-                mv, s = cleared(mv, check_pair("GATrAttention", mv, s), unused)
+            unused = padding(items(mv), items(mv), mask, lengths, itself=True)
+            mv, s = cleared(mv, s, unused)
             qkv_mv, qkv_s = self.linear_qkv(mv, s)
             q_mv, k_mv, v_mv = qkv_mv.split(self._split_mv, -2)
             q_s, k_s, v_s = qkv_s.split(self._split_s, -1)

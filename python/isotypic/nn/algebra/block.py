@@ -106,10 +106,10 @@ class GATrBlock(nn.Module):
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         s = check_pair("GATrBlock", mv, s, self.mv_channels, self.s_channels)
-        unused = None
-        if (mask is not None or lengths is not None) and mv.dim() >= 3:
-            unused = padding(items(mv), items(mv), mask, lengths, itself=True)
-            mv, s = cleared(mv, s, unused)
+        if mv.dim() < 3:
+            raise ValueError(f"GATrBlock: mv must have shape (..., N, C={self.mv_channels}, 16), got {tuple(mv.shape)}")
+        unused = padding(items(mv), items(mv), mask, lengths, itself=True)
+        mv, s = cleared(mv, s, unused)
         h_mv, h_s = self.attention(*self.norm_attention(mv, s), mask=mask, lengths=lengths)
         mv, s = mv + h_mv, s + h_s
         h_mv, h_s = self.mlp(*self.norm_mlp(mv, s), reference)

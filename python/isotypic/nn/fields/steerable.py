@@ -125,7 +125,7 @@ class _SteerableConv2d(Grouped, Constants):
         with torch.autocast(coefficients.device.type, enabled=False):
             out_fields, in_fields = coefficients.shape[:2]
             index, _, *size = self.samples.shape
-            samples = self.samples.flatten(2)
+            samples = self.samples.flatten(2).to(coefficients.dtype)  # parameters alone follow a mixed-precision policy
             if self.field == "scalar":
                 weight = torch.einsum("ocn,int->oict", coefficients, samples)
                 return weight.reshape(out_fields * index, in_fields, *size)
