@@ -19,3 +19,8 @@ def kernels(operator: str) -> Any:
     if _C is None:
         raise RuntimeError(f"{operator}: isotypic has no kernels here, {problem}; install it with a C++17 compiler, or from a wheel")
     return _C
+
+
+def kept_class(name: str) -> type | None:
+    """The class of what a layer keeps for its kernel; None without the kernel."""
+    return getattr(_C, name, None)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from isotypic._extension import kernels
 from isotypic._repeat import note
+
+Made = TypeVar("Made")
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -75,6 +78,16 @@ def refuse_capture(operator: str, settings: str, device: torch.device) -> None:
         )
 
 
+def outside_of_graph_pools(make: Callable[[], Made]) -> Made:
+    """``make()``, called by a thread of its own, so that what it allocates on a device outlives every CUDA graph.
+
+    While torch warms up a graph (``torch.compile(mode="reduce-overhead")``), what the calling thread allocates belongs to the memory of the
+    graph: torch counts whatever of it is still held after the call as an error, and may write over it.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(make).result()
+
+
 class DeviceTables:
     """Constants of an operator on devices, copied once for each key and device, such as a plan or a degree.
 
@@ -100,7 +113,8 @@ class DeviceTables:
             if device.type == "cuda":
                 refuse_capture(self.operator, self.settings, device)
             made = self.make(key)
-            found = (made if isinstance(made, Tensor) else torch.from_numpy(made)).to(device)
+            table = made if isinstance(made, Tensor) else torch.from_numpy(made)
+            found = outside_of_graph_pools(lambda: table.to(device)) if device.type == "cuda" else table
             self._make_room(device)
             return self.kept.setdefault(entry, found)
         self.kept.move_to_end(entry)
