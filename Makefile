@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | docs | docs-serve | coverage | lint | sanitize | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | docs | docs-serve | coverage | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 # for make test, in as many processes as there are cores: PYTEST_ARGS="-n 0" keeps to one
@@ -15,7 +15,7 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel docs docs-serve coverage lint sanitize clean
+.PHONY: demo test bench wheel docs docs-serve coverage lint sanitize check-cuda clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -38,6 +38,10 @@ wheel: $(VENV)/.installed
 # CPU kernels, drivers and bindings with address and undefined behaviour sanitizers, on the contract of every operator: some minutes.
 sanitize: $(VENV)/.installed
 	$(BIN)/python tools/sanitize.py
+
+# Every memory access of the emulated CUDA kernels, in several orders of their threads: races, waits, bounds. A quarter of an hour and more.
+check-cuda: $(VENV)/.installed
+	$(BIN)/python tools/check_cuda.py
 
 # The site, from docs/ and the docstrings, into site/; a warning is an error. It needs no build of the package.
 docs: $(VENV)/.docs

@@ -1,8 +1,9 @@
 """Ours against baselines in one run: every round times each baseline once, in random order, and ours once, so that a change of the
 machine's pace meets all.
 
-Calls that take long are made once more before each that is timed, ours and baselines alike, as they follow each other in a loop: memory
-that lay free for a second or two may have gone back to the host of a virtual machine, and is slow to get.
+Each call is made once more before it is timed, ours and baselines alike, as calls follow each other in a loop: what another function has
+left in caches and to the allocator is not measured, nor memory that lay free for a second or two and has gone back to the host of a
+virtual machine.
 
 Times are CPU seconds of the one thread that works (`time.thread_time`), which other processes disturb least; the figure is the ratio of
 medians.
@@ -27,8 +28,6 @@ import torch
 from torch import Tensor
 
 TIMER = time.thread_time
-LONG = 0.5
-"""Seconds for a round."""
 
 
 def compare(
@@ -41,13 +40,11 @@ def compare(
     def time_baselines() -> None:
         shuffle(order)
         for name, function in order:
-            if once > LONG:
-                function()
+            function()
             start = TIMER()
             function()
             times[name].append(TIMER() - start)
-        if once > LONG:
-            ours()
+        ours()
 
     if benchmark.disabled:
         for function in baselines.values():
@@ -58,7 +55,7 @@ def compare(
     for function in (ours, *baselines.values()):  # warm up: caches, packed weights, oneDNN primitives
         function()
     once = max(TIMER() - start, 1e-6)
-    rounds = max(least, min(200, int(seconds / once)))
+    rounds = max(least, min(200, int(seconds / (2 * once))))
     benchmark.pedantic(ours, setup=time_baselines, rounds=rounds, iterations=1)
     medians = {name: statistics.median(values) for name, values in times.items()}
     strongest = min(medians, key=medians.__getitem__)

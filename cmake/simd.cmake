@@ -12,6 +12,7 @@ else()
 endif()
 
 set(ISOTYPIC_KERNEL_OPTIMIZATION -O3)
+set(ISOTYPIC_DRIVER_OPTIMIZATION -O2)
 set(ISOTYPIC_FLAGS_avx2 -mavx2 -mfma)
 set(ISOTYPIC_FLAGS_avx512 -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl -mprefer-vector-width=512)
 

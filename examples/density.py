@@ -57,7 +57,7 @@ def draw(points: Tensor, densities: dict[str, Tensor], path: Path) -> None:
     t = torch.linspace(0, 1, 500, dtype=torch.float64)
     drawn = figure(6.4, 3.6)
     axis = drawn.subplots()
-    axis.hist(points.numpy(), 40, (0, 1), density=True, color="#dddddd")
+    axis.hist(points.numpy(), bins=40, range=(0, 1), density=True, color="#dddddd")
     for (name, p), colour in zip(densities.items(), (RED, BLUE), strict=True):
         axis.plot(t, (2 * t - 1)[:, None] ** torch.arange(DEGREE + 1) @ p, colour, label=name)
     axis.axhline(0, color="black", linewidth=0.7)

@@ -26,9 +26,10 @@ def response(r: Tensor, s: Tensor) -> Tensor:
 
 
 def least_squares(taps: int) -> Tensor:
-    """r of the response nearest to 1 in the pass band and 0 in the stop band, which counts ten times."""
-    s = torch.cat([torch.linspace(0, PASS, 200), torch.linspace(STOP, torch.pi, 500)]).double()
-    wanted, weight = (s <= PASS).double(), torch.where(s <= PASS, 1.0, 10.0).double()
+    """r of the response nearest to 1 in the pass band and 0 in the stop band, which counts ten times; between them little counts."""
+    s = torch.linspace(0, torch.pi, 1000, dtype=torch.float64)
+    wanted = ((STOP - s) / (STOP - PASS)).clamp(0, 1)
+    weight = torch.where(s <= PASS, 1.0, torch.where(s >= STOP, 10.0, 0.1)).double()
     columns = torch.cat([torch.ones_like(s)[:, None], 2 * torch.cos(s[:, None] * torch.arange(1, taps, dtype=s.dtype))], -1)
     return torch.linalg.lstsq(weight[:, None] * columns, (weight * wanted)[:, None]).solution[:, 0]
 

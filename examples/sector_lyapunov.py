@@ -51,7 +51,7 @@ def find(steps: int = 300) -> list[Fraction]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return [Fraction(c).limit_denominator(1000) for c in v.tolist()]
+    return [Fraction(c).limit_denominator(100) for c in v.tolist()]
 
 
 def proven(v: list[Fraction]) -> bool:

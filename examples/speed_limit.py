@@ -67,13 +67,13 @@ def fit(steps: int = 60) -> Tensor:
             (gradient,) = torch.autograd.grad(value, variable)
             hessian = torch.autograd.functional.hessian(lambda v, weight=weight: objective(v, weight), flat)
             step = torch.linalg.solve(hessian + 1e-9 * torch.eye(len(flat), dtype=flat.dtype), gradient)
-            if gradient @ step < 0:
-                step = gradient
-            length = 1.0
-            while float(objective(flat - length * step, weight)) > float(value) - 1e-4 * length * float(gradient @ step) and length > 1e-10:
+            slope, length = float(gradient @ step), 1.0
+            if slope < 0:
+                step, slope = gradient, float(gradient @ gradient)
+            while float(objective(flat - length * step, weight)) > float(value.detach()) - 1e-4 * length * slope and length > 1e-10:
                 length /= 2
             flat = flat - length * step
-            if float(gradient @ step) < 1e-10:
+            if slope < 1e-10:
                 break
     return flat.view(2, -1)
 

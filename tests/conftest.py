@@ -12,7 +12,7 @@ from isotypic.ops.fields import equivariance
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     torch.manual_seed(0)
-    _checks._PREPARED.clear()
+    _checks._RECALLED.clear()
     _repeat.forget()
     equivariance._WARNED.clear()
     _outside._KNOWN.clear()

@@ -75,6 +75,21 @@ def test_empty_batch(case: Case) -> None:
     assert y.shape[0] == 0 and all(tensor.grad is not None and not tensor.grad.any() for tensor in tensors)
 
 
+@every_case
+def test_reduce_overhead(case: Case) -> None:
+    torch._dynamo.reset()
+    tensors = on_device(case, torch.float32)
+    compiled = torch.compile(case.call, mode="reduce-overhead")
+    for _ in range(4):  # warm-up, capture, replays
+        torch.compiler.cudagraph_mark_step_begin()
+        y = compiled(*tensors)
+        cotangent = torch.ones_like(y)
+        found = [y.clone(), *torch.autograd.grad(y, tensors, cotangent)]
+        expected = case.call(*tensors)
+        wanted = [expected, *torch.autograd.grad(expected, tensors, cotangent)]
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 # Running statistics of the contract's case are made in the call, from numbers, which a capture does not allow.
 @pytest.mark.parametrize("case", [case for case in CASES if "running_mean" not in case.settings], ids=lambda case: case.name)
 def test_graph_capture(case: Case) -> None:

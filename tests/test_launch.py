@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from isotypic._info import driver_problem
 from isotypic.ops import _launch
 from isotypic.ops.fields import _cuda
 from isotypic.ops.fields.group_conv import _call, _device_plan
@@ -39,7 +41,7 @@ def test_the_extension_without_kernels_says_so() -> None:
     with pytest.raises(RuntimeError, match=r"^group_conv_tables: this build of isotypic has no CUDA kernels"):
         _C.group_conv_tables(call().plan)
     with pytest.raises(RuntimeError, match=r"^group_conv_workspace: this build of isotypic has no CUDA kernels"):
-        _C.group_conv_workspace(call().plan, call().shape, "float32", "group_conv")
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "float32", "group_conv")
 
 
 @needs_kernels
@@ -56,9 +58,9 @@ def test_tables(group: str, field: str, kernel: tuple[int, ...]) -> None:
 @needs_kernels
 def test_workspace_arguments() -> None:
     with pytest.raises(ValueError, match="dtype must be float32, float64, bfloat16 or float16, got int8"):
-        _C.group_conv_workspace(call().plan, call().shape, "int8", "group_conv")
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "int8", "group_conv")
     with pytest.raises(ValueError, match="kernel must be the name of one of the three, got lift"):
-        _C.group_conv_workspace(call().plan, call().shape, "float32", "lift")
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "float32", "lift")
 
 
 @needs_kernels
@@ -66,7 +68,7 @@ def test_workspace_arguments() -> None:
 @pytest.mark.parametrize("kernel", ["group_conv", "group_conv_transpose", "group_conv_weight"])
 def test_no_driver_is_an_error_and_no_crash(kernel: str) -> None:
     with pytest.raises(RuntimeError, match=f"^{kernel}: CUDA error"):
-        _C.group_conv_workspace(call().plan, call().shape, "float32", kernel)
+        _C.group_conv_workspace(call().plan, call().kernel_sizes, "float32", kernel)
 
 
 def test_tables_are_not_copied_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +121,40 @@ def test_tables_are_copied_once_and_the_latest_stay(monkeypatch: pytest.MonkeyPa
     assert tables(1, cpu) is first and len(tables.kept) == 2 and made == [1, 2, 3]
     tables(2, cpu)
     assert made == [1, 2, 3, 2]
+
+
+def test_tables_on_a_device_are_made_outside_of_graph_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch gives the allocations of the calling thread to the graph that it warms up.
+    threads: list[int] = []
+
+    class Table(torch.Tensor):
+        def to(self, *device: Any) -> torch.Tensor:  # type: ignore[override]
+            threads.append(threading.get_ident())
+            return torch.zeros(2)
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    tables = _launch.DeviceTables("operator", "a number", lambda key: torch.ones(2).as_subclass(Table))
+    with torch.inference_mode():
+        assert not tables(1, torch.device("cuda", 0)).is_inference()  # it serves gradients too
+    assert len(threads) == 1 and threads[0] != threading.get_ident()
+
+
+def test_a_driver_that_is_too_old_is_named() -> None:
+    assert driver_problem(13000, 13000) == driver_problem(13010, 13000) == driver_problem(12080, 13000) == driver_problem(0, 0) == ""
+    assert driver_problem(13000, 12040) == (
+        "this build of isotypic holds the CUDA runtime 13.0, which needs a driver for CUDA 13.0 or later; the driver here serves CUDA 12.4"
+    )
+    assert driver_problem(13000, 0).endswith("there is no driver here")
+
+
+@needs_kernels
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a device is there")
+def test_the_first_call_names_the_driver() -> None:
+    runtime, driver = _C.cuda_versions()
+    assert runtime >= 12000
+    if driver < runtime // 1000 * 1000:
+        with pytest.raises(RuntimeError, match=r"holds the CUDA runtime \d+\.\d, which needs a driver for CUDA \d+\.0 or later, and"):
+            _C.group_conv_workspace(call().plan, call().shape, "float32", "group_conv")
 
 
 def test_a_table_that_a_graph_holds_stays(monkeypatch: pytest.MonkeyPatch) -> None:

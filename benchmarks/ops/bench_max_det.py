@@ -46,8 +46,7 @@ def test_beside_the_mlp(benchmark: Any, degree: int) -> None:
     record(benchmark, degree, "forward, beside the MLP")
     narrow, wide, single = mlp(degree, torch.float32), mlp(degree, torch.float64), p.float()
     with torch.no_grad():
-        ratio = compare(benchmark, lambda: iso.ops.max_det_gram(p), {"float32": lambda: narrow(single), "float64": lambda: wide(p)})
-    assert ratio > 0
+        compare(benchmark, lambda: iso.ops.max_det_gram(p), {"float32": lambda: narrow(single), "float64": lambda: wide(p)})
     benchmark.extra_info["microseconds_per_form"] = 1e6 * benchmark.stats.stats.median / BATCH
 
 
@@ -67,7 +66,7 @@ def test_forward_and_backward(benchmark: Any, degree: int) -> None:
         with torch.no_grad():
             iso.ops.max_det_gram(p)
 
-    assert compare(benchmark, both, {"forward": forward}) > 0
+    compare(benchmark, both, {"forward": forward})
 
 
 @pytest.mark.parametrize("degree", (6, 8, 10, 12, 14, 16, 18, 20))
@@ -105,4 +104,3 @@ def test_beside_conic_solvers(benchmark: Any, degree: int) -> None:
         ratio=min(medians.values()) / ours,
         clarabel_ratio=medians["CLARABEL"] / ours,
     )
-    assert ours > 0

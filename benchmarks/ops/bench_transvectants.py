@@ -162,9 +162,9 @@ def test_network(benchmark: Any, dtype: torch.dtype, direction: str) -> None:
     benchmark.extra_info.update(dtype=str(dtype), direction=direction)
     if direction == "forward":
         with torch.no_grad():
-            assert compare(benchmark, lambda: net(p), {way: lambda other=other: other(p) for way, other in dense.items()}) > 0
+            compare(benchmark, lambda: net(p), {way: lambda other=other: other(p) for way, other in dense.items()})
     else:
-        assert compare(benchmark, step(net, p), {way: step(other, p) for way, other in dense.items()}) > 0
+        compare(benchmark, step(net, p), {way: step(other, p) for way, other in dense.items()})
     record(benchmark, net, dtype, direction)
 
 
@@ -179,9 +179,9 @@ def test_network_as_published(benchmark: Any, dtype: torch.dtype, direction: str
     benchmark.extra_info.update(dtype=str(dtype), direction=direction)
     if direction == "forward":
         with torch.no_grad():
-            assert compare(benchmark, lambda: net(p), {"published": lambda: published(p)}) > 0
+            compare(benchmark, lambda: net(p), {"published": lambda: published(p)})
     else:
-        assert compare(benchmark, step(net, p), {"published": step(published, p)}) > 0
+        compare(benchmark, step(net, p), {"published": step(published, p)})
     record(benchmark, net, dtype, direction)
 
 
@@ -195,4 +195,4 @@ def test_layer(benchmark: Any, batch: int) -> None:
     benchmark.group = "Transvectants forward"
     benchmark.extra_info.update(batch=batch)
     with torch.no_grad():
-        assert compare(benchmark, lambda: layer(x), {way: lambda other=other: other(x) for way, other in dense.items()}) > 0
+        compare(benchmark, lambda: layer(x), {way: lambda other=other: other(x) for way, other in dense.items()})

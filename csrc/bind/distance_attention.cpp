@@ -32,27 +32,28 @@ View contiguous(Call& call, py::handle handle, const char* argument) {
 }
 
 // tensors: q_mv, k_mv, v_mv, q_s, k_s, v_s, mv, s, lse
-AttentionArguments arguments(Call& call, const Tensors& tensors, py::handle weight, py::handle mask, py::handle ranges, int heads,
-                             const std::array<double, 16>& signs, bool distance, double scale) {
-    AttentionArguments a;
+AttentionCall arguments(Call& call, const Tensors& tensors, py::handle weight, py::handle mask, py::handle ranges, int heads,
+                        const std::array<double, 16>& signs, bool distance, double scale) {
+    AttentionCall a;
     call.require(tensors.size() == 9 && heads > 0, "there must be nine tensors and at least one head");
     View* places[] = {&a.q_mv, &a.k_mv, &a.v_mv, &a.q_s, &a.k_s, &a.v_s, &a.mv, &a.s, &a.lse};
     constexpr const char* names[] = {"q_mv", "k_mv", "v_mv", "q_s", "k_s", "v_s", "mv", "s", "lse"};
     for (size_t i = 0; i < 9; ++i) *places[i] = i < 6 ? call.unshaped(tensors[i], names[i]) : contiguous(call, tensors[i], names[i]);
     a.weight = weight.is_none() ? View{} : contiguous(call, weight, "weight");
-    AttentionKind& kind = a.kind;
-    kind.heads = heads;
-    kind.distance = distance;
-    kind.scale = scale;
+    AttentionSettings& settings = a.settings;
+    settings.heads = heads;
+    settings.distance = distance;
+    settings.scale = scale;
     for (int i = 0; i < 16; ++i)
-        if (signs[static_cast<size_t>(i)] != 0) kind.index[kind.inner] = i, kind.sign[kind.inner++] = signs[static_cast<size_t>(i)];
+        if (signs[static_cast<size_t>(i)] != 0)
+            settings.index[settings.inner] = i, settings.sign[settings.inner++] = signs[static_cast<size_t>(i)];
     call.require(a.q_mv.ndim == 4 && a.k_mv.ndim == 4 && a.q_s.ndim == 3 && a.k_s.ndim == 3, kWhat);
     const bool shared = a.k_mv.sizes[2] * heads == a.q_mv.sizes[2] && a.k_s.sizes[2] * heads == a.q_s.sizes[2];
-    kind.key_heads = shared ? 1 : heads;
-    const int64_t batch = a.q_mv.sizes[0], queries = a.q_mv.sizes[1], keys = a.k_mv.sizes[1], times = heads / kind.key_heads;
+    settings.key_heads = shared ? 1 : heads;
+    const int64_t batch = a.q_mv.sizes[0], queries = a.q_mv.sizes[1], keys = a.k_mv.sizes[1], times = heads / settings.key_heads;
     bool fits = itemsize(a.q_mv.dtype) >= 4 && a.v_mv.ndim == 4 && a.v_s.ndim == 3 && a.mv.ndim == 4 && a.s.ndim == 3 && a.lse.ndim == 3;
     for (const View* v : {&a.q_mv, &a.q_s, &a.mv, &a.s}) fits = fits && is_items(*v, batch, queries, heads);
-    for (const View* v : {&a.k_mv, &a.k_s, &a.v_mv, &a.v_s}) fits = fits && is_items(*v, batch, keys, kind.key_heads);
+    for (const View* v : {&a.k_mv, &a.k_s, &a.v_mv, &a.v_s}) fits = fits && is_items(*v, batch, keys, settings.key_heads);
     fits = fits && a.k_mv.sizes[2] * times == a.q_mv.sizes[2] && a.k_s.sizes[2] * times == a.q_s.sizes[2];
     fits = fits && a.mv.sizes[2] == a.v_mv.sizes[2] * times && a.s.sizes[2] == a.v_s.sizes[2] * times;
     fits = fits && a.lse.sizes[0] == batch && a.lse.sizes[1] == heads && a.lse.sizes[2] == queries;
@@ -67,7 +68,7 @@ AttentionArguments arguments(Call& call, const Tensors& tensors, py::handle weig
 void distance_attention(const Tensors& tensors, py::handle weight, py::handle mask, py::handle ranges, int heads,
                         const std::array<double, 16>& signs, bool distance, double scale) {
     Call call("distance_attention");
-    const AttentionArguments a = arguments(call, tensors, weight, mask, ranges, heads, signs, distance, scale);
+    const AttentionCall a = arguments(call, tensors, weight, mask, ranges, heads, signs, distance, scale);
     call.run([&] { cpu::distance_attention(a); }, [&](void* stream) { cuda::distance_attention(a, stream); });
 }
 
@@ -75,7 +76,7 @@ void distance_attention(const Tensors& tensors, py::handle weight, py::handle ma
 void distance_attention_backward(const Tensors& tensors, const Tensors& gradients, py::handle weight, py::handle mask, py::handle ranges,
                                  py::handle workspace, int heads, const std::array<double, 16>& signs, bool distance, double scale) {
     Call call("distance_attention_backward");
-    const AttentionArguments a = arguments(call, tensors, weight, mask, ranges, heads, signs, distance, scale);
+    const AttentionCall a = arguments(call, tensors, weight, mask, ranges, heads, signs, distance, scale);
     call.require(gradients.size() == 9, "there must be nine gradients");
     AttentionGradients g;
     View* places[] = {&g.g_mv, &g.g_s, &g.q_mv, &g.k_mv, &g.v_mv, &g.q_s, &g.k_s, &g.v_s, &g.weight};

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "bind/call.hpp"
+#include "bind/kept.hpp"
 
 namespace isotypic {
 namespace {
@@ -52,23 +53,23 @@ std::shared_ptr<GroupConvPlan> make_plan(const std::string& fourier, int order, 
     return plan;
 }
 
-GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, int64_t groups, const Sizes& in_size, const Sizes& out_size,
+GroupConvSizes make_sizes(int64_t batch, int64_t in_fields, int64_t out_fields, int64_t groups, const Sizes& in_size, const Sizes& out_size,
                           const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
-    GroupConvShape shape;
-    shape.batch = batch, shape.in_fields = in_fields, shape.out_fields = out_fields, shape.groups = groups;
+    GroupConvSizes sizes;
+    sizes.batch = batch, sizes.in_fields = in_fields, sizes.out_fields = out_fields, sizes.groups = groups;
     if (groups < 1 || in_fields % groups || out_fields % groups)
-        throw py::value_error("GroupConvShape: groups must divide in_fields and out_fields");
+        throw py::value_error("GroupConvSizes: groups must divide in_fields and out_fields");
     for (int i = 0; i < 3; ++i) {
-        shape.in_size[i] = in_size[i], shape.out_size[i] = out_size[i], shape.kernel[i] = kernel[i];
-        shape.stride[i] = stride[i], shape.padding[i] = padding[i], shape.dilation[i] = dilation[i];
+        sizes.in_size[i] = in_size[i], sizes.out_size[i] = out_size[i], sizes.kernel[i] = kernel[i];
+        sizes.stride[i] = stride[i], sizes.padding[i] = padding[i], sizes.dilation[i] = dilation[i];
         if (stride[i] < 1 || dilation[i] < 1 || kernel[i] < 1 || in_size[i] < 0 || out_size[i] < 0)
-            throw py::value_error("GroupConvShape: sizes must not be negative; kernel, stride and dilation must be positive");
+            throw py::value_error("GroupConvSizes: sizes must not be negative; kernel, stride and dilation must be positive");
     }
-    return shape;
+    return sizes;
 }
 
 [[noreturn]] void mismatch(const char* what) {
-    throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and shape");
+    throw py::value_error(std::string("group_conv kernel: ") + what + " does not fit the plan and sizes");
 }
 
 // (B, C[, group], *spatial) as (B, C, group, s0, s1, s2); one and two spatial axes become (1, 1, W) and (H, 1, W).
@@ -108,29 +109,29 @@ struct GroupConvCall : Call {
     View x, weight, bias, y;
     cuda::Context context;
 
-    GroupConvCall(const char* name, const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x_, py::handle weight_,
+    GroupConvCall(const char* name, const GroupConvPlan& plan, const GroupConvSizes& sizes, py::handle x_, py::handle weight_,
                   py::handle bias_, py::handle y_, bool writes_x, py::handle context_)
         : Call(name, Floats::all) {
         for (int i = 0; i < 3; ++i)
-            if (plan.last_tap[i] >= shape.kernel[i]) mismatch("the kernel of the shape");
+            if (plan.last_tap[i] >= sizes.kernel[i]) mismatch("the kernel of the sizes");
         const View given_x = unshaped(x_, "x"), given_y = unshaped(y_, "y");
         const int spatial = given_y.ndim - 3;
         if (spatial < 0 || spatial > 3) mismatch("y");
         if (spatial == 0) {
-            if (shape.batch != 1) mismatch("y");
-            const int64_t of_x[3] = {shape.in_fields, plan.sources, shape.in_size[2]},
-                          of_y[3] = {shape.out_fields, plan.order, shape.out_size[2]};
+            if (sizes.batch != 1) mismatch("y");
+            const int64_t of_x[3] = {sizes.in_fields, plan.sources, sizes.in_size[2]},
+                          of_y[3] = {sizes.out_fields, plan.order, sizes.out_size[2]};
             x = row_view(given_x, 1, 2, 0, of_x, "x"), y = row_view(given_y, 0, 1, 2, of_y, "y");
         } else {
-            x = field_view(given_x, spatial, shape.in_fields, plan.sources, shape.batch, shape.in_size, "x");
-            y = field_view(given_y, spatial, shape.out_fields, plan.order, shape.batch, shape.out_size, "y");
+            x = field_view(given_x, spatial, sizes.in_fields, plan.sources, sizes.batch, sizes.in_size, "x");
+            y = field_view(given_y, spatial, sizes.out_fields, plan.order, sizes.batch, sizes.out_size, "y");
         }
         weight = unshaped(weight_, "weight");
-        if (weight.numel() != shape.out_fields * (shape.in_fields / shape.groups) * plan.weight_size || !is_contiguous(weight))
+        if (weight.numel() != sizes.out_fields * (sizes.in_fields / sizes.groups) * plan.weight_size || !is_contiguous(weight))
             mismatch("weight");
         if (!is_contiguous(given_y)) mismatch("the memory layout of y");
         if (writes_x && !is_contiguous(given_x)) mismatch("the memory layout of x");
-        bias = optional(bias_, "bias", {shape.out_fields});
+        bias = optional(bias_, "bias", {sizes.out_fields});
         if (!on_cuda()) return;
         if (!kWithCuda) refuse_cuda(name);
         const auto [tables, workspace, allow_tf32] = py::cast<std::tuple<py::object, py::object, bool>>(context_);
@@ -144,27 +145,27 @@ struct GroupConvCall : Call {
     }
 };
 
-void forward(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle weight, py::handle bias, py::handle y,
+void forward(const GroupConvPlan& plan, const GroupConvSizes& sizes, py::handle x, py::handle weight, py::handle bias, py::handle y,
              py::handle kept, py::handle context) {
-    const GroupConvCall a("group_conv", plan, shape, x, weight, bias, y, false, context);
+    const GroupConvCall a("group_conv", plan, sizes, x, weight, bias, y, false, context);
     // Not a pointer among the arguments: for None pybind11 looks whether NoneType comes from another module, which takes half a
     // microsecond.
     cpu::GroupConvBlocks* blocks = kept.is_none() ? nullptr : kept.cast<cpu::GroupConvBlocks*>();
-    a.run([&] { cpu::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, blocks); },
-          [&](void* stream) { cuda::group_conv(plan, shape, a.x, a.weight, a.bias, a.y, a.on(stream)); });
+    a.run([&] { cpu::group_conv(plan, sizes, a.x, a.weight, a.bias, a.y, blocks); },
+          [&](void* stream) { cuda::group_conv(plan, sizes, a.x, a.weight, a.bias, a.y, a.on(stream)); });
 }
 
-void transpose(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle y, py::handle weight, py::handle x, py::handle context) {
-    const GroupConvCall a("group_conv_transpose", plan, shape, x, weight, py::none(), y, true, context);
-    a.run([&] { cpu::group_conv_transpose(plan, shape, a.y, a.weight, a.x); },
-          [&](void* stream) { cuda::group_conv_transpose(plan, shape, a.y, a.weight, a.x, a.on(stream)); });
+void transpose(const GroupConvPlan& plan, const GroupConvSizes& sizes, py::handle y, py::handle weight, py::handle x, py::handle context) {
+    const GroupConvCall a("group_conv_transpose", plan, sizes, x, weight, py::none(), y, true, context);
+    a.run([&] { cpu::group_conv_transpose(plan, sizes, a.y, a.weight, a.x); },
+          [&](void* stream) { cuda::group_conv_transpose(plan, sizes, a.y, a.weight, a.x, a.on(stream)); });
 }
 
-void weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, py::handle x, py::handle y, py::handle weight,
+void weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, py::handle x, py::handle y, py::handle weight,
                      py::handle context) {
-    const GroupConvCall a("group_conv_weight", plan, shape, x, weight, py::none(), y, false, context);
-    a.run([&] { cpu::group_conv_weight(plan, shape, a.x, a.y, a.weight); },
-          [&](void* stream) { cuda::group_conv_weight(plan, shape, a.x, a.y, a.weight, a.on(stream)); });
+    const GroupConvCall a("group_conv_weight", plan, sizes, x, weight, py::none(), y, false, context);
+    a.run([&] { cpu::group_conv_weight(plan, sizes, a.x, a.y, a.weight); },
+          [&](void* stream) { cuda::group_conv_weight(plan, sizes, a.x, a.y, a.weight, a.on(stream)); });
 }
 
 py::array_t<uint8_t> tables(const GroupConvPlan& plan) {
@@ -175,7 +176,7 @@ py::array_t<uint8_t> tables(const GroupConvPlan& plan) {
     refuse_cuda("group_conv_tables");
 }
 
-int64_t workspace(const GroupConvPlan& plan, const GroupConvShape& shape, const std::string& dtype, const std::string& kernel) {
+int64_t workspace(const GroupConvPlan& plan, const GroupConvSizes& sizes, const std::string& dtype, const std::string& kernel) {
     static const std::map<std::string, DType> dtypes = {
         {"float32", DType::float32}, {"float64", DType::float64}, {"bfloat16", DType::bfloat16}, {"float16", DType::float16}};
     static const std::map<std::string, cuda::Pass> passes = {
@@ -186,7 +187,7 @@ int64_t workspace(const GroupConvPlan& plan, const GroupConvShape& shape, const 
         throw py::value_error("group_conv_workspace: dtype must be float32, float64, bfloat16 or float16, got " + dtype);
     if (found_pass == passes.end())
         throw py::value_error("group_conv_workspace: kernel must be the name of one of the three, got " + kernel);
-    if constexpr (kWithCuda) return cuda::group_conv_workspace(plan, shape, found_dtype->second, found_pass->second);
+    if constexpr (kWithCuda) return cuda::group_conv_workspace(plan, sizes, found_dtype->second, found_pass->second);
     refuse_cuda("group_conv_workspace");
 }
 
@@ -197,22 +198,19 @@ void bind_group_conv(py::module_& m) {
         m, "GroupConvPlan", "The part of a group convolution that depends on group, field and kernel box.")
         .def(py::init(&make_plan), py::arg("fourier"), py::arg("order"), py::arg("sources"), py::arg("weight_size"), py::arg("irreps"),
              py::arg("synthesis"), py::arg("orbits"));
-    py::class_<GroupConvShape>(m, "GroupConvShape", "Sizes of one call, with three spatial axes.")
-        .def(py::init(&make_shape), py::arg("batch"), py::arg("in_fields"), py::arg("out_fields"), py::arg("groups"), py::arg("in_size"),
+    py::class_<GroupConvSizes>(m, "GroupConvSizes", "Sizes of one call, with three spatial axes.")
+        .def(py::init(&make_sizes), py::arg("batch"), py::arg("in_fields"), py::arg("out_fields"), py::arg("groups"), py::arg("in_size"),
              py::arg("out_size"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"));
-    py::class_<cpu::GroupConvBlocks>(
-        m, "GroupConvBlocks", "What the CPU kernel makes of a weight, kept while the weight stays the same. Copied and pickled empty.")
-        .def(py::init<>())
-        .def(py::pickle([](const cpu::GroupConvBlocks&) { return py::tuple(); },
-                        [](const py::tuple&) { return std::make_unique<cpu::GroupConvBlocks>(); }));
-    m.def("group_conv", &forward, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
+    bind_kept<cpu::GroupConvBlocks>(
+        m, "GroupConvBlocks", "What the CPU kernel makes of a weight, kept while the weight stays the same. Copied and pickled empty.");
+    m.def("group_conv", &forward, py::arg("plan"), py::arg("sizes"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"),
           py::arg("kept") = py::none(), py::arg("context") = py::none(), "y = x * weight + bias; kept: a GroupConvBlocks");
-    m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("shape"), py::arg("y"), py::arg("weight"), py::arg("x"),
+    m.def("group_conv_transpose", &transpose, py::arg("plan"), py::arg("sizes"), py::arg("y"), py::arg("weight"), py::arg("x"),
           py::arg("context") = py::none(), "adjoint in x");
-    m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("shape"), py::arg("x"), py::arg("y"), py::arg("weight"),
+    m.def("group_conv_weight", &weight_gradient, py::arg("plan"), py::arg("sizes"), py::arg("x"), py::arg("y"), py::arg("weight"),
           py::arg("context") = py::none(), "adjoint in weight");
     m.def("group_conv_tables", &tables, py::arg("plan"), "The plan as the CUDA kernels read it, once copied to the device.");
-    m.def("group_conv_workspace", &workspace, py::arg("plan"), py::arg("shape"), py::arg("dtype"), py::arg("kernel"),
+    m.def("group_conv_workspace", &workspace, py::arg("plan"), py::arg("sizes"), py::arg("dtype"), py::arg("kernel"),
           "Bytes of scratch that a call of the kernel of this name needs on the current device.");
 }
 

@@ -4,9 +4,11 @@
 
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/isa.hpp"
+#include "cuda/device.hpp"
 
 namespace py = pybind11;
 
@@ -27,6 +29,15 @@ std::vector<std::string> cuda_targets() {
     return targets;
 }
 
+std::pair<int, int> cuda_versions() {
+#if defined(ISOTYPIC_WITH_CUDA)
+    const isotypic::cuda::Versions found = isotypic::cuda::versions();
+    return {found.runtime, found.driver};
+#else
+    return {0, 0};
+#endif
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -35,6 +46,9 @@ PYBIND11_MODULE(_C, m) {
     m.def("cpu_isa", &isotypic::cpu::isa_name, "The variant in use.");
     m.def("set_cpu_isa", &isotypic::cpu::set_isa, py::arg("name"), "Use this variant.");
     m.def("cuda_targets", &cuda_targets, "Architectures that the CUDA kernels were compiled for; empty without CUDA.");
+    m.def(
+        "cuda_versions", &cuda_versions,
+        "Of the CUDA runtime in this build and of the newest one that the driver serves, as 1000 major + 10 minor; 0 where there is none.");
 
     isotypic::bind_repeat(m);
 #define OPERATOR(name) isotypic::bind_##name(m);

@@ -18,17 +18,17 @@ struct Argument {
 template <size_t Count>
 void run(const char* name, Operation operation, bool proper, const std::array<Argument, Count>& arguments) {
     Call call(name);
-    const small_matrix::Shape shape = small_matrix::shape_of(operation);
+    const small_matrix::Signature signature = small_matrix::signature_of(operation);
     std::array<View, Count> views;
     for (size_t i = 0; i < Count; ++i) {
-        const size_t inputs = static_cast<size_t>(shape.inputs);
-        const bool values = i < inputs ? shape.values_in[i] : shape.values_out[i - inputs];
+        const size_t inputs = static_cast<size_t>(signature.inputs);
+        const bool values = i < inputs ? signature.values_in[i] : signature.values_out[i - inputs];
         const Argument& argument = arguments[i];
         views[i] =
             values ? call.tensor(argument.tensor, argument.name, {'N', 'd'}) : call.tensor(argument.tensor, argument.name, {'N', 'd', 'd'});
     }
     call.require(call.size('d') >= 2 && call.size('d') <= 4, "matrices must be 2 x 2, 3 x 3 or 4 x 4");
-    const View *in = views.data(), *out = in + shape.inputs;
+    const View *in = views.data(), *out = in + signature.inputs;
     call.run([&] { cpu::small_matrix(operation, in, proper, out); },
              [&](void* stream) { cuda::small_matrix(operation, in, proper, out, stream); });
 }

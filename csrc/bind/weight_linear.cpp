@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bind/call.hpp"
+#include "bind/kept.hpp"
 #include "bind/weight_linear_plan.hpp"
 
 namespace isotypic {
@@ -87,14 +88,15 @@ void affine(const WeightPlan& plan, py::handle x, py::handle mix, py::handle ter
 }
 
 void linear(const WeightPlan& plan, py::handle x, py::handle weight, py::handle bias, py::handle project, py::handle expand,
-            py::handle sizes, bool mean, py::handle y, py::handle workspace) {
+            py::handle sizes, bool mean, py::handle y, py::handle kept, py::handle workspace) {
     WeightCall call("weight_linear", plan);
     const View in = call.weights(x, "x", 'C'), parameters = call.tensor(weight, "weight", {plan.parameters(), 'C', 'O'});
     const View offsets = call.optional(bias, "bias", {plan.global_slots, 'O'}), out = call.weights(y, "y", 'O');
     const View reads = call.basis(project, "project"), writes = call.basis(expand, "expand");
     const int64_t* widths = call.sizes(sizes);
     const Buffer scratch = call.scratch(workspace, cuda::WeightPass::linear, call.size('C'), call.size('O'));
-    call.run([&] { cpu::weight_linear(plan, in, parameters, offsets, reads, writes, widths, mean, out); },
+    cpu::WeightMatrices* matrices = kept.is_none() ? nullptr : kept.cast<cpu::WeightMatrices*>();
+    call.run([&] { cpu::weight_linear(plan, in, parameters, offsets, reads, writes, widths, mean, out, matrices); },
              [&](void* stream) {
                  cuda::weight_linear(plan, in, parameters, offsets, reads, writes, widths, mean, out,
                                      {scratch.data, scratch.bytes, stream});
@@ -199,7 +201,11 @@ void bind_weight_linear(py::module_& m) {
     m.def("weight_affine", &affine, py::arg("plan"), py::arg("x"), py::arg("mix"), py::arg("terms"), py::arg("basis"), py::arg("sizes"),
           py::arg("mean"), py::arg("y"), workspace, "y = x mixed + terms");
     m.def("weight_linear", &linear, py::arg("plan"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("project"),
-          py::arg("expand"), py::arg("sizes"), py::arg("mean"), py::arg("y"), workspace, "a whole layer");
+          py::arg("expand"), py::arg("sizes"), py::arg("mean"), py::arg("y"), py::arg("kept") = py::none(), workspace,
+          "a whole layer; kept: a WeightMatrices");
+    bind_kept<cpu::WeightMatrices>(
+        m, "WeightMatrices",
+        "What the CPU kernel makes of a layer's weight, kept while the weight stays the same. Copied and pickled empty.");
     m.def("weight_linear_transpose", &linear_transpose, py::arg("plan"), py::arg("y"), py::arg("weight"), py::arg("sizes"), py::arg("mean"),
           py::arg("x"), workspace, "its adjoint in x");
     m.def("weight_linear_gradient", &linear_gradient, py::arg("plan"), py::arg("x"), py::arg("y"), py::arg("sizes"), py::arg("mean"),

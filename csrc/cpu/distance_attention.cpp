@@ -29,25 +29,25 @@ int64_t rounded(int64_t value, int64_t step) {
     return (value + step - 1) / step * step;
 }
 
-AttentionHead head_of(const AttentionArguments& a, int lanes) {
+AttentionHead head_of(const AttentionCall& a, int lanes) {
     AttentionHead head{};
-    const AttentionKind& kind = a.kind;
+    const AttentionSettings& settings = a.settings;
     head.queries = a.q_mv.sizes[1];
     head.keys = a.k_mv.sizes[1];
     head.keys_padded = rounded(head.keys, kKeyBlock);
-    head.C = static_cast<int>(a.q_mv.sizes[2] / kind.heads);
-    head.S = static_cast<int>(a.q_s.sizes[2] / kind.heads);
-    head.Cv = static_cast<int>(a.v_mv.sizes[2] / kind.key_heads);
-    head.Sv = static_cast<int>(a.v_s.sizes[2] / kind.key_heads);
-    head.inner = kind.inner;
-    std::copy(kind.index, kind.index + 16, head.index);
-    std::copy(kind.sign, kind.sign + 16, head.sign);
-    head.distance = kind.distance;
-    head.scale = kind.scale;
+    head.C = static_cast<int>(a.q_mv.sizes[2] / settings.heads);
+    head.S = static_cast<int>(a.q_s.sizes[2] / settings.heads);
+    head.Cv = static_cast<int>(a.v_mv.sizes[2] / settings.key_heads);
+    head.Sv = static_cast<int>(a.v_s.sizes[2] / settings.key_heads);
+    head.inner = settings.inner;
+    std::copy(settings.index, settings.index + 16, head.index);
+    std::copy(settings.sign, settings.sign + 16, head.sign);
+    head.distance = settings.distance;
+    head.scale = settings.scale;
     head.epsilon = kAttentionEpsilon;
     head.features = head.C * head.inner + head.S;
     head.features_padded = rounded(head.features, lanes);
-    head.geometry = kind.distance ? kGeometry * head.C : 0;
+    head.geometry = settings.distance ? kGeometry * head.C : 0;
     head.values = 16 * head.Cv + head.Sv;
     head.values_padded = rounded(head.values, lanes);
     return head;
@@ -62,8 +62,8 @@ Rows<T> rows(const View& view, int64_t sample, int64_t head, int64_t heads) {
 }
 
 template <class T>
-AttentionData<T> data_of(const AttentionArguments& a, const AttentionHead& head, int64_t sample, int64_t h) {
-    const int64_t H = a.kind.heads, of_keys = a.kind.key_heads, k = of_keys == 1 ? 0 : h;
+AttentionData<T> data_of(const AttentionCall& a, const AttentionHead& head, int64_t sample, int64_t h) {
+    const int64_t H = a.settings.heads, of_keys = a.settings.key_heads, k = of_keys == 1 ? 0 : h;
     AttentionData<T> data{rows<const T>(a.q_mv, sample, h, H),
                           rows<const T>(a.k_mv, sample, k, of_keys),
                           rows<const T>(a.v_mv, sample, k, of_keys),
@@ -108,40 +108,40 @@ class Packing {
 };
 
 template <class T>
-void pack(const AttentionKernel<T>& kernel, const AttentionArguments& a, const AttentionHead& head, int64_t first, int64_t samples,
+void pack(const AttentionKernel<T>& kernel, const AttentionCall& a, const AttentionHead& head, int64_t first, int64_t samples,
           const Packing<T>& packing) {
-    const int64_t of_keys = a.kind.key_heads;
+    const int64_t of_keys = a.settings.key_heads;
     parallel_for(samples * of_keys, max_threads(), [&](int64_t item, int) {
         kernel.pack(head, data_of<T>(a, head, first + item / of_keys, item % of_keys), packing.part(item));
     });
 }
 
 template <class T>
-void forward(const AttentionArguments& a) {
+void forward(const AttentionCall& a) {
     const AttentionKernel<T>& kernel = kernel_of<T>();
     const AttentionHead head = head_of(a, kernel.lanes);
-    const int64_t H = a.kind.heads, batch = a.q_mv.sizes[0], blocks = (head.queries + kQueryBlock - 1) / kQueryBlock;
+    const int64_t H = a.settings.heads, batch = a.q_mv.sizes[0], blocks = (head.queries + kQueryBlock - 1) / kQueryBlock;
     if (!batch || !blocks) return;
     const int64_t group = std::min(batch, std::max<int64_t>(1, kItems / (H * blocks)));
     const int threads = max_threads();
-    const Packing<T> packing(head, group * a.kind.key_heads, false);
+    const Packing<T> packing(head, group * a.settings.key_heads, false);
     const Scratch workspace(kernel.workspace(head) * static_cast<int64_t>(sizeof(T)), threads);
     for (int64_t first = 0; first < batch; first += group) {
         const int64_t samples = std::min(group, batch - first);
         pack(kernel, a, head, first, samples, packing);
         parallel_for(samples * H * blocks, threads, [&](int64_t item, int thread) {
             const int64_t sample = item / (H * blocks), h = item / blocks % H, block = item % blocks * kQueryBlock;
-            kernel.forward(head, data_of<T>(a, head, first + sample, h), packing.part(a.kind.key_heads == 1 ? sample : sample * H + h),
+            kernel.forward(head, data_of<T>(a, head, first + sample, h), packing.part(a.settings.key_heads == 1 ? sample : sample * H + h),
                            block, std::min(kQueryBlock, head.queries - block), reinterpret_cast<T*>(workspace.part(thread)));
         });
     }
 }
 
 template <class T>
-void backward(const AttentionArguments& a, const AttentionGradients& g) {
+void backward(const AttentionCall& a, const AttentionGradients& g) {
     const AttentionKernel<T>& kernel = kernel_of<T>();
     const AttentionHead head = head_of(a, kernel.lanes);
-    const int64_t H = a.kind.heads, of_keys = a.kind.key_heads, batch = a.q_mv.sizes[0], shared = H / of_keys;
+    const int64_t H = a.settings.heads, of_keys = a.settings.key_heads, batch = a.q_mv.sizes[0], shared = H / of_keys;
     const int64_t group = std::max<int64_t>(1, std::min(batch, (kItems + H - 1) / H)), C = head.C;
     T* weight = static_cast<T*>(g.weight.data);
     std::fill(weight, weight + H * C, T{});
@@ -183,11 +183,11 @@ void backward(const AttentionArguments& a, const AttentionGradients& g) {
 
 }  // namespace
 
-void distance_attention(const AttentionArguments& a) {
+void distance_attention(const AttentionCall& a) {
     a.q_mv.dtype == DType::float64 ? forward<double>(a) : forward<float>(a);
 }
 
-void distance_attention_backward(const AttentionArguments& a, const AttentionGradients& g) {
+void distance_attention_backward(const AttentionCall& a, const AttentionGradients& g) {
     a.q_mv.dtype == DType::float64 ? backward<double>(a, g) : backward<float>(a, g);
 }
 

@@ -22,8 +22,9 @@ constexpr int64_t kBandBytes = 4096 << 10;  // padded copy of a band: read a few
 constexpr double kLargestCopy = 1e15;       // bytes; more than any machine holds
 constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over those of its halo
 
-const KernelSet& kernel_set() {
-    return ISOTYPIC_SELECT_ISA(group_conv_kernels);
+const Kernels* kernels_for(bool wide) {
+    const KernelSet& set = ISOTYPIC_SELECT_ISA(group_conv_kernels);
+    return wide ? &set.float64 : &set.float32;
 }
 
 FourierIndex fourier_index(const std::string& name) {
@@ -53,15 +54,20 @@ SparseMatrix sparse(const SparseRows& rows) {
 enum class Pass { forward, transpose, weight };
 
 // A linear layer on positions that are given as one row.
-bool row_of_points(const Problem& p) {
+bool row_of_points(const GroupConvCall& p) {
     for (int i = 0; i < 3; ++i)
         if (p.kernel[i] != 1 || p.stride[i] != 1 || p.padding[i] != 0 || (i < 2 && p.in_size[i] != 1)) return false;
     return true;
 }
 
-// A Problem and the arrays it points to.
-struct Prepared {
-    Problem problem{};
+}  // namespace
+
+// A call but for its tensors, and the arrays it points to.
+struct PreparedGroupConv {
+    GroupConvCall call{};
+    const GroupConvPlan* given = nullptr;
+    std::shared_ptr<const int> identity;  // of the plan given, so that no other plan in its place is taken for it
+    int threads = 0;
     const Kernels* kernels = nullptr;
     const GroupConvPlan* chosen = nullptr;  // the plan given, or its three products
     int64_t itemsize = 0;
@@ -71,24 +77,23 @@ struct Prepared {
     std::vector<int64_t> x_base, y_base;
     std::vector<PackedMatrix> blocks;
 
-    Prepared(const GroupConvPlan& given, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
-             Pass pass, bool adjoint_weight = false) {
+    PreparedGroupConv(const PreparedGroupConv&) = delete;  // the call points into it
+    PreparedGroupConv(const GroupConvPlan& plan_given, const GroupConvSizes& sizes, bool wide, Pass pass, bool adjoint_weight)
+        : given(&plan_given), identity(plan_given.identity), threads(max_threads()) {
         // Three products for a complex one pay once their additions are shared by some out fields.
-        const bool three_products = given.three_products && std::min(shape.in_fields, shape.out_fields) / shape.groups >= 8;
-        const GroupConvPlan& plan = three_products ? *given.three_products : given;
-        const bool wide = x.dtype == DType::float64;
-        kernels = wide ? &kernel_set().float64 : &kernel_set().float32;
+        const bool three_products = given->three_products && std::min(sizes.in_fields, sizes.out_fields) / sizes.groups >= 8;
+        const GroupConvPlan& plan = three_products ? *given->three_products : *given;
+        kernels = kernels_for(wide);
         itemsize = wide ? 8 : 4;
         chosen = &plan;
         fill_plan(plan, adjoint_weight);
-        problem.x = x, problem.y = y, problem.weight = weight, problem.bias = bias;
-        fill_shape(plan, shape, adjoint_weight, pass);
+        fill_sizes(plan, sizes, adjoint_weight, pass);
         choose_blocking(pass);
         fill_blocks(pass);
     }
 
     void fill_plan(const GroupConvPlan& plan, bool adjoint_weight) {
-        Problem& p = problem;
+        GroupConvCall& p = call;
         p.order = plan.order;
         p.sources = plan.sources;
         p.rows = static_cast<int>(plan.row_irrep.size());
@@ -117,24 +122,23 @@ struct Prepared {
         p.synthesis_j = plan.row_j.data();
     }
 
-    void fill_shape(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint_weight, Pass pass) {
-        Problem& p = problem;
-        p.batch = shape.batch;
-        p.groups = shape.groups;
-        p.in_fields = shape.in_fields / shape.groups;
-        p.out_fields = shape.out_fields / shape.groups;
+    void fill_sizes(const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint_weight, Pass pass) {
+        GroupConvCall& p = call;
+        p.batch = sizes.batch;
+        p.groups = sizes.groups;
+        p.in_fields = sizes.in_fields / sizes.groups;
+        p.out_fields = sizes.out_fields / sizes.groups;
         for (int i = 0; i < 3; ++i) {
-            p.in_size[i] = shape.in_size[i], p.out_size[i] = shape.out_size[i], p.kernel[i] = shape.kernel[i];
-            p.stride[i] = shape.out_size[i] == 1 ? 1 : shape.stride[i];  // a single position takes no stride, however large
-            p.padding[i] = shape.padding[i], p.dilation[i] = shape.dilation[i];
+            p.in_size[i] = sizes.in_size[i], p.out_size[i] = sizes.out_size[i], p.kernel[i] = sizes.kernel[i];
+            p.stride[i] = sizes.out_size[i] == 1 ? 1 : sizes.stride[i];  // a single position takes no stride, however large
+            p.padding[i] = sizes.padding[i], p.dilation[i] = sizes.dilation[i];
         }
         p.positions = p.out_size[0] * p.out_size[1] * p.out_size[2];
         p.column = pass != Pass::transpose && row_of_points(p);
         if (p.column) {  // bands divide a column among the threads
             std::swap(p.in_size[0], p.in_size[2]), std::swap(p.out_size[0], p.out_size[2]);
-            std::swap(p.x.strides[3], p.x.strides[5]);
         }
-        // weight (group, out field, channel, weight_size); in the adjoint the fields of the problem are the weight's channels
+        // weight (group, out field, channel, weight_size); in the adjoint the fields of the call are the weight's channels
         const int64_t fields = adjoint_weight ? p.in_fields : p.out_fields, channels = adjoint_weight ? p.out_fields : p.in_fields;
         p.weight_group_stride = fields * channels * plan.weight_size;
         p.weight_field_stride = adjoint_weight ? plan.weight_size : channels * plan.weight_size;
@@ -148,7 +152,7 @@ struct Prepared {
     }
 
     void choose_blocking(Pass pass) {
-        Problem& p = problem;
+        GroupConvCall& p = call;
         const int64_t channel_bytes = std::max<int64_t>(1, channel_rows() * kernels->tile * itemsize);
         p.strip_tiles = pass == Pass::weight ? std::clamp<int64_t>(kPanelBytes / (4 * channel_bytes), 2, 4) : 1;
         p.channel_block = std::clamp<int64_t>(kPanelBytes / (channel_bytes * p.strip_tiles), 1, std::max<int64_t>(p.in_fields, 1));
@@ -167,7 +171,7 @@ struct Prepared {
         if (pass != Pass::transpose) {
             // A band's copy should stay in the cache while its tiles are worked on. Its halo is copied once more for each band, so that a
             // band is no shorter than some halos; nor than a tile.
-            const int64_t threads = max_threads(), items = std::max<int64_t>(p.batch * p.groups, 1), slice = p.out_size[1] * p.out_size[2];
+            const int64_t items = std::max<int64_t>(p.batch * p.groups, 1), slice = p.out_size[1] * p.out_size[2];
             const int64_t least = (kernels->tile + slice - 1) / slice, halos = kBandHalos * p.dilation[0] * (p.kernel[0] - 1) / p.stride[0];
             const int64_t row_bytes = p.in_fields * p.sources * p.padded.pitch0 * p.stride[0] * itemsize;
             p.band_rows = std::min(p.band_rows, std::max({kBandBytes / std::max<int64_t>(row_bytes, 1), halos, least}));
@@ -183,7 +187,7 @@ struct Prepared {
     }
 
     void fill_blocks(Pass pass) {
-        Problem& p = problem;
+        GroupConvCall& p = call;
         int64_t x_size = 0, y_size = 0, base = 0;
         for (const KernelIrrep& irrep : irreps) {
             x_base.push_back(x_size), y_base.push_back(y_size);
@@ -215,8 +219,33 @@ struct Prepared {
         return count ? (columns + count - 1) / count : 1;
     }
 
-    int64_t bands() const { return (problem.out_size[0] + problem.band_rows - 1) / problem.band_rows; }
+    int64_t bands() const { return (call.out_size[0] + call.band_rows - 1) / call.band_rows; }
+
+    bool fits(const GroupConvPlan& plan, bool wide) const {
+        return given == &plan && identity == plan.identity && kernels == kernels_for(wide) && threads == max_threads();
+    }
+
+    GroupConvCall with(const View& x, const View& weight, const View& bias, const View& y) const {
+        GroupConvCall whole = call;
+        whole.x = x, whole.weight = weight, whole.bias = bias, whole.y = y;
+        if (whole.column) std::swap(whole.x.strides[3], whole.x.strides[5]);
+        return whole;
+    }
 };
+
+namespace {
+
+// What the sizes hold of an earlier call, if it fits.
+std::shared_ptr<const PreparedGroupConv> prepare(Kept<PreparedGroupConv>& kept, const GroupConvPlan& plan, const GroupConvSizes& sizes,
+                                                 const View& x, Pass pass, bool adjoint_weight = false) {
+    const bool wide = x.dtype == DType::float64;
+    std::shared_ptr<const PreparedGroupConv> prepared = kept.get();
+    if (!prepared || !prepared->fits(plan, wide)) {
+        prepared = std::make_shared<const PreparedGroupConv>(plan, sizes, wide, pass, adjoint_weight);
+        kept.set(prepared);
+    }
+    return prepared;
+}
 
 // Runs work(item, workspace) over all items, each thread with its own workspace of `size` elements.
 template <class Work>
@@ -226,8 +255,7 @@ void for_each_item(int64_t items, int64_t size, int64_t itemsize, const Work& wo
     parallel_for(items, static_cast<int>(threads), [&](int64_t item, int thread) { work(item, workspace.part(thread), thread); });
 }
 
-Scratch pack(Prepared& prepared, bool transposed) {
-    Problem& p = prepared.problem;
+Scratch pack(const PreparedGroupConv& prepared, GroupConvCall& p, bool transposed) {
     Scratch packed = allocate(p.groups * p.blocks_size * prepared.itemsize);
     p.packed = packed.get();
     const int64_t outer = transposed ? p.in_fields : p.out_fields, work = p.groups * p.blocks_size;
@@ -236,8 +264,7 @@ Scratch pack(Prepared& prepared, bool transposed) {
     return packed;
 }
 
-void run_forward(Prepared& prepared) {
-    const Problem& p = prepared.problem;
+void run_forward(const PreparedGroupConv& prepared, const GroupConvCall& p) {
     const int64_t bands = prepared.bands();
     for_each_item(p.batch * p.groups * bands, prepared.kernels->forward_workspace(p), prepared.itemsize,
                   [&](int64_t item, void* workspace, int) {
@@ -245,13 +272,13 @@ void run_forward(Prepared& prepared) {
                   });
 }
 
-bool nothing_to_do(const GroupConvShape& shape) {
-    return shape.batch == 0 || shape.out_fields == 0 || shape.out_size[0] * shape.out_size[1] * shape.out_size[2] == 0;
+bool nothing_to_do(const GroupConvSizes& sizes) {
+    return sizes.batch == 0 || sizes.out_fields == 0 || sizes.out_size[0] * sizes.out_size[1] * sizes.out_size[2] == 0;
 }
 
 }  // namespace
 
-struct GroupConvBlocks::Made {
+struct TransformedWeight {
     Scratch blocks, weight;
     int64_t weight_bytes;
     DType dtype;
@@ -259,75 +286,64 @@ struct GroupConvBlocks::Made {
     int64_t groups, in_fields, out_fields;
     std::shared_ptr<const int> plan;  // the identity of the plan, which is not looked into
 
-    bool fits(const Prepared& prepared) const {
-        const Problem& p = prepared.problem;
+    bool fits(const PreparedGroupConv& prepared, const GroupConvCall& p) const {
         return plan == prepared.chosen->identity && kernels == prepared.kernels && dtype == p.weight.dtype && groups == p.groups &&
                in_fields == p.in_fields && out_fields == p.out_fields &&
                std::memcmp(weight.get(), p.weight.data, static_cast<size_t>(weight_bytes)) == 0;
     }
 };
 
-std::shared_ptr<const GroupConvBlocks::Made> GroupConvBlocks::get() const {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return made_;
-}
-
-void GroupConvBlocks::set(std::shared_ptr<const Made> made) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    made_ = std::move(made);
-}
-
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+void group_conv(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& weight, const View& bias, const View& y,
                 GroupConvBlocks* kept) {
     ask_for_large_pages(y);
-    if (nothing_to_do(shape)) return;
-    Prepared prepared(plan, shape, x, weight, bias, y, Pass::forward);
-    Problem& p = prepared.problem;
+    if (nothing_to_do(sizes)) return;
+    const auto prepared = prepare(sizes.prepared->forward, plan, sizes, x, Pass::forward);
+    GroupConvCall p = prepared->with(x, weight, bias, y);
     if (!kept) {
-        const Scratch packed = pack(prepared, false);
-        return run_forward(prepared);
+        const Scratch packed = pack(*prepared, p, false);
+        return run_forward(*prepared, p);
     }
-    std::shared_ptr<const GroupConvBlocks::Made> made = kept->get();
-    if (!made || !made->fits(prepared)) {
+    std::shared_ptr<const TransformedWeight> made = kept->get();
+    if (!made || !made->fits(*prepared, p)) {
         const int64_t bytes = weight.numel() * itemsize(weight.dtype);
         Scratch copy = allocate(bytes);
         std::memcpy(copy.get(), weight.data, static_cast<size_t>(bytes));
-        made = std::make_shared<const GroupConvBlocks::Made>(GroupConvBlocks::Made{pack(prepared, false), std::move(copy), bytes,
-                                                                                   weight.dtype, prepared.kernels, p.groups, p.in_fields,
-                                                                                   p.out_fields, prepared.chosen->identity});
+        made = std::make_shared<const TransformedWeight>(TransformedWeight{pack(*prepared, p, false), std::move(copy), bytes, weight.dtype,
+                                                                           prepared->kernels, p.groups, p.in_fields, p.out_fields,
+                                                                           prepared->chosen->identity});
         kept->set(made);
     }
     p.packed = made->blocks.get();
-    run_forward(prepared);
+    run_forward(*prepared, p);
 }
 
-void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x) {
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& y, const View& weight, const View& x) {
     ask_for_large_pages(x);
-    if (nothing_to_do(shape) || shape.in_fields == 0) {
+    if (nothing_to_do(sizes) || sizes.in_fields == 0) {
         std::memset(x.data, 0, static_cast<size_t>(x.numel() * itemsize(x.dtype)));
         return;
     }
-    const bool unit_stride = shape.stride[0] == 1 && shape.stride[1] == 1 && shape.stride[2] == 1;
+    const bool unit_stride = sizes.stride[0] == 1 && sizes.stride[1] == 1 && sizes.stride[2] == 1;
     if (unit_stride && !plan.orbits[0].adjoint_index.empty()) {
         // The adjoint of a regular field's convolution is the convolution with psi~[c, o, u](t) = psi[o, c, u^-1](-u^-1 t).
-        GroupConvShape adjoint = shape;
+        GroupConvSizes adjoint = sizes;
         std::swap(adjoint.in_fields, adjoint.out_fields);
         for (int i = 0; i < 3; ++i) {
             std::swap(adjoint.in_size[i], adjoint.out_size[i]);
-            adjoint.padding[i] = shape.dilation[i] * (shape.kernel[i] - 1) - shape.padding[i];
+            adjoint.padding[i] = sizes.dilation[i] * (sizes.kernel[i] - 1) - sizes.padding[i];
         }
-        Prepared prepared(plan, adjoint, y, weight, View{}, x, Pass::forward, true);
-        const Scratch packed = pack(prepared, false);
-        run_forward(prepared);
-        return;
+        const auto prepared = prepare(sizes.prepared->adjoint, plan, adjoint, y, Pass::forward, true);
+        GroupConvCall p = prepared->with(y, weight, View{}, x);
+        const Scratch packed = pack(*prepared, p, false);
+        return run_forward(*prepared, p);
     }
-    Prepared prepared(plan, shape, x, weight, View{}, y, Pass::transpose);
-    Problem& p = prepared.problem;
-    const Scratch packed = pack(prepared, true);
+    const auto prepared = prepare(sizes.prepared->transpose, plan, sizes, x, Pass::transpose);
+    GroupConvCall p = prepared->with(x, weight, View{}, y);
+    const Scratch packed = pack(*prepared, p, true);
     const int64_t blocks = (p.in_fields + p.channel_block - 1) / p.channel_block;
-    for_each_item(p.batch * p.groups * blocks, prepared.kernels->transpose_workspace(p), prepared.itemsize,
+    for_each_item(p.batch * p.groups * blocks, prepared->kernels->transpose_workspace(p), prepared->itemsize,
                   [&](int64_t item, void* workspace, int) {
-                      prepared.kernels->transpose(p, item / blocks / p.groups, item / blocks % p.groups, item % blocks, workspace);
+                      prepared->kernels->transpose(p, item / blocks / p.groups, item / blocks % p.groups, item % blocks, workspace);
                   });
 }
 
@@ -345,29 +361,29 @@ void add_block(float* block, int64_t count, double* total) {
 
 }  // namespace
 
-void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight) {
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight) {
     std::memset(weight.data, 0, static_cast<size_t>(weight.numel() * itemsize(weight.dtype)));
-    if (nothing_to_do(shape) || shape.in_fields == 0) return;
-    Prepared prepared(plan, shape, x, weight, View{}, y, Pass::weight);
-    Problem& p = prepared.problem;
-    const int64_t bands = prepared.bands(), items = p.batch * p.groups * bands, sums = p.groups * p.blocks_size;
+    if (nothing_to_do(sizes) || sizes.in_fields == 0) return;
+    const auto prepared = prepare(sizes.prepared->weight, plan, sizes, x, Pass::weight);
+    GroupConvCall p = prepared->with(x, weight, View{}, y);
+    const int64_t bands = prepared->bands(), items = p.batch * p.groups * bands, sums = p.groups * p.blocks_size;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), items));
-    const Scratch partial = allocate(sums * threads * prepared.itemsize);
-    std::memset(partial.get(), 0, static_cast<size_t>(sums * threads * prepared.itemsize));
+    const Scratch partial = allocate(sums * threads * prepared->itemsize);
+    std::memset(partial.get(), 0, static_cast<size_t>(sums * threads * prepared->itemsize));
     // Sums in float32 over a whole batch of images would be several times less accurate than those of a dense convolution, which adds up
     // blocks: here blocks of kBlockPositions at least, in float64.
-    const bool in_blocks = prepared.itemsize == 4;
+    const bool in_blocks = prepared->itemsize == 4;
     const Scratch totals = allocate(in_blocks ? sums * threads * 8 : 0);
     if (in_blocks) std::memset(totals.get(), 0, static_cast<size_t>(sums * threads * 8));
     std::vector<int64_t> positions(static_cast<size_t>(threads), 0);
-    auto block_of = [&](int thread) { return partial.get() + thread * sums * prepared.itemsize; };
+    auto block_of = [&](int thread) { return partial.get() + thread * sums * prepared->itemsize; };
     auto total_of = [&](int thread) { return reinterpret_cast<double*>(totals.get()) + thread * sums; };
     auto close_block = [&](int thread) {
         add_block(reinterpret_cast<float*>(block_of(thread)), sums, total_of(thread));
         positions[static_cast<size_t>(thread)] = 0;
     };
-    for_each_item(items, prepared.kernels->weight_workspace(p), prepared.itemsize, [&](int64_t item, void* workspace, int thread) {
-        prepared.kernels->weight(p, item / bands / p.groups, item / bands % p.groups, item % bands, block_of(thread), workspace);
+    for_each_item(items, prepared->kernels->weight_workspace(p), prepared->itemsize, [&](int64_t item, void* workspace, int thread) {
+        prepared->kernels->weight(p, item / bands / p.groups, item / bands % p.groups, item % bands, block_of(thread), workspace);
         positions[static_cast<size_t>(thread)] += p.band_rows * p.out_size[1] * p.out_size[2];
         if (in_blocks && positions[static_cast<size_t>(thread)] >= kBlockPositions) close_block(thread);
     });
@@ -383,16 +399,16 @@ void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, c
         for (int thread = 1; thread < threads; ++thread)
             for (int64_t i = 0; i < sums; ++i) first[i] += first[thread * sums + i];
     }
-    const bool same_type = weight.dtype == (prepared.itemsize == 8 ? DType::float64 : DType::float32);
+    const bool same_type = weight.dtype == (prepared->itemsize == 8 ? DType::float64 : DType::float32);
     Scratch wide;
     p.weight_sums = weight.data;
     if (!same_type) {
-        wide = allocate(weight.numel() * prepared.itemsize);
-        std::memset(wide.get(), 0, static_cast<size_t>(weight.numel() * prepared.itemsize));
+        wide = allocate(weight.numel() * prepared->itemsize);
+        std::memset(wide.get(), 0, static_cast<size_t>(weight.numel() * prepared->itemsize));
         p.weight_sums = wide.get();
     }
     parallel_for(p.groups * p.out_fields, sums > 1 << 16 ? max_threads() : 1,
-                 [&](int64_t item, int) { prepared.kernels->unpack(p, item / p.out_fields, item % p.out_fields); });
+                 [&](int64_t item, int) { prepared->kernels->unpack(p, item / p.out_fields, item % p.out_fields); });
 }
 
 }  // namespace isotypic::cpu

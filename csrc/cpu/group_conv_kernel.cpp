@@ -45,7 +45,7 @@ struct Arena {
 };
 
 template <class T>
-Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
+Tables<T> make_tables(const GroupConvCall& p, Arena<T>& arena, bool fill) {
     int64_t reads = 0, rows = 0, longest = p.order;
     for (int t = 0; t < p.orbit_count; ++t) {
         reads += p.orbits[t].length, rows += p.orbits[t].analysis_rows;
@@ -87,7 +87,7 @@ Tables<T> make_tables(const Problem& p, Arena<T>& arena, bool fill) {
 
 // Rows [first, first + rows) of axis 0 of the output are covered; coordinates outside the input read zero.
 template <class T>
-void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t channels, int64_t first, int64_t rows, T* dst) {
+void pad_channels(const GroupConvCall& p, int64_t sample, int64_t channel, int64_t channels, int64_t first, int64_t rows, T* dst) {
     const PaddedLayout& layout = p.padded;
     const int64_t rows0 = (rows - 1) * p.stride[0] + p.dilation[0] * (p.kernel[0] - 1) + 1;
     const int64_t rows1 = layout.pitch0 / layout.pitch1;
@@ -132,7 +132,7 @@ void pad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t cha
 
 // The reverse: the padded gradient's inside, to a contiguous x. Coordinates that no output reads are zero.
 template <class T>
-void unpad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t channels, const T* src, T* row_buffer) {
+void unpad_channels(const GroupConvCall& p, int64_t sample, int64_t channel, int64_t channels, const T* src, T* row_buffer) {
     const PaddedLayout& layout = p.padded;
     const int64_t rows0 = layout.plane / layout.pitch0, rows1 = layout.pitch0 / layout.pitch1;
     const int64_t total = p.in_fields * p.groups * p.sources;
@@ -156,7 +156,8 @@ void unpad_channels(const Problem& p, int64_t sample, int64_t channel, int64_t c
 
 // Values of y at a tile of positions: in place where the tile is full and of the compute type, else in `staging` (out field, h, tile).
 template <class T>
-ISOTYPIC_INLINE TileValues<T> tile_values(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* staging) {
+ISOTYPIC_INLINE TileValues<T> tile_values(const GroupConvCall& p, int64_t sample, int64_t group, int64_t position, int64_t count,
+                                          T* staging) {
     const bool same_type = p.y.dtype == kDType<T>;
     if (count < kTile<T> || !same_type) return {staging, p.order * kTile<T>, kTile<T>};
     const int64_t first = (sample * p.groups + group) * p.out_fields * p.order;
@@ -165,7 +166,7 @@ ISOTYPIC_INLINE TileValues<T> tile_values(const Problem& p, int64_t sample, int6
 
 // y to staging, zero behind the last position.
 template <class T>
-void read_staged(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* staging) {
+void read_staged(const GroupConvCall& p, int64_t sample, int64_t group, int64_t position, int64_t count, T* staging) {
     const int64_t planes = p.out_fields * p.order, first = (sample * p.groups + group) * planes;
     for (int64_t row = 0; row < planes; ++row) {
         T* out = staging + row * kTile<T>;
@@ -175,7 +176,7 @@ void read_staged(const Problem& p, int64_t sample, int64_t group, int64_t positi
 }
 
 template <class T>
-void write_staged(const Problem& p, int64_t sample, int64_t group, int64_t position, int64_t count, const T* staging) {
+void write_staged(const GroupConvCall& p, int64_t sample, int64_t group, int64_t position, int64_t count, const T* staging) {
     const int64_t planes = p.out_fields * p.order, first = (sample * p.groups + group) * planes;
     for (int64_t row = 0; row < planes; ++row)
         write_row(p.y.data, p.y.dtype, (first + row) * p.positions + position, count, staging + row * kTile<T>);
@@ -185,7 +186,7 @@ void write_staged(const Problem& p, int64_t sample, int64_t group, int64_t posit
 
 // Output positions [position, position + count) of a band that starts at row `first` of axis 0.
 template <class T>
-TileMap<T> map_tile(const Problem& p, int64_t position, int64_t count, int64_t first) {
+TileMap<T> map_tile(const GroupConvCall& p, int64_t position, int64_t count, int64_t first) {
     TileMap<T> map;
     for (int v = 0; v < 2; ++v) {
         int n = 0;
@@ -231,7 +232,7 @@ struct Claim {
 
 // y panel (+)= x panel times blocks, for the input channels [channel, channel + channels); beside it, what will be written is claimed.
 template <class T>
-void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel,
+void multiply_forward(const GroupConvCall& p, const T* blocks, const T* x_panel, int64_t channel, int64_t channels, T* y_panel,
                       const TileValues<T>& y) {
     int64_t products = 0;
     for (int rho = 0; rho < p.irrep_count; ++rho)
@@ -256,7 +257,7 @@ void multiply_forward(const Problem& p, const T* blocks, const T* x_panel, int64
 
 // x panel = y panel times transposed blocks, for the input channels [channel, channel + channels).
 template <class T>
-void multiply_transposed(const Problem& p, const T* blocks, const T* y_panel, int64_t channel, int64_t channels, T* x_panel) {
+void multiply_transposed(const GroupConvCall& p, const T* blocks, const T* y_panel, int64_t channel, int64_t channels, T* x_panel) {
     for (int rho = 0; rho < p.irrep_count; ++rho) {
         const KernelIrrep& irrep = p.irreps[rho];
         const PackedMatrix& matrix = p.blocks[rho];  // (out field, j) x (channel, k), column blocks within a channel block
@@ -278,7 +279,7 @@ void multiply_transposed(const Problem& p, const T* blocks, const T* y_panel, in
 // Where element (row (channel, k), column (out field, j)) of an irrep's block lies. Transposed blocks restart their column blocks at every
 // channel block, so that a channel block is a run of whole column blocks.
 struct BlockIndex {
-    const Problem& p;
+    const GroupConvCall& p;
     bool transposed;
 
     int64_t operator()(int rho, int64_t channel, int k, int64_t field, int j) const {
@@ -303,7 +304,7 @@ constexpr int kWeightRows = 64;  // rows of a weight transform handled together
 struct BlockLines {
     int64_t start[kWeightRows], step[kWeightRows];
 
-    BlockLines(const Problem& p, const KernelOrbit& orbit, int first, int rows, int64_t outer, bool transposed) {
+    BlockLines(const GroupConvCall& p, const KernelOrbit& orbit, int first, int rows, int64_t outer, bool transposed) {
         const BlockIndex index{p, transposed};
         for (int i = 0; i < rows; ++i) {
             const int rho = orbit.weight_irrep[first + i], k = orbit.weight_k[first + i], j = orbit.weight_j[first + i];
@@ -315,7 +316,7 @@ struct BlockLines {
 
 // Weights to blocks, for one out field (or one channel, for transposed blocks). A vector runs along the rows of the transform.
 template <class T>
-void pack(const Problem& p, int64_t group, int64_t outer, bool transposed) {
+void pack(const GroupConvCall& p, int64_t group, int64_t outer, bool transposed) {
     constexpr int L = kLanes<T>;
     T* blocks = static_cast<T*>(p.packed) + group * p.blocks_size;
     const int64_t psi = group * p.weight_group_stride + outer * (transposed ? p.weight_channel_stride : p.weight_field_stride);
@@ -350,7 +351,7 @@ void pack(const Problem& p, int64_t group, int64_t outer, bool transposed) {
 // Its adjoint: the weight gradient of one out field from the blocks' gradient. Taps outside the invariant support are left alone (zero). A
 // vector runs along the taps and group elements of an orbit.
 template <class T>
-void unpack(const Problem& p, int64_t group, int64_t field) {
+void unpack(const GroupConvCall& p, int64_t group, int64_t field) {
     constexpr int L = kLanes<T>;
     const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
     const int64_t psi = group * p.weight_group_stride + field * p.weight_field_stride;
@@ -387,7 +388,7 @@ struct ForwardSpace {
     T *padded, *x_panel, *y_panel, *staging, *bias;
     int64_t size;
 
-    ForwardSpace(const Problem& p, void* workspace) {
+    ForwardSpace(const GroupConvCall& p, void* workspace) {
         Arena<T> arena{static_cast<T*>(workspace)};
         tables = make_tables<T>(p, arena, workspace != nullptr);
         padded = arena.template take<T>(p.in_fields * p.sources * p.padded.plane + kLanes<T>);  // a row is written in whole vectors
@@ -400,12 +401,12 @@ struct ForwardSpace {
 };
 
 template <class T>
-int64_t forward_workspace(const Problem& p) {
+int64_t forward_workspace(const GroupConvCall& p) {
     return ForwardSpace<T>(p, nullptr).size;
 }
 
 template <class T>
-void forward(const Problem& p, int64_t sample, int64_t group, int64_t band, void* workspace) {
+void forward(const GroupConvCall& p, int64_t sample, int64_t group, int64_t band, void* workspace) {
     const ForwardSpace<T> space(p, workspace);
     const TileTransforms<T> transforms = tile_transforms<T>(p);
     const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
@@ -436,7 +437,7 @@ struct TransposeSpace {
     T *padded, *x_panel, *y_panel, *staging, *row;
     int64_t size;
 
-    TransposeSpace(const Problem& p, void* workspace) {
+    TransposeSpace(const GroupConvCall& p, void* workspace) {
         Arena<T> arena{static_cast<T*>(workspace)};
         tables = make_tables<T>(p, arena, workspace != nullptr);
         padded = arena.template take<T>(p.channel_block * p.sources * p.padded.plane);
@@ -449,12 +450,12 @@ struct TransposeSpace {
 };
 
 template <class T>
-int64_t transpose_workspace(const Problem& p) {
+int64_t transpose_workspace(const GroupConvCall& p) {
     return TransposeSpace<T>(p, nullptr).size;
 }
 
 template <class T>
-void transpose_block(const Problem& p, int64_t sample, int64_t group, int64_t block, void* workspace) {
+void transpose_block(const GroupConvCall& p, int64_t sample, int64_t group, int64_t block, void* workspace) {
     const TransposeSpace<T> space(p, workspace);
     const TileTransforms<T> transforms = tile_transforms<T>(p);
     const T* blocks = static_cast<const T*>(p.packed) + group * p.blocks_size;
@@ -481,7 +482,7 @@ struct WeightSpace {
     int64_t columns_tile;  // elements of `columns` per tile: [irrep][row][position][padded (out field, j)]
     int64_t size;
 
-    WeightSpace(const Problem& p, void* workspace) {
+    WeightSpace(const GroupConvCall& p, void* workspace) {
         Arena<T> arena{static_cast<T*>(workspace)};
         columns_tile = 0;
         for (int rho = 0; rho < p.irrep_count; ++rho) columns_tile += p.irreps[rho].rows * kTile<T> * p.blocks[rho].columns;
@@ -496,14 +497,14 @@ struct WeightSpace {
 };
 
 template <class T>
-int64_t weight_workspace(const Problem& p) {
+int64_t weight_workspace(const GroupConvCall& p) {
     return WeightSpace<T>(p, nullptr).size;
 }
 
 // y panel [irrep][row][column][position] to [irrep][row][position][column], columns padded to whole vectors (what is in the padding is
 // multiplied into columns that nobody reads, so it only has to be finite or not: it never meets a column in use).
 template <class T>
-void turn_columns(const Problem& p, const T* y_panel, T* columns) {
+void turn_columns(const GroupConvCall& p, const T* y_panel, T* columns) {
     for (int rho = 0; rho < p.irrep_count; ++rho) {
         const int64_t used = p.out_fields * p.irreps[rho].dim, padded = p.blocks[rho].columns;
         for (int r = 0; r < p.irreps[rho].rows; ++r) {
@@ -518,7 +519,7 @@ void turn_columns(const Problem& p, const T* y_panel, T* columns) {
 
 // Blocks' gradient [column block][channel, k][width] of one band, added to `sums`.
 template <class T>
-void weight_band(const Problem& p, int64_t sample, int64_t group, int64_t band, void* sums_pointer, void* workspace) {
+void weight_band(const GroupConvCall& p, int64_t sample, int64_t group, int64_t band, void* sums_pointer, void* workspace) {
     const WeightSpace<T> space(p, workspace);
     const TileTransforms<T> transforms = tile_transforms<T>(p);
     T* sums = static_cast<T*>(sums_pointer) + group * p.blocks_size;

@@ -69,7 +69,7 @@ struct PaddedLayout {
     int64_t pitch0, pitch1, phase_pitch, plane;
 };
 
-struct Problem {
+struct GroupConvCall {
     int order, sources, rows, irrep_count, orbit_count, fourier;  // rows of synthesis: order, or more with three products; a FourierIndex
     const KernelIrrep* irreps;
     const KernelOrbit* orbits;
@@ -101,14 +101,14 @@ struct Problem {
 struct Kernels {
     int lanes, tile, max_width, gradient_width;
 
-    void (*pack)(const Problem&, int64_t group, int64_t outer, bool transposed);  // outer: out field, or channel where transposed
-    int64_t (*forward_workspace)(const Problem&);
-    void (*forward)(const Problem&, int64_t sample, int64_t group, int64_t band, void* workspace);
-    int64_t (*transpose_workspace)(const Problem&);
-    void (*transpose)(const Problem&, int64_t sample, int64_t group, int64_t block, void* workspace);
-    int64_t (*weight_workspace)(const Problem&);
-    void (*weight)(const Problem&, int64_t sample, int64_t group, int64_t band, void* sums, void* workspace);
-    void (*unpack)(const Problem&, int64_t group, int64_t out_field);  // weight gradient from its blocks in `packed`
+    void (*pack)(const GroupConvCall&, int64_t group, int64_t outer, bool transposed);  // outer: out field, or channel where transposed
+    int64_t (*forward_workspace)(const GroupConvCall&);
+    void (*forward)(const GroupConvCall&, int64_t sample, int64_t group, int64_t band, void* workspace);
+    int64_t (*transpose_workspace)(const GroupConvCall&);
+    void (*transpose)(const GroupConvCall&, int64_t sample, int64_t group, int64_t block, void* workspace);
+    int64_t (*weight_workspace)(const GroupConvCall&);
+    void (*weight)(const GroupConvCall&, int64_t sample, int64_t group, int64_t band, void* sums, void* workspace);
+    void (*unpack)(const GroupConvCall&, int64_t group, int64_t out_field);  // weight gradient from its blocks in `packed`
 };
 
 struct KernelSet {

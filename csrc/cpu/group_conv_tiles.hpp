@@ -193,7 +193,7 @@ ISOTYPIC_INLINE void for_both_vectors(const Body& body) {
 }
 
 template <class T, class Rows, class Gather>
-void analyse_gathered(const Problem& p, const Tables<T>& tables, const Gather gather, const T* planes, int64_t channels, T* panel) {
+void analyse_gathered(const GroupConvCall& p, const Tables<T>& tables, const Gather gather, const T* planes, int64_t channels, T* panel) {
     constexpr int n = Rows::rows;
     const int orbits = p.orbit_count;
     const int64_t plane = p.padded.plane;
@@ -215,7 +215,7 @@ void analyse_gathered(const Problem& p, const Tables<T>& tables, const Gather ga
 }
 
 template <class T, class Rows>
-void analyse_channels(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels, T* panel) {
+void analyse_channels(const GroupConvCall& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels, T* panel) {
     switch (map.shape) {
         case TileMap<T>::run:
             return analyse_gathered<T, Rows>(p, tables, GatherRun<T>(map), planes, channels, panel);
@@ -227,7 +227,7 @@ void analyse_channels(const Problem& p, const Tables<T>& tables, const TileMap<T
 }
 
 template <class T, class Rows>
-void scatter_channels(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* panel, int64_t channels, T* planes) {
+void scatter_channels(const GroupConvCall& p, const Tables<T>& tables, const TileMap<T>& map, const T* panel, int64_t channels, T* planes) {
     constexpr int n = Rows::rows;
     const int orbits = p.orbit_count;
     const int64_t plane = p.padded.plane;
@@ -245,7 +245,7 @@ void scatter_channels(const Problem& p, const Tables<T>& tables, const TileMap<T
 }
 
 template <class T, class Rows>
-void analyse_fields(const Problem& p, const Tables<T>& tables, const TileValues<T>& y, T* panel) {
+void analyse_fields(const GroupConvCall& p, const Tables<T>& tables, const TileValues<T>& y, T* panel) {
     constexpr int n = Rows::rows;
     const int64_t fields = p.out_fields, field_step = y.field_step, element_step = y.element_step;
     int64_t row[n], next[n];
@@ -262,7 +262,7 @@ void analyse_fields(const Problem& p, const Tables<T>& tables, const TileValues<
 
 // The bias joins the trivial irrep, whose row comes first and reaches every element with coefficient 1.
 template <class T, class Rows>
-void synthesise_fields(const Problem& p, const Tables<T>& tables, const T* panel, const T* bias, const TileValues<T>& y) {
+void synthesise_fields(const GroupConvCall& p, const Tables<T>& tables, const T* panel, const T* bias, const TileValues<T>& y) {
     constexpr int n = Rows::rows;
     const int64_t fields = p.out_fields, field_step = y.field_step, element_step = y.element_step;
     int64_t row[n], next[n];
@@ -294,7 +294,7 @@ ISOTYPIC_INLINE Vec<T> sparse_row(const SparseMatrix& matrix, int row, const Val
 }
 
 template <class T>
-void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels,
+void analyse_channels_sparse(const GroupConvCall& p, const Tables<T>& tables, const TileMap<T>& map, const T* planes, int64_t channels,
                              T* panel) {
     for (int64_t c = 0; c < channels; ++c, planes += p.sources * p.padded.plane) {
         const int64_t *offset = tables.offset, *row = tables.x_row, *step = tables.x_step;
@@ -312,7 +312,7 @@ void analyse_channels_sparse(const Problem& p, const Tables<T>& tables, const Ti
 }
 
 template <class T>
-void scatter_channels_sparse(const Problem& p, const Tables<T>& tables, const TileMap<T>& map, const T* panel, int64_t channels,
+void scatter_channels_sparse(const GroupConvCall& p, const Tables<T>& tables, const TileMap<T>& map, const T* panel, int64_t channels,
                              T* planes) {
     for (int64_t c = 0; c < channels; ++c, planes += p.sources * p.padded.plane) {
         const int64_t *offset = tables.offset, *row = tables.x_row, *step = tables.x_step;
@@ -330,7 +330,7 @@ void scatter_channels_sparse(const Problem& p, const Tables<T>& tables, const Ti
 }
 
 template <class T>
-void analyse_fields_sparse(const Problem& p, const Tables<T>& tables, const TileValues<T>& y, T* panel) {
+void analyse_fields_sparse(const GroupConvCall& p, const Tables<T>& tables, const TileValues<T>& y, T* panel) {
     for (int64_t o = 0; o < p.out_fields; ++o)
         for (int i = 0; i < p.rows; ++i)
             for (int v = 0; v < 2; ++v)
@@ -340,7 +340,7 @@ void analyse_fields_sparse(const Problem& p, const Tables<T>& tables, const Tile
 }
 
 template <class T>
-void synthesise_fields_sparse(const Problem& p, const Tables<T>& tables, const T* panel, const T* bias, const TileValues<T>& y) {
+void synthesise_fields_sparse(const GroupConvCall& p, const Tables<T>& tables, const T* panel, const T* bias, const TileValues<T>& y) {
     for (int64_t o = 0; o < p.out_fields; ++o)
         for (int h = 0; h < p.order; ++h)
             for (int v = 0; v < 2; ++v)
@@ -352,14 +352,14 @@ void synthesise_fields_sparse(const Problem& p, const Tables<T>& tables, const T
 
 template <class T>
 struct TileTransforms {
-    void (*analyse_channels)(const Problem&, const Tables<T>&, const TileMap<T>&, const T* planes, int64_t channels, T* panel);
-    void (*scatter_channels)(const Problem&, const Tables<T>&, const TileMap<T>&, const T* panel, int64_t channels, T* planes);
-    void (*analyse_fields)(const Problem&, const Tables<T>&, const TileValues<T>&, T* panel);
-    void (*synthesise_fields)(const Problem&, const Tables<T>&, const T* panel, const T* bias, const TileValues<T>&);
+    void (*analyse_channels)(const GroupConvCall&, const Tables<T>&, const TileMap<T>&, const T* planes, int64_t channels, T* panel);
+    void (*scatter_channels)(const GroupConvCall&, const Tables<T>&, const TileMap<T>&, const T* panel, int64_t channels, T* planes);
+    void (*analyse_fields)(const GroupConvCall&, const Tables<T>&, const TileValues<T>&, T* panel);
+    void (*synthesise_fields)(const GroupConvCall&, const Tables<T>&, const T* panel, const T* bias, const TileValues<T>&);
 };
 
 template <class T, class Rows>
-ISOTYPIC_INLINE void use_program(const Problem& p, TileTransforms<T>* chosen) {
+ISOTYPIC_INLINE void use_program(const GroupConvCall& p, TileTransforms<T>* chosen) {
     chosen->analyse_fields = analyse_fields<T, Rows>;
     chosen->synthesise_fields = synthesise_fields<T, Rows>;
     if (p.sources != p.order) return;  // the orbits of a lift have their own transforms
@@ -368,7 +368,7 @@ ISOTYPIC_INLINE void use_program(const Problem& p, TileTransforms<T>* chosen) {
 }
 
 template <class T>
-ISOTYPIC_INLINE TileTransforms<T> tile_transforms(const Problem& p) {
+ISOTYPIC_INLINE TileTransforms<T> tile_transforms(const GroupConvCall& p) {
     TileTransforms<T> chosen{analyse_channels_sparse<T>, scatter_channels_sparse<T>, analyse_fields_sparse<T>, synthesise_fields_sparse<T>};
     if (p.rows != p.order) {
         switch (p.fourier) {

@@ -23,23 +23,23 @@ const MaxDetKernels& kernels(DType dtype) {
 }
 
 template <class Work>
-void for_each_block(const MaxDetKernels& k, const MaxDetProblem& problem, const Work& work) {
-    const int64_t blocks = (problem.batch + k.lanes - 1) / k.lanes;
+void for_each_block(const MaxDetKernels& k, const MaxDetCall& call, const Work& work) {
+    const int64_t blocks = (call.batch + k.lanes - 1) / k.lanes;
     if (blocks == 0) return;
     const int threads = static_cast<int>(std::min<int64_t>(max_threads(), blocks));
-    const Scratch workspace(k.workspace(problem.d), threads);
+    const Scratch workspace(k.workspace(call.d), threads);
     std::fill_n(workspace.get(), workspace.stride() * threads, char{0});
     parallel_for(blocks, threads, [&](int64_t block, int thread) { work(block, workspace.part(thread)); });
 }
 
 // The rows that the first pass has marked, once more.
 template <class Marked, class Work>
-void for_each_marked(const MaxDetKernels& k, MaxDetProblem problem, const Marked& marked, const Work& work) {
+void for_each_marked(const MaxDetKernels& k, MaxDetCall call, const Marked& marked, const Work& work) {
     std::vector<int64_t> rows;
-    for (int64_t row = 0; row < problem.batch; ++row)
+    for (int64_t row = 0; row < call.batch; ++row)
         if (marked(row)) rows.push_back(row);
-    problem.rows = rows.data(), problem.batch = static_cast<int64_t>(rows.size());
-    for_each_block(k, problem, [&](int64_t block, void* workspace) { work(problem, block, workspace); });
+    call.rows = rows.data(), call.batch = static_cast<int64_t>(rows.size());
+    for_each_block(k, call, [&](int64_t block, void* workspace) { work(call, block, workspace); });
 }
 
 // A point for the rows that are not positive at a node, and a search for those of which it is open, unless this is the quick pass.
@@ -59,55 +59,55 @@ void write_witness(const T* p, int d, bool single, bool quick, T* tail) {
 }
 
 template <class T>
-void solve_form(const View& p, const MaxDetProblem& problem, const MaxDetKernels& k) {
-    const int64_t m = 2 * problem.d + 1, width = (problem.d + 1) * (problem.d + 1) + 5;
+void solve_form(const View& p, const MaxDetCall& call, const MaxDetKernels& k) {
+    const int64_t m = 2 * call.d + 1, width = (call.d + 1) * (call.d + 1) + 5;
     const T* forms = static_cast<const T*>(p.data);
-    T* solution = static_cast<T*>(problem.out);
-    const bool single = problem.single || p.dtype == DType::float32;
-    for_each_block(k, problem, [&](int64_t block, void* workspace) {
-        k.solve(problem, block, workspace);
-        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, problem.batch); ++row)
-            write_witness(forms + row * m, problem.d, single, problem.quick, solution + (row + 1) * width - 5);
+    T* solution = static_cast<T*>(call.out);
+    const bool single = call.single || p.dtype == DType::float32;
+    for_each_block(k, call, [&](int64_t block, void* workspace) {
+        k.solve(call, block, workspace);
+        for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, call.batch); ++row)
+            write_witness(forms + row * m, call.d, single, call.quick, solution + (row + 1) * width - 5);
     });
-    if (problem.quick) return;
-    for_each_marked(k, problem, [&](int64_t row) { return solution[(row + 1) * width - 5] == max_det::kRefine; }, k.solve_again);
+    if (call.quick) return;
+    for_each_marked(k, call, [&](int64_t row) { return solution[(row + 1) * width - 5] == max_det::kRefine; }, k.solve_again);
 }
 
 template <class T>
-void differentiate(const MaxDetProblem& problem, const MaxDetKernels& k) {
-    const T* result = static_cast<const T*>(problem.out);
-    const int64_t m = 2 * problem.d + 1;
-    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.adjoint(problem, block, workspace); });
-    for_each_marked(k, problem, [&](int64_t row) { return std::isnan(result[row * m]); }, k.adjoint_again);
+void differentiate(const MaxDetCall& call, const MaxDetKernels& k) {
+    const T* result = static_cast<const T*>(call.out);
+    const int64_t m = 2 * call.d + 1;
+    for_each_block(k, call, [&](int64_t block, void* workspace) { k.adjoint(call, block, workspace); });
+    for_each_marked(k, call, [&](int64_t row) { return std::isnan(result[row * m]); }, k.adjoint_again);
 }
 
 }  // namespace
 
 void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution) {
     ask_for_large_pages(solution);
-    MaxDetProblem problem{};
-    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
-    problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
-    problem.single = single, problem.candidates = candidates, problem.quick = quick;
-    p.dtype == DType::float64 ? solve_form<double>(p, problem, kernels(p.dtype)) : solve_form<float>(p, problem, kernels(p.dtype));
+    MaxDetCall call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = solution.data;
+    call.single = single, call.candidates = candidates, call.quick = quick;
+    p.dtype == DType::float64 ? solve_form<double>(p, call, kernels(p.dtype)) : solve_form<float>(p, call, kernels(p.dtype));
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
     ask_for_large_pages(result);
-    MaxDetProblem problem{};
-    problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
-    problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
-    problem.matrix = matrix.defined() ? matrix.data : nullptr;
-    problem.form = form.defined() ? form.data : nullptr;
-    gram.dtype == DType::float64 ? differentiate<double>(problem, kernels(gram.dtype)) : differentiate<float>(problem, kernels(gram.dtype));
+    MaxDetCall call{};
+    call.d = static_cast<int>(gram.sizes[1] - 1), call.batch = gram.sizes[0];
+    call.gram = gram.data, call.tables = tables.data, call.out = result.data;
+    call.matrix = matrix.defined() ? matrix.data : nullptr;
+    call.form = form.defined() ? form.data : nullptr;
+    gram.dtype == DType::float64 ? differentiate<double>(call, kernels(gram.dtype)) : differentiate<float>(call, kernels(gram.dtype));
 }
 
 void max_det_frame(const View& p, const View& tables, const View& framed) {
-    MaxDetProblem problem{};
-    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
-    problem.p = p.data, problem.tables = tables.data, problem.out = framed.data;
+    MaxDetCall call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = framed.data;
     const MaxDetKernels& k = kernels(p.dtype);
-    for_each_block(k, problem, [&](int64_t block, void* workspace) { k.frame(problem, block, workspace); });
+    for_each_block(k, call, [&](int64_t block, void* workspace) { k.frame(call, block, workspace); });
 }
 
 }  // namespace isotypic::cpu

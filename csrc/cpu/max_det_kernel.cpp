@@ -168,19 +168,19 @@ ISOTYPIC_INLINE void set_lane(Real& a, int64_t l, T value) {
 }
 
 template <class T, class Team, class Real, int N>
-ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, void* workspace) {
+ISOTYPIC_INLINE void solve_degree(const MaxDetCall& call, int64_t block, void* workspace) {
     constexpr int L = kLanes<T>;
     constexpr bool again = sizeof(Real) > sizeof(Vec<T>);
-    const max_det::Tables t(N ? N - 1 : problem.d);
+    const max_det::Tables t(N ? N - 1 : call.d);
     const max_det::Layout<Team> at(t);
     Real *work = static_cast<Real*>(workspace), *form = work + at.size;
-    const T* p = static_cast<const T*>(problem.p);
-    T* solution = static_cast<T*>(problem.out);
+    const T* p = static_cast<const T*>(call.p);
+    T* solution = static_cast<T*>(call.out);
     const int64_t width = t.n * t.n + 5;
     Real valid{};
     T up[L];
-    const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
-    auto row_of = [&](int64_t l) { return again ? problem.rows[first + l] : first + l; };
+    const int64_t first = block * L, count = call.batch - first < L ? call.batch - first : L;
+    auto row_of = [&](int64_t l) { return again ? call.rows[first + l] : first + l; };
     for (int64_t l = 0; l < L; ++l) {
         const T* row = p + row_of(l < count ? l : 0) * t.m;
         const PowerOfTwo<T> power = largest_power(row, t.m, 1);
@@ -194,10 +194,10 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, v
     }
     for (int k = 0; k < t.m; ++k) work[at.p + k] = form[k];
     const Team team;
-    const T* tables = static_cast<const T*>(problem.tables);
+    const T* tables = static_cast<const T*>(call.tables);
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, valid);
     Real positive = Real{} + 1, exact = positive;
-    const Real* gram = max_det::gram(t, tables, work, form, problem.single && sizeof(T) == 8, team, positive, exact);
+    const Real* gram = max_det::gram(t, tables, work, form, call.single && sizeof(T) == 8, team, positive, exact);
     const Real error = max_det::error_estimate<Team, T>(report.condition, again);
     for (int64_t l = 0; l < count; ++l) {
         T *out = solution + row_of(l) * width, *tail = out + t.n * t.n;
@@ -216,31 +216,31 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetProblem& problem, int64_t block, v
         tail[1] = lane<T>(report.iterations, l) + (again ? tail[1] : T(0));
         // The driver turns the number of the node into a point, and asks for one where there is no Gram.
         if (!again) tail[2] = lane<T>(report.where, l), tail[3] = T(solved);
-        tail[4] = status == max_det::kSolved || (again && problem.candidates) || status == max_det::kInaccurate ? lane<T>(error, l) : T(0);
-        const bool wanted = status == max_det::kSolved || (again && problem.candidates);
+        tail[4] = status == max_det::kSolved || (again && call.candidates) || status == max_det::kInaccurate ? lane<T>(error, l) : T(0);
+        const bool wanted = status == max_det::kSolved || (again && call.candidates);
         // Where the second pass begins, if the first one came that far.
-        const bool start = !problem.quick && status == max_det::kRefine && lane<T>(report.status, l) == max_det::kSolved;
+        const bool start = !call.quick && status == max_det::kRefine && lane<T>(report.status, l) == max_det::kSolved;
         for (int i = 0; i < t.n * t.n; ++i) out[i] = wanted ? lane<T>(gram[i], l) * up[l] : T(0);
         for (int k = 0; k < t.m && start; ++k) out[k] = lane<T>(work[at.w + k], l);
     }
 }
 
 template <class T, class Team, class Real, int N>
-ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block, void* workspace) {
+ISOTYPIC_INLINE void adjoint_degree(const MaxDetCall& call, int64_t block, void* workspace) {
     constexpr int L = kLanes<T>;
     constexpr bool again = sizeof(Real) > sizeof(Vec<T>);
-    const max_det::Tables t(N ? N - 1 : problem.d);
+    const max_det::Tables t(N ? N - 1 : call.d);
     const max_det::Layout<Team> at(t);
     const int size = t.n * t.n;
     Real *work = static_cast<Real*>(workspace), *gram = work + at.size, *matrix = gram + size, *result = matrix + size;
     T down[L];
-    const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form);
-    const int length = problem.matrix ? size : t.m;
-    const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
-    auto row_of = [&](int64_t l) { return again ? problem.rows[first + l] : first + l; };
+    const T* source = static_cast<const T*>(call.matrix ? call.matrix : call.form);
+    const int length = call.matrix ? size : t.m;
+    const int64_t first = block * L, count = call.batch - first < L ? call.batch - first : L;
+    auto row_of = [&](int64_t l) { return again ? call.rows[first + l] : first + l; };
     for (int64_t l = 0; l < L; ++l) {
         const int64_t row = row_of(l < count ? l : 0);
-        const T* q = static_cast<const T*>(problem.gram) + row * size;
+        const T* q = static_cast<const T*>(call.gram) + row * size;
         const PowerOfTwo<T> power = largest_power(q, t.n, t.n + 1);  // of the diagonal
         down[l] = power.down;
         for (int i = 0; i < t.n; ++i)
@@ -249,13 +249,13 @@ ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block,
         for (int i = 0; i < length; ++i) set_lane(matrix[i], l, source[row * length + i]);
     }
     const Real condition =
-        max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? matrix : nullptr, matrix, result, Team());
+        max_det::adjoint(t, static_cast<const T*>(call.tables), work, gram, call.matrix ? matrix : nullptr, matrix, result, Team());
     const Real error = max_det::error_estimate<Team, T>(condition, false);
     for (int64_t l = 0; l < count; ++l) {
-        T* out = static_cast<T*>(problem.out) + row_of(l) * t.m;
+        T* out = static_cast<T*>(call.out) + row_of(l) * t.m;
         for (int k = 0; k < t.m; ++k) {
             const T value = lane<T>(result[k], l);
-            out[k] = problem.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
+            out[k] = call.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
         }
         if (!again && lane<T>(error, l) > max_det::Tolerance<T>::refine) out[0] = static_cast<T>(__builtin_nan(""));
     }
@@ -263,63 +263,63 @@ ISOTYPIC_INLINE void adjoint_degree(const MaxDetProblem& problem, int64_t block,
 
 // Sizes that the compiler knows up to degree 14, where short loops would be mostly counters.
 template <class T>
-void solve(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    switch (problem.d + 1) {
+void solve(const MaxDetCall& call, int64_t block, void* workspace) {
+    switch (call.d + 1) {
         case 3:
-            return solve_degree<T, Lanes<T>, Vec<T>, 3>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 3>(call, block, workspace);
         case 4:
-            return solve_degree<T, Lanes<T>, Vec<T>, 4>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 4>(call, block, workspace);
         case 5:
-            return solve_degree<T, Lanes<T>, Vec<T>, 5>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 5>(call, block, workspace);
         case 6:
-            return solve_degree<T, Lanes<T>, Vec<T>, 6>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 6>(call, block, workspace);
         case 7:
-            return solve_degree<T, Lanes<T>, Vec<T>, 7>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 7>(call, block, workspace);
         case 8:
-            return solve_degree<T, Lanes<T>, Vec<T>, 8>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 8>(call, block, workspace);
         default:
-            return solve_degree<T, Lanes<T>, Vec<T>, 0>(problem, block, workspace);
+            return solve_degree<T, Lanes<T>, Vec<T>, 0>(call, block, workspace);
     }
 }
 template <class T>
-void adjoint(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    switch (problem.d + 1) {
+void adjoint(const MaxDetCall& call, int64_t block, void* workspace) {
+    switch (call.d + 1) {
         case 4:
-            return adjoint_degree<T, Lanes<T>, Vec<T>, 4>(problem, block, workspace);
+            return adjoint_degree<T, Lanes<T>, Vec<T>, 4>(call, block, workspace);
         case 6:
-            return adjoint_degree<T, Lanes<T>, Vec<T>, 6>(problem, block, workspace);
+            return adjoint_degree<T, Lanes<T>, Vec<T>, 6>(call, block, workspace);
         default:
-            return adjoint_degree<T, Lanes<T>, Vec<T>, 0>(problem, block, workspace);
+            return adjoint_degree<T, Lanes<T>, Vec<T>, 0>(call, block, workspace);
     }
 }
 
 template <class T>
-void solve_again(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    solve_degree<T, WideLanes<T>, Wide<T>, 0>(problem, block, workspace);
+void solve_again(const MaxDetCall& call, int64_t block, void* workspace) {
+    solve_degree<T, WideLanes<T>, Wide<T>, 0>(call, block, workspace);
 }
 template <class T>
-void adjoint_again(const MaxDetProblem& problem, int64_t block, void* workspace) {
-    adjoint_degree<T, WideLanes<T>, Wide<T>, 0>(problem, block, workspace);
+void adjoint_again(const MaxDetCall& call, int64_t block, void* workspace) {
+    adjoint_degree<T, WideLanes<T>, Wide<T>, 0>(call, block, workspace);
 }
 
 // p o h and h, row by row of the result.
 template <class T>
-void frame(const MaxDetProblem& problem, int64_t block, void* workspace) {
+void frame(const MaxDetCall& call, int64_t block, void* workspace) {
     constexpr int L = kLanes<T>;
-    const max_det::Tables t(problem.d);
+    const max_det::Tables t(call.d);
     Wide<T>* work = static_cast<Wide<T>*>(workspace);
     Vec<T>*p = reinterpret_cast<Vec<T>*>(work + max_det::frame_numbers(t)), *result = p + t.m;
-    const int64_t first = block * L, count = problem.batch - first < L ? problem.batch - first : L;
+    const int64_t first = block * L, count = call.batch - first < L ? call.batch - first : L;
     T up[L];
     for (int64_t l = 0; l < L; ++l) {
-        const T* row = static_cast<const T*>(problem.p) + (first + (l < count ? l : 0)) * t.m;
+        const T* row = static_cast<const T*>(call.p) + (first + (l < count ? l : 0)) * t.m;
         const PowerOfTwo<T> power = largest_power(row, t.m, 1);
         up[l] = power.finite ? power.up : T(__builtin_nan(""));
         for (int k = 0; k < t.m; ++k) set_lane(p[k], l, power.finite ? row[k] * power.down : T(0));
     }
     Vec<T> h[4];
-    max_det::frame<Lanes<T>>(t, static_cast<const T*>(problem.tables), p, work, result, h);
-    T* out = static_cast<T*>(problem.out) + first * (t.m + 4);
+    max_det::frame<Lanes<T>>(t, static_cast<const T*>(call.tables), p, work, result, h);
+    T* out = static_cast<T*>(call.out) + first * (t.m + 4);
     for (int64_t l = 0; l < count; ++l, out += t.m + 4) {
         for (int k = 0; k < t.m; ++k) out[k] = lane<T>(result[k], l) * up[l];
         for (int i = 0; i < 4; ++i) out[t.m + i] = lane<T>(h[i], l);

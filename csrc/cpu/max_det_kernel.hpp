@@ -7,7 +7,7 @@
 
 namespace isotypic::cpu {
 
-struct MaxDetProblem {
+struct MaxDetCall {
     int d;
     bool single, candidates, quick;  // as in ops/max_det.hpp
     int64_t batch;
@@ -18,13 +18,13 @@ struct MaxDetProblem {
 
 struct MaxDetKernels {
     int lanes;
-    int64_t (*workspace)(int d);                                          // bytes of one block, for any of the following
-    void (*solve)(const MaxDetProblem&, int64_t block, void* workspace);  // polynomials block lanes .. block lanes + lanes - 1
-    void (*adjoint)(const MaxDetProblem&, int64_t block, void* workspace);
+    int64_t (*workspace)(int d);                                       // bytes of one block, for any of the following
+    void (*solve)(const MaxDetCall&, int64_t block, void* workspace);  // polynomials block lanes .. block lanes + lanes - 1
+    void (*adjoint)(const MaxDetCall&, int64_t block, void* workspace);
     // The same in double-word arithmetic, for the rows that the first two have marked: with the status kRefine, and NaN at the front.
-    void (*solve_again)(const MaxDetProblem&, int64_t block, void* workspace);
-    void (*adjoint_again)(const MaxDetProblem&, int64_t block, void* workspace);
-    void (*frame)(const MaxDetProblem&, int64_t block, void* workspace);  // forms in their frames
+    void (*solve_again)(const MaxDetCall&, int64_t block, void* workspace);
+    void (*adjoint_again)(const MaxDetCall&, int64_t block, void* workspace);
+    void (*frame)(const MaxDetCall&, int64_t block, void* workspace);  // forms in their frames
 };
 
 struct MaxDetKernelSet {

@@ -68,87 +68,87 @@ class Layers {
 
 template <class T>
 struct Sizes {
-    PairShape shape;
+    PairSizes pair;
     int64_t batch, queries, pairs, inputs, hidden1, hidden2, tile_row;  // padded widths; numbers of a tile of keys
     int64_t workspace;
 
     Sizes(const PairAttentionCall& call, const PairAttentionKernel<T>& kernel) {
         pairs = kernel.pairs;
         batch = call.q.sizes[0], queries = call.q.sizes[2];
-        shape.heads = call.q.sizes[1], shape.width = call.q.sizes[3], shape.keys = call.k.sizes[2];
-        shape.dim = call.difference == PairDifference::none ? 0 : call.x_q.sizes[2];
-        shape.tiles = (shape.keys + pairs - 1) / pairs;
-        shape.difference = static_cast<int>(call.difference), shape.mix = call.mix, shape.softmax = call.softmax;
+        pair.heads = call.q.sizes[1], pair.width = call.q.sizes[3], pair.keys = call.k.sizes[2];
+        pair.dim = call.difference == PairDifference::none ? 0 : call.x_q.sizes[2];
+        pair.tiles = (pair.keys + pairs - 1) / pairs;
+        pair.difference = static_cast<int>(call.difference), pair.mix = call.mix, pair.softmax = call.softmax;
         const auto pad = [&](int64_t n) { return padded(n, kernel.lanes, kernel.block); };
         inputs = pad(call.w1.sizes[1]), hidden1 = pad(call.w1.sizes[0]), hidden2 = pad(call.w2.sizes[0]);
-        tile_row = shape.heads * shape.width * pairs;
-        workspace = pairs * (4 * pad(shape.heads) + 3 * (inputs + hidden1 + hidden2) + shape.heads * shape.width + shape.dim) *
+        tile_row = pair.heads * pair.width * pairs;
+        workspace = pairs * (4 * pad(pair.heads) + 3 * (inputs + hidden1 + hidden2) + pair.heads * pair.width + pair.dim) *
                     static_cast<int64_t>(sizeof(T));
     }
 };
 
 // (heads, keys, width) -> (tiles, heads, width, pairs), zeros behind the last key.
 template <class T>
-void pack_heads(const T* from, const PairShape& shape, int64_t pairs, T* to) {
-    for (int64_t t = 0; t < shape.tiles; ++t)
-        for (int64_t h = 0; h < shape.heads; ++h)
-            for (int64_t d = 0; d < shape.width; ++d, to += pairs)
+void pack_heads(const T* from, const PairSizes& pair, int64_t pairs, T* to) {
+    for (int64_t t = 0; t < pair.tiles; ++t)
+        for (int64_t h = 0; h < pair.heads; ++h)
+            for (int64_t d = 0; d < pair.width; ++d, to += pairs)
                 for (int64_t p = 0; p < pairs; ++p) {
                     const int64_t j = t * pairs + p;
-                    to[p] = j < shape.keys ? from[(h * shape.keys + j) * shape.width + d] : T{0};
+                    to[p] = j < pair.keys ? from[(h * pair.keys + j) * pair.width + d] : T{0};
                 }
 }
 
 template <class T>
-void unpack_heads(const T* from, const PairShape& shape, int64_t pairs, T* to) {
-    for (int64_t h = 0; h < shape.heads; ++h)
-        for (int64_t j = 0; j < shape.keys; ++j)
-            for (int64_t d = 0; d < shape.width; ++d)
-                to[(h * shape.keys + j) * shape.width + d] = from[((j / pairs * shape.heads + h) * shape.width + d) * pairs + j % pairs];
+void unpack_heads(const T* from, const PairSizes& pair, int64_t pairs, T* to) {
+    for (int64_t h = 0; h < pair.heads; ++h)
+        for (int64_t j = 0; j < pair.keys; ++j)
+            for (int64_t d = 0; d < pair.width; ++d)
+                to[(h * pair.keys + j) * pair.width + d] = from[((j / pairs * pair.heads + h) * pair.width + d) * pairs + j % pairs];
 }
 
 template <class T>
-void pack_positions(const T* from, const PairShape& shape, int64_t pairs, T* to) {
-    for (int64_t t = 0; t < shape.tiles; ++t)
-        for (int64_t c = 0; c < shape.dim; ++c, to += pairs)
-            for (int64_t p = 0; p < pairs; ++p) to[p] = t * pairs + p < shape.keys ? from[(t * pairs + p) * shape.dim + c] : T{0};
+void pack_positions(const T* from, const PairSizes& pair, int64_t pairs, T* to) {
+    for (int64_t t = 0; t < pair.tiles; ++t)
+        for (int64_t c = 0; c < pair.dim; ++c, to += pairs)
+            for (int64_t p = 0; p < pairs; ++p) to[p] = t * pairs + p < pair.keys ? from[(t * pairs + p) * pair.dim + c] : T{0};
 }
 
 // (tiles, pairs): 1 for the keys that a query attends to.
 template <class T>
-void keep_row(const PairAttentionCall& call, const PairShape& shape, int64_t pairs, int64_t b, int64_t row, T* keep) {
-    const uint8_t* mask = call.mask ? call.mask + (b * call.mask_rows + (call.mask_rows > 1 ? row : 0)) * shape.keys : nullptr;
-    for (int64_t j = 0; j < shape.tiles * pairs; ++j) keep[j] = j < shape.keys && (!mask || mask[j]) ? T{1} : T{0};
+void keep_row(const PairAttentionCall& call, const PairSizes& pair, int64_t pairs, int64_t b, int64_t row, T* keep) {
+    const uint8_t* mask = call.mask ? call.mask + (b * call.mask_rows + (call.mask_rows > 1 ? row : 0)) * pair.keys : nullptr;
+    for (int64_t j = 0; j < pair.tiles * pairs; ++j) keep[j] = j < pair.keys && (!mask || mask[j]) ? T{1} : T{0};
 }
 
 template <class T>
 void run_forward(const PairAttentionCall& call, const View& out) {
     const PairAttentionKernel<T>& kernel = kernel_of<T>();
     const Sizes<T> sizes(call, kernel);
-    const PairShape& shape = sizes.shape;
+    const PairSizes& pair = sizes.pair;
     const Layers<T> layers(call, kernel.block);
-    const int64_t size = sizeof(T), batch = sizes.batch, queries = sizes.queries, tiles = shape.tiles;
-    const Scratch keys(tiles * sizes.tile_row * size, batch), positions(tiles * shape.dim * sizes.pairs * size, batch);
+    const int64_t size = sizeof(T), batch = sizes.batch, queries = sizes.queries, tiles = pair.tiles;
+    const Scratch keys(tiles * sizes.tile_row * size, batch), positions(tiles * pair.dim * sizes.pairs * size, batch);
     const int threads = max_threads();
     parallel_for(batch, threads, [&](int64_t b, int) {
-        pack_heads(data<T>(call.k) + b * shape.heads * shape.keys * shape.width, shape, sizes.pairs, reinterpret_cast<T*>(keys.part(b)));
-        if (shape.dim)
-            pack_positions(data<T>(call.x_k) + b * shape.keys * shape.dim, shape, sizes.pairs, reinterpret_cast<T*>(positions.part(b)));
+        pack_heads(data<T>(call.k) + b * pair.heads * pair.keys * pair.width, pair, sizes.pairs, reinterpret_cast<T*>(keys.part(b)));
+        if (pair.dim)
+            pack_positions(data<T>(call.x_k) + b * pair.keys * pair.dim, pair, sizes.pairs, reinterpret_cast<T*>(positions.part(b)));
     });
     const int64_t row = tiles * sizes.pairs;
-    const Scratch workspace(sizes.workspace, threads), scores(shape.heads * row * size, threads), kept(row * size, threads);
+    const Scratch workspace(sizes.workspace, threads), scores(pair.heads * row * size, threads), kept(row * size, threads);
     std::memset(workspace.get(), 0, static_cast<size_t>(workspace.stride() * threads));
     const int64_t runs = (queries + kRun - 1) / kRun, width = call.out_width();
     parallel_for(batch * runs, threads, [&](int64_t item, int thread) {
         const int64_t b = item / runs, first = item % runs * kRun, last = std::min(first + kRun, queries);
         T* keep = reinterpret_cast<T*>(kept.part(thread));
         for (int64_t i = first; i < last; ++i) {
-            if (i == first || call.mask_rows > 1) keep_row(call, shape, sizes.pairs, b, i, keep);
-            kernel.forward(shape, layers.layers, data<T>(call.q) + (b * shape.heads * queries + i) * shape.width, queries * shape.width,
-                           shape.dim ? data<T>(call.x_q) + (b * queries + i) * shape.dim : nullptr, reinterpret_cast<T*>(keys.part(b)),
-                           reinterpret_cast<T*>(positions.part(b)), data<T>(call.v) + b * shape.heads * shape.keys * shape.width, keep,
+            if (i == first || call.mask_rows > 1) keep_row(call, pair, sizes.pairs, b, i, keep);
+            kernel.forward(pair, layers.layers, data<T>(call.q) + (b * pair.heads * queries + i) * pair.width, queries * pair.width,
+                           pair.dim ? data<T>(call.x_q) + (b * queries + i) * pair.dim : nullptr, reinterpret_cast<T*>(keys.part(b)),
+                           reinterpret_cast<T*>(positions.part(b)), data<T>(call.v) + b * pair.heads * pair.keys * pair.width, keep,
                            reinterpret_cast<T*>(scores.part(thread)), reinterpret_cast<T*>(workspace.part(thread)),
-                           static_cast<T*>(out.data) + (b * shape.heads * queries + i) * width, queries * width);
+                           static_cast<T*>(out.data) + (b * pair.heads * queries + i) * width, queries * width);
         }
     });
 }
@@ -157,39 +157,38 @@ template <class T>
 void run_gradient(const PairAttentionCall& call, const View& out, const View& grad, const View& result) {
     const PairAttentionKernel<T>& kernel = kernel_of<T>();
     const Sizes<T> sizes(call, kernel);
-    const PairShape& shape = sizes.shape;
+    const PairSizes& pair = sizes.pair;
     const Layers<T> layers(call, kernel.block);
-    const int64_t size = sizeof(T), batch = sizes.batch, queries = sizes.queries, tiles = shape.tiles, lanes = kernel.lanes;
+    const int64_t size = sizeof(T), batch = sizes.batch, queries = sizes.queries, tiles = pair.tiles, lanes = kernel.lanes;
     const Scratch keys(tiles * sizes.tile_row * size, batch), values(tiles * sizes.tile_row * size, batch);
-    const Scratch positions(tiles * shape.dim * sizes.pairs * size, batch);
+    const Scratch positions(tiles * pair.dim * sizes.pairs * size, batch);
     const int threads = max_threads();
-    const int64_t set = shape.heads * shape.keys * shape.width;
+    const int64_t set = pair.heads * pair.keys * pair.width;
     parallel_for(batch, threads, [&](int64_t b, int) {
-        pack_heads(data<T>(call.k) + b * set, shape, sizes.pairs, reinterpret_cast<T*>(keys.part(b)));
-        pack_heads(data<T>(call.v) + b * set, shape, sizes.pairs, reinterpret_cast<T*>(values.part(b)));
-        if (shape.dim)
-            pack_positions(data<T>(call.x_k) + b * shape.keys * shape.dim, shape, sizes.pairs, reinterpret_cast<T*>(positions.part(b)));
+        pack_heads(data<T>(call.k) + b * set, pair, sizes.pairs, reinterpret_cast<T*>(keys.part(b)));
+        pack_heads(data<T>(call.v) + b * set, pair, sizes.pairs, reinterpret_cast<T*>(values.part(b)));
+        if (pair.dim)
+            pack_positions(data<T>(call.x_k) + b * pair.keys * pair.dim, pair, sizes.pairs, reinterpret_cast<T*>(positions.part(b)));
     });
 
     // Sums over queries, one for each chunk: k, v, x, then the layers.
     const auto rows = [&](int64_t n) { return padded(n, lanes, kernel.block); };
-    const int64_t tile_sums = tiles * (2 * sizes.tile_row + shape.dim * sizes.pairs);
-    const int64_t layer_sums[6] = {sizes.hidden1 * sizes.inputs,      sizes.hidden1 * lanes,
-                                   sizes.hidden2 * sizes.hidden1,     sizes.hidden2 * lanes,
-                                   rows(shape.heads) * sizes.hidden2, rows(shape.heads) * lanes};
+    const int64_t tile_sums = tiles * (2 * sizes.tile_row + pair.dim * sizes.pairs);
+    const int64_t layer_sums[6] = {sizes.hidden1 * sizes.inputs,     sizes.hidden1 * lanes,
+                                   sizes.hidden2 * sizes.hidden1,    sizes.hidden2 * lanes,
+                                   rows(pair.heads) * sizes.hidden2, rows(pair.heads) * lanes};
     int64_t total = tile_sums;
     for (const int64_t n : layer_sums) total += n;
     const int64_t wanted = (kChunks + batch - 1) / std::max<int64_t>(batch, 1);
     const int64_t chunks = std::max<int64_t>(std::min(wanted, (queries + kLeast - 1) / kLeast), 1);
     const Scratch sums(total * size, batch * chunks);
     const int64_t row = tiles * sizes.pairs, width = call.out_width();
-    const Scratch workspace(sizes.workspace, threads), kept(row * size, threads),
-        own((shape.heads * shape.width + shape.dim) * size, threads);
+    const Scratch workspace(sizes.workspace, threads), kept(row * size, threads), own((pair.heads * pair.width + pair.dim) * size, threads);
     std::memset(workspace.get(), 0, static_cast<size_t>(workspace.stride() * threads));
 
     T* flat = static_cast<T*>(result.data);
     T *by_q = flat, *by_k = by_q + call.q.numel(), *by_v = by_k + call.k.numel(), *by_xq = by_v + call.v.numel();
-    T *by_xk = by_xq + (shape.dim ? call.x_q.numel() : 0), *by_w = by_xk + (shape.dim ? call.x_k.numel() : 0);
+    T *by_xk = by_xq + (pair.dim ? call.x_q.numel() : 0), *by_w = by_xk + (pair.dim ? call.x_k.numel() : 0);
 
     parallel_for(batch * chunks, threads, [&](int64_t item, int thread) {
         const int64_t b = item / chunks, chunk = item % chunks, first = queries * chunk / chunks, last = queries * (chunk + 1) / chunks;
@@ -198,22 +197,22 @@ void run_gradient(const PairAttentionCall& call, const View& out, const View& gr
         PairGradients<T> gradients{};
         gradients.k = at, at += tiles * sizes.tile_row;
         gradients.v = at, at += tiles * sizes.tile_row;
-        gradients.x = at, at += tiles * shape.dim * sizes.pairs;
+        gradients.x = at, at += tiles * pair.dim * sizes.pairs;
         T** layer_targets[6] = {&gradients.w1, &gradients.b1, &gradients.w2, &gradients.b2, &gradients.w3, &gradients.b3};
         for (int i = 0; i < 6; ++i) *layer_targets[i] = at, at += layer_sums[i];
-        gradients.q = reinterpret_cast<T*>(own.part(thread)), gradients.x_q = gradients.q + shape.heads * shape.width;
+        gradients.q = reinterpret_cast<T*>(own.part(thread)), gradients.x_q = gradients.q + pair.heads * pair.width;
         T* keep = reinterpret_cast<T*>(kept.part(thread));
         for (int64_t i = first; i < last; ++i) {
-            if (i == first || call.mask_rows > 1) keep_row(call, shape, sizes.pairs, b, i, keep);
-            const int64_t start = b * shape.heads * queries + i;
-            kernel.gradient(shape, layers.layers, data<T>(call.q) + start * shape.width, queries * shape.width,
-                            shape.dim ? data<T>(call.x_q) + (b * queries + i) * shape.dim : nullptr, reinterpret_cast<T*>(keys.part(b)),
+            if (i == first || call.mask_rows > 1) keep_row(call, pair, sizes.pairs, b, i, keep);
+            const int64_t start = b * pair.heads * queries + i;
+            kernel.gradient(pair, layers.layers, data<T>(call.q) + start * pair.width, queries * pair.width,
+                            pair.dim ? data<T>(call.x_q) + (b * queries + i) * pair.dim : nullptr, reinterpret_cast<T*>(keys.part(b)),
                             reinterpret_cast<T*>(positions.part(b)), reinterpret_cast<T*>(values.part(b)), keep,
                             data<T>(out) + start * width, data<T>(grad) + start * width, queries * width,
                             reinterpret_cast<T*>(workspace.part(thread)), gradients);
-            for (int64_t h = 0; h < shape.heads; ++h)
-                std::copy_n(gradients.q + h * shape.width, shape.width, by_q + (start + h * queries) * shape.width);
-            std::copy_n(gradients.x_q, shape.dim, by_xq + (b * queries + i) * shape.dim);
+            for (int64_t h = 0; h < pair.heads; ++h)
+                std::copy_n(gradients.q + h * pair.width, pair.width, by_q + (start + h * queries) * pair.width);
+            std::copy_n(gradients.x_q, pair.dim, by_xq + (b * queries + i) * pair.dim);
         }
     });
 
@@ -224,12 +223,12 @@ void run_gradient(const PairAttentionCall& call, const View& out, const View& gr
             const T* other = reinterpret_cast<T*>(sums.part(b * chunks + chunk));
             for (int64_t i = 0; i < total; ++i) total_of[i] += other[i];
         }
-        unpack_heads(total_of, shape, sizes.pairs, by_k + b * set);
-        unpack_heads(total_of + tiles * sizes.tile_row, shape, sizes.pairs, by_v + b * set);
+        unpack_heads(total_of, pair, sizes.pairs, by_k + b * set);
+        unpack_heads(total_of + tiles * sizes.tile_row, pair, sizes.pairs, by_v + b * set);
         const T* places = total_of + 2 * tiles * sizes.tile_row;
-        for (int64_t j = 0; j < shape.keys; ++j)
-            for (int64_t c = 0; c < shape.dim; ++c)
-                by_xk[(b * shape.keys + j) * shape.dim + c] = places[(j / sizes.pairs * shape.dim + c) * sizes.pairs + j % sizes.pairs];
+        for (int64_t j = 0; j < pair.keys; ++j)
+            for (int64_t c = 0; c < pair.dim; ++c)
+                by_xk[(b * pair.keys + j) * pair.dim + c] = places[(j / sizes.pairs * pair.dim + c) * sizes.pairs + j % sizes.pairs];
     });
     const View* parameters[6] = {&call.w1, &call.b1, &call.w2, &call.b2, &call.w3, &call.b3};
     const int64_t strides[6] = {sizes.inputs, lanes, sizes.hidden1, lanes, sizes.hidden2, lanes};

@@ -141,10 +141,10 @@ struct Tile {
     T *scores, *in, *first, *second, *mixed;
     T *in_columns, *first_columns, *second_columns, *by_mixed, *by_second, *by_first, *by_in, *weights, *lanes;
 
-    Tile(const PairShape& shape, const PackedLayer<T>* layers, T* workspace) {
+    Tile(const PairSizes& sizes, const PackedLayer<T>* layers, T* workspace) {
         constexpr int P = kPairs<T>;
         const auto pad = [](int64_t n) { return padded(n, kLanes<T>, kBlock); };
-        inputs = pad(layers[0].inputs), hidden1 = pad(layers[0].outputs), hidden2 = pad(layers[1].outputs), heads = pad(shape.heads);
+        inputs = pad(layers[0].inputs), hidden1 = pad(layers[0].outputs), hidden2 = pad(layers[1].outputs), heads = pad(sizes.heads);
         T* at = workspace;
         const auto take = [&](int64_t rows) {
             T* here = at;
@@ -154,32 +154,32 @@ struct Tile {
         scores = take(heads), in = take(inputs), first = take(hidden1), second = take(hidden2), mixed = take(heads);
         in_columns = take(inputs), first_columns = take(hidden1), second_columns = take(hidden2);
         by_mixed = take(heads), by_second = take(hidden2), by_first = take(hidden1), by_in = take(inputs), weights = take(heads);
-        lanes = take(shape.heads * shape.width + shape.dim);
+        lanes = take(sizes.heads * sizes.width + sizes.dim);
     }
 };
 
 // The scores and the MLP of one query and one tile of keys.
 template <class T>
-void score_tile(const PairShape& shape, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
+void score_tile(const PairSizes& sizes, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
                 const T* positions, const Tile<T>& tile) {
     constexpr int L = kLanes<T>, P = kPairs<T>;
-    const bool vector = shape.difference == static_cast<int>(PairDifference::vector);
-    const int64_t places = vector ? shape.dim : shape.difference == static_cast<int>(PairDifference::distance2) ? 1 : 0;
-    T* scores = shape.mix ? tile.in + places * P : tile.scores;
-    const T scale = 1 / static_cast<T>(__builtin_sqrt(static_cast<double>(shape.width > 0 ? shape.width : 1)));
-    for (int64_t h = 0; h < shape.heads; ++h) {
+    const bool vector = sizes.difference == static_cast<int>(PairDifference::vector);
+    const int64_t places = vector ? sizes.dim : sizes.difference == static_cast<int>(PairDifference::distance2) ? 1 : 0;
+    T* scores = sizes.mix ? tile.in + places * P : tile.scores;
+    const T scale = 1 / static_cast<T>(__builtin_sqrt(static_cast<double>(sizes.width > 0 ? sizes.width : 1)));
+    for (int64_t h = 0; h < sizes.heads; ++h) {
         Vec<T> sum[kVectors];
         for (int v = 0; v < kVectors; ++v) sum[v] = zero<T>();
-        for (int64_t d = 0; d < shape.width; ++d) {
+        for (int64_t d = 0; d < sizes.width; ++d) {
             const Vec<T> factor = broadcast<T>(q[h * q_stride + d] * scale);
 #pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) sum[v] += factor * load(keys + (h * shape.width + d) * P + v * L);
+            for (int v = 0; v < kVectors; ++v) sum[v] += factor * load(keys + (h * sizes.width + d) * P + v * L);
         }
         for (int v = 0; v < kVectors; ++v) store(scores + h * P + v * L, sum[v]);
     }
     for (int v = 0; v < kVectors && places > 0; ++v) {
         Vec<T> total = zero<T>();
-        for (int64_t c = 0; c < shape.dim; ++c) {
+        for (int64_t c = 0; c < sizes.dim; ++c) {
             const Vec<T> difference = broadcast<T>(x[c]) - load(positions + c * P + v * L);
             if (vector) store(tile.in + c * P + v * L, difference);
             total += difference * difference;
@@ -189,8 +189,8 @@ void score_tile(const PairShape& shape, const PackedLayer<T>* layers, const T* q
     layer<T, Then::relu>(layers[0].weight, layers[0].bias, layers[0].inputs, layers[0].outputs, tile.in, nullptr, tile.first);
     layer<T, Then::relu>(layers[1].weight, layers[1].bias, layers[1].inputs, layers[1].outputs, tile.first, nullptr, tile.second);
     layer<T, Then::nothing>(layers[2].weight, layers[2].bias, layers[2].inputs, layers[2].outputs, tile.second, nullptr, tile.mixed);
-    if (!shape.mix)
-        for (int64_t i = 0; i < shape.heads * P; i += L) store(tile.mixed + i, load(tile.mixed + i) + load(scores + i));
+    if (!sizes.mix)
+        for (int64_t i = 0; i < sizes.heads * P; i += L) store(tile.mixed + i, load(tile.mixed + i) + load(scores + i));
 }
 
 template <class T>
@@ -207,27 +207,27 @@ ISOTYPIC_INLINE Vec<T> exp_below(Vec<T> x) {
 }
 
 template <class T>
-void forward(const PairShape& shape, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
+void forward(const PairSizes& sizes, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
              const T* positions, const T* values, const T* keep, T* scores, T* workspace, T* out, int64_t out_stride) {
     constexpr int L = kLanes<T>, P = kPairs<T>;
-    const Tile<T> tile(shape, layers, workspace);
-    const int64_t row = shape.tiles * P;
+    const Tile<T> tile(sizes, layers, workspace);
+    const int64_t row = sizes.tiles * P;
     bool any = false;
-    for (int64_t t = 0; t < shape.tiles; ++t) {
+    for (int64_t t = 0; t < sizes.tiles; ++t) {
         if (!any_kept(keep + t * P)) {
-            for (int64_t h = 0; h < shape.heads; ++h)
+            for (int64_t h = 0; h < sizes.heads; ++h)
                 for (int v = 0; v < kVectors; ++v) store(scores + h * row + t * P + v * L, zero<T>());
             continue;
         }
         any = true;
-        score_tile(shape, layers, q, q_stride, x, keys + t * shape.heads * shape.width * P, positions + t * shape.dim * P, tile);
-        for (int64_t h = 0; h < shape.heads; ++h)
+        score_tile(sizes, layers, q, q_stride, x, keys + t * sizes.heads * sizes.width * P, positions + t * sizes.dim * P, tile);
+        for (int64_t h = 0; h < sizes.heads; ++h)
             for (int v = 0; v < kVectors; ++v) store(scores + h * row + t * P + v * L, load(tile.mixed + h * P + v * L));
     }
-    for (int64_t h = 0; h < shape.heads; ++h) {
+    for (int64_t h = 0; h < sizes.heads; ++h) {
         T *a = scores + h * row, *result = out + h * out_stride;
         T normaliser = 1;
-        if (shape.softmax) {
+        if (sizes.softmax) {
             const T low = sizeof(T) == 8 ? static_cast<T>(-1e300) : static_cast<T>(-3e38f);
             Vec<T> most = broadcast<T>(low);
             for (int64_t i = 0; i < row; i += L) {
@@ -245,23 +245,23 @@ void forward(const PairShape& shape, const PackedLayer<T>* layers, const T* q, i
             }
             const T total = sum_lanes<T>(sum);
             normaliser = any ? 1 / total : 0;
-            result[shape.width] = any ? largest + static_cast<T>(__builtin_log(static_cast<double>(total))) : 0;
+            result[sizes.width] = any ? largest + static_cast<T>(__builtin_log(static_cast<double>(total))) : 0;
         } else {
             for (int64_t i = 0; i < row; i += L) store(a + i, load(keep + i) > zero<T>() ? load(a + i) : zero<T>());
         }
-        const T* v = values + h * shape.keys * shape.width;
+        const T* v = values + h * sizes.keys * sizes.width;
         int64_t d = 0;
-        for (; d < shape.width; d += L) {
-            const uint32_t bits = shape.width - d >= L ? 0 : (1u << (shape.width - d)) - 1;
+        for (; d < sizes.width; d += L) {
+            const uint32_t bits = sizes.width - d >= L ? 0 : (1u << (sizes.width - d)) - 1;
             Vec<T> sum[4] = {zero<T>(), zero<T>(), zero<T>(), zero<T>()};
             const auto value = [&](int64_t j) ISOTYPIC_LAMBDA {
-                return bits ? merge_load(zero<T>(), bits, v + j * shape.width + d) : load(v + j * shape.width + d);
+                return bits ? merge_load(zero<T>(), bits, v + j * sizes.width + d) : load(v + j * sizes.width + d);
             };
             int64_t j = 0;
-            for (; j + 4 <= shape.keys; j += 4)
+            for (; j + 4 <= sizes.keys; j += 4)
 #pragma GCC unroll 4
                 for (int k = 0; k < 4; ++k) sum[k] += broadcast<T>(a[j + k]) * value(j + k);
-            for (; j < shape.keys; ++j) sum[0] += broadcast<T>(a[j]) * value(j);
+            for (; j < sizes.keys; ++j) sum[0] += broadcast<T>(a[j]) * value(j);
             const Vec<T> total = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * broadcast<T>(normaliser);
             if (bits)
                 mask_store(result + d, bits, total);
@@ -272,27 +272,27 @@ void forward(const PairShape& shape, const PackedLayer<T>* layers, const T* q, i
 }
 
 template <class T>
-void gradient(const PairShape& shape, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
+void gradient(const PairSizes& sizes, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
               const T* positions, const T* packed_values, const T* keep, const T* out, const T* grad, int64_t out_stride, T* workspace,
               const PairGradients<T>& gradients) {
     constexpr int L = kLanes<T>, P = kPairs<T>;
-    const Tile<T> tile(shape, layers, workspace);
-    const int64_t heads = shape.heads, width = shape.width, dim = shape.dim;
-    const bool vector = shape.difference == static_cast<int>(PairDifference::vector);
-    const int64_t places = vector ? dim : shape.difference == static_cast<int>(PairDifference::distance2) ? 1 : 0;
+    const Tile<T> tile(sizes, layers, workspace);
+    const int64_t heads = sizes.heads, width = sizes.width, dim = sizes.dim;
+    const bool vector = sizes.difference == static_cast<int>(PairDifference::vector);
+    const int64_t places = vector ? dim : sizes.difference == static_cast<int>(PairDifference::distance2) ? 1 : 0;
     const T scale = 1 / static_cast<T>(__builtin_sqrt(static_cast<double>(width > 0 ? width : 1)));
     T *by_q = tile.lanes, *by_x = by_q + heads * width * L;  // sums over the tiles, still in lanes
     for (int64_t i = 0; i < (heads * width + dim) * L; ++i) by_q[i] = 0;
-    for (int64_t t = 0; t < shape.tiles; ++t) {
+    for (int64_t t = 0; t < sizes.tiles; ++t) {
         const T* kept = keep + t * P;
         if (!any_kept(kept)) continue;
         const T *tile_keys = keys + t * heads * width * P, *tile_values = packed_values + t * heads * width * P;
         T *tile_k = gradients.k + t * heads * width * P, *tile_v = gradients.v + t * heads * width * P;
-        score_tile(shape, layers, q, q_stride, x, tile_keys, positions + t * dim * P, tile);
+        score_tile(sizes, layers, q, q_stride, x, tile_keys, positions + t * dim * P, tile);
         for (int64_t h = 0; h < heads; ++h) {
             const T *g = grad + h * out_stride, *o = out + h * out_stride;
             T delta = 0, normaliser = 0;
-            if (shape.softmax) {
+            if (sizes.softmax) {
                 for (int64_t d = 0; d < width; ++d) delta += g[d] * o[d];
                 delta -= g[width], normaliser = o[width];
             }
@@ -300,14 +300,14 @@ void gradient(const PairShape& shape, const PackedLayer<T>* layers, const T* q, 
                 const int64_t at = h * P + v * L;
                 const Vec<T> here = load(kept + v * L), a = load(tile.mixed + at);
                 Vec<T> by_weight = zero<T>(), weight = here * a;
-                if (shape.softmax) weight = here > zero<T>() ? exp_below<T>(a - broadcast<T>(normaliser)) : zero<T>();
+                if (sizes.softmax) weight = here > zero<T>() ? exp_below<T>(a - broadcast<T>(normaliser)) : zero<T>();
                 for (int64_t d = 0; d < width; ++d) {
                     const int64_t place = (h * width + d) * P + v * L;
                     const Vec<T> factor = broadcast<T>(g[d]);
                     by_weight += factor * load(tile_values + place);
                     store(tile_v + place, load(tile_v + place) + factor * weight);
                 }
-                store(tile.by_mixed + at, shape.softmax ? weight * (by_weight - broadcast<T>(delta)) : here * by_weight);
+                store(tile.by_mixed + at, sizes.softmax ? weight * (by_weight - broadcast<T>(delta)) : here * by_weight);
             }
         }
         // Back through the MLP.
@@ -323,7 +323,7 @@ void gradient(const PairShape& shape, const PackedLayer<T>* layers, const T* q, 
         outer(tile.by_first, rounded_up(layers[0].outputs, kRows), tile.in_columns, tile.inputs, gradients.w1);
         add_rows(tile.by_first, layers[0].outputs, gradients.b1);
         layer<T, Then::nothing>(layers[0].transposed, nullptr, layers[0].outputs, layers[0].inputs, tile.by_first, nullptr, tile.by_in);
-        const T* by_scores = shape.mix ? tile.by_in + places * P : tile.by_mixed;
+        const T* by_scores = sizes.mix ? tile.by_in + places * P : tile.by_mixed;
         for (int64_t h = 0; h < heads; ++h)
             for (int64_t d = 0; d < width; ++d) {
                 const int64_t place = h * width + d;

@@ -18,7 +18,7 @@ struct PackedLayer {
 };
 
 // Sizes of a call. Keys lie in tiles of `pairs`, of which the last one is filled up.
-struct PairShape {
+struct PairSizes {
     int64_t heads, width, dim, keys, tiles;
     int difference;  // PairDifference
     bool mix, softmax;
@@ -37,10 +37,10 @@ struct PairAttentionKernel {
     int lanes, pairs, block;
     // One query: q and out with `head_stride` from head to head; keys (tiles, heads, width, pairs), positions (tiles, dim, pairs), values
     // (heads, keys, width), keep (tiles, pairs) of 0 and 1, scores (heads, tiles, pairs) scratch.
-    void (*forward)(const PairShape& shape, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
+    void (*forward)(const PairSizes& sizes, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
                     const T* positions, const T* values, const T* keep, T* scores, T* workspace, T* out, int64_t out_stride);
     // One query: adds to the gradients of what queries share, writes those of its own.
-    void (*gradient)(const PairShape& shape, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
+    void (*gradient)(const PairSizes& sizes, const PackedLayer<T>* layers, const T* q, int64_t q_stride, const T* x, const T* keys,
                      const T* positions, const T* packed_values, const T* keep, const T* out, const T* grad, int64_t out_stride,
                      T* workspace, const PairGradients<T>& gradients);
 };

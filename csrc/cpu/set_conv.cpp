@@ -32,24 +32,24 @@ const SetConvKernel<double>& kernel_of<double>() {
 }
 
 template <class T>
-SetConvPlan plan_of(const SetConvAxes& axes, const View& s, int lanes) {
-    SetConvPlan plan{};
+SetConvSizes sizes_of(const SetConvAxes& axes, const View& s, int lanes) {
+    SetConvSizes sizes{};
     for (int axis = 0; axis < 3; ++axis) {
-        plan.nodes[axis] = axes.nodes[axis];
-        plan.powers[axis] = axes.powers[axis];
-        plan.used[axis] = axis >= 3 - axes.dim;
-        if (plan.used[axis]) {
+        sizes.nodes[axis] = axes.nodes[axis];
+        sizes.powers[axis] = axes.powers[axis];
+        sizes.used[axis] = axis >= 3 - axes.dim;
+        if (sizes.used[axis]) {
             const double scale = static_cast<const double*>(s.data)[axis - (3 - axes.dim)];
             if (!std::isfinite(scale) || scale == 0)
                 throw std::invalid_argument("set_conv: lengthscale must be positive and finite, got " + std::to_string(scale) + " nodes");
-            plan.inverse[axis] = 1 / scale;
-            plan.reach[axis] = kSetConvWindow<T> * std::abs(scale);
+            sizes.inverse[axis] = 1 / scale;
+            sizes.reach[axis] = kSetConvWindow<T> * std::abs(scale);
         }
-        const double window = std::min(2 * plan.reach[axis] + 2, static_cast<double>(plan.nodes[axis]));
-        plan.capacity[axis] = (static_cast<int64_t>(window) + lanes) / lanes * lanes;
-        plan.stride += plan.capacity[axis];
+        const double window = std::min(2 * sizes.reach[axis] + 2, static_cast<double>(sizes.nodes[axis]));
+        sizes.capacity[axis] = (static_cast<int64_t>(window) + lanes) / lanes * lanes;
+        sizes.stride += sizes.capacity[axis];
     }
-    return plan;
+    return sizes;
 }
 
 // How many of the points lie beyond the outermost nodes.
@@ -74,54 +74,54 @@ int64_t count_outside(const View& t, const SetConvAxes& axes) {
 struct Windows {
     Scratch tables, windows;
     template <class T>
-    Windows(const SetConvPlan& plan, T, int threads)
-        : tables(kRun * plan.stride * static_cast<int64_t>(sizeof(T)), threads),
+    Windows(const SetConvSizes& sizes, T, int threads)
+        : tables(kRun * sizes.stride * static_cast<int64_t>(sizeof(T)), threads),
           windows(kRun * static_cast<int64_t>(sizeof(SetConvWindow)), threads) {}
 };
 
 template <class T>
 void encode(const View& y, const View& t, const View& s, const SetConvAxes& axes, const View& grid) {
     const SetConvKernel<T>& kernel = kernel_of<T>();
-    const SetConvPlan plan = plan_of<T>(axes, s, kernel.lanes);
-    const int64_t batch = y.sizes[0], points = y.sizes[1], channels = y.sizes[2], nodes = plan.nodes[0] * plan.nodes[1] * plan.nodes[2];
-    const int striped = plan.nodes[0] > 1 ? 0 : 1;
+    const SetConvSizes sizes = sizes_of<T>(axes, s, kernel.lanes);
+    const int64_t batch = y.sizes[0], points = y.sizes[1], channels = y.sizes[2], nodes = sizes.nodes[0] * sizes.nodes[1] * sizes.nodes[2];
+    const int striped = sizes.nodes[0] > 1 ? 0 : 1;
     const int threads = max_threads();
     // Every node adds its points in their order, whatever the stripes.
     const int64_t stripes =
-        std::min<int64_t>(std::max<int64_t>((threads + batch - 1) / std::max<int64_t>(batch, 1), 1), plan.nodes[striped]);
-    const Windows scratch(plan, T{}, threads);
+        std::min<int64_t>(std::max<int64_t>((threads + batch - 1) / std::max<int64_t>(batch, 1), 1), sizes.nodes[striped]);
+    const Windows scratch(sizes, T{}, threads);
     parallel_for(batch * stripes, threads, [&](int64_t item, int thread) {
         const int64_t b = item / stripes, stripe = item % stripes;
-        const int64_t first = plan.nodes[striped] * stripe / stripes, last = plan.nodes[striped] * (stripe + 1) / stripes;
+        const int64_t first = sizes.nodes[striped] * stripe / stripes, last = sizes.nodes[striped] * (stripe + 1) / stripes;
         T* field = static_cast<T*>(grid.data) + b * channels * nodes;
-        const int64_t planes = striped == 0 ? 1 : plan.nodes[0], row = nodes / planes / plan.nodes[striped];
+        const int64_t planes = striped == 0 ? 1 : sizes.nodes[0], row = nodes / planes / sizes.nodes[striped];
         for (int64_t c = 0; c < channels * planes; ++c)
             std::memset(field + c * nodes / planes + first * row, 0, static_cast<size_t>((last - first) * row) * sizeof(T));
         T* tables = reinterpret_cast<T*>(scratch.tables.part(thread));
         auto* windows = reinterpret_cast<SetConvWindow*>(scratch.windows.part(thread));
         for (int64_t n = 0; n < points; n += kRun) {
             const int64_t count = std::min(kRun, points - n), at = b * points + n;
-            kernel.windows(plan, axes.dim, count, static_cast<const double*>(t.data) + at * axes.dim, windows, tables);
-            kernel.encode(plan, count, windows, tables, static_cast<const T*>(y.data) + at * channels, channels, striped, first, last,
+            kernel.windows(sizes, axes.dim, count, static_cast<const double*>(t.data) + at * axes.dim, windows, tables);
+            kernel.encode(sizes, count, windows, tables, static_cast<const T*>(y.data) + at * channels, channels, striped, first, last,
                           field);
         }
     });
 }
 
-// use(kernel, plan, windows, tables, sample, first point of all, points) for runs of points.
+// use(kernel, sizes, windows, tables, sample, first point of all, points) for runs of points.
 template <class T, class Use>
 void for_runs(const View& t, const View& s, const SetConvAxes& axes, const Use& use) {
     const SetConvKernel<T>& kernel = kernel_of<T>();
-    const SetConvPlan plan = plan_of<T>(axes, s, kernel.lanes);
+    const SetConvSizes sizes = sizes_of<T>(axes, s, kernel.lanes);
     const int64_t points = t.sizes[1], runs = (points + kRun - 1) / kRun;
     const int threads = max_threads();
-    const Windows scratch(plan, T{}, threads);
+    const Windows scratch(sizes, T{}, threads);
     parallel_for(t.sizes[0] * runs, threads, [&](int64_t item, int thread) {
         const int64_t b = item / runs, n = item % runs * kRun, count = std::min(kRun, points - n), at = b * points + n;
         T* tables = reinterpret_cast<T*>(scratch.tables.part(thread));
         auto* windows = reinterpret_cast<SetConvWindow*>(scratch.windows.part(thread));
-        kernel.windows(plan, axes.dim, count, static_cast<const double*>(t.data) + at * axes.dim, windows, tables);
-        use(kernel, plan, windows, tables, b, at, count);
+        kernel.windows(sizes, axes.dim, count, static_cast<const double*>(t.data) + at * axes.dim, windows, tables);
+        use(kernel, sizes, windows, tables, b, at, count);
     });
 }
 
@@ -129,9 +129,9 @@ template <class T>
 void decode(const View& grid, const View& t, const View& s, const SetConvAxes& axes, const View& y) {
     const int64_t channels = y.sizes[2], nodes = axes.nodes[0] * axes.nodes[1] * axes.nodes[2];
     for_runs<T>(t, s, axes,
-                [&](const SetConvKernel<T>& kernel, const SetConvPlan& plan, const SetConvWindow* windows, const T* tables, int64_t b,
+                [&](const SetConvKernel<T>& kernel, const SetConvSizes& sizes, const SetConvWindow* windows, const T* tables, int64_t b,
                     int64_t at, int64_t count) {
-                    kernel.decode(plan, count, windows, tables, static_cast<const T*>(grid.data) + b * channels * nodes, channels,
+                    kernel.decode(sizes, count, windows, tables, static_cast<const T*>(grid.data) + b * channels * nodes, channels,
                                   static_cast<T*>(y.data) + at * channels);
                 });
 }
@@ -140,9 +140,9 @@ template <class T>
 void moments(const View& y, const View& grid, const View& t, const View& s, const SetConvAxes& axes, bool first, const View& result) {
     const int64_t channels = y.sizes[2], nodes = axes.nodes[0] * axes.nodes[1] * axes.nodes[2];
     for_runs<T>(t, s, axes,
-                [&](const SetConvKernel<T>& kernel, const SetConvPlan& plan, const SetConvWindow* windows, const T* tables, int64_t b,
+                [&](const SetConvKernel<T>& kernel, const SetConvSizes& sizes, const SetConvWindow* windows, const T* tables, int64_t b,
                     int64_t at, int64_t count) {
-                    kernel.moments(plan, axes.dim, count, windows, tables, static_cast<const T*>(y.data) + at * channels,
+                    kernel.moments(sizes, axes.dim, count, windows, tables, static_cast<const T*>(y.data) + at * channels,
                                    static_cast<const T*>(grid.data) + b * channels * nodes, channels, first,
                                    static_cast<double*>(result.data) + at * result.sizes[2]);
                 });

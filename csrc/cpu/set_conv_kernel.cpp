@@ -43,19 +43,19 @@ ISOTYPIC_INLINE Vec<T> weight(Vec<T> r, int power) {
 }
 
 template <class T>
-void windows(const SetConvPlan& plan, int dim, int64_t count, const double* t, SetConvWindow* windows, T* tables) {
+void windows(const SetConvSizes& sizes, int dim, int64_t count, const double* t, SetConvWindow* windows, T* tables) {
     constexpr int L = kLanes<T>;
     const Vec<T> lanes = lane_numbers<T>();
-    for (int64_t n = 0; n < count; ++n, ++windows, tables += plan.stride) {
+    for (int64_t n = 0; n < count; ++n, ++windows, tables += sizes.stride) {
         T* table = tables;
-        for (int axis = 0; axis < 3; table += plan.capacity[axis], ++axis) {
-            if (!plan.used[axis]) {
+        for (int axis = 0; axis < 3; table += sizes.capacity[axis], ++axis) {
+            if (!sizes.used[axis]) {
                 windows->first[axis] = 0, windows->count[axis] = 1, windows->offset[axis] = 0;
                 table[0] = 1;
                 continue;
             }
-            const double at = t[n * dim + axis - (3 - dim)], nodes = static_cast<double>(plan.nodes[axis]);
-            double low = at - plan.reach[axis], high = at + plan.reach[axis];
+            const double at = t[n * dim + axis - (3 - dim)], nodes = static_cast<double>(sizes.nodes[axis]);
+            double low = at - sizes.reach[axis], high = at + sizes.reach[axis];
             low = low < 0 ? 0 : low > nodes ? nodes : low;
             high = high < -1 ? -1 : high > nodes - 1 ? nodes - 1 : high;
             int64_t first = static_cast<int64_t>(low), last = static_cast<int64_t>(high + 1);  // high + 1 >= 0
@@ -63,23 +63,23 @@ void windows(const SetConvPlan& plan, int dim, int64_t count, const double* t, S
             int64_t extent = larger(last - first, 0);
             if (axis == 2) {
                 extent = (extent + L - 1) / L;
-                first = larger(smaller(first, plan.nodes[2] - extent * L), 0);
+                first = larger(smaller(first, sizes.nodes[2] - extent * L), 0);
             }
-            const double offset = (static_cast<double>(first) - at) * plan.inverse[axis];
+            const double offset = (static_cast<double>(first) - at) * sizes.inverse[axis];
             windows->first[axis] = static_cast<int32_t>(first), windows->count[axis] = static_cast<int32_t>(extent);
             windows->offset[axis] = offset;
-            const Vec<T> base = broadcast<T>(static_cast<T>(offset)), step = broadcast<T>(static_cast<T>(plan.inverse[axis]));
+            const Vec<T> base = broadcast<T>(static_cast<T>(offset)), step = broadcast<T>(static_cast<T>(sizes.inverse[axis]));
             const int64_t vectors = axis == 2 ? extent : (extent + L - 1) / L;
             for (int64_t v = 0; v < vectors; ++v)
-                store(table + v * L, weight<T>(base + (lanes + broadcast<T>(static_cast<T>(v * L))) * step, plan.powers[axis]));
+                store(table + v * L, weight<T>(base + (lanes + broadcast<T>(static_cast<T>(v * L))) * step, sizes.powers[axis]));
         }
     }
 }
 
 // Lanes of the last vector of a row where rows are shorter than a window's vectors; 0 where all are whole.
 template <class T>
-ISOTYPIC_INLINE uint32_t tail_of(const SetConvPlan& plan, int64_t vectors) {
-    const int64_t rest = vectors * kLanes<T> - plan.nodes[2];
+ISOTYPIC_INLINE uint32_t tail_of(const SetConvSizes& sizes, int64_t vectors) {
+    const int64_t rest = vectors * kLanes<T> - sizes.nodes[2];
     return rest > 0 ? (1u << (kLanes<T> - rest)) - 1 : 0;
 }
 
@@ -122,10 +122,10 @@ ISOTYPIC_INLINE bool same_window(const SetConvWindow& a, const SetConvWindow& b)
 
 // `Points` points with one window.
 template <class T, int Points>
-ISOTYPIC_INLINE void encode_points(const SetConvPlan& plan, const SetConvWindow& window, const T* tables, const T* y, int64_t channels,
+ISOTYPIC_INLINE void encode_points(const SetConvSizes& sizes, const SetConvWindow& window, const T* tables, const T* y, int64_t channels,
                                    int striped, int64_t first, int64_t last, T* grid) {
-    const int64_t nodes = plan.nodes[0] * plan.nodes[1] * plan.nodes[2], vectors = window.count[2];
-    const uint32_t tail = tail_of<T>(plan, vectors);
+    const int64_t nodes = sizes.nodes[0] * sizes.nodes[1] * sizes.nodes[2], vectors = window.count[2];
+    const uint32_t tail = tail_of<T>(sizes, vectors);
     int64_t low[2], high[2];
     for (int axis = 0; axis < 2; ++axis) {
         low[axis] = window.first[axis], high[axis] = low[axis] + window.count[axis];
@@ -133,24 +133,24 @@ ISOTYPIC_INLINE void encode_points(const SetConvPlan& plan, const SetConvWindow&
     }
     const T *first_axis[Points], *second_axis[Points], *weights[Points];
     for (int p = 0; p < Points; ++p) {
-        first_axis[p] = tables + p * plan.stride - window.first[0];
-        second_axis[p] = first_axis[p] + window.first[0] + plan.capacity[0] - window.first[1];
-        weights[p] = second_axis[p] + window.first[1] + plan.capacity[1];
+        first_axis[p] = tables + p * sizes.stride - window.first[0];
+        second_axis[p] = first_axis[p] + window.first[0] + sizes.capacity[0] - window.first[1];
+        weights[p] = second_axis[p] + window.first[1] + sizes.capacity[1];
     }
     for (int64_t c = 0; c < channels; ++c)
         for (int64_t i = low[0]; i < high[0]; ++i) {
-            T* plane = grid + c * nodes + i * plan.nodes[1] * plan.nodes[2] + window.first[2];
+            T* plane = grid + c * nodes + i * sizes.nodes[1] * sizes.nodes[2] + window.first[2];
             T outer[Points], factor[2][4];
             for (int p = 0; p < Points; ++p) outer[p] = y[p * channels + c] * first_axis[p][i];
             int64_t j = low[1];
             for (; j + 2 <= high[1]; j += 2) {
-                T* rows[2] = {plane + j * plan.nodes[2], plane + (j + 1) * plan.nodes[2]};
+                T* rows[2] = {plane + j * sizes.nodes[2], plane + (j + 1) * sizes.nodes[2]};
                 for (int p = 0; p < Points; ++p)
                     factor[0][p] = outer[p] * second_axis[p][j], factor[1][p] = outer[p] * second_axis[p][j + 1];
                 add_rows<T, 2, Points>(rows, factor, weights, vectors, tail);
             }
             if (j < high[1]) {
-                T* rows[1] = {plane + j * plan.nodes[2]};
+                T* rows[1] = {plane + j * sizes.nodes[2]};
                 for (int p = 0; p < Points; ++p) factor[0][p] = outer[p] * second_axis[p][j];
                 add_rows<T, 1, Points>(rows, factor, weights, vectors, tail);
             }
@@ -158,42 +158,42 @@ ISOTYPIC_INLINE void encode_points(const SetConvPlan& plan, const SetConvWindow&
 }
 
 template <class T>
-void encode(const SetConvPlan& plan, int64_t count, const SetConvWindow* windows, const T* tables, const T* y, int64_t channels,
+void encode(const SetConvSizes& sizes, int64_t count, const SetConvWindow* windows, const T* tables, const T* y, int64_t channels,
             int striped, int64_t first, int64_t last, T* grid) {
     int64_t n = 0;
     while (n < count) {
         const bool four = n + 4 <= count && same_window(windows[n], windows[n + 1]) && same_window(windows[n], windows[n + 2]) &&
                           same_window(windows[n], windows[n + 3]);
-        const T* table = tables + n * plan.stride;
+        const T* table = tables + n * sizes.stride;
         if (four)
-            encode_points<T, 4>(plan, windows[n], table, y + n * channels, channels, striped, first, last, grid);
+            encode_points<T, 4>(sizes, windows[n], table, y + n * channels, channels, striped, first, last, grid);
         else
-            encode_points<T, 1>(plan, windows[n], table, y + n * channels, channels, striped, first, last, grid);
+            encode_points<T, 1>(sizes, windows[n], table, y + n * channels, channels, striped, first, last, grid);
         n += four ? 4 : 1;
     }
 }
 
 // use(row of the grid from the window's first node on, product of the weights of the first two axes, i, j) for every row of the window.
 template <class T, class Use>
-ISOTYPIC_INLINE void for_rows(const SetConvPlan& plan, const SetConvWindow& window, const T* table, const Use& use) {
-    const T* second = table + plan.capacity[0];
+ISOTYPIC_INLINE void for_rows(const SetConvSizes& sizes, const SetConvWindow& window, const T* table, const Use& use) {
+    const T* second = table + sizes.capacity[0];
     for (int i = 0; i < window.count[0]; ++i)
         for (int j = 0; j < window.count[1]; ++j)
-            use(((window.first[0] + i) * plan.nodes[1] + window.first[1] + j) * plan.nodes[2] + window.first[2], table[i] * second[j], i,
+            use(((window.first[0] + i) * sizes.nodes[1] + window.first[1] + j) * sizes.nodes[2] + window.first[2], table[i] * second[j], i,
                 j);
 }
 
 template <class T, int Count>
-ISOTYPIC_INLINE void decode_point(const SetConvPlan& plan, const SetConvWindow& window, const T* table, const T* grid, int64_t nodes,
+ISOTYPIC_INLINE void decode_point(const SetConvSizes& sizes, const SetConvWindow& window, const T* table, const T* grid, int64_t nodes,
                                   T* y) {
     constexpr int L = kLanes<T>;
     const int64_t vectors = window.count[2];
-    const uint32_t tail = tail_of<T>(plan, vectors);
-    const T* weights = table + plan.capacity[0] + plan.capacity[1];
+    const uint32_t tail = tail_of<T>(sizes, vectors);
+    const T* weights = table + sizes.capacity[0] + sizes.capacity[1];
     Vec<T> sum[Count];
 #pragma GCC unroll 8
     for (int c = 0; c < Count; ++c) sum[c] = zero<T>();
-    for_rows(plan, window, table, [&](int64_t at, T factor, int, int) ISOTYPIC_LAMBDA {
+    for_rows(sizes, window, table, [&](int64_t at, T factor, int, int) ISOTYPIC_LAMBDA {
         const Vec<T> outer = broadcast<T>(factor);
         for (int64_t v = 0; v < vectors; ++v) {
             const uint32_t lanes = v + 1 == vectors ? tail : 0;
@@ -208,40 +208,41 @@ ISOTYPIC_INLINE void decode_point(const SetConvPlan& plan, const SetConvWindow& 
 }
 
 template <class T, int Count>
-ISOTYPIC_INLINE void decode_block(int count, const SetConvPlan& plan, int64_t points, const SetConvWindow* windows, const T* tables,
+ISOTYPIC_INLINE void decode_block(int count, const SetConvSizes& sizes, int64_t points, const SetConvWindow* windows, const T* tables,
                                   const T* grid, int64_t nodes, int64_t channels, T* y) {
     if (count == Count) {
         for (int64_t n = 0; n < points; ++n)
-            decode_point<T, Count>(plan, windows[n], tables + n * plan.stride, grid, nodes, y + n * channels);
+            decode_point<T, Count>(sizes, windows[n], tables + n * sizes.stride, grid, nodes, y + n * channels);
     } else if constexpr (Count > 1) {
-        decode_block<T, Count - 1>(count, plan, points, windows, tables, grid, nodes, channels, y);
+        decode_block<T, Count - 1>(count, sizes, points, windows, tables, grid, nodes, channels, y);
     }
 }
 
 template <class T>
-void decode(const SetConvPlan& plan, int64_t count, const SetConvWindow* windows, const T* tables, const T* grid, int64_t channels, T* y) {
-    const int64_t nodes = plan.nodes[0] * plan.nodes[1] * plan.nodes[2];
+void decode(const SetConvSizes& sizes, int64_t count, const SetConvWindow* windows, const T* tables, const T* grid, int64_t channels,
+            T* y) {
+    const int64_t nodes = sizes.nodes[0] * sizes.nodes[1] * sizes.nodes[2];
     for (int64_t c = 0; c < channels; c += kChannels)
-        decode_block<T, kChannels>(static_cast<int>(smaller(kChannels, channels - c)), plan, count, windows, tables, grid + c * nodes,
+        decode_block<T, kChannels>(static_cast<int>(smaller(kChannels, channels - c)), sizes, count, windows, tables, grid + c * nodes,
                                    nodes, channels, y + c);
 }
 
 template <class T, int Count, bool First>
-ISOTYPIC_INLINE void moments_point(const SetConvPlan& plan, int dim, const SetConvWindow& window, const T* table, const T* y, const T* grid,
-                                   int64_t nodes, double* values, double* moments) {
+ISOTYPIC_INLINE void moments_point(const SetConvSizes& sizes, int dim, const SetConvWindow& window, const T* table, const T* y,
+                                   const T* grid, int64_t nodes, double* values, double* moments) {
     constexpr int L = kLanes<T>;
     const int64_t vectors = window.count[2];
-    const uint32_t tail = tail_of<T>(plan, vectors);
-    const T* weights = table + plan.capacity[0] + plan.capacity[1];
+    const uint32_t tail = tail_of<T>(sizes, vectors);
+    const T* weights = table + sizes.capacity[0] + sizes.capacity[1];
     Vec<T> sum[Count], first[3], second[3], factor[Count];
 #pragma GCC unroll 8
     for (int c = 0; c < Count; ++c) sum[c] = zero<T>(), factor[c] = broadcast<T>(y[c]);
     for (int axis = 0; axis < 3; ++axis) first[axis] = second[axis] = zero<T>();
     T offset[3], step[3];
     for (int axis = 0; axis < 3; ++axis)
-        offset[axis] = static_cast<T>(window.offset[axis]), step[axis] = plan.used[axis] ? static_cast<T>(plan.inverse[axis]) : T{0};
+        offset[axis] = static_cast<T>(window.offset[axis]), step[axis] = sizes.used[axis] ? static_cast<T>(sizes.inverse[axis]) : T{0};
     const Vec<T> base = broadcast<T>(offset[2]) + lane_numbers<T>() * broadcast<T>(step[2]);
-    for_rows(plan, window, table, [&](int64_t at, T outer, int i, int j) ISOTYPIC_LAMBDA {
+    for_rows(sizes, window, table, [&](int64_t at, T outer, int i, int j) ISOTYPIC_LAMBDA {
         Vec<T> row = zero<T>();
         for (int64_t v = 0; v < vectors; ++v) {
             const uint32_t lanes = v + 1 == vectors ? tail : 0;
@@ -277,31 +278,31 @@ ISOTYPIC_INLINE void moments_point(const SetConvPlan& plan, int dim, const SetCo
 }
 
 template <class T, int Count, bool First>
-ISOTYPIC_INLINE void moments_block(int count, const SetConvPlan& plan, int dim, int64_t points, const SetConvWindow* windows,
+ISOTYPIC_INLINE void moments_block(int count, const SetConvSizes& sizes, int dim, int64_t points, const SetConvWindow* windows,
                                    const T* tables, const T* y, const T* grid, int64_t nodes, int64_t channels, int64_t width,
                                    double* values, double* moments) {
     if (count == Count) {
         for (int64_t n = 0; n < points; ++n)
-            moments_point<T, Count, First>(plan, dim, windows[n], tables + n * plan.stride, y + n * channels, grid, nodes,
+            moments_point<T, Count, First>(sizes, dim, windows[n], tables + n * sizes.stride, y + n * channels, grid, nodes,
                                            values + n * width, moments + n * width);
     } else if constexpr (Count > 1) {
-        moments_block<T, Count - 1, First>(count, plan, dim, points, windows, tables, y, grid, nodes, channels, width, values, moments);
+        moments_block<T, Count - 1, First>(count, sizes, dim, points, windows, tables, y, grid, nodes, channels, width, values, moments);
     }
 }
 
 template <class T>
-void moments(const SetConvPlan& plan, int dim, int64_t count, const SetConvWindow* windows, const T* tables, const T* y, const T* grid,
+void moments(const SetConvSizes& sizes, int dim, int64_t count, const SetConvWindow* windows, const T* tables, const T* y, const T* grid,
              int64_t channels, bool first, double* moments) {
-    const int64_t nodes = plan.nodes[0] * plan.nodes[1] * plan.nodes[2], before = first ? channels : 0, width = before + 2 * dim;
+    const int64_t nodes = sizes.nodes[0] * sizes.nodes[1] * sizes.nodes[2], before = first ? channels : 0, width = before + 2 * dim;
     for (int64_t n = 0; n < count; ++n)
         for (int64_t k = before; k < width; ++k) moments[n * width + k] = 0;
     for (int64_t c = 0; c < channels; c += kChannels) {
         const int block = static_cast<int>(smaller(kChannels, channels - c));
         if (first)
-            moments_block<T, kChannels, true>(block, plan, dim, count, windows, tables, y + c, grid + c * nodes, nodes, channels, width,
+            moments_block<T, kChannels, true>(block, sizes, dim, count, windows, tables, y + c, grid + c * nodes, nodes, channels, width,
                                               moments + c, moments + before);
         else
-            moments_block<T, kChannels, false>(block, plan, dim, count, windows, tables, y + c, grid + c * nodes, nodes, channels, width,
+            moments_block<T, kChannels, false>(block, sizes, dim, count, windows, tables, y + c, grid + c * nodes, nodes, channels, width,
                                                moments, moments);
     }
 }

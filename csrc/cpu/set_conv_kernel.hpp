@@ -8,7 +8,7 @@
 namespace isotypic::cpu {
 
 // The axes with what follows from the lengthscales.
-struct SetConvPlan {
+struct SetConvSizes {
     int64_t nodes[3];
     int powers[3];
     bool used[3];         // false: one node of weight 1
@@ -28,15 +28,15 @@ template <class T>
 struct SetConvKernel {
     int lanes;
     // The windows of `count` points t (count, dim), and their weights: on each axis r^p exp(-r^2 / 2), zero outside of the window.
-    void (*windows)(const SetConvPlan& plan, int dim, int64_t count, const double* t, SetConvWindow* windows, T* tables);
+    void (*windows)(const SetConvSizes& sizes, int dim, int64_t count, const double* t, SetConvWindow* windows, T* tables);
     // grid (channels, nodes) += the points y (count, channels), in the rows [first, last) of the axis `striped`.
-    void (*encode)(const SetConvPlan& plan, int64_t count, const SetConvWindow* windows, const T* tables, const T* y, int64_t channels,
+    void (*encode)(const SetConvSizes& sizes, int64_t count, const SetConvWindow* windows, const T* tables, const T* y, int64_t channels,
                    int striped, int64_t first, int64_t last, T* grid);
     // y (count, channels) = the field of grid (channels, nodes) at the points.
-    void (*decode)(const SetConvPlan& plan, int64_t count, const SetConvWindow* windows, const T* tables, const T* grid, int64_t channels,
+    void (*decode)(const SetConvSizes& sizes, int64_t count, const SetConvWindow* windows, const T* tables, const T* grid, int64_t channels,
                    T* y);
     // moments (count, [channels] + 2 dim) of y (count, channels) and grid (channels, nodes).
-    void (*moments)(const SetConvPlan& plan, int dim, int64_t count, const SetConvWindow* windows, const T* tables, const T* y,
+    void (*moments)(const SetConvSizes& sizes, int dim, int64_t count, const SetConvWindow* windows, const T* tables, const T* y,
                     const T* grid, int64_t channels, bool first, double* moments);
 };
 

@@ -49,17 +49,17 @@ struct Lanes {
 template <Operation operation, class T, int D>
 void run(bool proper, int64_t count, const T* const* in, T* const* out) {
     constexpr int L = kLanes<T>;
-    constexpr small_matrix::Shape shape = small_matrix::shape_of(operation);
-    Vec<T> from[shape.inputs][D * D], to[shape.outputs][D * D];
+    constexpr small_matrix::Signature signature = small_matrix::signature_of(operation);
+    Vec<T> from[signature.inputs][D * D], to[signature.outputs][D * D];
     for (int64_t first = 0; first < count; first += L) {
         const int64_t rows = smaller(L, count - first);
-        for (int i = 0; i < shape.inputs; ++i) {
-            const int64_t width = shape.values_in[i] ? D : D * D;
+        for (int i = 0; i < signature.inputs; ++i) {
+            const int64_t width = signature.values_in[i] ? D : D * D;
             load_tile(in[i] + first * width, width, rows, width, reinterpret_cast<T*>(from[i]), L);
         }
         small_matrix::compute<operation, Vec<T>, T, D, Lanes<T>>(from, proper, to);
-        for (int i = 0; i < shape.outputs; ++i) {
-            const int64_t width = shape.values_out[i] ? D : D * D;
+        for (int i = 0; i < signature.outputs; ++i) {
+            const int64_t width = signature.values_out[i] ? D : D * D;
             store_tile(reinterpret_cast<const T*>(to[i]), L, rows, width, out[i] + first * width, width);
         }
     }

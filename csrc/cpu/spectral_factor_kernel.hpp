@@ -7,7 +7,7 @@
 
 namespace isotypic::cpu {
 
-struct SpectralProblem {
+struct SpectralCall {
     int64_t batch, taps;  // taps = n + 1
     const double *r, *h, *b;
     double *out, *error;
@@ -16,9 +16,9 @@ struct SpectralProblem {
 
 struct SpectralKernels {
     int lanes;
-    int64_t (*workspace)(int64_t taps);                                      // bytes of one block
-    void (*factor)(const SpectralProblem&, int64_t block, void* workspace);  // rows block lanes .. block lanes + lanes - 1
-    void (*solve)(const SpectralProblem&, int64_t block, void* workspace);
+    int64_t (*workspace)(int64_t taps);                                   // bytes of one block
+    void (*factor)(const SpectralCall&, int64_t block, void* workspace);  // rows block lanes .. block lanes + lanes - 1
+    void (*solve)(const SpectralCall&, int64_t block, void* workspace);
 };
 
 ISOTYPIC_DECLARE_PER_ISA(const SpectralKernels& spectral_factor_kernels())

@@ -29,8 +29,6 @@
 namespace isotypic::cpu::ISOTYPIC_ISA {
 namespace {
 
-using Problem = TransvectantsProblem;
-
 constexpr int kDotRows = kGradientRows;
 
 // As few blocks of at most kMaxWidth columns as possible, of nearly equal width.
@@ -67,7 +65,7 @@ void store_samples(const T* source, T* target, int64_t stride, int64_t column, i
 // Rows of the panel lie as [output coefficient][channel][path].
 template <class T>
 struct PanelPlace {
-    const Problem& p;
+    const TransvectantsCall& p;
     int64_t channels;
     T* panel;
     PanelRow<T> operator()(const TransvectantRow& row) const {
@@ -78,7 +76,7 @@ struct PanelPlace {
 
 // The products of a block of channels [c0, c0 + channels), from memory to the panel; x and h are scratch.
 template <class T>
-void fill_panel(const Problem& p, const Samples<T>& samples, int64_t c0, int64_t channels, T* x, T* h, T* panel) {
+void fill_panel(const TransvectantsCall& p, const Samples<T>& samples, int64_t c0, int64_t channels, T* x, T* h, T* panel) {
     const int64_t stride = p.in_channels * p.in_size;
     load_samples(static_cast<const T*>(p.f), stride, c0 * p.in_size, channels * p.in_size, samples, x);
     if (p.h) load_samples(static_cast<const T*>(p.h), stride, c0 * p.in_size, channels * p.in_size, samples, h);
@@ -154,23 +152,23 @@ ISOTYPIC_INLINE void unmix_width(int64_t width, const T* source, int64_t pitch, 
 template <class T>
 struct Workspace {
     T *x, *h, *panel, *rest;  // rest: sums or cotangents [output channel][output coefficient][tile], or [coefficient][tile][channel]
-    Workspace(const Problem& p, void* memory) {
+    Workspace(const TransvectantsCall& p, void* memory) {
         x = static_cast<T*>(memory);
         h = x + block(p);
         panel = h + block(p);
         rest = panel + p.row_count * p.channel_block * kTile<T>;
     }
-    static int64_t block(const Problem& p) { return p.channel_block * p.in_size * kTile<T>; }
+    static int64_t block(const TransvectantsCall& p) { return p.channel_block * p.in_size * kTile<T>; }
 };
 
 template <class T>
-int64_t workspace(const Problem& p) {
+int64_t workspace(const TransvectantsCall& p) {
     const int64_t tiles = 2 * Workspace<T>::block(p) + (p.row_count * p.channel_block + 2 * p.out_channels * p.out_size) * kTile<T>;
     return larger(tiles, SampleWorkspace<T>::size(p));
 }
 
 template <class T>
-void forward(const Problem& p, int64_t first, int64_t count, void* memory) {
+void forward(const TransvectantsCall& p, int64_t first, int64_t count, void* memory) {
     constexpr int N = kTile<T>;
     const Samples<T> samples{first, count};
     const Workspace<T> w(p, memory);
@@ -194,7 +192,7 @@ void forward(const Problem& p, int64_t first, int64_t count, void* memory) {
 }
 
 template <class T>
-void input(const Problem& p, int64_t first, int64_t count, void* memory) {
+void input(const TransvectantsCall& p, int64_t first, int64_t count, void* memory) {
     constexpr int N = kTile<T>;
     const Samples<T> samples{first, count};
     const Workspace<T> w(p, memory);
@@ -252,7 +250,7 @@ void accumulate_dot(const T* panel, const T* z, int64_t z_step, int steps, int64
 
 // Sums lie in [slot][channel][path][output channel].
 template <class T>
-void weight(const Problem& p, int64_t first, int64_t count, bool add, void* all_sums, void* memory) {
+void weight(const TransvectantsCall& p, int64_t first, int64_t count, bool add, void* all_sums, void* memory) {
     constexpr int L = kLanes<T>, N = kTile<T>;
     const Samples<T> samples{first, count};
     const Workspace<T> w(p, memory);
@@ -297,7 +295,7 @@ void weight(const Problem& p, int64_t first, int64_t count, bool add, void* all_
 }
 
 template <class T>
-void finish_weight(const Problem& p, const void* all_sums, int64_t count, int64_t stride) {
+void finish_weight(const TransvectantsCall& p, const void* all_sums, int64_t count, int64_t stride) {
     T* to = static_cast<T*>(p.result);
     for (int64_t c = 0; c < p.in_channels; ++c)
         for (int s = 0; s < p.out_slots; ++s) {

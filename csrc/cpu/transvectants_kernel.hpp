@@ -9,7 +9,7 @@
 
 namespace isotypic::cpu {
 
-struct TransvectantsProblem {
+struct TransvectantsCall {
     int in_size, out_size, paths, out_slots, row_count, antidiagonal_count;
     const int *path_begin, *out_begin, *slot, *rows_before;
     const TransvectantAntidiagonal* antidiagonals;
@@ -25,15 +25,15 @@ struct TransvectantsProblem {
 // Sizes in elements of the compute type. `forward`, `input` and `weight` take a tile of samples, the others a single sample.
 struct TransvectantsKernel {
     int tile;
-    int64_t (*workspace)(const TransvectantsProblem&);
-    void (*forward)(const TransvectantsProblem&, int64_t first, int64_t count, void* workspace);
-    void (*input)(const TransvectantsProblem&, int64_t first, int64_t count, void* workspace);
+    int64_t (*workspace)(const TransvectantsCall&);
+    void (*forward)(const TransvectantsCall&, int64_t first, int64_t count, void* workspace);
+    void (*input)(const TransvectantsCall&, int64_t first, int64_t count, void* workspace);
     // sums [slot][channel][path][output channel], to which is added, or which are begun
-    void (*weight)(const TransvectantsProblem&, int64_t first, int64_t count, bool add, void* sums, void* workspace);
-    void (*forward_sample)(const TransvectantsProblem&, int64_t sample, void* workspace);
-    void (*input_sample)(const TransvectantsProblem&, int64_t sample, void* workspace);
-    void (*weight_sample)(const TransvectantsProblem&, int64_t sample, bool add, void* sums, void* workspace);
-    void (*finish_weight)(const TransvectantsProblem&, const void* sums, int64_t count, int64_t stride);  // adds `count` of them, in order
+    void (*weight)(const TransvectantsCall&, int64_t first, int64_t count, bool add, void* sums, void* workspace);
+    void (*forward_sample)(const TransvectantsCall&, int64_t sample, void* workspace);
+    void (*input_sample)(const TransvectantsCall&, int64_t sample, void* workspace);
+    void (*weight_sample)(const TransvectantsCall&, int64_t sample, bool add, void* sums, void* workspace);
+    void (*finish_weight)(const TransvectantsCall&, const void* sums, int64_t count, int64_t stride);  // adds `count` of them, in order
 };
 
 struct TransvectantsKernels {

@@ -31,7 +31,7 @@ struct PanelRow {
 
 // x and h: [channel][coefficient][tile]. place(row): the row of the panel.
 template <class T, int Count, class Place>
-void antidiagonal(const TransvectantsProblem& p, const TransvectantAntidiagonal& d, const T* x, const T* h, int64_t channels,
+void antidiagonal(const TransvectantsCall& p, const TransvectantAntidiagonal& d, const T* x, const T* h, int64_t channels,
                   const Place& place) {
     constexpr int L = kLanes<T>, N = kTile<T>, V = kProductVectors;
     const int64_t size = p.in_size * N;
@@ -78,8 +78,7 @@ void antidiagonal(const TransvectantsProblem& p, const TransvectantAntidiagonal&
 // g[first + t] += e[t] x[second - t] and g[second - t] += e[t] x[first + t], where e[t] is the sum over the rows of c[t] z[place of the
 // row]. x and g: [channel][coefficient][tile], z: [channel][place][tile].
 template <class T, int Count>
-void antidiagonal_adjoint(const TransvectantsProblem& p, const TransvectantAntidiagonal& d, const T* x, const T* z, T* g,
-                          int64_t channels) {
+void antidiagonal_adjoint(const TransvectantsCall& p, const TransvectantAntidiagonal& d, const T* x, const T* z, T* g, int64_t channels) {
     constexpr int L = kLanes<T>, N = kTile<T>, V = kProductVectors;
     const T* coefficients = static_cast<const T*>(p.coefficients) + d.skip;
     for (int64_t channel = 0; channel < channels; ++channel) {
@@ -116,14 +115,14 @@ void antidiagonal_adjoint(const TransvectantsProblem& p, const TransvectantAntid
 }
 
 template <class T, int Count, class Place>
-ISOTYPIC_INLINE void antidiagonal_of(int count, const TransvectantsProblem& p, const TransvectantAntidiagonal& d, const T* x, const T* h,
+ISOTYPIC_INLINE void antidiagonal_of(int count, const TransvectantsCall& p, const TransvectantAntidiagonal& d, const T* x, const T* h,
                                      int64_t channels, const Place& place) {
     if (count == Count) return antidiagonal<T, Count>(p, d, x, h, channels, place);
     if constexpr (Count < kTransvectantEntries) antidiagonal_of<T, Count + 1>(count, p, d, x, h, channels, place);
 }
 
 template <class T, int Count>
-ISOTYPIC_INLINE void antidiagonal_adjoint_of(int count, const TransvectantsProblem& p, const TransvectantAntidiagonal& d, const T* x,
+ISOTYPIC_INLINE void antidiagonal_adjoint_of(int count, const TransvectantsCall& p, const TransvectantAntidiagonal& d, const T* x,
                                              const T* z, T* g, int64_t channels) {
     if (count == Count) return antidiagonal_adjoint<T, Count>(p, d, x, z, g, channels);
     if constexpr (Count < kTransvectantEntries) antidiagonal_adjoint_of<T, Count + 1>(count, p, d, x, z, g, channels);
@@ -131,14 +130,14 @@ ISOTYPIC_INLINE void antidiagonal_adjoint_of(int count, const TransvectantsProbl
 
 // All transvectants of `channels` tiles.
 template <class T, class Place>
-void products(const TransvectantsProblem& p, const T* x, const T* h, int64_t channels, const Place& place) {
+void products(const TransvectantsCall& p, const T* x, const T* h, int64_t channels, const Place& place) {
     for (int i = 0; i < p.antidiagonal_count; ++i)
         antidiagonal_of<T, 1>(p.antidiagonals[i].count, p, p.antidiagonals[i], x, h, channels, place);
 }
 
 // The adjoint: from the gradients of the transvectants, z [channel][place of the row][tile], the gradient g of x.
 template <class T>
-void products_adjoint(const TransvectantsProblem& p, const T* x, const T* z, T* g, int64_t channels) {
+void products_adjoint(const TransvectantsCall& p, const T* x, const T* z, T* g, int64_t channels) {
     for (int64_t i = 0; i < 2 * p.in_size * channels; ++i) store(g + i * kLanes<T>, zero<T>());
     for (int i = 0; i < p.antidiagonal_count; ++i)
         antidiagonal_adjoint_of<T, 1>(p.antidiagonals[i].count, p, p.antidiagonals[i], x, z, g, channels);

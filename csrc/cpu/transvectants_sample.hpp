@@ -105,7 +105,7 @@ void multiply_rows(RowProduct<T> p, int64_t rows, int64_t columns) {
 // Rows of a panel lie as [slot][path][coefficient of the slot], so that the coefficients of a path follow each other.
 template <class T>
 struct SamplePlace {
-    const TransvectantsProblem& p;
+    const TransvectantsCall& p;
     T* panel;
     PanelRow<T> operator()(const TransvectantRow& row) const {
         const int slot = p.slot[row.out], first = p.out_begin[slot];
@@ -117,13 +117,13 @@ struct SamplePlace {
 template <class T>
 struct SampleWorkspace {
     T *x, *h, *panel, *rest;  // rest: (G, O), or (O, tile)
-    SampleWorkspace(const TransvectantsProblem& p, void* memory) {
+    SampleWorkspace(const TransvectantsCall& p, void* memory) {
         x = static_cast<T*>(memory);
         h = x + p.in_size * kTile<T>;
         panel = h + p.in_size * kTile<T>;
         rest = panel + static_cast<int64_t>(p.row_count) * kTile<T>;
     }
-    static int64_t size(const TransvectantsProblem& p) {
+    static int64_t size(const TransvectantsCall& p) {
         return (2 * p.in_size + p.row_count) * kTile<T> + p.out_channels * larger(p.out_size, kTile<T>);
     }
 };
@@ -136,7 +136,7 @@ void load_channels(const T* rows, int64_t stride, int64_t count, int64_t width, 
 }
 
 template <class T>
-void products_of_sample(const TransvectantsProblem& p, int64_t sample, int64_t c0, int64_t channels, const SampleWorkspace<T>& w) {
+void products_of_sample(const TransvectantsCall& p, int64_t sample, int64_t c0, int64_t channels, const SampleWorkspace<T>& w) {
     const int64_t from = (sample * p.in_channels + c0) * p.in_size;
     load_channels(static_cast<const T*>(p.f) + from, p.in_size, channels, p.in_size, w.x);
     if (p.h) load_channels(static_cast<const T*>(p.h) + from, p.in_size, channels, p.in_size, w.h);
@@ -144,7 +144,7 @@ void products_of_sample(const TransvectantsProblem& p, int64_t sample, int64_t c
 }
 
 template <class T>
-void forward_sample(const TransvectantsProblem& p, int64_t sample, void* memory) {
+void forward_sample(const TransvectantsCall& p, int64_t sample, void* memory) {
     constexpr int64_t N = kTile<T>;
     const SampleWorkspace<T> w(p, memory);
     T* sums = w.rest;  // (G, O)
@@ -166,7 +166,7 @@ void forward_sample(const TransvectantsProblem& p, int64_t sample, void* memory)
 }
 
 template <class T>
-void input_sample(const TransvectantsProblem& p, int64_t sample, void* memory) {
+void input_sample(const TransvectantsCall& p, int64_t sample, void* memory) {
     constexpr int L = kLanes<T>;
     constexpr int64_t N = kTile<T>;
     const SampleWorkspace<T> w(p, memory);
@@ -193,7 +193,7 @@ void input_sample(const TransvectantsProblem& p, int64_t sample, void* memory) {
 }
 
 template <class T>
-void weight_sample(const TransvectantsProblem& p, int64_t sample, bool add, void* sums, void* memory) {
+void weight_sample(const TransvectantsCall& p, int64_t sample, bool add, void* sums, void* memory) {
     constexpr int64_t N = kTile<T>;
     const SampleWorkspace<T> w(p, memory);
     T* turned = w.rest;  // z (G, O)

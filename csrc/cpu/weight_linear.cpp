@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "core/large_pages.hpp"
 #include "core/parallel.hpp"
@@ -116,13 +117,40 @@ struct Parameters {
     Scratch memory_;
 };
 
+}  // namespace
+
+struct PackedWeight {
+    PackedWeight(const Call& call, const View& given)
+        : plan(call.plan),
+          dtype(given.dtype),
+          kernels(&call.kernels),
+          bytes(given.numel() * itemsize(dtype)),
+          weight(bytes),
+          matrices(call, given, false) {
+        std::memcpy(weight.get(), given.data, static_cast<size_t>(bytes));
+    }
+    bool fits(const Call& call, const View& given) const {
+        return std::memcmp(&plan, &call.plan, sizeof plan) == 0 && dtype == given.dtype && kernels == &call.kernels &&
+               matrices.C == given.sizes[1] && matrices.N == given.sizes[2] &&
+               std::memcmp(weight.get(), given.data, static_cast<size_t>(bytes)) == 0;
+    }
+
+    WeightPlan plan;
+    DType dtype;
+    const WeightKernels* kernels;
+    int64_t bytes;
+    Scratch weight;
+    Parameters matrices;
+};
+
+namespace {
+
 // y = L x, or its adjoint: pool, the products, and the affine map, for a few networks at a time.
-void run_linear(const Call& call, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
-                bool pool_mean, bool affine_mean, bool transposed, const View& y) {
+void run_linear(const Call& call, const View& x, const Parameters& parameters, const View& bias, const View& project, const View& expand,
+                bool pool_mean, bool affine_mean, const View& y) {
     ask_for_large_pages(y);
     const WeightPlan& plan = call.plan;
     const int64_t batch = x.sizes[0], P = plan.entries, rows = plan.rows;
-    const Parameters parameters(call, weight, transposed);
     const int64_t C = parameters.C, N = parameters.N, G = plan.global_slots, threads = max_threads();
     Scratch bias_row(call.padded(G * N) * call.size);
     if (bias.defined()) {
@@ -234,12 +262,20 @@ void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const
 }
 
 void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
-                   const int64_t* sizes, bool mean, const View& y) {
-    run_linear(Call(plan, x.dtype, sizes), x, weight, bias, project, expand, mean, false, false, y);
+                   const int64_t* sizes, bool mean, const View& y, WeightMatrices* kept) {
+    const Call call(plan, x.dtype, sizes);
+    if (!kept) return run_linear(call, x, Parameters(call, weight, false), bias, project, expand, mean, false, y);
+    std::shared_ptr<const PackedWeight> packed = kept->get();
+    if (!packed || !packed->fits(call, weight)) {
+        packed = std::make_shared<const PackedWeight>(call, weight);
+        kept->set(packed);
+    }
+    run_linear(call, x, packed->matrices, bias, project, expand, mean, false, y);
 }
 
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x) {
-    run_linear(Call(plan, y.dtype, sizes), y, weight, View{}, View{}, View{}, false, mean, true, x);
+    const Call call(plan, y.dtype, sizes);
+    run_linear(call, y, Parameters(call, weight, true), View{}, View{}, View{}, false, mean, x);
 }
 
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient) {

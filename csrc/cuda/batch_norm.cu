@@ -1,7 +1,8 @@
 // batch_norm on a device: one reduction, one small kernel that puts its parts together, and one pass that writes.
 //
 // Bytes decide, with s bytes a number: forward 2 s to read and s to write, backward 4 s and s, at 3.3 to 8 TB/s on the larger targets. A
-// thread keeps the parameters of its channel and, in a reduction, its sums in registers; neighbouring threads read neighbouring numbers.
+// thread keeps the parameters of its channel and, in a reduction, its sums in registers; neighbouring threads read neighbouring numbers,
+// eight of them (pairs of float64: four) before the first is used.
 // Where a channel has few numbers side by side (channels last), the 32 lanes of a warp own columns of the rows (C I), and the warps of a
 // block and the blocks share the rows; otherwise a block owns a part of one channel. The parts lie in the workspace and are added in a
 // fixed order. As on the CPU, squares are those of distances from a number of the same channel, and moments are joined.
@@ -15,6 +16,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreadsOfNorm = 256, kLanesOfNorm = 32, kWarpsOfNorm = kThreadsOfNorm / kLanesOfNorm;
+constexpr int kBlocksOfNorm = 4;  // on a multiprocessor: 64 registers a thread, and 16 KB of 16-bit numbers on the way
 constexpr int64_t kNumbersOfBlock = 8192;
 
 // How x is cut. `columns`: lanes are columns of rows of C I numbers, and a piece has some of the rows. Otherwise a piece has rows of at
@@ -44,7 +46,7 @@ struct Cut {
     HOST_DEVICE int64_t parts() const { return columns ? inner : 1; }  // columns of a channel
 };
 
-// The channel of this thread, or -1, and visit(index) for its numbers.
+// The channel of this thread, or -1.
 struct Place {
     unsigned piece;
     int64_t column, channel;
@@ -56,21 +58,43 @@ DEVICE Place place_of(const Cut& cut) {
     const int64_t column = tile * kLanesOfNorm + thread_index() % kLanesOfNorm;
     return {piece, column, column < cut.width ? column / cut.inner : -1};
 }
-template <class Visit>
-DEVICE void visit_numbers(const Cut& cut, const Place& place, const Visit& visit) {
+
+// use(index, load(index)) for every `step`-th index of `count`, from `first` on. kLoads are read before the first is used: what is written may
+// alias what is read, and one read at a time would wait for each write.
+template <class Load, class Use>
+DEVICE void visit_run(int64_t first, int64_t step, int count, const Load& load, const Use& use) {
+    constexpr int kLoads = sizeof(load(int64_t{})) > 8 ? 4 : 8;
+    int i = 0;
+    for (; i + kLoads <= count; i += kLoads, first += kLoads * step) {
+        decltype(load(int64_t{})) values[kLoads];
+#pragma unroll
+        for (int k = 0; k < kLoads; ++k) values[k] = load(first + k * step);
+#pragma unroll
+        for (int k = 0; k < kLoads; ++k) use(first + k * step, values[k]);
+    }
+    for (; i < count; ++i, first += step) use(first, load(first));
+}
+
+// The same for the numbers of this thread.
+template <class Load, class Use>
+DEVICE void visit_numbers(const Cut& cut, const Place& place, const Load& load, const Use& use) {
     if (place.channel < 0) return;
     const unsigned across = static_cast<unsigned>(cut.across), piece = place.piece / across;
     const int64_t first = piece * cut.rows, rows = cut.rows_of(place.piece);
+    const auto share = [](int64_t numbers, int64_t from, int64_t step) {
+        return static_cast<int>(numbers > from ? (numbers - from + step - 1) / step : 0);
+    };
     if (cut.columns) {
-        for (int64_t r = thread_index() / kLanesOfNorm; r < rows; r += kWarpsOfNorm) visit((first + r) * cut.width + place.column);
-        return;
+        const int64_t r = thread_index() / kLanesOfNorm;
+        return visit_run((first + r) * cut.width + place.column, kWarpsOfNorm * cut.width, share(rows, r, kWarpsOfNorm), load, use);
     }
     int lanes = kLanesOfNorm;  // along a row
     while (lanes < kThreadsOfNorm && lanes < cut.width) lanes *= 2;
     const int64_t begin = (place.piece - piece * across) * cut.width, left = cut.inner - begin, width = left < cut.width ? left : cut.width;
+    const int64_t lane = thread_index() % lanes;
     for (int64_t r = thread_index() / lanes; r < rows; r += kThreadsOfNorm / lanes) {
         const int64_t row = ((first + r) * cut.channels + place.channel) * cut.inner + begin;
-        for (int64_t i = thread_index() % lanes; i < width; i += lanes) visit(row + i);
+        visit_run(row + lane, lanes, share(width, lane, lanes), load, use);
     }
 }
 
@@ -111,20 +135,28 @@ DEVICE void write_part(const Cut& cut, const Place& place, const Held& held, A* 
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreadsOfNorm) partial_moments(Cut cut, const S* x, Compute<S>* parts) {
+__global__ void __launch_bounds__(kThreadsOfNorm, kBlocksOfNorm) partial_moments(Cut cut, const S* x, Compute<S>* parts) {
     using A = Compute<S>;
     const Place place = place_of(cut);
     A count = 0, pivot = 0, first = 0, second = 0;
-    visit_numbers(cut, place, [&](int64_t index) {
-        const A value = widen(x[index]);
-        if (count == A(0)) pivot = value;
-        count += A(1);
-        const A distance = value - pivot;
-        first += distance, second += distance * distance;
-    });
+    visit_numbers(
+        cut, place, [&](int64_t index) { return x[index]; },
+        [&](int64_t, S number) {
+            const A value = widen(number);
+            if (count == A(0)) pivot = value;
+            count += A(1);
+            const A distance = value - pivot;
+            first += distance, second += distance * distance;
+        });
     const A mean = count > A(0) ? first / count : A(0);
     write_part(cut, place, Moments<A>{count, pivot + mean, second - first * mean}, parts);
 }
+
+// A number of the incoming gradient and one of x.
+template <class S>
+struct Pair {
+    S g, x;
+};
 
 template <class A>
 struct Channel {
@@ -138,26 +170,28 @@ DEVICE Channel<A> channel_of(const Cut& cut, int64_t channel, const A* statistic
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreadsOfNorm)
+__global__ void __launch_bounds__(kThreadsOfNorm, kBlocksOfNorm)
     partial_sums(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias,
                  Compute<S> eps, bool relu, Compute<S>* parts) {
     using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
     Sums<A> sums{0, 0, 0};
-    visit_numbers(cut, place, [&](int64_t index) {
-        const A distance = widen(x[index]) - c.center;
-        if (relu && distance * c.factor + c.shift <= A(0)) return;
-        const A h = widen(g[index]);
-        sums.plain += h, sums.weighted += h * distance;
-    });
+    visit_numbers(
+        cut, place, [&](int64_t index) { return Pair<S>{g[index], x[index]}; },
+        [&](int64_t, Pair<S> pair) {
+            const A distance = widen(pair.x) - c.center;
+            if (relu && distance * c.factor + c.shift <= A(0)) return;
+            const A h = widen(pair.g);
+            sums.plain += h, sums.weighted += h * distance;
+        });
     write_part(cut, place, sums, parts);
 }
 
 // One block a channel; its threads deal the parts among them and are joined by halves, in an order that does not depend on the device.
 // Moments give mean and variance; sums, with statistics, the second one times the inverse deviation.
 template <class A>
-__global__ void __launch_bounds__(kThreadsOfNorm) put_together(Cut cut, const A* parts, const A* statistics, A eps, A* out) {
+__global__ void __launch_bounds__(kThreadsOfNorm, kBlocksOfNorm) put_together(Cut cut, const A* parts, const A* statistics, A eps, A* out) {
     const int64_t channel = block_index();
     const unsigned columns = static_cast<unsigned>(cut.parts()), count = static_cast<unsigned>(cut.pieces) * columns;
     auto* slots = reinterpret_cast<Moments<double>*>(shared_memory());
@@ -187,20 +221,23 @@ __global__ void __launch_bounds__(kThreadsOfNorm) put_together(Cut cut, const A*
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreadsOfNorm) normalise(Cut cut, const S* x, const Compute<S>* statistics, const Compute<S>* weight,
-                                                            const Compute<S>* bias, Compute<S> eps, bool relu, S* y) {
+__global__ void __launch_bounds__(kThreadsOfNorm, kBlocksOfNorm)
+    normalise(Cut cut, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias, Compute<S> eps,
+              bool relu, S* y) {
     using A = Compute<S>;
     const Place place = place_of(cut);
     const Channel<A> c = channel_of(cut, place.channel, statistics, weight, bias, eps);
-    visit_numbers(cut, place, [&](int64_t index) {
-        const A v = (widen(x[index]) - c.center) * c.factor + c.shift;
-        y[index] = narrow<S>(relu && v < A(0) ? A(0) : v);
-    });
+    visit_numbers(
+        cut, place, [&](int64_t index) { return x[index]; },
+        [&](int64_t index, S number) {
+            const A v = (widen(number) - c.center) * c.factor + c.shift;
+            y[index] = narrow<S>(relu && v < A(0) ? A(0) : v);
+        });
 }
 
 // `share` is 1 / n where the statistics are those of x, otherwise 0.
 template <class S>
-__global__ void __launch_bounds__(kThreadsOfNorm)
+__global__ void __launch_bounds__(kThreadsOfNorm, kBlocksOfNorm)
     gradient(Cut cut, const S* g, const S* x, const Compute<S>* statistics, const Compute<S>* weight, const Compute<S>* bias,
              Compute<S> eps, bool relu, Compute<S> share, const Compute<S>* sums, S* dx) {
     using A = Compute<S>;
@@ -211,11 +248,13 @@ __global__ void __launch_bounds__(kThreadsOfNorm)
         slope = -share * c.factor * c.inverse * sums[cut.channels + place.channel];
         offset = -share * c.factor * sums[place.channel];
     }
-    visit_numbers(cut, place, [&](int64_t index) {
-        const A distance = widen(x[index]) - c.center;
-        const A h = relu && distance * c.factor + c.shift <= A(0) ? A(0) : widen(g[index]);
-        dx[index] = narrow<S>(h * c.factor + (distance * slope + offset));
-    });
+    visit_numbers(
+        cut, place, [&](int64_t index) { return Pair<S>{g[index], x[index]}; },
+        [&](int64_t index, Pair<S> pair) {
+            const A distance = widen(pair.x) - c.center;
+            const A h = relu && distance * c.factor + c.shift <= A(0) ? A(0) : widen(pair.g);
+            dx[index] = narrow<S>(h * c.factor + (distance * slope + offset));
+        });
 }
 
 template <class T>

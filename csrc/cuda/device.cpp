@@ -13,10 +13,31 @@ namespace {
 void check(cudaError_t error) {
     if (error == cudaSuccess) return;
     cudaGetLastError();
-    throw std::runtime_error(std::string("isotypic: CUDA error: ") + cudaGetErrorString(error));
+    throw std::runtime_error("isotypic: " + error_text(error));
+}
+
+std::string version_text(int version) {
+    return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
 }  // namespace
+
+Versions versions() {
+    Versions found;
+    cudaRuntimeGetVersion(&found.runtime);
+    cudaDriverGetVersion(&found.driver);
+    cudaGetLastError();
+    return found;
+}
+
+std::string error_text(int error) {
+    std::string text = std::string("CUDA error: ") + cudaGetErrorString(static_cast<cudaError_t>(error));
+    if (error != cudaErrorInsufficientDriver) return text;
+    const Versions found = versions();
+    text += "; this build of isotypic holds the CUDA runtime " + version_text(found.runtime) + ", which needs a driver for CUDA " +
+            std::to_string(found.runtime / 1000) + ".0 or later, and ";
+    return text + (found.driver ? "the driver here serves CUDA " + version_text(found.driver) : "there is no driver here");
+}
 
 DeviceGuard::DeviceGuard(int device) {
     int current = 0;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kBlock = 128, kQueries = kAttentionQueries, kKeys = 32, kGeometry = 5;
 
-struct Shape {
+struct Sizes {
     int heads, key_heads, C, S, Cv, Sv, inner, index[16], distance;
     int features, width, values;  // width: features and geometry
     int64_t queries, keys;
@@ -68,7 +68,7 @@ DEVICE T weighted(T weight, T x) {
 
 // The features of `count` items of one head, of `heads` in the tensor; those of queries have scale, signs and weight in them.
 template <class T>
-DEVICE void read_features(const Shape& a, const T* mv, const T* s, int64_t item, int count, int heads, int head, bool query,
+DEVICE void read_features(const Sizes& a, const T* mv, const T* s, int64_t item, int count, int heads, int head, bool query,
                           const T* weight, T* to) {
     const T scale = query ? static_cast<T>(a.scale) : T{1};
     for (int e = thread_index(); e < count * a.width; e += kBlock) {
@@ -89,7 +89,7 @@ DEVICE void read_features(const Shape& a, const T* mv, const T* s, int64_t item,
 }
 
 template <class T>
-DEVICE void read_values(const Shape& a, const T* mv, const T* s, int64_t item, int count, int heads, int head, T* to) {
+DEVICE void read_values(const Sizes& a, const T* mv, const T* s, int64_t item, int count, int heads, int head, T* to) {
     for (int e = thread_index(); e < count * a.values; e += kBlock) {
         const int row = e / a.values, d = e % a.values;
         const int64_t at = (item + row) * heads + head;
@@ -98,7 +98,7 @@ DEVICE void read_values(const Shape& a, const T* mv, const T* s, int64_t item, i
 }
 
 template <class T>
-DEVICE T logit(const Shape& a, const T* q, const T* k) {
+DEVICE T logit(const Sizes& a, const T* q, const T* k) {
     T sum = T{};
     for (int f = 0; f < a.features; ++f) sum += q[f] * k[f];
     for (int f = a.features; f < a.width; f += kGeometry) {
@@ -113,7 +113,7 @@ DEVICE T logit(const Shape& a, const T* q, const T* k) {
 }
 
 template <class T>
-DEVICE bool attends(const Shape& a, const Operands<T>& x, int64_t sample, int64_t query, int64_t key) {
+DEVICE bool attends(const Sizes& a, const Operands<T>& x, int64_t sample, int64_t query, int64_t key) {
     const int64_t row = sample * a.queries + query;
     if (x.ranges && (key < x.ranges[2 * row] || key >= x.ranges[2 * row + 1])) return false;
     return !x.mask || x.mask[row * a.keys + key];
@@ -135,7 +135,7 @@ DEVICE Place place_of(int heads, int64_t items, int tile) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock) attend(Shape a, Operands<T> x) {
+__global__ void __launch_bounds__(kBlock) attend(Sizes a, Operands<T> x) {
     T* q = reinterpret_cast<T*>(shared_memory());
     T *k = q + kQueries * a.width, *v = k + kKeys * a.width, *o = v + kKeys * a.values, *p = o + kQueries * a.values;
     T *largest = p + kQueries * kKeys, *total = largest + kQueries, *correction = total + kQueries;
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kBlock) attend(Shape a, Operands<T> x) {
 
 // The sums of g and the result, one for each query of a tile.
 template <class T>
-DEVICE void read_means(const Shape& a, const Operands<T>& x, const T* g, int64_t item, int count, int head, T* to) {
+DEVICE void read_means(const Sizes& a, const Operands<T>& x, const T* g, int64_t item, int count, int head, T* to) {
     if (thread_index() >= count) return;
     const int64_t row = (item + thread_index()) * a.heads + head;
     const T* mine = g + thread_index() * a.values;
@@ -205,7 +205,7 @@ DEVICE void read_means(const Shape& a, const Operands<T>& x, const T* g, int64_t
 
 // weights P and their derivatives dS of a tile of pairs; P only where it is not null.
 template <class T>
-DEVICE void slopes(const Shape& a, const Operands<T>& x, int64_t sample, int head, int64_t query, int queries, int64_t key, int keys,
+DEVICE void slopes(const Sizes& a, const Operands<T>& x, int64_t sample, int head, int64_t query, int queries, int64_t key, int keys,
                    const T* q, const T* k, const T* g, const T* v, const T* mean, T* weights, T* slope) {
     for (int e = thread_index(); e < queries * kKeys; e += kBlock) {
         const int i = e / kKeys, j = e % kKeys;
@@ -227,7 +227,7 @@ DEVICE void slopes(const Shape& a, const Operands<T>& x, int64_t sample, int hea
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x, Gradients<T> y) {
+__global__ void __launch_bounds__(kBlock) query_gradients(Sizes a, Operands<T> x, Gradients<T> y) {
     T* q = reinterpret_cast<T*>(shared_memory());
     T *k = q + kQueries * a.width, *v = k + kKeys * a.width, *g = v + kKeys * a.values, *slope = g + kQueries * a.values;
     T *mean = slope + kQueries * kKeys, *sums = mean + kQueries;
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(kBlock) query_gradients(Shape a, Operands<T> x
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock) key_gradients(Shape a, Operands<T> x, Gradients<T> y) {
+__global__ void __launch_bounds__(kBlock) key_gradients(Sizes a, Operands<T> x, Gradients<T> y) {
     T* q = reinterpret_cast<T*>(shared_memory());
     T *k = q + kQueries * a.width, *v = k + kKeys * a.width, *g = v + kKeys * a.values, *slope = g + kQueries * a.values;
     T *weights = slope + kQueries * kKeys, *mean = weights + kQueries * kKeys, *sums = mean + kQueries, *totals = sums + kKeys * a.width;
@@ -390,36 +390,36 @@ __global__ void __launch_bounds__(kBlock) weight_gradient(const T* parts, T* wei
     weight[e] = sum;
 }
 
-Shape shape_of(const AttentionArguments& a) {
-    Shape shape{};
-    const AttentionKind& kind = a.kind;
-    shape.heads = kind.heads;
-    shape.key_heads = kind.key_heads;
-    shape.C = static_cast<int>(a.q_mv.sizes[2] / kind.heads);
-    shape.S = static_cast<int>(a.q_s.sizes[2] / kind.heads);
-    shape.Cv = static_cast<int>(a.v_mv.sizes[2] / kind.key_heads);
-    shape.Sv = static_cast<int>(a.v_s.sizes[2] / kind.key_heads);
-    shape.inner = kind.inner;
-    for (int i = 0; i < 16; ++i) shape.index[i] = kind.index[i], shape.sign[i] = kind.sign[i];
-    shape.distance = kind.distance;
-    shape.scale = kind.scale;
-    shape.features = shape.C * shape.inner + shape.S;
-    shape.width = shape.features + (kind.distance ? kGeometry * shape.C : 0);
-    shape.values = 16 * shape.Cv + shape.Sv;
-    shape.queries = a.q_mv.sizes[1];
-    shape.keys = a.k_mv.sizes[1];
-    return shape;
+Sizes sizes_of(const AttentionCall& a) {
+    Sizes sizes{};
+    const AttentionSettings& settings = a.settings;
+    sizes.heads = settings.heads;
+    sizes.key_heads = settings.key_heads;
+    sizes.C = static_cast<int>(a.q_mv.sizes[2] / settings.heads);
+    sizes.S = static_cast<int>(a.q_s.sizes[2] / settings.heads);
+    sizes.Cv = static_cast<int>(a.v_mv.sizes[2] / settings.key_heads);
+    sizes.Sv = static_cast<int>(a.v_s.sizes[2] / settings.key_heads);
+    sizes.inner = settings.inner;
+    for (int i = 0; i < 16; ++i) sizes.index[i] = settings.index[i], sizes.sign[i] = settings.sign[i];
+    sizes.distance = settings.distance;
+    sizes.scale = settings.scale;
+    sizes.features = sizes.C * sizes.inner + sizes.S;
+    sizes.width = sizes.features + (settings.distance ? kGeometry * sizes.C : 0);
+    sizes.values = 16 * sizes.Cv + sizes.Sv;
+    sizes.queries = a.q_mv.sizes[1];
+    sizes.keys = a.k_mv.sizes[1];
+    return sizes;
 }
 
 template <class T>
-Operands<T> operands_of(const AttentionArguments& a) {
+Operands<T> operands_of(const AttentionCall& a) {
     const auto of = [](const View& v) { return static_cast<T*>(v.data); };
     return {of(a.q_mv),   of(a.k_mv), of(a.v_mv), of(a.q_s), of(a.k_s), of(a.v_s),
             of(a.weight), a.mask,     a.ranges,   of(a.mv),  of(a.s),   of(a.lse)};
 }
 
 template <class T>
-size_t checked_bytes(const Shape& a, int64_t numbers) {
+size_t checked_bytes(const Sizes& a, int64_t numbers) {
     const size_t bytes = static_cast<size_t>(numbers) * sizeof(T);
     if (a.width > kMaxHead || a.values > kMaxHead || bytes > shared_memory_limit("distance_attention"))
         throw std::runtime_error("distance_attention: a head of " + std::to_string(a.width) + " features and " + std::to_string(a.values) +
@@ -432,36 +432,36 @@ int64_t tiles(int64_t items, int tile) {
 }
 
 template <class T>
-void run(const AttentionArguments& a, void* stream) {
-    const Shape shape = shape_of(a);
-    const int64_t numbers = (kQueries + kKeys) * (shape.width + shape.values) + kQueries * (kKeys + 3);
-    launch("distance_attention", attend<T>, a.q_mv.sizes[0] * shape.heads * tiles(shape.queries, kQueries), kBlock,
-           checked_bytes<T>(shape, numbers), stream, shape, operands_of<T>(a));
+void run(const AttentionCall& a, void* stream) {
+    const Sizes sizes = sizes_of(a);
+    const int64_t numbers = (kQueries + kKeys) * (sizes.width + sizes.values) + kQueries * (kKeys + 3);
+    launch("distance_attention", attend<T>, a.q_mv.sizes[0] * sizes.heads * tiles(sizes.queries, kQueries), kBlock,
+           checked_bytes<T>(sizes, numbers), stream, sizes, operands_of<T>(a));
 }
 
 template <class T>
-void run_backward(const AttentionArguments& a, const AttentionGradients& g, const View& workspace, void* stream) {
-    const Shape shape = shape_of(a);
+void run_backward(const AttentionCall& a, const AttentionGradients& g, const View& workspace, void* stream) {
+    const Sizes sizes = sizes_of(a);
     const auto of = [](const View& v) { return static_cast<T*>(v.data); };
     const Gradients<T> gradients{of(g.g_mv), of(g.g_s), of(g.q_mv), of(g.k_mv), of(g.v_mv), of(g.q_s), of(g.k_s), of(g.v_s), of(workspace)};
-    const int64_t batch = a.q_mv.sizes[0], common = (kQueries + kKeys) * (shape.width + shape.values) + kQueries;
-    const int64_t for_queries = common + kQueries * (kKeys + shape.width);
-    const int64_t for_keys = common + 2 * kQueries * kKeys + kKeys * (shape.width + shape.values);
-    launch("distance_attention", query_gradients<T>, batch * shape.heads * tiles(shape.queries, kQueries), kBlock,
-           checked_bytes<T>(shape, for_queries), stream, shape, operands_of<T>(a), gradients);
-    launch("distance_attention", key_gradients<T>, batch * shape.key_heads * tiles(shape.keys, kKeys), kBlock,
-           checked_bytes<T>(shape, for_keys), stream, shape, operands_of<T>(a), gradients);
-    launch("distance_attention", weight_gradient<T>, tiles(shape.heads * shape.C, kBlock), kBlock, 0, stream,
-           static_cast<const T*>(workspace.data), of(g.weight), batch, shape.heads, tiles(shape.queries, kQueries), shape.C);
+    const int64_t batch = a.q_mv.sizes[0], common = (kQueries + kKeys) * (sizes.width + sizes.values) + kQueries;
+    const int64_t for_queries = common + kQueries * (kKeys + sizes.width);
+    const int64_t for_keys = common + 2 * kQueries * kKeys + kKeys * (sizes.width + sizes.values);
+    launch("distance_attention", query_gradients<T>, batch * sizes.heads * tiles(sizes.queries, kQueries), kBlock,
+           checked_bytes<T>(sizes, for_queries), stream, sizes, operands_of<T>(a), gradients);
+    launch("distance_attention", key_gradients<T>, batch * sizes.key_heads * tiles(sizes.keys, kKeys), kBlock,
+           checked_bytes<T>(sizes, for_keys), stream, sizes, operands_of<T>(a), gradients);
+    launch("distance_attention", weight_gradient<T>, tiles(sizes.heads * sizes.C, kBlock), kBlock, 0, stream,
+           static_cast<const T*>(workspace.data), of(g.weight), batch, sizes.heads, tiles(sizes.queries, kQueries), sizes.C);
 }
 
 }  // namespace
 
-void distance_attention(const AttentionArguments& a, void* stream) {
+void distance_attention(const AttentionCall& a, void* stream) {
     a.q_mv.dtype == DType::float64 ? run<double>(a, stream) : run<float>(a, stream);
 }
 
-void distance_attention_backward(const AttentionArguments& a, const AttentionGradients& g, const View& workspace, void* stream) {
+void distance_attention_backward(const AttentionCall& a, const AttentionGradients& g, const View& workspace, void* stream) {
     a.q_mv.dtype == DType::float64 ? run_backward<double>(a, g, workspace, stream) : run_backward<float>(a, g, workspace, stream);
 }
 

@@ -2,8 +2,13 @@
 //
 // 5 d^2 / 2 multiply-adds and 2 (d + 1) + 4 numbers moved a form: bound by memory below degree 20 or so on every target. Rows of d + 1
 // numbers are read and written through shared memory, so that a warp's accesses are to neighbouring addresses. The adjoint in the matrix is
-// two substitutions of a degree less. 32 registers in float32 and 40 in float64 on sm_90, no spills; 264 and 528 bytes of arrays up to
-// degree 20.
+// two substitutions of a degree less. 32 registers in float32 and 40 in float64 on sm_90, no spills.
+//
+// Local memory: at the first launch the driver reserves the stack of a thread for every thread that can be resident, 270,336 on an H200. In
+// float64 (float32 takes half):
+//     degree up to    6        12       20       64
+//     stack           192 B    336 B    528 B    1,584 B
+//     reserved        52 MB    91 MB    143 MB   428 MB
 #include "ops/form_action.hpp"
 
 #include <string>
@@ -81,7 +86,10 @@ void run_action(const View& p, const View& g, const View& z, const View& y, void
                                  std::to_string(degree));
     Binomials<T> binomials{};
     forms::binomials(degree, binomials.value);
-    const auto kernel = degree <= 20 ? action<T, 20, mode> : action<T, kMaxDegree, mode>;
+    const auto kernel = degree <= 6    ? action<T, 6, mode>
+                        : degree <= 12 ? action<T, 12, mode>
+                        : degree <= 20 ? action<T, 20, mode>
+                                       : action<T, kMaxDegree, mode>;
     const int64_t grid = (count + kFormsOfBlock - 1) / kFormsOfBlock;
     const size_t bytes = sizeof(T) * kFormsOfBlock * (degree + 1) * (mode == Mode::matrix ? 2 : 1);
     launch("form_action", kernel, grid, kFormsOfBlock, bytes, stream, static_cast<const T*>(p.data), static_cast<const T*>(g.data),

@@ -26,17 +26,26 @@
 // transformed into shared memory. About 528 blocks, so that partial sums are few.
 //
 // Count for p4m 3x3 with C fields in and out: per output value 2 x 12 x 9 C / 8 = 27 C flops (144 C with the dense bank), one value read
-// and one written. Batch 64 of 64x64, 32 fields (67 M values) on an H200 at 4.3 TB/s, 67 Tflop/s in float32 and 700 in bfloat16:
-//                 memory             arithmetic            floor
-//     bfloat16    268 MB,  62 us     58 Gflop,  83 us      83 us   (dense bank: 440 us)
-//     float32     537 MB, 125 us     58 Gflop, 865 us     865 us   (dense bank: 4.6 ms)
-// In bfloat16 this design moves about 90 KB through shared memory for a step of 64 positions and 16 pairs; 74 k steps at 128 bytes a cycle
-// and multiprocessor take 0.22 ms, the expected limit. Each block reads all of its B, 0.6 GB from L2.
+// and one written. Batch 64 of 64x64, 32 fields (67 M values) on an H200 at 4.3 TB/s, 67 Tflop/s in float32 and 700 in bfloat16 would take
+//                 memory             arithmetic         (dense bank)
+//     bfloat16    268 MB,  62 us     58 Gflop,  83 us       440 us
+//     float32     537 MB, 125 us     58 Gflop, 865 us       4.6 ms
+// but the instructions of the transform decide: in bfloat16 a warp executes some 850 a step, 590 of them to gather and transform and 136 for
+// the products. 74 k steps of 8 warps at 4 instructions a cycle and multiprocessor and 1.98 GHz (counted in sm_90a code):
+//                 floor by instructions    expected
+//     bfloat16    0.66 ms                  1.0 to 1.2 ms
+//     TF32        0.92 ms                  1.2 to 1.5 ms
+//     float32     1.81 ms                  2.3 to 2.6 ms
+// Each block reads all of its B, 0.6 GB from L2.
 //
-// Registers on sm_90a (ptxas 13.0), convolve / weight_gradient. No spills but for at most 36 bytes in float32 (p4, p4m, p6m) and 48 bytes
-// in float64 (groups of order above 24):
+// float16: an operand is a sum of up to |G| values, which may leave the range that the values and the result are in. All operands are
+// multiplied by powers of two (Section::analysis_scale and the others) that take the largest sum back, and results divided by them in
+// float32: no finite value overflows on the way, and numbers lose digits only within a factor |G| of the smallest normal one, 6e-5.
+//
+// Registers on sm_90a (ptxas 13.0), convolve / weight_gradient. No spills but for at most 24 bytes in float32 (p4, p4m, p6m) and 32 bytes
+// in float64 (groups of order above 24); a test reads them from the build.
 //                p4         p4m        p6m        O          Oh
-//     bfloat16   120/122    120/128    113/122    122/128    245/253
+//     bfloat16   120/126    122/128    114/122    122/128    245/254
 //     TF32       120/126    121/123    112/122    128/118    239/232
 //     float32    128/128    128/128    128/128    128/128    243/235
 // These figures are counted and compiled: nothing here has been measured on a device yet.
@@ -62,29 +71,29 @@ void with_policy(DType dtype, bool allow_tf32, const Visit& visit) {
 
 }  // namespace
 
-int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& shape, DType dtype, Pass pass) {
+int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvSizes& sizes, DType dtype, Pass pass) {
     int64_t bytes = 0;
-    with_policy(dtype, false, [&](auto policy) { bytes = workspace_bytes<decltype(policy)>(plan, shape, pass); });
+    with_policy(dtype, false, [&](auto policy) { bytes = workspace_bytes<decltype(policy)>(plan, sizes, pass); });
     return bytes;
 }
 
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+void group_conv(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& weight, const View& bias, const View& y,
                 const Context& context) {
     with_policy(x.dtype, context.allow_tf32,
-                [&](auto policy) { run_convolution<decltype(policy)>(plan, shape, false, x, weight, bias, y, context, "group_conv"); });
+                [&](auto policy) { run_convolution<decltype(policy)>(plan, sizes, false, x, weight, bias, y, context, "group_conv"); });
 }
 
-void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x,
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& y, const View& weight, const View& x,
                           const Context& context) {
     with_policy(y.dtype, context.allow_tf32, [&](auto policy) {
-        run_convolution<decltype(policy)>(plan, shape, true, y, weight, View{}, x, context, "group_conv_transpose");
+        run_convolution<decltype(policy)>(plan, sizes, true, y, weight, View{}, x, context, "group_conv_transpose");
     });
 }
 
-void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight,
                        const Context& context) {
     with_policy(x.dtype, context.allow_tf32,
-                [&](auto policy) { run_weight_gradient<decltype(policy)>(plan, shape, x, y, weight, context, "group_conv_weight"); });
+                [&](auto policy) { run_weight_gradient<decltype(policy)>(plan, sizes, x, y, weight, context, "group_conv_weight"); });
 }
 
 }  // namespace cuda

@@ -71,22 +71,34 @@ DEVICE void fill_pixel_offsets(const Geometry& geometry, const Field& field, con
 }
 
 // Copies `fields` fields with their halo to [field][source][pixel], zeros outside; a warp takes a channel. Asynchronous for 4 and 8 byte
-// elements.
+// elements; of those of 2 bytes kLoads are read before the first is written, because what is written may alias what is read.
 template <class T>
 DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets, T* tile) {
+    constexpr int kLoads = 8;
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
-    const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32;
+    const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32, pixels = p.geometry.pixels;
     for (int row = warp; row < fields * p.sources; row += warps) {
         const int field = row / p.sources, group_channel = row % p.sources;
         const T* from = source + field * p.in.field + group_channel * p.in.source;
-        T* to = tile + field * p.geometry.channel_pitch + group_channel * p.geometry.pixels;
+        T* to = tile + field * p.geometry.channel_pitch + group_channel * pixels;
+        if constexpr (sizeof(T) >= 4) {
 #pragma unroll 4
-        for (int pixel = lane; pixel < p.geometry.pixels; pixel += 32) {
-            const int64_t offset = pixel_offsets[pixel];
-            if constexpr (sizeof(T) >= 4)
+            for (int pixel = lane; pixel < pixels; pixel += 32) {
+                const int64_t offset = pixel_offsets[pixel];
                 copy_async<sizeof(T)>(to + pixel, offset == kOutside ? from : from + offset, offset != kOutside);
-            else
-                to[pixel] = offset == kOutside ? T{} : from[offset];
+            }
+        } else {
+            for (int first = lane; first < pixels; first += kLoads * 32) {
+                T values[kLoads];
+#pragma unroll
+                for (int i = 0; i < kLoads; ++i) {
+                    const int64_t offset = first + 32 * i < pixels ? pixel_offsets[first + 32 * i] : kOutside;
+                    values[i] = offset == kOutside ? T{} : from[offset];
+                }
+#pragma unroll
+                for (int i = 0; i < kLoads; ++i)
+                    if (first + 32 * i < pixels) to[first + 32 * i] = values[i];
+            }
         }
     }
 }
@@ -151,6 +163,14 @@ DEVICE Reader<Policy> make_reader(const Common& p, const Origin& origin, int pos
 // ---- the Fourier transform on the way into operand A
 // -------------------------------------------------------------------------------------------
 
+// Numbers by a power of two, where the range of the operands asks for it (Section::analysis_scale).
+template <class Policy, class T, int Count>
+DEVICE void into_range(T (&v)[Count], float scale) {
+    if constexpr (Policy::kNarrowRange)
+#pragma unroll
+        for (int i = 0; i < Count; ++i) v[i] *= scale;
+}
+
 // The words of all slots from the values of each of their operands: values(half, v) fills v, store(slot, word) takes a word. Of a word with
 // two operands the first is kept packed while the second is computed, so that few registers are live.
 template <class Policy, int Slots, class Values, class Store>
@@ -182,7 +202,7 @@ DEVICE void pack_slots(const Values& values, const Store& store) {
 // Gathers and transforms the operands of one word by a straight-line program in registers: the word of slot s goes to store(s, word).
 // `item(half)` gives the reader of each operand of the word, `exists(half)` whether there is one; a missing operand is zero.
 template <class Policy, class Program, class Exists, class Item, class Store>
-DEVICE void transform_word(const Common& p, const Exists& exists, const Item& item, const Store& store) {
+DEVICE void transform_word(const Common& p, const Section& section, const Exists& exists, const Item& item, const Store& store) {
     using Accumulator = typename Policy::Accumulator;
     const auto values = [&](int half, Accumulator(&v)[Program::order]) {
         if (!exists(half)) {
@@ -201,6 +221,7 @@ DEVICE void transform_word(const Common& p, const Exists& exists, const Item& it
                 for (int i = 0; i < Program::order; ++i) v[i] = i == h ? value : v[i];
             }
         }
+        into_range<Policy>(v, section.analysis_scale);
         Program::template analysis<Accumulator, Accumulator>(v);
     };
     pack_slots<Policy, Program::order>(values, store);
@@ -232,7 +253,10 @@ DEVICE void transform_word_generic(const Common& p, const Section& section, cons
         }
 #pragma unroll
         for (int i = 0; i < kBlock; ++i)
-            if (first + i < p.slots) store(first + i, Policy::pack(sums[i]));
+            if (first + i < p.slots) {
+                into_range<Policy>(sums[i], section.analysis_scale);
+                store(first + i, Policy::pack(sums[i]));
+            }
     }
 }
 

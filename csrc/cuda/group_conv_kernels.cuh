@@ -136,7 +136,7 @@ DEVICE void transform_step(const Convolution& p, const Section& section, const O
             *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value;
         };
         if constexpr (C::Program::order > 0)
-            transform_word<Policy, typename C::Program>(p, exists, item, store);
+            transform_word<Policy, typename C::Program>(p, section, exists, item, store);
         else
             transform_word_generic<Policy>(p, section, exists, item, orbit, store);
     }
@@ -168,10 +168,12 @@ DEVICE void finish_columns(const Convolution& p, const Section& section, const O
         for (int axis = 0; axis < 3; ++axis) to += (origin.position[axis] + position_in_tile(p.geometry, row, axis)) * p.out.axis[axis];
         const Accumulator bias = p.bias ? widen(static_cast<const Storage*>(p.bias)[o]) : Accumulator(0);
         const Accumulator* from = blocks + column * pitch + row;
+        const float scale = 1 / (section.analysis_scale * section.weight_scale);
         if constexpr (C::Program::order > 0) {
             Accumulator values[C::Program::order];
 #pragma unroll
             for (int s = 0; s < C::Program::order; ++s) values[s] = from[s * kColumnTile * pitch];
+            into_range<Policy>(values, scale);
             C::Program::template synthesis<Accumulator, Accumulator>(values);
 #pragma unroll
             for (int h = 0; h < C::Program::order; ++h) to[h * p.out.source] = narrow<typename Policy::Storage>(values[h] + bias);
@@ -184,6 +186,7 @@ DEVICE void finish_columns(const Convolution& p, const Section& section, const O
 #pragma unroll
                     for (int h = 0; h < kBlock; ++h)
                         if (first + h < p.outputs) sums[h] += synthesis[s * p.outputs + first + h] * from[s * kColumnTile * pitch];
+                into_range<Policy>(sums, scale);
 #pragma unroll
                 for (int h = 0; h < kBlock; ++h)
                     if (first + h < p.outputs) to[(first + h) * p.out.source] = narrow<typename Policy::Storage>(sums[h] + bias);
@@ -296,7 +299,7 @@ DEVICE void transform_taps(const WeightGradient& p, const Section& section, cons
             *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value;
         };
         if constexpr (C::Program::order > 0)
-            transform_word<Policy, typename C::Program>(p, exists, item, store);
+            transform_word<Policy, typename C::Program>(p, section, exists, item, store);
         else
             transform_word_generic<Policy>(p, section, exists, item, orbit, store);
     }
@@ -335,9 +338,11 @@ DEVICE void transform_gradient(const WeightGradient& p, const Section& section, 
                         for (int s = 0; s < kSlotBlock; ++s)
                             if (first + s < p.slots) v[s] += synthesis[(first + s) * p.outputs + h] * value;
                     }
+                    into_range<Policy>(v, section.synthesis_scale);
                 } else {
 #pragma unroll
                     for (int h = 0; h < kSlotBlock; ++h) v[h] = widen(from[h * p.gradient.source]);
+                    into_range<Policy>(v, section.synthesis_scale);
                     C::Program::template analysis<Accumulator, Accumulator>(v);
                 }
             };

@@ -1,4 +1,6 @@
 // From a plan and sizes to launches: which configuration, which tile of positions, what goes where in shared memory and in the workspace.
+// Tiles and chunks follow from the shared memory of a block, and with them the order of sums: devices with equal limits have equal results,
+// others differ by rounding.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +13,7 @@
 namespace isotypic {
 namespace cuda {
 
-constexpr int kBlocksInFlight = 528;        // of the weight gradient: a fixed number, so that results do not depend on the device
+constexpr int kBlocksInFlight = 528;        // of the weight gradient
 constexpr int kOffsetsInShared = 8 * 1024;  // bytes; longer lists of taps are read through the cache
 constexpr int kAlignment = 256;
 
@@ -62,19 +64,19 @@ inline Field field_of(const View& view) {
 
 // Where the taps of position p lie: x at stride p - padding + dilation tap; for the adjoint, y at (p + padding - dilation (k - 1) +
 // dilation tap) / stride, or with the taps mirrored, (p + padding - dilation tap) / stride.
-inline Geometry geometry_of(const GroupConvShape& shape, bool adjoint, bool mirrored, const char* name) {
+inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirrored, const char* name) {
     Geometry g{};
     for (int i = 0; i < 3; ++i) {
-        const int64_t reach = shape.dilation[i] * (shape.kernel[i] - 1);
-        const int64_t size = adjoint ? shape.in_size[i] : shape.out_size[i];
-        if (std::max({size, reach, shape.in_size[i], shape.out_size[i], (shape.out_size[i] + 1) * shape.stride[i] + shape.padding[i]}) >
+        const int64_t reach = sizes.dilation[i] * (sizes.kernel[i] - 1);
+        const int64_t size = adjoint ? sizes.in_size[i] : sizes.out_size[i];
+        if (std::max({size, reach, sizes.in_size[i], sizes.out_size[i], (sizes.out_size[i] + 1) * sizes.stride[i] + sizes.padding[i]}) >
             INT32_MAX / 4)
             throw std::runtime_error(std::string(name) + ": a spatial size is too large for the CUDA kernels");
         g.positions[i] = static_cast<int>(size);
-        g.stride[i] = adjoint ? 1 : static_cast<int>(shape.stride[i]);
-        g.up[i] = adjoint ? static_cast<int>(shape.stride[i]) : 1;
-        g.low[i] = static_cast<int>(adjoint ? shape.padding[i] - reach : -shape.padding[i]);
-        g.tap_scale[i] = static_cast<int>(mirrored ? -shape.dilation[i] : shape.dilation[i]);
+        g.stride[i] = adjoint ? 1 : static_cast<int>(sizes.stride[i]);
+        g.up[i] = adjoint ? static_cast<int>(sizes.stride[i]) : 1;
+        g.low[i] = static_cast<int>(adjoint ? sizes.padding[i] - reach : -sizes.padding[i]);
+        g.tap_scale[i] = static_cast<int>(mirrored ? -sizes.dilation[i] : sizes.dilation[i]);
         g.tap_shift[i] = static_cast<int>(mirrored ? reach : 0);
         g.extent[i] = static_cast<int>(reach);  // of one position, less one; choose_tile adds the others
     }
@@ -135,16 +137,17 @@ size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int64_t least, 
 }
 
 template <class C>
-void set_common(Common& p, const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint) {
-    const SectionSizes sizes = section_sizes(plan, adjoint);
+void set_common(Common& p, const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint) {
+    const SectionSizes section = section_sizes(plan, adjoint);
     p.section = adjoint;
     p.job_list = job_list<C>();
-    p.slots = sizes.slots, p.weight_slots = sizes.weight_slots, p.orbits = sizes.orbits, p.length = sizes.length, p.outputs = sizes.outputs;
+    p.slots = section.slots, p.weight_slots = section.weight_slots, p.orbits = section.orbits, p.length = section.length,
+    p.outputs = section.outputs;
     p.sources = adjoint ? plan.order : plan.sources;
-    p.groups = static_cast<int>(shape.groups);
-    p.in_fields = static_cast<int>((adjoint ? shape.out_fields : shape.in_fields) / shape.groups);
-    p.out_fields = static_cast<int>((adjoint ? shape.in_fields : shape.out_fields) / shape.groups);
-    p.batch = static_cast<int>(shape.batch);
+    p.groups = static_cast<int>(sizes.groups);
+    p.in_fields = static_cast<int>((adjoint ? sizes.out_fields : sizes.in_fields) / sizes.groups);
+    p.out_fields = static_cast<int>((adjoint ? sizes.in_fields : sizes.out_fields) / sizes.groups);
+    p.batch = static_cast<int>(sizes.batch);
     p.column_tiles = 1;
     while (p.column_tiles < C::kColumnTiles && p.column_tiles * kColumnTile < p.out_fields) p.column_tiles *= 2;
 }
@@ -195,10 +198,10 @@ void set_chunk(Convolution& p, int chunk) {
 }
 
 template <class C>
-Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const char* name, Convolution& p) {
+Launch plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint, const char* name, Convolution& p) {
     using Policy = typename C::Policy;
-    set_common<C>(p, plan, shape, adjoint);
-    p.geometry = geometry_of(shape, adjoint, adjoint && !regular(plan), name);
+    set_common<C>(p, plan, sizes, adjoint);
+    p.geometry = geometry_of(sizes, adjoint, adjoint && !regular(plan), name);
     p.warps = static_cast<int>(divide_up(p.slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     double positions = 1;
@@ -259,12 +262,12 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, 
 }
 
 template <class Policy>
-void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, bool adjoint, const View& in, const View& weight,
+void run_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint, const View& in, const View& weight,
                      const View& bias, const View& out, const Context& context, const char* name) {
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", section_sizes(plan, adjoint).slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         Convolution p{};
-        const Launch convolution = plan_convolution<C>(plan, shape, adjoint, name, p);
+        const Launch convolution = plan_convolution<C>(plan, sizes, adjoint, name, p);
         check_grid(convolution, out, name);
         if (convolution.grid == 0) return;
         check_workspace(convolution, context, name);
@@ -282,10 +285,10 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
         packing.weights = const_cast<char*>(p.weights), packing.offsets = static_cast<int*>(const_cast<void*>(p.offsets));
         packing.groups = p.groups, packing.in_fields = p.in_fields, packing.out_fields = p.out_fields;
         // psi is (O, C / groups, weight_size): columns of the product are fields o, or c for the adjoint.
-        const int64_t o_stride = shape.in_fields / shape.groups * plan.weight_size;
+        const int64_t o_stride = sizes.in_fields / sizes.groups * plan.weight_size;
         packing.column_stride = adjoint ? plan.weight_size : o_stride;
         packing.inner_stride = adjoint ? o_stride : plan.weight_size;
-        packing.group_stride = shape.out_fields / shape.groups * o_stride;
+        packing.group_stride = sizes.out_fields / sizes.groups * o_stride;
         packing.column_tiles = p.column_blocks * p.column_tiles;
         packing.chunk = p.chunk, packing.chunks = p.chunks, packing.steps_of_chunk = p.steps_of_chunk, packing.steps = p.steps;
         packing.total = elements;
@@ -300,10 +303,10 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvShape& shape, boo
 // -----------------------------------------------------------------------------------------------------------------------
 
 template <class C>
-Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const char* name, WeightGradient& p) {
+Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const char* name, WeightGradient& p) {
     using Policy = typename C::Policy;
-    set_common<C>(p, plan, shape, false);
-    const Geometry base = geometry_of(shape, false, false, name);
+    set_common<C>(p, plan, sizes, false);
+    const Geometry base = geometry_of(sizes, false, false, name);
     p.warps = static_cast<int>(divide_up(p.weight_slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     const int64_t pairs = int64_t{p.in_fields} * p.orbits;
@@ -352,13 +355,13 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& sha
 }
 
 template <class Policy>
-void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
+void run_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight,
                          const Context& context, const char* name) {
     const int slots = std::max(plan.order, section_sizes(plan, false).weight_slots);
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         WeightGradient p{};
-        const Launch gradient = plan_weight_gradient<C>(plan, shape, name, p);
+        const Launch gradient = plan_weight_gradient<C>(plan, sizes, name, p);
         check_grid(gradient, weight, name);
         if (gradient.grid == 0) return;
         check_workspace(gradient, context, name);
@@ -387,25 +390,25 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvShape& shape,
             unpacking.total = values;
             launch(name, sum_splits<Policy>, divide_up(values, 256), 256, 0, context.stream, unpacking);
         }
-        unpacking.total = shape.out_fields * p.in_fields * plan.weight_size;
+        unpacking.total = sizes.out_fields * p.in_fields * plan.weight_size;
         launch(name, unpack_weights<Policy>, divide_up(unpacking.total, 256), 256, 0, context.stream, unpacking);
     });
 }
 
 template <class Policy>
-int64_t workspace_bytes(const GroupConvPlan& plan, const GroupConvShape& shape, Pass pass) {
+int64_t workspace_bytes(const GroupConvPlan& plan, const GroupConvSizes& sizes, Pass pass) {
     int64_t bytes = 0;
-    const SectionSizes sizes = section_sizes(plan, pass == Pass::transpose);
-    const int slots = pass == Pass::weight ? std::max(sizes.slots, sizes.weight_slots) : sizes.slots;
+    const SectionSizes section = section_sizes(plan, pass == Pass::transpose);
+    const int slots = pass == Pass::weight ? std::max(section.slots, section.weight_slots) : section.slots;
     const char* name = pass == Pass::forward ? "group_conv" : pass == Pass::transpose ? "group_conv_transpose" : "group_conv_weight";
     with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         if (pass == Pass::weight) {
             WeightGradient p{};
-            bytes = plan_weight_gradient<C>(plan, shape, name, p).workspace;
+            bytes = plan_weight_gradient<C>(plan, sizes, name, p).workspace;
         } else {
             Convolution p{};
-            bytes = plan_convolution<C>(plan, shape, pass == Pass::transpose, name, p).workspace;
+            bytes = plan_convolution<C>(plan, sizes, pass == Pass::transpose, name, p).workspace;
         }
     });
     return bytes;

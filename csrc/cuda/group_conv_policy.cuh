@@ -7,6 +7,8 @@
 //   Float16         float16     float16       mma.sync m16n8k16               float32
 //   Float64         float64     float64       fused multiply-add              float64
 //
+// Operands are sums of up to |G| values. Where those could leave the range of the type (kNarrowRange) they are scaled by powers of two.
+//
 // One step of the inner index is 32 bytes of operand for each of them, so all share the layout of tiles in shared memory: A has rows of 32
 // bytes, kRowBytes apart (48, which spreads the eight rows that a quarter of ldmatrix reads over all banks), and B comes in tiles of 8
 // columns, 256 bytes, element (k, n) at `b_index(k, n)`: in the order of the mma fragment, 8 bytes a lane, or row by row for the
@@ -150,6 +152,7 @@ struct Float32 {
     using Word = uint32_t;              // what a thread of a transform writes at a time
     static constexpr int kPerWord = 1;  // operands in a word
     static constexpr int kStep = 8;     // operands in 32 bytes
+    static constexpr bool kNarrowRange = false;
     static DEVICE Word pack(const float* v) { return bits_of(v[0]); }
     static DEVICE int b_index(int k, int n) { return k * kColumnTile + n; }
     template <int M, int N, int Rows, int Columns>
@@ -164,6 +167,7 @@ struct Float64 {
     using Word = uint64_t;
     static constexpr int kPerWord = 1;
     static constexpr int kStep = 4;
+    static constexpr bool kNarrowRange = false;
     static DEVICE Word pack(const double* v) {
         Word word;
         memcpy(&word, v, 8);
@@ -182,6 +186,7 @@ struct TensorFloat32 {
     using Word = uint32_t;
     static constexpr int kPerWord = 1;
     static constexpr int kStep = 8;
+    static constexpr bool kNarrowRange = false;
     static DEVICE Word pack(const float* v) { return to_tf32(v[0]); }
     static DEVICE int b_index(int k, int n) { return (n * 4 + k % 4) * 2 + k / 4; }
     static DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -210,6 +215,7 @@ struct BFloat16 {
     using Word = uint32_t;
     static constexpr int kPerWord = 2;
     static constexpr int kStep = 16;
+    static constexpr bool kNarrowRange = false;
     static DEVICE Word pack(const float* v) {
 #if defined(ISOTYPIC_EMULATE)
         return to_bfloat16(v[0]) | static_cast<uint32_t>(to_bfloat16(v[1])) << 16;
@@ -241,6 +247,7 @@ struct Float16 {
     using Word = uint32_t;
     static constexpr int kPerWord = 2;
     static constexpr int kStep = 16;
+    static constexpr bool kNarrowRange = true;
     static DEVICE Word pack(const float* v) {
 #if defined(ISOTYPIC_EMULATE)
         return to_float16(v[0]) | static_cast<uint32_t>(to_float16(v[1])) << 16;

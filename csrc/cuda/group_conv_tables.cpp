@@ -165,6 +165,20 @@ Draft lifting_adjoint_draft(const GroupConvPlan& plan) {
     return draft;
 }
 
+// The largest power of two that takes every sum of `row` values, weighted by a row of a matrix, back into the range of the values. Element
+// (i, j) of a matrix lies at i row_stride + j column_stride.
+float range_scale(const std::vector<Matrix>& matrices, size_t rows, size_t columns, size_t row_stride, size_t column_stride) {
+    double largest = 0;
+    for (const Matrix& matrix : matrices)
+        for (size_t i = 0; i < rows; ++i) {
+            double sum = 0;
+            for (size_t j = 0; j < columns; ++j) sum += std::abs(matrix[i * row_stride + j * column_stride]);
+            largest = std::max(largest, sum);
+        }
+    constexpr double kRounding = 1e-6;  // a row of ones and its rounded equal have one scale
+    return largest > 0 ? static_cast<float>(std::exp2(std::floor(-std::log2(largest) + kRounding))) : 1.0f;
+}
+
 Section write(const Draft& draft, Writer& writer) {
     Section section{};
     section.slots = draft.sizes.slots;
@@ -180,6 +194,10 @@ Section write(const Draft& draft, Writer& writer) {
     section.weight_index = writer.append(draft.weight_index);
     section.weight_matrix_index = writer.append(draft.weight_matrix, section.weight_matrix);
     writer.append(draft.synthesis, section.synthesis);
+    const size_t slots = section.slots, outputs = section.outputs, length = section.length, weight_length = section.weight_length;
+    section.analysis_scale = range_scale(draft.analysis, slots, length, length, 1);
+    section.weight_scale = range_scale(draft.weight_matrix, section.weight_slots, weight_length, weight_length, 1);
+    section.synthesis_scale = range_scale({draft.synthesis}, slots, outputs, outputs, 1);  // as the gradient is transformed
 
     std::vector<Job> jobs, weight_jobs;
     int slot = 0, weight_slot = 0;

@@ -40,6 +40,9 @@ struct Section {
     int64_t weight_jobs[4];    // the same for the weight gradient
     int64_t use_begin;         // int (weight_size + 1), into
     int64_t use;               // int (uses, 2): the (orbit, u) that read an element of psi
+    // Powers of two at most 1 over the largest absolute row sum of each matrix: what is multiplied by one and transformed stays within the
+    // range of its values. Operands of float16 are, and the products are divided by both in float32.
+    float analysis_scale, weight_scale, synthesis_scale;
 };
 
 constexpr int kSections = 2;  // forward, adjoint in x

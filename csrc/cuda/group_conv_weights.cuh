@@ -57,6 +57,7 @@ __global__ void pack_weights(const Packing p) {
                 section.weight_length;
         for (int u = 0; u < section.weight_length; ++u)
             if (weight_index[u] >= 0) sum += row[u] * widen(psi[weight_index[u]]);
+        if constexpr (Policy::kNarrowRange) sum *= section.weight_scale;
     }
     using Word = typename Policy::Word;
     using Element = std::conditional_t<Policy::kPerWord == 2, Storage, Word>;
@@ -105,6 +106,7 @@ __global__ void unpack_weights(const Unpacking p) {
             sum += weights[slot * section.weight_length] *
                    blocks[(static_cast<int64_t>(slot) * p.rows + field * section.orbits + t) * p.columns];
     }
+    if constexpr (Policy::kNarrowRange) sum /= section.analysis_scale * section.synthesis_scale;
     static_cast<typename Policy::Storage*>(p.psi)[index] = narrow<typename Policy::Storage>(sum);
 }
 

@@ -11,6 +11,8 @@
 #include "cuda/emulation/machine.hpp"
 #else
 #include <cuda_runtime.h>
+
+#include "cuda/device.hpp"
 #endif
 
 #define DEVICE __device__ __forceinline__
@@ -47,8 +49,9 @@ inline size_t shared_memory_limit(const char*) {
     return emulation::machine().shared_limit;
 }
 
-// The lanes of a warp run together at every exchange of the emulation.
-inline void sync_warp() {}
+inline void sync_warp() {
+    emulation::sync_warp();
+}
 
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), int64_t grid, int block, size_t smem, void*, Arguments... arguments) {
@@ -83,7 +86,7 @@ DEVICE void sync_warp() {
 inline void check(cudaError_t error, const char* name) {
     if (error == cudaSuccess) return;
     cudaGetLastError();
-    throw std::runtime_error(std::string(name) + ": CUDA error: " + cudaGetErrorString(error));
+    throw std::runtime_error(std::string(name) + ": " + error_text(error));
 }
 
 // The most dynamic shared memory a block may ask for on the current device, in bytes.

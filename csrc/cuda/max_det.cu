@@ -1,14 +1,21 @@
 // max_det on a device: the source of ops/max_det_solver.hpp, with a polynomial to each thread up to n = 6 and to each warp above.
 //
-//     thread   up to degree 10: all arrays in local memory, at most 3 KB in float64; the threads of a warp run in lockstep, as the lanes
-//              of a vector do, and iterate as often as the slowest of them
+//     thread   up to degree 10: all arrays in local memory, as long as the degree asks for; the threads of a warp run in lockstep, as the
+//              lanes of a vector do, and iterate as often as the slowest of them
 //     warp     arrays in shared memory, 8 KB at degree 20 and 28 KB at degree 40 in float64: rows of X, K and of the columns of a
 //              factor are dealt to the lanes, with two barriers of the warp for each column
 //     again    a second launch in double-word arithmetic, always by warps, twice the memory: what the first has not marked returns at once
 //
+// Local memory: at the first launch the driver reserves the stack of a thread for every thread that can be resident, 270,336 on an H200.
+// Kernels are compiled for each n, in float64 (float32 takes half):
+//     degree        2        4        6        8        10
+//     stack         416 B    800 B    1,328 B  1,968 B  2,752 B
+//     reserved      112 MB   216 MB   359 MB   532 MB   744 MB
+// and 624 B up to degree 12 and 1,968 B above, 169 and 532 MB, where a form is brought into its frame.
+//
 // No workspace, no synchronisation of the device: the search for a witness runs in the kernel too. Flops as counted in ops/max_det_solver.hpp; a
 // batch of 10,000 of degree 6 in float64 is 20 Mflop and 2 MB, so that the launch and the latency of the serial chains of divisions and
-// roots decide. No spills; on sm_90 in float64 94 registers for a thread, 104 for a warp.
+// roots decide. No spills; on sm_90 in float64 100 registers for a thread, 106 for a warp.
 //
 // Expected by count on an H200 (132 multiprocessors at 1.7 GHz) in large batches, float64. Degree 6: seven factorisations of 330
 // multiply-adds with two operands each are 45 KB through L1; what does not fit there comes from L2, at 5 TB/s 100 M forms a second, and
@@ -30,8 +37,7 @@ namespace isotypic {
 namespace cuda {
 namespace {
 
-constexpr int kThreadSide = 6;       // the largest n of a thread
-constexpr int kThreadNumbers = 400;  // of its arrays
+constexpr int kThreadSide = 6;  // the largest n of a thread
 constexpr int kThreadsPerBlock = 64;
 
 struct Arithmetic {
@@ -97,13 +103,7 @@ struct ThreadTeam : Arithmetic {
 struct WarpTeam : Arithmetic {
     DEVICE int rank() const { return thread_index() % 32; }
     DEVICE int size() const { return 32; }
-    DEVICE void sync() const {
-#if defined(ISOTYPIC_EMULATE)
-        emulation::pause(emulation::Fiber::State::at_warp_barrier);
-#else
-        __syncwarp();
-#endif
-    }
+    DEVICE void sync() const { sync_warp(); }
 };
 
 struct WideWarpTeam : WarpTeam {
@@ -168,10 +168,23 @@ DEVICE int64_t row_of(Team) {
                                                  : static_cast<int64_t>(block_index());
 }
 
-template <class T, class Team, class Real>
+// Numbers of the arrays of one polynomial: those of Layout, and behind them the form, or the Gram and the result.
+template <class Team>
+int numbers(int d) {
+    const max_det::Tables t(d);
+    return max_det::Layout<Team>(t).size + t.n * t.n + t.m;
+}
+// The same of a thread, at compile time: run_first compares the two.
+constexpr int numbers_of_thread(int n) {
+    const int m = 2 * n - 1, rows = m + ThreadTeam::kRows;
+    return 3 * m + rows + (n + ThreadTeam::kRows) * n + rows * n + rows * m + n * n + m;
+}
+
+// Kept: numbers of the arrays that a thread holds, or 1.
+template <class T, class Team, class Real, int Kept>
 __global__ void solve(Problem problem) {
     constexpr bool again = Words<Real>::two;
-    Real local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
+    Real local[Kept];
     const Team team;
     Real* const work = arrays(local, team);
     const int64_t row = row_of(team);
@@ -223,10 +236,10 @@ __global__ void solve(Problem problem) {
     tail[4] = wanted || status == max_det::kInaccurate ? error : T(0);
 }
 
-template <class T, class Team, class Real>
+template <class T, class Team, class Real, int Kept>
 __global__ void adjoint(Problem problem) {
     constexpr bool again = Words<Real>::two;
-    Real local[std::is_same<Team, ThreadTeam>::value ? kThreadNumbers : 1];
+    Real local[Kept];
     const Team team;
     Real* const work = arrays(local, team);
     const int64_t row = row_of(team);
@@ -254,9 +267,9 @@ __global__ void adjoint(Problem problem) {
     }
 }
 
-template <class T>
+// Of forms of at most kLargest coefficients.
+template <class T, int kLargest>
 __global__ void frame(Problem problem) {
-    constexpr int kLargest = 41;
     const int64_t row = static_cast<int64_t>(block_index()) * thread_count() + thread_index();
     if (row >= problem.batch) return;
     const max_det::Tables t(problem.d);
@@ -271,25 +284,29 @@ __global__ void frame(Problem problem) {
     for (int i = 0; i < 4; ++i) out[t.m + i] = h[i];
 }
 
-// Numbers behind those of Layout: the form, or the Gram and the result.
-template <class Team>
-int64_t numbers(int d) {
-    const max_det::Tables t(d);
-    return max_det::Layout<Team>(t).size + t.n * t.n + t.m;
+// The first launch, by the side of the Gram.
+template <class T, int N = 1>
+void run_first(const char* name, bool derivative, const Problem& problem, void* stream) {
+    if constexpr (N > kThreadSide) {
+        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
+        launch(name, derivative ? adjoint<T, WarpTeam, T, 1> : solve<T, WarpTeam, T, 1>, problem.batch, 32, bytes, stream, problem);
+    } else if (problem.d + 1 == N) {
+        constexpr int kKept = numbers_of_thread(N);
+        if (numbers<ThreadTeam>(problem.d) != kKept) throw std::runtime_error(std::string(name) + ": arrays of another size than planned");
+        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
+        const auto kernel = derivative ? adjoint<T, ThreadTeam, T, kKept> : solve<T, ThreadTeam, T, kKept>;
+        launch(name, kernel, grid, kThreadsPerBlock, 0, stream, problem);
+    } else {
+        run_first<T, N + 1>(name, derivative, problem, stream);
+    }
 }
 
 template <class T>
 void run(const char* name, bool derivative, const Problem& problem, void* stream) {
-    if (problem.d + 1 <= kThreadSide) {
-        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-        launch(name, derivative ? adjoint<T, ThreadTeam, T> : solve<T, ThreadTeam, T>, grid, kThreadsPerBlock, 0, stream, problem);
-    } else {
-        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam, T> : solve<T, WarpTeam, T>, problem.batch, 32, bytes, stream, problem);
-    }
+    run_first<T>(name, derivative, problem, stream);
     if (problem.quick) return;
     const size_t bytes = static_cast<size_t>(numbers<WideWarpTeam>(problem.d)) * sizeof(Wide<T>);
-    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>> : solve<T, WideWarpTeam, Wide<T>>, problem.batch, 32, bytes, stream,
+    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>, 1> : solve<T, WideWarpTeam, Wide<T>, 1>, problem.batch, 32, bytes, stream,
            problem);
 }
 
@@ -308,7 +325,9 @@ void max_det_frame(const View& p, const View& tables, const View& framed, void* 
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = framed.data;
     const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-    launch("max_det_frame", p.dtype == DType::float64 ? frame<double> : frame<float>, grid, kThreadsPerBlock, 0, stream, problem);
+    const bool few = problem.d <= 6, wide = p.dtype == DType::float64;
+    const auto kernel = few ? (wide ? frame<double, 13> : frame<float, 13>) : wide ? frame<double, 41> : frame<float, 41>;
+    launch("max_det_frame", kernel, grid, kThreadsPerBlock, 0, stream, problem);
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream) {

@@ -31,24 +31,28 @@ struct Arrays {
 // All arrays of a block go one after the other through the same shared memory, (kMatricesOfBlock, D * D).
 template <Operation operation, class T, int D>
 __global__ void __launch_bounds__(kMatricesOfBlock) small_matrices(Arrays arrays, bool proper, int64_t count) {
-    constexpr small_matrix::Shape shape = small_matrix::shape_of(operation);
+    constexpr small_matrix::Signature signature = small_matrix::signature_of(operation);
     T* rows = reinterpret_cast<T*>(shared_memory());
     const int64_t first = static_cast<int64_t>(block_index()) * kMatricesOfBlock;
     const int here = static_cast<int>(count - first < kMatricesOfBlock ? count - first : kMatricesOfBlock);
-    T in[shape.inputs][D * D], out[shape.outputs][D * D];
-    for (int a = 0; a < shape.inputs; ++a) {
-        const int width = shape.values_in[a] ? D : D * D;
+    T in[signature.inputs][D * D], out[signature.outputs][D * D];
+#pragma unroll
+    for (int a = 0; a < signature.inputs; ++a) {
+        const int width = signature.values_in[a] ? D : D * D;
         const T* from = static_cast<const T*>(arrays.in[a]) + first * width;
         for (int i = thread_index(); i < here * width; i += kMatricesOfBlock) rows[i] = from[i];
         __syncthreads();
+#pragma unroll
         for (int i = 0; i < width; ++i) in[a][i] = thread_index() < here ? rows[thread_index() * width + i] : T(i % (D + 1) == 0);
         __syncthreads();
     }
     small_matrix::compute<operation, T, T, D, Scalars<T>>(in, proper, out);
-    for (int a = 0; a < shape.outputs; ++a) {
-        const int width = shape.values_out[a] ? D : D * D;
+#pragma unroll
+    for (int a = 0; a < signature.outputs; ++a) {
+        const int width = signature.values_out[a] ? D : D * D;
         T* to = static_cast<T*>(arrays.out[a]) + first * width;
         if (thread_index() < here)
+#pragma unroll
             for (int i = 0; i < width; ++i) rows[thread_index() * width + i] = out[a][i];
         __syncthreads();
         for (int i = thread_index(); i < here * width; i += kMatricesOfBlock) to[i] = rows[i];
@@ -58,12 +62,12 @@ __global__ void __launch_bounds__(kMatricesOfBlock) small_matrices(Arrays arrays
 
 template <Operation operation, class T>
 void run(const View* in, bool proper, const View* out, void* stream) {
-    constexpr small_matrix::Shape shape = small_matrix::shape_of(operation);
-    const View& matrices = in[shape.values_in[0] ? 1 : 0];
+    constexpr small_matrix::Signature signature = small_matrix::signature_of(operation);
+    const View& matrices = in[signature.values_in[0] ? 1 : 0];
     const int64_t count = matrices.sizes[0], d = matrices.sizes[1];
     Arrays arrays{};
-    for (int i = 0; i < shape.inputs; ++i) arrays.in[i] = in[i].data;
-    for (int i = 0; i < shape.outputs; ++i) arrays.out[i] = out[i].data;
+    for (int i = 0; i < signature.inputs; ++i) arrays.in[i] = in[i].data;
+    for (int i = 0; i < signature.outputs; ++i) arrays.out[i] = out[i].data;
     const auto kernel = d == 2   ? small_matrices<operation, T, 2>
                         : d == 3 ? small_matrices<operation, T, 3>
                                  : small_matrices<operation, T, 4>;

@@ -24,7 +24,7 @@ struct Functions {
 };
 
 template <class T>
-struct Problem {
+struct Call {
     int64_t batch, n, channels;
     const T *t, *x, *y, *w;
     const int64_t* lengths;
@@ -34,30 +34,30 @@ struct Problem {
 };
 
 template <class T, bool gradient>
-__global__ void __launch_bounds__(kSamplesOfBlock) samples(Problem<T> problem) {
-    const int64_t b = static_cast<int64_t>(block_index()) * kSamplesOfBlock + thread_index(), n = problem.n;
-    if (b >= problem.batch) return;
-    const sinkhorn::Solver<T, T, Functions<T>> solver(n, problem.batch, problem.iterations, problem.tau, problem.workspace + b);
-    const int64_t given = problem.lengths ? problem.lengths[b] : n;
+__global__ void __launch_bounds__(kSamplesOfBlock) samples(Call<T> call) {
+    const int64_t b = static_cast<int64_t>(block_index()) * kSamplesOfBlock + thread_index(), n = call.n;
+    if (b >= call.batch) return;
+    const sinkhorn::Solver<T, T, Functions<T>> solver(n, call.batch, call.iterations, call.tau, call.workspace + b);
+    const int64_t given = call.lengths ? call.lengths[b] : n;
     const int64_t length = given < 0 ? 0 : given > n ? n : given;
-    const T* t = problem.t + b * n;
+    const T* t = call.t + b * n;
     for (int64_t i = 0; i < n; ++i) solver.set(i, i < length ? t[i] : T(0), i > 0 && i < length ? t[i - 1] : T(0), T(i < length));
     solver.solve(gradient);
     if (!gradient) {
         const T sum = solver.negative_entropy(solver.u_of(0), solver.v_of(0));
-        problem.out[b] = length > 0 ? -sum / static_cast<T>(length) : T(0);
+        call.out[b] = length > 0 ? -sum / static_cast<T>(length) : T(0);
         return;
     }
     solver.clear_gradient();
-    if (problem.w) solver.add_negative_entropy(length > 0 ? -problem.w[b] / static_cast<T>(length) : T(0));
-    const int64_t channels = problem.x ? problem.channels : 0;
+    if (call.w) solver.add_negative_entropy(length > 0 ? -call.w[b] / static_cast<T>(length) : T(0));
+    const int64_t channels = call.x ? call.channels : 0;
     for (int64_t c = 0; c < channels; ++c) {
-        const T *x = problem.x + b * n * channels + c, *y = problem.y + b * n * channels + c;
+        const T *x = call.x + b * n * channels + c, *y = call.y + b * n * channels + c;
         solver.add_bilinear([&](int64_t i) { return i < length ? x[i * channels] : T(0); },
                             [&](int64_t i) { return i < length ? y[i * channels] : T(0); });
     }
     solver.reverse();
-    for (int64_t i = 0; i < n; ++i) problem.out[b * n + i] = solver.t_bar[i * problem.batch];
+    for (int64_t i = 0; i < n; ++i) call.out[b * n + i] = solver.t_bar[i * call.batch];
 }
 
 template <class T>
@@ -68,13 +68,13 @@ const T* data_of(const View& view) {
 template <class T, bool gradient>
 void run(const View& t, const View& x, const View& y, const View& w, const SinkhornSettings& settings, const View& out, void* workspace,
          void* stream) {
-    Problem<T> problem{};
-    problem.batch = t.sizes[0], problem.n = t.sizes[1], problem.channels = x.defined() ? x.sizes[2] : 0;
-    problem.t = data_of<T>(t), problem.x = data_of<T>(x), problem.y = data_of<T>(y), problem.w = data_of<T>(w);
-    problem.lengths = settings.lengths, problem.tau = static_cast<T>(settings.tau), problem.iterations = settings.iterations;
-    problem.out = static_cast<T*>(out.data), problem.workspace = static_cast<T*>(workspace);
-    const int64_t grid = (problem.batch + kSamplesOfBlock - 1) / kSamplesOfBlock;
-    launch("sort_sinkhorn", samples<T, gradient>, grid, kSamplesOfBlock, 0, stream, problem);
+    Call<T> call{};
+    call.batch = t.sizes[0], call.n = t.sizes[1], call.channels = x.defined() ? x.sizes[2] : 0;
+    call.t = data_of<T>(t), call.x = data_of<T>(x), call.y = data_of<T>(y), call.w = data_of<T>(w);
+    call.lengths = settings.lengths, call.tau = static_cast<T>(settings.tau), call.iterations = settings.iterations;
+    call.out = static_cast<T*>(out.data), call.workspace = static_cast<T*>(workspace);
+    const int64_t grid = (call.batch + kSamplesOfBlock - 1) / kSamplesOfBlock;
+    launch("sort_sinkhorn", samples<T, gradient>, grid, kSamplesOfBlock, 0, stream, call);
 }
 
 }  // namespace

@@ -188,6 +188,7 @@ __global__ void __launch_bounds__(kThreads) gradient(const Tables* tables, Sizes
     const PathItem* path_items = table<PathItem>(tables, tables->path_items);
     const int64_t from = (sample * s.channels + c0) * F;
     for (int i = thread_index(); i < channels * F; i += kThreads) features[i] = f[from + i];
+    for (int i = thread_index(); i < s.width * columns; i += kThreads) cotangents[i] = T(0);  // vectors reach into what pads the columns
     const int warp = thread_index() / kLanes, lane = thread_index() % kLanes;
     int o0 = 0;
     do {

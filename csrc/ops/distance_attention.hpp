@@ -13,7 +13,7 @@
 
 namespace isotypic {
 
-struct AttentionKind {
+struct AttentionSettings {
     int heads = 1, key_heads = 1;  // key_heads: 1 or heads
     int inner = 0;                 // components in the inner product, their places and signs
     int index[16] = {};
@@ -28,8 +28,8 @@ constexpr double kAttentionEpsilon = 1e-3;
 // v_s (B, Nk, key_heads Sv): channels next to each other, any strides of items and samples. weight (heads, C) or undefined for 1; mask
 // (B, Nq, Nk) bytes or null, 0 does not attend; ranges (B, Nq, 2) or null: the first key of a query and the one after the last.
 // mv (B, Nq, heads Cv, 16), s (B, Nq, heads Sv), lse (B, heads, Nq): contiguous, fully overwritten. All of one dtype, float32 or float64.
-struct AttentionArguments {
-    AttentionKind kind;
+struct AttentionCall {
+    AttentionSettings settings;
     View q_mv, k_mv, v_mv, q_s, k_s, v_s, weight;
     const uint8_t* mask = nullptr;
     const int32_t* ranges = nullptr;
@@ -43,8 +43,8 @@ struct AttentionGradients {
 };
 
 namespace cpu {
-void distance_attention(const AttentionArguments& a);
-void distance_attention_backward(const AttentionArguments& a, const AttentionGradients& g);
+void distance_attention(const AttentionCall& a);
+void distance_attention_backward(const AttentionCall& a, const AttentionGradients& g);
 }  // namespace cpu
 
 // The same on the current device, queued on the caller's stream; operands contiguous. std::runtime_error when the launch fails or a head
@@ -56,8 +56,8 @@ constexpr int kAttentionQueries = 16;
 inline int64_t attention_workspace(int64_t batch, int64_t queries, int64_t channels) {
     return batch * ((queries + kAttentionQueries - 1) / kAttentionQueries) * channels;
 }
-void distance_attention(const AttentionArguments& a, void* stream);
-void distance_attention_backward(const AttentionArguments& a, const AttentionGradients& g, const View& workspace, void* stream);
+void distance_attention(const AttentionCall& a, void* stream);
+void distance_attention_backward(const AttentionCall& a, const AttentionGradients& g, const View& workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace isotypic

@@ -23,10 +23,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "core/kept.hpp"
 #include "core/view.hpp"
 
 namespace isotypic {
@@ -95,13 +95,24 @@ struct GroupConvPlan {
     void derive(int rows);  // rows of synthesis
 };
 
+namespace cpu {
+struct PreparedGroupConv;
+struct TransformedWeight;
+// What a repeated call need not derive again, for each kind of pass.
+struct GroupConvPrepared {
+    Kept<PreparedGroupConv> forward, adjoint, transpose, weight;
+};
+}  // namespace cpu
+
 // Sizes of one call. Spatial arrays have three entries; a 2-D problem is (H, 1, W): axis 1 has size 1, stride 1, padding 0.
-struct GroupConvShape {
+struct GroupConvSizes {
     int64_t batch = 0;
     int64_t in_fields = 0, out_fields = 0;  // totals over all `groups`
     int64_t groups = 1;                     // channel groups (depthwise: groups = in_fields)
     int64_t in_size[3] = {}, out_size[3] = {};
     int64_t kernel[3] = {}, stride[3] = {}, padding[3] = {}, dilation[3] = {};
+    // Whoever holds sizes from call to call, holds what the CPU driver derived from them.
+    std::shared_ptr<cpu::GroupConvPrepared> prepared = std::make_shared<cpu::GroupConvPrepared>();
 };
 
 // Layouts: x (B, C, sources, s0, s1, s2), y (B, O, |G|, s0, s1, s2), read with any strides (the CPU kernels: x; y contiguous) and with
@@ -110,28 +121,18 @@ struct GroupConvShape {
 namespace cpu {
 
 // The blocks W of a weight, kept from call to call by a caller whose weight seldom changes. The weight they were made of is kept beside
-// them and compared, so that they are right however it was changed; fields, dtype and instruction set are compared too. Safe to share among
-// threads.
-class GroupConvBlocks {
-  public:
-    struct Made;
-    std::shared_ptr<const Made> get() const;
-    void set(std::shared_ptr<const Made> made);
-
-  private:
-    mutable std::mutex mutex_;
-    std::shared_ptr<const Made> made_;
-};
+// them and compared, so that they are right however it was changed; fields, dtype and instruction set are compared too.
+using GroupConvBlocks = Kept<TransformedWeight>;
 
 // y = correlation of x with weight, plus bias. `kept`, if not null, saves the transform of a weight that is still the same.
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+void group_conv(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& weight, const View& bias, const View& y,
                 GroupConvBlocks* kept = nullptr);
 
 // x = adjoint of the map x -> y above, applied to y: the data gradient, and the transposed convolution.
-void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x);
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& y, const View& weight, const View& x);
 
 // weight = adjoint of the map weight -> y, applied to y: the weight gradient.
-void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight);
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight);
 
 }  // namespace cpu
 
@@ -152,15 +153,15 @@ struct Context {
 
 std::vector<std::byte> plan_tables(const GroupConvPlan& plan);
 
-int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvShape& shape, DType dtype, Pass pass);
+int64_t group_conv_workspace(const GroupConvPlan& plan, const GroupConvSizes& sizes, DType dtype, Pass pass);
 
-void group_conv(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& weight, const View& bias, const View& y,
+void group_conv(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& weight, const View& bias, const View& y,
                 const Context& context);
 
-void group_conv_transpose(const GroupConvPlan& plan, const GroupConvShape& shape, const View& y, const View& weight, const View& x,
+void group_conv_transpose(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& y, const View& weight, const View& x,
                           const Context& context);
 
-void group_conv_weight(const GroupConvPlan& plan, const GroupConvShape& shape, const View& x, const View& y, const View& weight,
+void group_conv_weight(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight,
                        const Context& context);
 
 }  // namespace cuda

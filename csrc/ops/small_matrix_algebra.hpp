@@ -535,12 +535,12 @@ HOST_DEVICE ALWAYS_INLINE void polar_backward(const V* g_r, const V* g_s, const 
 // What a call computes. Inputs and outputs in order, each D * D numbers a matrix but for the values, of which there are D.
 enum class Operation : int { frame, frame_backward, eigen, eigen_backward, polar, polar_backward, sylvester };
 
-struct Shape {
+struct Signature {
     int inputs, outputs;
     bool values_in[4], values_out[2];  // which of them are values
 };
 
-HOST_DEVICE ALWAYS_INLINE constexpr Shape shape_of(Operation operation) {
+HOST_DEVICE ALWAYS_INLINE constexpr Signature signature_of(Operation operation) {
     switch (operation) {
         case Operation::frame:
             return {1, 2, {}, {}};

@@ -22,6 +22,7 @@
 // threads.
 #pragma once
 
+#include "core/kept.hpp"
 #include "core/view.hpp"
 #include "ops/weight_linear_plan.hpp"
 
@@ -32,8 +33,12 @@ namespace cpu {
 void weight_pool(const WeightPlan& plan, const View& x, const View& basis, const int64_t* sizes, bool mean, const View& pooled);
 void weight_affine(const WeightPlan& plan, const View& x, const View& mix, const View& terms, const View& basis, const int64_t* sizes,
                    bool mean, const View& y);
+// The matrices of a weight as products read them, kept from call to call by a caller whose weight seldom changes. The weight they were made
+// of is kept beside them and compared; plan, channels, dtype and instruction set are compared too.
+struct PackedWeight;
+using WeightMatrices = Kept<PackedWeight>;
 void weight_linear(const WeightPlan& plan, const View& x, const View& weight, const View& bias, const View& project, const View& expand,
-                   const int64_t* sizes, bool mean, const View& y);
+                   const int64_t* sizes, bool mean, const View& y, WeightMatrices* kept = nullptr);
 void weight_linear_transpose(const WeightPlan& plan, const View& y, const View& weight, const int64_t* sizes, bool mean, const View& x);
 void weight_linear_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, bool mean, const View& gradient);
 void weight_mix_gradient(const WeightPlan& plan, const View& x, const View& y, const int64_t* sizes, const View& mix);

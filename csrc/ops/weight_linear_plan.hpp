@@ -66,7 +66,7 @@ struct PooledEntries {
     int first, outer, outer_stride, inner, inner_stride;
 };
 
-HOST_DEVICE inline PooledEntries pooled_entries(const WeightPlan& plan, const int64_t* sizes, int row) {
+HOST_DEVICE static inline PooledEntries pooled_entries(const WeightPlan& plan, const int64_t* sizes, int row) {
     for (int n = 0; n < plan.node_count; ++n) {
         const WeightNodes& nodes = plan.nodes[n];
         const int local = row - nodes.offset;
@@ -111,7 +111,7 @@ struct EntryRows {
 };
 
 // Of the entry (r, s) of the weight of a layer, or r of its bias, where s is -1; in a network of the plan's own widths.
-HOST_DEVICE inline EntryRows entry_rows(const WeightPlan& plan, int i, int r, int s) {
+HOST_DEVICE static inline EntryRows entry_rows(const WeightPlan& plan, int i, int r, int s) {
     const WeightLayer& layer = plan.layer[i];
     EntryRows out{i, r, s, -1, -1, 0, true};
     const bool rows_pooled = plan.nodes_of[i + 1] >= 0, columns_pooled = plan.nodes_of[i] >= 0;
@@ -134,7 +134,7 @@ HOST_DEVICE inline EntryRows entry_rows(const WeightPlan& plan, int i, int r, in
     return out;
 }
 
-HOST_DEVICE inline EntryRows entry_rows(const WeightPlan& plan, const int64_t* sizes, int entry) {
+HOST_DEVICE static inline EntryRows entry_rows(const WeightPlan& plan, const int64_t* sizes, int entry) {
     int i = 0;
     while (i + 1 < plan.layers && entry >= plan.layer[i + 1].weight) ++i;
     const WeightLayer& layer = plan.layer[i];

@@ -24,7 +24,7 @@ class GroupConvPlan:
         orbits: list[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike, ArrayLike, ArrayLike, ArrayLike]],
     ) -> None: ...
 
-class GroupConvShape:
+class GroupConvSizes:
     def __init__(
         self,
         batch: int,
@@ -43,6 +43,9 @@ class TransvectantsPlan:
     def __init__(self, degrees: Sequence[int], degrees_out: Sequence[int], paths: Sequence[int], tables: Sequence[float]) -> None: ...
 
 class GroupConvBlocks:
+    def __init__(self) -> None: ...
+
+class WeightMatrices:
     def __init__(self) -> None: ...
 
 class Repeat:
@@ -66,6 +69,7 @@ def cpu_isa() -> str: ...
 def cpu_isas() -> list[str]: ...
 def set_cpu_isa(name: str) -> None: ...
 def cuda_targets() -> list[str]: ...
+def cuda_versions() -> tuple[int, int]: ...
 def batch_norm_workspace(x: Tensor) -> int: ...
 def batch_norm(
     x: Tensor,
@@ -108,10 +112,10 @@ def form_action(p: Tensor, g: Tensor, y: Tensor) -> None: ...
 def form_action_adjoint(z: Tensor, g: Tensor, p: Tensor) -> None: ...
 def form_action_matrix(p: Tensor, g: Tensor, z: Tensor, r: Tensor) -> None: ...
 def group_conv_tables(plan: GroupConvPlan) -> numpy.typing.NDArray[numpy.uint8]: ...
-def group_conv_workspace(plan: GroupConvPlan, shape: GroupConvShape, dtype: str, kernel: str) -> int: ...
+def group_conv_workspace(plan: GroupConvPlan, sizes: GroupConvSizes, dtype: str, kernel: str) -> int: ...
 def group_conv(
     plan: GroupConvPlan,
-    shape: GroupConvShape,
+    sizes: GroupConvSizes,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -121,7 +125,7 @@ def group_conv(
 ) -> None: ...
 def group_conv_transpose(
     plan: GroupConvPlan,
-    shape: GroupConvShape,
+    sizes: GroupConvSizes,
     y: Tensor,
     weight: Tensor,
     x: Tensor,
@@ -129,7 +133,7 @@ def group_conv_transpose(
 ) -> None: ...
 def group_conv_weight(
     plan: GroupConvPlan,
-    shape: GroupConvShape,
+    sizes: GroupConvSizes,
     x: Tensor,
     y: Tensor,
     weight: Tensor,
@@ -183,6 +187,7 @@ def weight_linear(
     sizes: Tensor | None,
     mean: bool,
     y: Tensor,
+    kept: WeightMatrices | None = None,
     workspace: Tensor | None = None,
 ) -> None: ...
 def weight_linear_transpose(

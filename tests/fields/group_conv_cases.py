@@ -96,3 +96,40 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
     if not torch.isfinite(result).all():
         return float("inf")
     return float((result.double() - expected).norm() / expected.norm())
+
+
+# A convolution and a lifting for every group, one position to a sample.
+RANGE_CASES = tuple(
+    Case(f"{name}_{field}", name, 2, 2, box, box, field=field, bias=False)
+    for name, box in ((name, (3,) * groups.get(name).dim) for name in groups.names())
+    for field in ("regular", "scalar")
+)
+
+
+def range_problem(case: Case, large: int) -> dict[str, tuple[tuple[Tensor, Tensor], Tensor]]:
+    """For each kernel its operands in float16 and its result in float64.
+
+    One of the operands, by ``large`` the first or the second, holds numbers up to half of the largest there is, the other numbers so small
+    that the result is in range. All have one sign: the sums of |G| values that transforms make are as large as they can be.
+    """
+    x, weight, _ = case.inputs(torch.float64)
+    x, weight = (1 - tensor.abs().clamp(0, 0.5) for tensor in (x, weight))
+    gradient = torch.ones_like(case.expected(x, weight, None))
+    size = torch.finfo(torch.float16).max / 2
+
+    def operands(first: Tensor, second: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+        factors = size, 1 / terms
+        return (first * factors[large]).half(), (second * factors[1 - large]).half()
+
+    def by_autograd(x: Tensor, weight: Tensor, gradient: Tensor, which: int) -> Tensor:
+        leaves = x.double().requires_grad_(), weight.double().requires_grad_()
+        return torch.autograd.grad(case.expected(*leaves, None), leaves[which], gradient.double())[0]
+
+    forward = operands(x, weight, weight[0].numel())
+    transpose = operands(gradient, weight, gradient[0].numel())
+    both = operands(x, gradient, gradient.numel())
+    return {
+        "forward": (forward, case.expected(forward[0].double(), forward[1].double(), None)),
+        "transpose": (transpose, by_autograd(x, transpose[1], transpose[0], 0)),
+        "weight": (both, by_autograd(both[0], weight, both[1], 1)),
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from emulate import DTYPES, build, view
-from fields.group_conv_cases import CASES, POLICIES, Case, relative_error, tolerance
+from fields.group_conv_cases import CASES, POLICIES, RANGE_CASES, Case, range_problem, relative_error, tolerance
 from torch import Tensor
 
 from isotypic.ops.fields import _plan
@@ -31,7 +31,7 @@ class Kernels:
         orbits = list(plan.orbits)
         self.tables = module.Tables(plan.fourier, plan.order, plan.sources, plan.weight_size, plan.irreps, plan.synthesis, orbits)
 
-    def shape(self, x: Tensor, y: Tensor) -> Any:
+    def sizes(self, x: Tensor, y: Tensor) -> Any:
         case = self.case
         lead = 2 if case.field == "scalar" else 3
 
@@ -40,7 +40,7 @@ class Kernels:
 
         sizes = [_plan.embed(tuple(x.shape[lead:]), 1), _plan.embed(tuple(y.shape[3:]), 1), _plan.embed(case.kernel, 1)]
         sizes += [option("stride", 1), option("padding", 0), option("dilation", 1)]
-        return self.module.Shape(len(x), case.in_fields, case.out_fields, case.options.get("groups", 1), sizes)
+        return self.module.Sizes(len(x), case.in_fields, case.out_fields, case.options.get("groups", 1), sizes)
 
     def field(self, tensor: Tensor, lifted: bool) -> tuple[int, int, list[int], list[int]]:
         """A field with three axes of space; ``lifted``: the axis of the group is missing."""
@@ -56,20 +56,20 @@ class Kernels:
         self.configure()
         lifted = self.case.field == "scalar"
         self.module.group_conv(
-            self.tables, self.shape(x, y), self.field(x, lifted), view(weight), view(bias), self.field(y, False), self.allow_tf32
+            self.tables, self.sizes(x, y), self.field(x, lifted), view(weight), view(bias), self.field(y, False), self.allow_tf32
         )
         return y
 
     def transpose(self, y: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         self.configure()
         views = self.field(y, False), view(weight), self.field(x, self.case.field == "scalar")
-        self.module.group_conv_transpose(self.tables, self.shape(x, y), *views, self.allow_tf32)
+        self.module.group_conv_transpose(self.tables, self.sizes(x, y), *views, self.allow_tf32)
         return x
 
     def weight(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         self.configure()
         views = self.field(x, self.case.field == "scalar"), self.field(y, False), view(weight)
-        self.module.group_conv_weight(self.tables, self.shape(x, y), *views, self.allow_tf32)
+        self.module.group_conv_weight(self.tables, self.sizes(x, y), *views, self.allow_tf32)
         return weight
 
 
@@ -77,7 +77,7 @@ def poisoned(like: Tensor) -> Tensor:
     return torch.full(like.shape, float("nan"), dtype=like.dtype)
 
 
-def problem(case: Case, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, Tensor | None], Tensor, tuple[Tensor, Tensor, Tensor]]:
+def inputs_of(case: Case, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, Tensor | None], Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Inputs in ``dtype``, an incoming gradient, and in float64 the result and the gradients of x and of the weight."""
     x, weight, bias = case.inputs(dtype)
     x64, weight64 = x.double().requires_grad_(), weight.double().requires_grad_()
@@ -92,7 +92,7 @@ def problem(case: Case, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, Tenso
 def test_matches_the_expanded_bank(emulation: ModuleType, case: Case, policy: str) -> None:
     dtype, allow_tf32 = POLICIES[policy]
     kernels = Kernels(emulation, case, allow_tf32=allow_tf32)
-    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = problem(case, dtype)
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = inputs_of(case, dtype)
     assert relative_error(kernels.forward(x, weight, bias, poisoned(gradient)), y) < tolerance(policy)
     assert relative_error(kernels.transpose(gradient, weight, poisoned(x)), x_gradient) < tolerance(policy)
     assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance(policy)
@@ -107,7 +107,7 @@ def by_name(*names: str) -> list[Case]:
 def test_threads_in_either_order_and_any_shared_memory(emulation: ModuleType, case: Case, policy: str) -> None:
     # The tile is staged in one piece, in chunks of fields, or not at all, with one buffer or two. A missing barrier shows in reverse.
     dtype, allow_tf32 = POLICIES[policy]
-    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = problem(case, dtype)
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = inputs_of(case, dtype)
     for shared in (SMALLEST * 2 // 3, HOPPER):
         results = []
         for reverse in (False, True):
@@ -127,7 +127,7 @@ def test_threads_in_either_order_and_any_shared_memory(emulation: ModuleType, ca
 def test_too_little_shared_memory_is_an_error(emulation: ModuleType) -> None:
     (case,) = by_name("O")
     kernels = Kernels(emulation, case, allow_tf32=False, shared=16 * 1024)
-    (x, weight, bias), gradient, _ = problem(case, torch.float32)
+    (x, weight, bias), gradient, _ = inputs_of(case, torch.float32)
     with pytest.raises(RuntimeError, match="order 24 needs more shared memory than this device has"):
         kernels.forward(x, weight, bias, poisoned(gradient))
 
@@ -135,7 +135,7 @@ def test_too_little_shared_memory_is_an_error(emulation: ModuleType) -> None:
 @pytest.mark.parametrize("case", by_name("p4m", "lift_p4m"), ids=lambda case: case.name)
 def test_any_strides(emulation: ModuleType, case: Case) -> None:
     kernels = Kernels(emulation, case, allow_tf32=False)
-    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = problem(case, torch.float32)
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = inputs_of(case, torch.float32)
     last_first = torch.movedim(torch.movedim(x, 1, -1).contiguous(), -1, 1)  # fields vary fastest
     every_other = torch.stack([gradient, poisoned(gradient)], dim=-1)[..., 0]
     assert not last_first.is_contiguous() and not every_other.is_contiguous()
@@ -150,14 +150,14 @@ def test_any_strides(emulation: ModuleType, case: Case) -> None:
 def test_empty_batch(emulation: ModuleType) -> None:
     (case,) = by_name("p4m")
     kernels = Kernels(emulation, case, allow_tf32=False)
-    (x, weight, bias), gradient, _ = problem(case, torch.float32)
+    (x, weight, bias), gradient, _ = inputs_of(case, torch.float32)
     assert kernels.forward(x[:0], weight, bias, gradient[:0].clone()).numel() == 0
     assert torch.equal(kernels.weight(x[:0], gradient[:0], poisoned(weight)), torch.zeros_like(weight))
 
 
 def test_tf32_only_when_allowed(emulation: ModuleType) -> None:
     (case,) = by_name("p4m")
-    (x, weight, bias), gradient, (y, _, _) = problem(case, torch.float32)
+    (x, weight, bias), gradient, (y, _, _) = inputs_of(case, torch.float32)
     errors = [
         relative_error(Kernels(emulation, case, allow_tf32=tf32).forward(x, weight, bias, poisoned(gradient)), y) for tf32 in (False, True)
     ]
@@ -168,5 +168,18 @@ def test_weight_gradient_of_many_tiles(emulation: ModuleType) -> None:
     # More tiles of positions than blocks at once, so that a block runs through several.
     case = Case("p4_many_tiles", "p4", 1, 1, (40, 40), (1, 1), batch=22)
     kernels = Kernels(emulation, case, allow_tf32=False)
-    (x, weight, _), gradient, (_, _, weight_gradient) = problem(case, torch.bfloat16)
+    (x, weight, _), gradient, (_, _, weight_gradient) = inputs_of(case, torch.bfloat16)
     assert relative_error(kernels.weight(x, gradient, poisoned(weight)), weight_gradient) < tolerance("bfloat16")
+
+
+@pytest.mark.parametrize("large", [0, 1], ids=["large_first", "large_second"])
+@pytest.mark.parametrize("case", RANGE_CASES, ids=lambda case: case.name)
+def test_float16_keeps_its_range(emulation: ModuleType, case: Case, large: int) -> None:
+    kernels = Kernels(emulation, case, allow_tf32=False)
+    problem = range_problem(case, large)
+    (x, weight), y = problem["forward"]
+    assert relative_error(kernels.forward(x, weight, None, poisoned(y.half())), y) < tolerance("float16")
+    (gradient, weight), dx = problem["transpose"]
+    assert relative_error(kernels.transpose(gradient, weight, poisoned(dx.half())), dx) < tolerance("float16")
+    (x, gradient), dweight = problem["weight"]
+    assert relative_error(kernels.weight(x, gradient, poisoned(dweight.half())), dweight) < tolerance("float16")

@@ -17,6 +17,7 @@ from sympy import Poly, Rational, chebyshevt_poly, cyclotomic_poly, expand, lege
 
 from isotypic import cli
 from isotypic.sl2 import Certificate, certify
+from isotypic.sl2.exact.digits import as_text, decimal, integer, rational
 from isotypic.sl2.files import read_forms
 
 T = symbols("t")
@@ -365,3 +366,32 @@ def test_maps_do_not_change_the_verdict() -> None:
     for (a, b, c, e), values in product(((1, 5, 0, 1), (30, 1, 1, 1), (1, 0, 0, 1000)), ([577, -1680, 1944, -960, 169], [1, 0, -2, 0, 1])):
         moved = Poly(expand(sum(v * (a * x + b * y) ** k * (c * x + e * y) ** (4 - k) for k, v in enumerate(values))), x, y)
         assert certify(moved).verdict == certify(values).verdict
+
+
+@pytest.mark.parametrize("size", [1, 3999, 4001, 9000])
+def test_numbers_of_any_length_as_text(size: int) -> None:
+    number = 7**size // 3 + 10**size
+    exact = Fraction(number, 10 ** (size // 2) + 1)
+    for value in (exact, -exact, Fraction(number), Fraction(0)):
+        assert rational(as_text(value)) == value
+    digits = "12" * size
+    assert integer(digits) == 12 * (100**size - 1) // 99 and decimal(integer(digits)) == digits
+    assert rational(f"-{digits}.{digits}e-3") == -Fraction(integer(digits + digits), 10 ** (2 * size + 3))
+    for wrong in (f"{digits}x", f"{digits}/1.5", f"1.5{digits}/3", f"{digits}/"):
+        with pytest.raises(ValueError):
+            rational(wrong)
+
+
+def test_certificates_of_many_digits(tmp_path: Path) -> None:
+    """Numbers of more than 4,300 digits, which Python does not write by itself."""
+    generator = random.Random(1)
+    f, g = ([generator.randint(-(10**2500), 10**2500) for _ in range(3)] for _ in range(2))
+    square = coefficients(polynomial(f) ** 2 + polynomial(g) ** 2)
+    found = check(square, (Fraction(1, 3), Fraction(3)), POSITIVE)
+    assert identity_holds(found) and len(found.to_lean()) > 4300
+    large = [10**5000, -(10**4400), 10**5000]
+    for name, written in (("forms.csv", ", ".join(map(decimal, large))), ("forms.json", f"[[{', '.join(map(decimal, large))}]]")):
+        (tmp_path / name).write_text(written)
+        assert read_forms(tmp_path / name) == [large]
+        assert cli.main(["certify", str(tmp_path / name), "--json", str(tmp_path / "out.json")]) == 0
+    assert certify([decimal(v) for v in large]).verdict == POSITIVE

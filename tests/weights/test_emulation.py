@@ -34,7 +34,7 @@ def emulation() -> ModuleType:
     return build("weight_linear")
 
 
-class Problem:
+class EmulatedCall:
     """Tensors of a case, and the kernels to call on them."""
 
     def __init__(self, module: ModuleType, case: Any, dtype: torch.dtype, reverse: bool = False) -> None:
@@ -83,7 +83,7 @@ def wide(*tensors: Tensor | None) -> list[Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @every_case
 def test_pool_and_affine(emulation: ModuleType, case: Any, dtype: torch.dtype) -> None:
-    p = Problem(emulation, case, dtype)
+    p = EmulatedCall(emulation, case, dtype)
     x, mix, terms, basis = wide(p.x, p.mix, p.terms, p.basis)
     for mean in (False, True):
         pooled = p.call("weight_pool", p.x, p.basis, out=p.pooled, mean=mean)
@@ -95,7 +95,7 @@ def test_pool_and_affine(emulation: ModuleType, case: Any, dtype: torch.dtype) -
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @every_case
 def test_adjoints_of_pool_and_affine(emulation: ModuleType, case: Any, dtype: torch.dtype) -> None:
-    p = Problem(emulation, case, dtype)
+    p = EmulatedCall(emulation, case, dtype)
     x, mix, terms, basis, pooled, y = (None if t is None else t.requires_grad_() for t in wide(p.x, p.mix, p.terms, p.basis, p.pooled, p.y))
     for mean in (False, True):
         inputs = [x] if basis is None else [x, basis]
@@ -113,7 +113,7 @@ def test_adjoints_of_pool_and_affine(emulation: ModuleType, case: Any, dtype: to
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @every_case
 def test_linear(emulation: ModuleType, case: Any, dtype: torch.dtype, reverse: bool) -> None:
-    p = Problem(emulation, case, dtype, reverse)
+    p = EmulatedCall(emulation, case, dtype, reverse)
     x, weight, bias, y = (t.requires_grad_() for t in wide(p.x, p.weight, p.bias, p.y))
     for mean in (False, True):
         bases = wide(p.basis, p.expand)
@@ -134,7 +134,7 @@ def shifted(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_odd_storage_offsets(emulation: ModuleType, dtype: torch.dtype) -> None:
-    p = Problem(emulation, ([2, 7, 5, 3], "hidden", 0, 8, 12, True), dtype)
+    p = EmulatedCall(emulation, ([2, 7, 5, 3], "hidden", 0, 8, 12, True), dtype)
     for name, tensors, out in (
         ("weight_pool", (p.x, None), p.pooled),
         ("weight_affine", (p.x, p.mix, p.terms, None), p.y),
@@ -152,7 +152,7 @@ def test_odd_storage_offsets(emulation: ModuleType, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", [case for case in CASES if not case[2]], ids=lambda case: "-".join(map(str, case[0])))
 def test_maxima(emulation: ModuleType, case: Any, dtype: torch.dtype) -> None:
-    p = Problem(emulation, case, dtype)
+    p = EmulatedCall(emulation, case, dtype)
     x = p.x.double().requires_grad_()
     expected = reference.weight_pool(x, None, p.sizes, p.layout, "max")
     assert close(p.call("weight_select", p.x, p.x, out=p.pooled), expected)
@@ -162,7 +162,7 @@ def test_maxima(emulation: ModuleType, case: Any, dtype: torch.dtype) -> None:
 
 @every_case
 def test_a_layer_takes_three_launches(emulation: ModuleType, case: Any) -> None:
-    problem = Problem(emulation, case, torch.float32)
+    emulated = EmulatedCall(emulation, case, torch.float32)
     emulation.launches()
-    problem.call("weight_linear", problem.x, problem.weight, problem.bias, problem.basis, problem.expand, out=problem.y, mean=True)
+    emulated.call("weight_linear", emulated.x, emulated.weight, emulated.bias, emulated.basis, emulated.expand, out=emulated.y, mean=True)
     assert emulation.launches() == 3

@@ -18,20 +18,21 @@ namespace isotypic {
 using namespace emulation;
 namespace {
 
-AttentionArguments arguments(const std::vector<Tensor>& tensors, const Tensor& weight, uintptr_t mask, uintptr_t ranges, int heads,
-                             int key_heads, const std::array<double, 16>& signs, bool distance, double scale) {
-    AttentionArguments a;
+AttentionCall arguments(const std::vector<Tensor>& tensors, const Tensor& weight, uintptr_t mask, uintptr_t ranges, int heads,
+                        int key_heads, const std::array<double, 16>& signs, bool distance, double scale) {
+    AttentionCall a;
     View* places[] = {&a.q_mv, &a.k_mv, &a.v_mv, &a.q_s, &a.k_s, &a.v_s, &a.mv, &a.s, &a.lse};
     for (size_t i = 0; i < 9; ++i) *places[i] = to_view(tensors[i]);
     a.weight = to_view(weight);
     a.mask = reinterpret_cast<const uint8_t*>(mask);
     a.ranges = reinterpret_cast<const int32_t*>(ranges);
-    a.kind.heads = heads;
-    a.kind.key_heads = key_heads;
-    a.kind.distance = distance;
-    a.kind.scale = scale;
+    a.settings.heads = heads;
+    a.settings.key_heads = key_heads;
+    a.settings.distance = distance;
+    a.settings.scale = scale;
     for (int i = 0; i < 16; ++i)
-        if (signs[static_cast<size_t>(i)] != 0) a.kind.index[a.kind.inner] = i, a.kind.sign[a.kind.inner++] = signs[static_cast<size_t>(i)];
+        if (signs[static_cast<size_t>(i)] != 0)
+            a.settings.index[a.settings.inner] = i, a.settings.sign[a.settings.inner++] = signs[static_cast<size_t>(i)];
     return a;
 }
 
@@ -64,7 +65,7 @@ PYBIND11_MODULE(emulated_algebra, m) {
     m.def("distance_attention_backward",
           [](const std::vector<Tensor>& tensors, const std::vector<Tensor>& gradients, const Tensor& weight, uintptr_t mask,
              uintptr_t ranges, int heads, int key_heads, const std::array<double, 16>& signs, bool distance, double scale) {
-              const AttentionArguments a = arguments(tensors, weight, mask, ranges, heads, key_heads, signs, distance, scale);
+              const AttentionCall a = arguments(tensors, weight, mask, ranges, heads, key_heads, signs, distance, scale);
               AttentionGradients g;
               View* places[] = {&g.g_mv, &g.g_s, &g.q_mv, &g.k_mv, &g.v_mv, &g.q_s, &g.k_s, &g.v_s, &g.weight};
               for (size_t i = 0; i < 9; ++i) *places[i] = to_view(gradients[i]);

@@ -53,44 +53,44 @@ int dtype_of(const Tensor& tensor) {
 
 using Axes = std::array<int64_t, 3>;
 
-GroupConvShape make_shape(int64_t batch, int64_t in_fields, int64_t out_fields, int64_t groups, const std::array<Axes, 6>& axes) {
-    GroupConvShape shape;
-    shape.batch = batch, shape.in_fields = in_fields, shape.out_fields = out_fields, shape.groups = groups;
-    int64_t* targets[6] = {shape.in_size, shape.out_size, shape.kernel, shape.stride, shape.padding, shape.dilation};
+GroupConvSizes make_sizes(int64_t batch, int64_t in_fields, int64_t out_fields, int64_t groups, const std::array<Axes, 6>& axes) {
+    GroupConvSizes sizes;
+    sizes.batch = batch, sizes.in_fields = in_fields, sizes.out_fields = out_fields, sizes.groups = groups;
+    int64_t* targets[6] = {sizes.in_size, sizes.out_size, sizes.kernel, sizes.stride, sizes.padding, sizes.dilation};
     for (int i = 0; i < 6; ++i) std::copy(axes[i].begin(), axes[i].end(), targets[i]);
-    return shape;
+    return sizes;
 }
 
-int64_t workspace(const Tables& tables, const GroupConvShape& shape, int dtype, int pass) {
-    return cuda::group_conv_workspace(tables.plan, shape, static_cast<DType>(dtype), static_cast<cuda::Pass>(pass));
+int64_t workspace(const Tables& tables, const GroupConvSizes& sizes, int dtype, int pass) {
+    return cuda::group_conv_workspace(tables.plan, sizes, static_cast<DType>(dtype), static_cast<cuda::Pass>(pass));
 }
 
 // Calls run(context) with scratch of exactly the size that the pass asks for.
 template <class Run>
-void with_context(const Tables& t, const GroupConvShape& shape, int dtype, int pass, bool allow_tf32, const Run& run) {
-    const int64_t bytes = workspace(t, shape, dtype, pass);
+void with_context(const Tables& t, const GroupConvSizes& sizes, int dtype, int pass, bool allow_tf32, const Run& run) {
+    const int64_t bytes = workspace(t, sizes, dtype, pass);
     const Workspace scratch(bytes);
     run(cuda::Context{t.bytes.data(), scratch.data, bytes, nullptr, allow_tf32});
     scratch.check();
 }
 
-void forward(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y,
+void forward(const Tables& t, const GroupConvSizes& sizes, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& y,
              bool allow_tf32) {
-    with_context(t, shape, dtype_of(x), 0, allow_tf32, [&](const cuda::Context& context) {
-        cuda::group_conv(t.plan, shape, to_view(x), to_view(weight), to_view(bias), to_view(y), context);
+    with_context(t, sizes, dtype_of(x), 0, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv(t.plan, sizes, to_view(x), to_view(weight), to_view(bias), to_view(y), context);
     });
 }
 
-void transpose(const Tables& t, const GroupConvShape& shape, const Tensor& y, const Tensor& weight, const Tensor& x, bool allow_tf32) {
-    with_context(t, shape, dtype_of(y), 1, allow_tf32, [&](const cuda::Context& context) {
-        cuda::group_conv_transpose(t.plan, shape, to_view(y), to_view(weight), to_view(x), context);
+void transpose(const Tables& t, const GroupConvSizes& sizes, const Tensor& y, const Tensor& weight, const Tensor& x, bool allow_tf32) {
+    with_context(t, sizes, dtype_of(y), 1, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv_transpose(t.plan, sizes, to_view(y), to_view(weight), to_view(x), context);
     });
 }
 
-void weight_gradient(const Tables& t, const GroupConvShape& shape, const Tensor& x, const Tensor& y, const Tensor& weight,
+void weight_gradient(const Tables& t, const GroupConvSizes& sizes, const Tensor& x, const Tensor& y, const Tensor& weight,
                      bool allow_tf32) {
-    with_context(t, shape, dtype_of(x), 2, allow_tf32, [&](const cuda::Context& context) {
-        cuda::group_conv_weight(t.plan, shape, to_view(x), to_view(y), to_view(weight), context);
+    with_context(t, sizes, dtype_of(x), 2, allow_tf32, [&](const cuda::Context& context) {
+        cuda::group_conv_weight(t.plan, sizes, to_view(x), to_view(y), to_view(weight), context);
     });
 }
 
@@ -102,7 +102,7 @@ PYBIND11_MODULE(emulated_group_conv, m) {
              py::arg("synthesis"), py::arg("orbits"))
         .def_property_readonly("size", [](const Tables& t) { return t.bytes.size(); });
     // Local to this module: isotypic._C has its own class for these sizes.
-    py::class_<GroupConvShape>(m, "Shape", py::module_local()).def(py::init(&make_shape));
+    py::class_<GroupConvSizes>(m, "Sizes", py::module_local()).def(py::init(&make_sizes));
     m.def("workspace", &workspace);
     m.def("group_conv", &forward);
     m.def("group_conv_transpose", &transpose);

@@ -2,16 +2,20 @@
 //
 // A kernel source compiled by g++ with -DISOTYPIC_EMULATE includes this file in place of the CUDA headers. Blocks run one after the other,
 // and the threads of a block are fibers (ucontext) that run until they meet at a barrier: __syncthreads for the block, the exchanges below
-// for a warp. Shared memory starts as NaN patterns, asynchronous copies happen when they are waited for and not before, and the threads can
-// be run in reverse order: a missing barrier or wait then changes the result instead of going unseen.
+// for a warp. Shared memory starts as NaN patterns, asynchronous copies happen when they are waited for and not before, and threads, warps and
+// blocks can be run in reverse or random order: a missing barrier or wait then changes the result instead of going unseen. What never changes
+// a result an Observer can see: checker.cpp is one.
 #pragma once
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <stdexcept>
 #include <vector>
 
@@ -46,6 +50,26 @@ struct Fiber {
     std::unique_ptr<char[]> stack;
     State state = State::done;
     std::vector<PendingCopy> copies;
+    bool ordered = false;  // the barrier of the warp that it waits at orders memory
+};
+
+// Is told what happens. Code addresses are those of the callers.
+class Observer {
+  public:
+    virtual ~Observer() = default;
+    virtual void launch(int threads, char* shared, size_t bytes, size_t slack) = 0;
+    virtual void finish() = 0;  // the launch
+    virtual void block(unsigned index) = 0;
+    virtual void block_barrier() = 0;                       // all threads have met
+    virtual void warp_barrier(int warp, bool ordered) = 0;  // all lanes have; __syncwarp orders memory, an exchange does not
+    virtual void resume(int thread, const char* stack, size_t bytes) = 0;
+    virtual void pause() = 0;
+    virtual void copy_issued(void* target, const void* source, int size, bool valid, void* code) = 0;
+    virtual void copy_done(void* target, int size) = 0;
+    virtual void matrices_read(const char* const (&rows)[32], void* code) = 0;
+    // Memory of an argument, and scratch: where the kernels shall find it. finish() brings what they wrote back.
+    virtual void* tensor(void* data, size_t bytes, size_t align) = 0;
+    virtual char* scratch(size_t bytes) = 0;
 };
 
 // One block at a time.
@@ -61,6 +85,8 @@ struct Machine {
     std::vector<char> exchange;
     std::vector<int> turn;
     bool reverse = false;
+    std::unique_ptr<std::mt19937> random;  // of the order of threads, warps and blocks
+    Observer* observer = nullptr;
     size_t shared_limit = 99 * 1024;  // of sm_86 and sm_120, the smallest of the targets
     int launches = 0;
 };
@@ -85,7 +111,19 @@ inline void fiber_main() {
 inline void resume(int thread) {
     Machine& m = machine();
     m.thread = thread;
+    if (m.observer) m.observer->resume(thread, m.fibers[thread]->stack.get(), kStackBytes);
     swapcontext(&m.scheduler, &m.fibers[thread]->context);
+    if (m.observer) m.observer->pause();
+}
+
+// 0 to count - 1 in the order of the machine.
+inline std::vector<int> sequence(int count) {
+    Machine& m = machine();
+    std::vector<int> order(count);
+    std::iota(order.begin(), order.end(), 0);
+    if (m.reverse) std::reverse(order.begin(), order.end());
+    if (m.random) std::shuffle(order.begin(), order.end(), *m.random);
+    return order;
 }
 
 // Runs a warp until all its threads wait for the block or have returned.
@@ -93,13 +131,15 @@ inline void run_warp(int first, int last) {
     Machine& m = machine();
     for (;;) {
         int at_warp = 0;
-        for (int i = first; i < last; ++i) {
-            const int thread = m.reverse ? last - 1 - (i - first) : i;
-            if (m.fibers[thread]->state == Fiber::State::ready) resume(thread);
-        }
+        for (int i : sequence(last - first))
+            if (m.fibers[first + i]->state == Fiber::State::ready) resume(first + i);
         for (int i = first; i < last; ++i) at_warp += m.fibers[i]->state == Fiber::State::at_warp_barrier;
         if (at_warp == 0) return;
         if (at_warp != last - first) throw std::runtime_error("emulation: the threads of a warp diverge at an exchange");
+        for (int i = first; i < last; ++i)
+            if (m.fibers[i]->ordered != m.fibers[first]->ordered)
+                throw std::runtime_error("emulation: the threads of a warp wait at different barriers");
+        if (m.observer) m.observer->warp_barrier(first / kWarp, m.fibers[first]->ordered);
         for (int i = first; i < last; ++i) m.fibers[i]->state = Fiber::State::ready;
     }
 }
@@ -117,13 +157,11 @@ inline void run_block() {
         fiber.state = Fiber::State::ready;
         fiber.copies.clear();
     }
-    const int warps = m.threads / kWarp;
+    if (m.observer) m.observer->block(m.block);
     for (;;) {
         int done = 0, waiting = 0;
-        for (int w = 0; w < warps; ++w) {
-            const int warp = m.reverse ? warps - 1 - w : w;
-            run_warp(warp * kWarp, (warp + 1) * kWarp);
-        }
+        for (int warp : sequence(m.threads / kWarp)) run_warp(warp * kWarp, (warp + 1) * kWarp);
+        if (m.observer) m.observer->block_barrier();
         for (int i = 0; i < m.threads; ++i) {
             done += m.fibers[i]->state == Fiber::State::done;
             waiting += m.fibers[i]->state == Fiber::State::at_block_barrier;
@@ -145,7 +183,8 @@ void run(void (*kernel)(Parameters...), unsigned grid, int threads, size_t share
         m.fibers.push_back(std::make_unique<Fiber>());
         m.fibers.back()->stack.reset(new char[kStackBytes]);
     }
-    m.shared_storage.assign(shared_bytes + 128, 0);
+    const size_t slack = m.observer ? 1024 : 0;  // where a checker sees accesses past the end
+    m.shared_storage.assign(shared_bytes + 128 + slack, 0);
     m.shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(m.shared_storage.data()) + 127) & ~uintptr_t{127});
     m.exchange.assign(size_t{2} * threads * 64, 0);
     m.turn.assign(threads, 0);
@@ -153,10 +192,20 @@ void run(void (*kernel)(Parameters...), unsigned grid, int threads, size_t share
     m.grid = grid;
     ++m.launches;
     m.body = [=] { kernel(arguments...); };
-    for (unsigned block = 0; block < grid; ++block) {
-        m.block = m.reverse ? grid - 1 - block : block;
+    if (m.observer) m.observer->launch(threads, m.shared, shared_bytes, slack);
+    for (int block : sequence(static_cast<int>(grid))) {
+        m.block = static_cast<unsigned>(block);
         run_block();
     }
+    if (m.observer) m.observer->finish();
+}
+
+// __syncwarp.
+inline void sync_warp() {
+    Machine& m = machine();
+    m.fibers[m.thread]->ordered = true;
+    pause(Fiber::State::at_warp_barrier);
+    m.fibers[m.thread]->ordered = false;
 }
 
 // Every lane posts `value`; returns a function of the lane that reads what the lane posted.
@@ -191,6 +240,11 @@ inline int lane() {
 // ldmatrix.sync.x4: four 8x8 matrices of 16-bit elements; lane 8 i + r gives the address of row r of matrix i.
 inline void ldmatrix_x4(uint32_t (&words)[4], const void* row) {
     const Exchange<const char*> rows(static_cast<const char*>(row));
+    if (machine().observer && lane() == 0) {
+        const char* all[32];
+        for (int i = 0; i < 32; ++i) all[i] = rows[i];
+        machine().observer->matrices_read(all, __builtin_return_address(0));
+    }
     for (int i = 0; i < 4; ++i) std::memcpy(&words[i], rows[8 * i + lane() / 4] + 4 * (lane() % 4), 4);
 }
 
@@ -224,12 +278,16 @@ void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int per_
 
 inline void copy_async(void* target, const void* source, int size, bool valid) {
     Machine& m = machine();
+    if (reinterpret_cast<uintptr_t>(target) % size || (valid && reinterpret_cast<uintptr_t>(source) % size))
+        throw std::runtime_error("emulation: a misaligned asynchronous copy");
+    if (m.observer) m.observer->copy_issued(target, source, size, valid, __builtin_return_address(0));
     m.fibers[m.thread]->copies.push_back({static_cast<char*>(target), static_cast<const char*>(source), valid ? size : 0, size});
 }
 
 inline void wait_for_copies() {
     Machine& m = machine();
     for (const PendingCopy& copy : m.fibers[m.thread]->copies) {
+        if (m.observer) m.observer->copy_done(copy.target, copy.size);
         if (copy.bytes)
             std::memcpy(copy.target, copy.source, copy.bytes);
         else

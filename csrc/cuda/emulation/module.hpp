@@ -35,6 +35,11 @@ inline View to_view(const Tensor& tensor) {
     view.ndim = static_cast<int>(sizes.size());
     std::copy(sizes.begin(), sizes.end(), view.sizes);
     std::copy(strides.begin(), strides.end(), view.strides);
+    if (machine().observer && view.numel() > 0) {
+        int64_t last = 0;
+        for (size_t i = 0; i < sizes.size(); ++i) last += (sizes[i] - 1) * strides[i];
+        view.data = machine().observer->tensor(view.data, (last + 1) * itemsize(view.dtype), itemsize(view.dtype));
+    }
     return view;
 }
 
@@ -44,8 +49,10 @@ class Workspace {
   public:
     explicit Workspace(int64_t bytes) : bytes_(bytes), storage_(bytes + 256 + kGuard, char(0xff)) {
         data = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(storage_.data()) + 255) & ~uintptr_t{255});
+        if (machine().observer) data = machine().observer->scratch(bytes);
     }
     void check() const {
+        if (machine().observer) return;
         for (int64_t i = bytes_; i < bytes_ + kGuard; ++i)
             if (data[i] != char(0xff)) throw std::runtime_error("emulation: a kernel wrote past its workspace");
     }
@@ -57,6 +64,10 @@ class Workspace {
     std::vector<char> storage_;
 };
 
+#if defined(ISOTYPIC_CHECK)
+void define_checker(py::module_& m);  // checker.cpp
+#endif
+
 // configure(reverse, shared_limit): the order of the threads, and bytes of shared memory of a block. launches(): how many kernels were
 // launched since it was last called.
 inline void define_configure(py::module_& m) {
@@ -66,6 +77,9 @@ inline void define_configure(py::module_& m) {
     };
     m.def("configure", configure, py::arg("reverse"), py::arg("shared_limit") = Machine{}.shared_limit);
     m.def("launches", [] { return std::exchange(machine().launches, 0); });
+#if defined(ISOTYPIC_CHECK)
+    define_checker(m);
+#endif
 }
 
 }  // namespace isotypic::emulation

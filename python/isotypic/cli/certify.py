@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shown(point: tuple[Any, ...]) -> str:
+    from isotypic.sl2.exact.digits import short
+
     if isinstance(point[0], tuple):
         return " to ".join(_shown(end) for end in point)
-    return "(" + ", ".join(str(v) if len(str(v)) < 24 else f"{float(v):.15g}" for v in point) + ")"
+    return "(" + ", ".join(map(short, point)) + ")"

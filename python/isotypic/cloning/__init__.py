@@ -6,7 +6,7 @@ what it has learned, `symmetry_report` measures how equivariant a network is, an
 A cloned symmetry is approximate: no bound on it is known, and distillation may fail to transfer an invariance. It is a way to start and to
 regularise a training, and every report has the measured error.
 
-Y. Huang et al., "Symmetry From Scratch: Group Equivariance as a Supervised Learning Task", 2024.
+H. Huang et al., "Symmetry From Scratch: Group Equivariance as a Supervised Learning Task", 2024.
 """
 
 from isotypic.cloning._clone import Cloned, clone, randomize

@@ -85,8 +85,8 @@ def check_tensors(operator: str, tensors: dict[str, Any]) -> None:
 
 
 T = TypeVar("T")
-_PREPARED: dict[tuple[Any, ...], Any] = {}
-_PREPARED_LIMIT = 4096
+_RECALLED: dict[tuple[Any, ...], Any] = {}
+_RECALLED_LIMIT = 4096
 
 
 def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> T:
@@ -99,14 +99,14 @@ def recall(prepare: Callable[..., T], x: Tensor, weight: Tensor, bias: Tensor | 
         return prepare(x, weight, bias, *rest)
     try:
         call = (prepare, x.shape, weight.shape, None if bias is None else bias.shape, x.dtype, x.device, rest)
-        found: T | None = _PREPARED.get(call)
+        found: T | None = _RECALLED.get(call)
         if found is not None:
             return found
     # No tensor, an unhashable list, a symbolic size, a nested tensor: the checks know what to say.
     except (AttributeError, TypeError, RuntimeError):
         return prepare(x, weight, bias, *rest)
     prepared = prepare(x, weight, bias, *rest)
-    if len(_PREPARED) >= _PREPARED_LIMIT:
-        _PREPARED.clear()
-    _PREPARED[call] = prepared
+    if len(_RECALLED) >= _RECALLED_LIMIT:
+        _RECALLED.clear()
+    _RECALLED[call] = prepared
     return prepared

@@ -7,15 +7,20 @@ tensors made contiguous, the detour of 16-bit types, workspaces and tables on a 
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from isotypic._extension import kernels
 from isotypic._repeat import note
+
+Made = TypeVar("Made")
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -28,7 +33,19 @@ def extension_for(operator: str, tensor: Tensor) -> Any:
             f"{operator}: the tensors are on {tensor.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
             "nvcc is found"
         )
+    if not tensor.is_cpu:
+        _say_untried()
     return extension
+
+
+@cache
+def _say_untried() -> None:
+    """Once in a process."""
+    warnings.warn(
+        "isotypic: the CUDA kernels are tested through an emulation on the CPU and have not been seen on a device; "
+        "`python -m isotypic check` compares them with plain torch on this one",
+        stacklevel=2,
+    )
 
 
 def launch(operator: str, kernel: str, *arguments: Any, like: Tensor) -> None:
@@ -75,6 +92,16 @@ def refuse_capture(operator: str, settings: str, device: torch.device) -> None:
         )
 
 
+def outside_of_graph_pools(make: Callable[[], Made]) -> Made:
+    """``make()``, called by a thread of its own, so that what it allocates on a device outlives every CUDA graph.
+
+    While torch warms up a graph (``torch.compile(mode="reduce-overhead")``), what the calling thread allocates belongs to the memory of the
+    graph: torch counts whatever of it is still held after the call as an error, and may write over it.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(make).result()
+
+
 class DeviceTables:
     """Constants of an operator on devices, copied once for each key and device, such as a plan or a degree.
 
@@ -100,7 +127,8 @@ class DeviceTables:
             if device.type == "cuda":
                 refuse_capture(self.operator, self.settings, device)
             made = self.make(key)
-            found = (made if isinstance(made, Tensor) else torch.from_numpy(made)).to(device)
+            table = made if isinstance(made, Tensor) else torch.from_numpy(made)
+            found = outside_of_graph_pools(lambda: table.to(device)) if device.type == "cuda" else table
             self._make_room(device)
             return self.kept.setdefault(entry, found)
         self.kept.move_to_end(entry)

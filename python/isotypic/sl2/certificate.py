@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from isotypic.sl2.domains import Circle, Domain, Form, Interval, Term, add
+from isotypic.sl2.exact.digits import as_text, decimal, integer, rational
 from isotypic.sl2.exact.polynomials import integral, multiply, primitive, trimmed, value, value_sign
 from isotypic.sl2.exact.squares import Zero
 from isotypic.sl2.rational import Rational, semidefinite_rank
@@ -134,19 +135,23 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """Of strings, numbers and lists alone; fractions are strings such as "3/2"."""
         entry: dict[str, Any] = {
-            "polynomial": [[str(part) for part in c] if isinstance(c, tuple) else str(c) for c in self.coefficients],
+            "polynomial": _strings(self.coefficients),
             "domain": _domain_name(self.domain),
             "verdict": self.verdict,
         }
         if self.verdict == NEGATIVE:
             return entry | {"witness": _strings(self.witness), "point": _strings(self.negative)}
-        entry["form_squares"] = [[str(w), _strings(f)] for w, f in self.form_squares]
+        entry["form_squares"] = _strings(self.form_squares)
         entry["squares"] = [
-            {"weight": str(s.weight), "multiplier": _strings(s.multiplier), "polynomial": _strings(s.polynomial)} for s in self.squares()
+            {"weight": as_text(s.weight), "multiplier": _strings(s.multiplier), "polynomial": _strings(s.polynomial)}
+            for s in self.squares()
         ]
         if self.verdict == NONNEGATIVE:
             entry["witness"] = _strings(self.witness)
-            entry["zeros"] = [{"polynomial": zero.polynomial, "low": str(zero.low), "high": str(zero.high)} for zero in self.zeros]
+            entry["zeros"] = [
+                {"polynomial": [decimal(v) for v in zero.polynomial], "low": as_text(zero.low), "high": as_text(zero.high)}
+                for zero in self.zeros
+            ]
             entry["infinite_zero"] = self.infinite_zero
         return entry
 
@@ -162,26 +167,26 @@ class Certificate:
         """
         try:
             entry = json.loads(text)
-            coefficients = tuple(tuple(map(Fraction, c)) if isinstance(c, list) else Fraction(c) for c in entry["polynomial"])
+            coefficients = tuple(tuple(map(rational, c)) if isinstance(c, list) else rational(c) for c in entry["polynomial"])
             name = entry["domain"]
             domain: Domain = (
                 Form()
                 if name is None
                 else Circle()
                 if name == "circle"
-                else Interval(*(None if end is None else Fraction(end) for end in name))
+                else Interval(*(None if end is None else rational(end) for end in name))
             )
             point = entry.get("point")
             return cls(
                 coefficients,
                 domain,
                 entry["verdict"],
-                tuple((Fraction(w), tuple(map(Fraction, f))) for w, f in entry.get("form_squares", ())),
-                tuple(Zero(z["polynomial"], Fraction(z["low"]), Fraction(z["high"])) for z in entry.get("zeros", ())),
+                tuple((rational(w), tuple(map(rational, f))) for w, f in entry.get("form_squares", ())),
+                tuple(Zero([_whole(v) for v in z["polynomial"]], rational(z["low"]), rational(z["high"])) for z in entry.get("zeros", ())),
                 entry.get("infinite_zero", False),
-                None if point is None else (Fraction(point[0]), Fraction(point[1])),
+                None if point is None else (rational(point[0]), rational(point[1])),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise ValueError(f"Certificate.from_json: text must be what to_json wrote, got {text[:80]!r} ({error})") from None
 
     def to_sympy(self) -> Any:
@@ -219,12 +224,16 @@ class Certificate:
 def _strings(values: Any) -> Any:
     if values is None:
         return None
-    return [_strings(v) for v in values] if isinstance(values, (tuple, list)) else str(values)
+    return [_strings(v) for v in values] if isinstance(values, (tuple, list)) else as_text(values)
+
+
+def _whole(written: str) -> int:
+    return -integer(written[1:]) if written.startswith("-") else integer(written)
 
 
 def _domain_name(domain: Domain) -> Any:
     if isinstance(domain, Interval):
-        return [None if end is None else str(end) for end in (domain.low, domain.high)]
+        return [None if end is None else as_text(end) for end in (domain.low, domain.high)]
     return None if isinstance(domain, Form) else "circle"
 
 

@@ -11,6 +11,7 @@ import torch
 
 from isotypic.sl2.certificate import NEGATIVE, NONNEGATIVE, POSITIVE, Certificate
 from isotypic.sl2.domains import Circle, Domain, Form, Interval
+from isotypic.sl2.exact.digits import rational
 from isotypic.sl2.exact.polynomials import Polynomial, integral, value_sign
 from isotypic.sl2.exact.squares import Zero, decide
 
@@ -85,7 +86,7 @@ def _rational(name: str, number: Any) -> Fraction:
             if not number.is_Rational:
                 raise TypeError(f"certify: {name} must hold rational numbers, got {number}")
             return Fraction(int(number.p), int(number.q))
-        return Fraction(number.replace(" ", "") if isinstance(number, str) else number)
+        return rational(number.replace(" ", "")) if isinstance(number, str) else Fraction(number)
     except (ValueError, OverflowError, ZeroDivisionError):
         raise ValueError(f"certify: {name} must hold finite numbers, such as 3, 0.5, Fraction(1, 3) or '1/3', got {number!r}") from None
     except TypeError:

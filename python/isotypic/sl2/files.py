@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from isotypic.sl2.exact.digits import as_text, integer, rational
+
 TEXT = (".csv", ".tsv", ".txt")
 
 
@@ -42,13 +44,13 @@ def read_forms(path: Path) -> list[list[Fraction]]:
 
 
 def _shown(value: Any) -> str:
-    return repr([str(v) if isinstance(v, Fraction) else v for v in value] if isinstance(value, list) else value)
+    return repr([as_text(v) if isinstance(v, Fraction) else v for v in value] if isinstance(value, list) else value)
 
 
 def _number(value: Any) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, (str, int, Fraction)):
         raise TypeError
-    return Fraction(value)
+    return rational(value) if isinstance(value, str) else Fraction(value)
 
 
 def _text_rows(text: str) -> list[tuple[int, Any]]:
@@ -71,17 +73,20 @@ def _json_rows(name: str, text: str) -> list[tuple[int, Any]]:
     def constant(word: str) -> str:
         return word  # NaN, Infinity: no number, refused with its line
 
+    def whole(word: str) -> Any:
+        return -integer(word[1:]) if word.startswith("-") else integer(word)
+
     def decimal(word: str) -> Any:
-        return Fraction(word)
+        return rational(word)
 
     try:
-        if not isinstance(json.loads(text, parse_float=decimal, parse_constant=constant), list):
+        if not isinstance(json.loads(text, parse_float=decimal, parse_int=whole, parse_constant=constant), list):
             return []
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}, line {error.lineno}: not JSON, {error.msg} at column {error.colno}") from None
     rows: list[tuple[int, Any]] = []
     line = 1
-    gap, decoder = re.compile(r"[\s,]*"), json.JSONDecoder(parse_float=decimal, parse_constant=constant)
+    gap, decoder = re.compile(r"[\s,]*"), json.JSONDecoder(parse_float=decimal, parse_int=whole, parse_constant=constant)
     counted, position = 0, text.index("[") + 1
     while True:
         between = gap.match(text, position)

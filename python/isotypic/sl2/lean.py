@@ -7,13 +7,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from isotypic.sl2.domains import Circle, Form, Interval
+from isotypic.sl2.exact.digits import as_text
 
 if TYPE_CHECKING:
     from isotypic.sl2.certificate import Certificate
 
 
 def _number(c: Fraction) -> str:
-    return f"({c.numerator}/{c.denominator} : ℝ)" if c.denominator != 1 else f"({c.numerator} : ℝ)"
+    return f"({as_text(c)} : ℝ)"
 
 
 def _polynomial(f: Sequence[Fraction], homogeneous: bool) -> str:

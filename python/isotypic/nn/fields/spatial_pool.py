@@ -139,17 +139,18 @@ class _BlurPool(_SpatialPool, Constants):
         super().__init__(dtype=torch.float64)  # fields of any dtype may come, whatever the dtype of the network around the layer
         owner = type(self).__name__
         resolved, self.group, self.group_name, self.order = field_group(owner, group, self.dim)
-        if not is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"{owner}: kernel_size must be an odd integer, got {kernel_size!r}")
+        if not is_integer(kernel_size) or kernel_size < 1:
+            raise ValueError(f"{owner}: kernel_size must be a positive integer, got {kernel_size!r}")
         kernel_size = int(kernel_size)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"{owner}: padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
         check_reflect(owner, resolved, padding_mode)
         self.lattice, self.kernel_size = resolved.key, kernel_size
-        self._reads_outside = kernel_size > 1 and padding_mode == "zeros" and not resolved.preserves_axes
+        self._reads_outside = kernel_size > 2 and padding_mode == "zeros" and not resolved.preserves_axes
         self.stride = per_axis(owner, "stride", stride, self.dim, 1)
         check_exchanged(owner, resolved, stride=self.stride)
-        self.window, self.padding = (kernel_size,) * self.dim, (kernel_size // 2,) * self.dim
+        # Even filters have their centre between positions, as even sizes have.
+        self.window, self.padding = (kernel_size,) * self.dim, ((kernel_size - 1) // 2,) * self.dim
         self.padding_mode, self.strict = padding_mode, strict
         self._made: tuple[Any, Any, Any] = (None, None, None)
         self.add_constant("kernel", low_pass(owner, resolved, kernel_size))
@@ -184,17 +185,18 @@ class _BlurPool(_SpatialPool, Constants):
 class BlurPool2d(_BlurPool):
     """Anti-aliased subsampling: an invariant binomial low-pass filter, then every stride-th position.
 
-    Exactly equivariant when the stride divides size - 1, so that the sampled grid keeps its centre; other sizes warn.
+    Exactly equivariant when the sampled grid keeps the centre: with an odd filter where the stride divides size - 1, with an even one where
+    it divides size - 2, as on even sizes with stride 2. Other sizes warn.
 
     Args:
-        group: a name or a `groups.Group` acting on 2 axes, or a `PlanarGroup`; hexagonal groups get a hexagonal filter.
-        kernel_size: odd size of the filter, whose highest-frequency response is 0 for 3 and more.
+        group: a name or a `groups.Group` acting on 2 axes, or a `PlanarGroup`; hexagonal groups get a hexagonal filter, of odd size.
+        kernel_size: size of the filter, whose highest-frequency response is 0 for 2 and more.
         stride: step of the subsampling.
-        padding_mode: "zeros", "circular", "reflect" or "replicate", by kernel_size // 2 on every side.
+        padding_mode: "zeros", "circular", "reflect" or "replicate", by (kernel_size - 1) // 2 on every side.
         strict: raise where the size and the stride break equivariance, instead of a warning.
 
     Input:  (B, C, |G|, H, W) or (B, C, H, W)
-    Output: the same with sizes (size - 1) // stride + 1
+    Output: the same with sizes (size - 1) // stride + 1, for even filters (size - 2) // stride + 1
     Raises ValueError for arguments that fit no layer, and for inputs of another shape.
 
     R. Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ from isotypic.nn.weights.space import WeightSpace
 from isotypic.nn.weights.spec import WeightSpec, as_spec
 from isotypic.ops import WeightLayout, weight_layout
 from isotypic.ops._checks import is_integer
+from isotypic.ops.weights import linear as operator
 from isotypic.ops.weights.layout import MOST_LAYERS
+
+Self = TypeVar("Self", bound="_WeightLinear")
 
 
 class _WeightLinear(_WeightSpaceModule):
@@ -47,6 +50,7 @@ class _WeightLinear(_WeightSpaceModule):
         self.bias = nn.Parameter(torch.empty(layout.affine, out_channels, **options)) if bias else None  # type: ignore[arg-type]
         self.project = nn.Parameter(torch.empty(rank, spec.in_features, **options)) if rank else None  # type: ignore[arg-type]
         self.expand = nn.Parameter(torch.empty(rank, spec.in_features, **options)) if rank else None  # type: ignore[arg-type]
+        self._matrices: object | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -64,17 +68,21 @@ class _WeightLinear(_WeightSpaceModule):
 
     def compute(self, ws: WeightSpace) -> Tensor:
         same_dtype(type(self).__name__, "input", ws.flat, self.weight)
-        return ops.weight_linear(
-            ws.flat,
-            self.weight,
-            self.bias,
-            widths=ws.spec.widths,
-            symmetry=self.symmetry,
-            pool=self.pool,
-            project=self.project,
-            expand=self.expand,
-            sizes=ws.sizes,
-        )
+        tensors = ws.flat, self.weight, self.bias, self.project, self.expand, ws.sizes
+        return operator.layer(*tensors, ws.spec.widths, self.symmetry, self.pool, self._kept())
+
+    def _kept(self) -> object | None:
+        """What the kernel keeps of the weight, in eval."""
+        if self.training or torch.compiler.is_dynamo_compiling():
+            return None
+        if self._matrices is None:
+            self._matrices = operator.kept_of_weight()
+        return self._matrices
+
+    def train(self: Self, mode: bool = True) -> Self:
+        if mode:
+            self._matrices = None  # it may be as large as the weight
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         rank = f", rank={self.rank}" if self.rank else ""

@@ -34,6 +34,20 @@ def same_shape(a: Sequence[int], b: Sequence[int]) -> bool:
     return len(a) == len(b) and torch.Size(a) == torch.Size(b)
 
 
+def _common(a: Sequence[int], b: Sequence[int]) -> torch.Size:
+    """torch.broadcast_shapes, which takes longer than a short kernel; it alone knows sizes that are not known yet."""
+    if not all(type(n) is int for n in (*a, *b)):
+        return torch.broadcast_shapes(torch.Size(a), torch.Size(b))
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    result = list(longer)
+    for i in range(-len(shorter), 0):
+        if result[i] == 1:
+            result[i] = shorter[i]
+        elif shorter[i] not in (1, result[i]):
+            raise RuntimeError(f"{tuple(a)} and {tuple(b)} do not broadcast")
+    return torch.Size(result)
+
+
 def broadcast(operator: str, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> torch.Size:
     """The common shape of batches."""
     first = torch.Size(shapes[0])
@@ -41,7 +55,7 @@ def broadcast(operator: str, names: Sequence[str], shapes: Sequence[Sequence[int
         return first
     for name, shape in zip(names[1:], shapes[1:], strict=True):
         try:
-            first = torch.broadcast_shapes(first, torch.Size(shape))
+            first = _common(first, shape)
         except RuntimeError:
             raise ValueError(
                 f"{operator}: the batch of {name} must broadcast with that of {names[0]}, {tuple(shapes[0])}, got {tuple(shape)}"

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from isotypic._register import Gradients
+from isotypic._repeat import repeated
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.algebra import _arguments, _kernels
 
 
+@repeated
 def geometric_product(x: Tensor, y: Tensor, algebra: str = "pga") -> Tensor:
     """The geometric product of multivectors, z = x y.
 
@@ -78,6 +80,8 @@ def equi_join(x: Tensor, y: Tensor, reference: Tensor) -> Tensor:
 
 
 def _apply(operator: str, x: Tensor, y: Tensor, scale: Tensor | None, table: str) -> Tensor:
+    if x.dim() == 3 and _arguments.same_shape(x.shape, y.shape) and (scale is None or scale.dim() == 0):
+        return multivector_product(x, y, None if scale is None else scale.expand(x.shape[:2]), table)
     names, shapes = ["x", "y"], [x.shape[:-1], y.shape[:-1]]
     if scale is not None:
         names.append("reference")

@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     groups: int
 
 
-class Problem(NamedTuple):
+class Sizes(NamedTuple):
     """A checked call: shapes of x, weight and y with the spatial sizes that belong to them."""
 
     x_shape: tuple[int, ...]
@@ -93,9 +93,9 @@ def _check_support(operator: str, key: str, kernel: tuple[int, ...]) -> None:
         raise ValueError(f"{operator}: weight has a kernel of no use: {error}") from None
 
 
-def problem(
+def check_sizes(
     operator: str, settings: Settings, x_shape: Sequence[int], weight_shape: Sequence[int], y_shape: Sequence[int] | None = None
-) -> Problem:
+) -> Sizes:
     """The checked sizes of a call y = conv(x, weight). With ``y_shape`` also that y is what the convolution gives.
 
     Sizes may be symbolic: only arithmetic and comparisons happen to them.
@@ -140,7 +140,7 @@ def problem(
     expected = (x_shape[0], weight_shape[0], group.order, *out_size)
     if y_shape is not None and (len(y_shape) != len(expected) or any(a != b for a, b in zip(y_shape, expected, strict=True))):
         raise ValueError(f"{operator}: y must have shape {expected}, got {tuple(y_shape)}")
-    return Problem(tuple(x_shape), tuple(weight_shape), expected, size, out_size, kernel)
+    return Sizes(tuple(x_shape), tuple(weight_shape), expected, size, out_size, kernel)
 
 
 def check_bias(operator: str, bias: Tensor | None, out_fields: int) -> None:
@@ -185,7 +185,7 @@ def _normalise(
     return Settings(group, field, stride, padding, dilation, groups), end
 
 
-def _sizes(shape: Sequence[Any]) -> tuple[Any, ...]:
+def _plain_sizes(shape: Sequence[Any]) -> tuple[Any, ...]:
     """A shape of which `torch.jit.trace` would hand out the entries as tensors, which no list of an operator takes; symbols stay."""
     return tuple(int(size) if isinstance(size, Tensor) else size for size in shape)
 
@@ -223,12 +223,12 @@ def convolution(
     resolved = resolve_group(operator, group)
     in_text = f"C_in={x.shape[1]}" if x.dim() > 1 and groups == 1 else "C_in/groups"
     check_weight(operator, resolved, field, weight.shape, "C_out", in_text)
-    x_shape, weight_shape = _sizes(x.shape), _sizes(weight.shape)
+    x_shape, weight_shape = _plain_sizes(x.shape), _plain_sizes(weight.shape)
     settings, end = _normalise(operator, field, weight_shape[lead:], resolved.key, stride, padding, dilation, groups)
     padded = list(x_shape)
     if end and len(padded) == lead + resolved.dim:
         padded[lead:] = [size + more for size, more in zip(padded[lead:], end, strict=True)]
-    sizes = problem(operator, settings, padded, weight_shape)
+    sizes = check_sizes(operator, settings, padded, weight_shape)
     check_bias(operator, bias, weight_shape[0])
     if strict is not None:
         check_flag(operator, "strict", strict)
@@ -263,7 +263,7 @@ def transposed_convolution(
         check_weight(operator, resolved, "regular", weight.shape, f"C_in={x.shape[1]}", "C_out/groups")
         if weight.shape[0] != x.shape[1]:
             raise ValueError(f"{operator}: weight must have C_in={x.shape[1]} as its first size, got shape {tuple(weight.shape)}")
-    kernel, size = _sizes(weight.shape[3:]), _sizes(x.shape[3:])
+    kernel, size = _plain_sizes(weight.shape[3:]), _plain_sizes(x.shape[3:])
     settings, _ = _normalise(operator, "regular", kernel, key, stride, 0, dilation, groups)
     settings = settings._replace(padding=per_axis(operator, "padding", padding, len(kernel), 0))
     output_padding = per_axis(operator, "output_padding", output_padding, len(kernel), 0)
@@ -279,7 +279,7 @@ def transposed_convolution(
         check_bias(operator, bias, weight.shape[1] * settings.groups)
         if any(n < 1 for n in out_size):
             raise ValueError(f"{operator}: padding {settings.padding} leaves no output of x of size {size}, its size would be {out_size}")
-        problem(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
+        check_sizes(operator, settings, (x.shape[0], weight.shape[1] * settings.groups, x.shape[2], *out_size), weight.shape)
         check_flag(operator, "strict", strict)
     if strict or not compiling:
         check_equivariance(operator, _grid(settings, kernel, transposed=True), out_size, strict)
@@ -297,6 +297,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_g
     if x.dim() < 3 or x.shape[2] != resolved.order:
         expected = f"(B, C, |G|={resolved.order}) or (B, C, |G|={resolved.order}, *spatial)"
         raise ValueError(f"{operator}: x must have shape {expected}, got {tuple(x.shape)}; the call is for {resolved.name}")
-    problem(operator, settings, (x.shape[0], *x.shape[1:3], 1), weight.shape)
+    check_sizes(operator, settings, (x.shape[0], *x.shape[1:3], 1), weight.shape)
     check_bias(operator, bias, weight.shape[0])
     return settings

@@ -15,9 +15,9 @@ _TABLES = DeviceTables("group_conv", "a group and a kernel size", lambda plan: k
 
 
 @lru_cache(maxsize=4096)
-def _workspace_bytes(kernel: str, plan: Any, shape: Any, dtype: torch.dtype, device: int) -> int:
+def _workspace_bytes(kernel: str, plan: Any, sizes: Any, dtype: torch.dtype, device: int) -> int:
     """Of a call on the current device, which is ``device``."""
-    return int(kernels(kernel).group_conv_workspace(plan, shape, dtype_name(dtype), kernel))
+    return int(kernels(kernel).group_conv_workspace(plan, sizes, dtype_name(dtype), kernel))
 
 
 def allow_tf32(field: str) -> bool:
@@ -29,9 +29,9 @@ def allow_tf32(field: str) -> bool:
     return bool(backend.fp32_precision == "tf32")
 
 
-def context(kernel: str, field: str, plan: Any, shape: Any, first: Tensor) -> tuple[Tensor, Tensor | None, bool]:
+def context(kernel: str, field: str, plan: Any, sizes: Any, first: Tensor) -> tuple[Tensor, Tensor | None, bool]:
     """What the kernel takes on the device of its tensors besides."""
     device = first.device
     with torch.cuda.device(device):  # the size of a workspace may depend on the device
-        size = _workspace_bytes(kernel, plan, shape, first.dtype, device.index)
+        size = _workspace_bytes(kernel, plan, sizes, first.dtype, device.index)
     return _TABLES(plan, device), workspace(size, first), first.dtype == torch.float32 and allow_tf32(field)

@@ -9,7 +9,7 @@ from typing import Any
 
 from isotypic import groups as finite_groups
 from isotypic._flops import flops
-from isotypic.ops.fields._arguments import NAMES, Settings, problem
+from isotypic.ops.fields._arguments import NAMES, Settings, check_sizes
 from isotypic.ops.fields.group_conv import convolve, convolve_transpose, convolve_weight
 
 Shape = Sequence[int]
@@ -26,7 +26,7 @@ def multiply_adds(key: str, field: str, kernel: tuple[int, ...]) -> int:
 
 
 def _of(x: Shape, weight: Shape, settings: Sequence[Any]) -> int:
-    checked = problem(NAMES[settings[1]], Settings(*settings), x, weight)
+    checked = check_sizes(NAMES[settings[1]], Settings(*settings), x, weight)
     axes = 0 if settings[1] == "linear" else len(checked.kernel)
     taps = tuple(checked.kernel) if axes else ()
     positions = x[0] * prod(checked.out_size)

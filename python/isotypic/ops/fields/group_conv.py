@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic._extension import _C, kernels
+from isotypic._extension import kept_class, kernels
 from isotypic._register import Gradients, define, product_rule
 from isotypic._repeat import repeated
 from isotypic.ops import _checks, _launch
 from isotypic.ops._checks import check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
-from isotypic.ops.fields._arguments import NAMES, Problem, Settings
+from isotypic.ops.fields._arguments import NAMES, Settings, Sizes
 
 Size = int | Sequence[int]
 
@@ -157,8 +157,9 @@ class _Call(NamedTuple):
     """What a launch needs, once per configuration."""
 
     plan: Any
-    shape: Any
-    problem: Problem
+    kernel_sizes: Any
+    """As the extension holds them."""
+    sizes: Sizes
     empty: bool
     """No positions, or no fields: nothing for a kernel to do."""
 
@@ -185,20 +186,20 @@ def _call(
     groups: int,
 ) -> _Call:
     operator = NAMES[field]
-    problem = _arguments.problem(operator, Settings(group, field, stride, padding, dilation, groups), x_shape, weight_shape, y_shape)
-    shape = kernels(operator).GroupConvShape(
+    sizes = _arguments.check_sizes(operator, Settings(group, field, stride, padding, dilation, groups), x_shape, weight_shape, y_shape)
+    kernel_sizes = kernels(operator).GroupConvSizes(
         x_shape[0],
         x_shape[1],
         weight_shape[0],
         groups,
-        _plan.embed(problem.in_size, 1),
-        _plan.embed(problem.out_size, 1),
-        _plan.embed(problem.kernel, 1),
+        _plan.embed(sizes.in_size, 1),
+        _plan.embed(sizes.out_size, 1),
+        _plan.embed(sizes.kernel, 1),
         _plan.embed(stride, 1),
         _plan.embed(padding, 0),
         _plan.embed(dilation, 1),
     )
-    return _Call(_device_plan(group, field, problem.kernel), shape, problem, 0 in (*x_shape, *weight_shape, *problem.y_shape))
+    return _Call(_device_plan(group, field, sizes.kernel), kernel_sizes, sizes, 0 in (*x_shape, *weight_shape, *sizes.y_shape))
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...], kept: Any = None) -> Tensor:
@@ -212,12 +213,15 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any
     return convolve(F.pad(x, extra) if extra else x, weight, bias, *settings)
 
 
+_KEPT = kept_class("GroupConvBlocks")
+
+
 def kept_of_weight() -> object | None:
     """Where the kernel keeps what it makes of the weight of one layer. It compares the weight itself, so that any change of it is seen."""
-    return None if _C is None else _C.GroupConvBlocks()
+    return None if _KEPT is None else _KEPT()
 
 
-convolution = repeated(_convolution, None if _C is None else _C.GroupConvBlocks)
+convolution = repeated(_convolution, _KEPT)
 
 
 def _run(operator: str, kernel: str, field: str, call: _Call, first: Tensor, *others: Tensor | None) -> None:
@@ -225,9 +229,9 @@ def _run(operator: str, kernel: str, field: str, call: _Call, first: Tensor, *ot
     _launch.extension_for(operator, first)
     more: tuple[Any, ...] = ()
     if first.is_cuda:
-        context = _cuda.context(kernel, field, call.plan, call.shape, first)
+        context = _cuda.context(kernel, field, call.plan, call.kernel_sizes, first)
         more = (None, context) if kernel == "group_conv" else (context,)
-    _launch.launch(operator, kernel, call.plan, call.shape, first, *others, *more, like=first)
+    _launch.launch(operator, kernel, call.plan, call.kernel_sizes, first, *others, *more, like=first)
 
 
 def _launch_forward(
@@ -242,7 +246,7 @@ def _launch_forward(
     groups: int,
 ) -> Tensor:
     call = _call(x.shape, weight.shape, None, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
-    y = x.new_empty(call.problem.y_shape)
+    y = x.new_empty(call.sizes.y_shape)
     if call.empty:
         y.zero_()
         return y if bias is None else y.add_(bias.view(-1, *(1,) * (y.dim() - 2)))
@@ -255,7 +259,7 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) 
     """(O, |G|, B) of a linear map of x (B, C, |G|), by the kernel on the CPU."""
     samples, fields, order = x.shape
     call = _call((1, fields, order, samples), weight.shape, None, *settings)
-    y = x.new_empty(call.problem.y_shape[1:])
+    y = x.new_empty(call.sizes.y_shape[1:])
     _run("group_linear", "group_conv", "linear", call, x, weight, None if bias is None else bias.contiguous(), y)
     return y
 
@@ -311,16 +315,16 @@ def _weight_shape(x: Tensor, y: Tensor, field: str, groups: int, kernel_size: Se
 def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
     operator = NAMES[settings[1]]
     _checks.check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
-    problem = _arguments.problem(operator, Settings(*settings), x.shape, weight.shape)
+    sizes = _arguments.check_sizes(operator, Settings(*settings), x.shape, weight.shape)
     _arguments.check_bias(operator, bias, weight.shape[0])
-    return x.new_empty(problem.y_shape)
+    return x.new_empty(sizes.y_shape)
 
 
 def _fake_transpose(y: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     *conv, input_size = settings
     _checks.check_tensors("group_conv_transpose", {"y": y, "weight": weight})
     x_shape = _x_shape(y, weight, conv[1], conv[5], input_size)
-    _arguments.problem("group_conv_transpose", Settings(*conv), x_shape, weight.shape, y.shape)
+    _arguments.check_sizes("group_conv_transpose", Settings(*conv), x_shape, weight.shape, y.shape)
     return y.new_empty(x_shape)
 
 
@@ -328,7 +332,7 @@ def _fake_weight(x: Tensor, y: Tensor, *settings: Any) -> Tensor:
     *conv, kernel_size = settings
     _checks.check_tensors("group_conv_weight", {"x": x, "y": y})
     weight_shape = _weight_shape(x, y, conv[1], conv[5], kernel_size)
-    _arguments.problem("group_conv_weight", Settings(*conv), x.shape, weight_shape, y.shape)
+    _arguments.check_sizes("group_conv_weight", Settings(*conv), x.shape, weight_shape, y.shape)
     return x.new_empty(weight_shape)
 
 
@@ -369,8 +373,8 @@ def _jvp_forward(tangents: Gradients, x: Tensor, weight: Tensor, _: None, *setti
     tangent = product_rule(convolve, tangents[:2], (x, weight, None, *settings))
     if tangents[2] is None:
         return tangent
-    problem = _arguments.problem(NAMES[settings[1]], Settings(*settings), x.shape, weight.shape)
-    offset = tangents[2].view(-1, *(1,) * (len(problem.y_shape) - 2)).expand(problem.y_shape)
+    sizes = _arguments.check_sizes(NAMES[settings[1]], Settings(*settings), x.shape, weight.shape)
+    offset = tangents[2].view(-1, *(1,) * (len(sizes.y_shape) - 2)).expand(sizes.y_shape)
     return offset.clone() if tangent is None else tangent + offset
 
 

@@ -71,9 +71,10 @@ def _operator(tensors: str, flags: str, **options: Any) -> Operator:
         widths, symmetry, rank = args[count : count + 3]
         return (_plan(tuple(widths), symmetry, rank),)
 
-    def on_device(out: Tensor, plan: Any, *given: Tensor | None) -> tuple[Tensor | None]:
+    def on_device(out: Tensor, plan: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         first = next(tensor for tensor in given if tensor is not None)
-        return (workspace(_workspace_bytes(plan, name, first.shape[0], first.shape[2], out.shape[-1], out.dtype), out),)
+        scratch = workspace(_workspace_bytes(plan, name, first.shape[0], first.shape[2], out.shape[-1], out.dtype), out)
+        return (None, scratch) if name == "weight_linear" else (scratch,)  # what a layer keeps is for the CPU
 
     schema = f"{tensors}, {_SETTINGS}{flags}) -> Tensor"
     return kernel_operator(schema, plan=plan, settings=slice(3, None), half=True, on_device=on_device, **options)

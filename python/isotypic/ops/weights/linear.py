@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
+from isotypic._extension import kept_class
 from isotypic._repeat import repeated
 from isotypic.ops.weights import _arguments as arguments
 from isotypic.ops.weights import _operators as operators
 
 
-@repeated
 def weight_linear(
     x: Tensor,
     weight: Tensor,
@@ -52,6 +53,23 @@ def weight_linear(
     >>> weight_linear(x, weight, bias, widths=[2, 32, 32, 3]).shape
     torch.Size([4, 1251, 6])
     """
+    return layer(x, weight, bias, project, expand, sizes, widths, symmetry, pool)
+
+
+def _layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    project: Tensor | None,
+    expand: Tensor | None,
+    sizes: Tensor | None,
+    widths: Sequence[int],
+    symmetry: str,
+    pool: str,
+    kept: Any = None,
+) -> Tensor:
+    """``weight_linear``, and what a layer calls. ``kept`` is the layer's ``_C.WeightMatrices``, used for a repeated call on the CPU without
+    a gradient."""
     name = "weight_linear"
     arguments.check_dense(name, {"x": x, "weight": weight}, bias=bias, project=project, expand=expand)
     layout = arguments.layout(name, widths, symmetry, project, "project")
@@ -70,3 +88,14 @@ def weight_linear(
         return operators.linear(x, weight, bias, project, expand, sizes, *settings, pool == "mean")
     terms = operators.terms_of(operators.select(x, x.detach(), sizes, *settings), weight, bias, layout)
     return operators.affine(x, weight[: layout.mixed], terms, None, sizes, *settings, False)
+
+
+_KEPT = kept_class("WeightMatrices")
+
+
+def kept_of_weight() -> object | None:
+    """Where the kernel keeps what it makes of the weight of one layer. It compares the weight itself, so that any change of it is seen."""
+    return None if _KEPT is None else _KEPT()
+
+
+layer = repeated(_layer, _KEPT)

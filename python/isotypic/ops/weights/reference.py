@@ -1,10 +1,14 @@
 """The plain twin of the weight-space kernels: one torch operator after another over the blocks of the flat tensor, differentiable.
 
-x (B, P, C) holds the weights, pooled (B, N, C) the node features and the global vector (:mod:`isotypic.ops.weights.layout`). With ``sizes``
-(B, M + 1), the widths of each network, a block's entries outside its network's rows and columns are ignored, and are zero in results.
+x (B, P, C) holds the weights, pooled (B, N, C) the node features and the global vector. Of a layout only the widths, the symmetry and the
+rank are read: where everything lies is derived here once more, by cutting tensors in the order that :mod:`isotypic.ops.weights.layout`
+describes, so that a wrong offset of the kernels shows. With ``sizes`` (B, M + 1), the widths of each network, a block's entries outside
+its network's rows and columns are ignored, and are zero in results.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,10 +16,51 @@ from torch import Tensor
 from isotypic.ops.weights.layout import WeightLayout
 
 
+def _permuted(layout: WeightLayout, label: int) -> bool:
+    return layout.symmetry == "all" or 0 < label < len(layout.widths) - 1
+
+
+def _permuted_labels(layout: WeightLayout) -> list[int]:
+    return [label for label in range(len(layout.widths)) if _permuted(layout, label)]
+
+
+def _features(layout: WeightLayout, label: int) -> int:
+    """How many numbers pooling leaves of an axis: one, or of a fixed axis its list."""
+    return 1 if _permuted(layout, label) else layout.rank if layout.rank and label == 0 else layout.widths[label]
+
+
+def _slots(layout: WeightLayout, label: int) -> list[int]:
+    """The lengths of rho_l, kap_{l+1} and b_l in n_l[r]."""
+    rho = [_features(layout, label - 1)] if label > 0 else [0]
+    kap = [_features(layout, label + 1)] if label < len(layout.widths) - 1 else [0]
+    return [*rho, *kap, int(label > 0)]
+
+
+def _totals(layout: WeightLayout) -> tuple[list[tuple[int, int]], list[int]]:
+    """The shapes of gam_1, .., gam_M and the lengths of beta_1, .., beta_M."""
+    features = [_features(layout, label) for label in range(len(layout.widths))]
+    return [(rows, columns) for columns, rows in pairwise(features)], features[1:]
+
+
+def _is_mixed(layout: WeightLayout, i: int) -> bool:
+    """Whether all entries of W_i are alike: its rows are permuted, and its columns are or are seen through a basis."""
+    return _permuted(layout, i) and (_permuted(layout, i - 1) or layout.rank > 0)
+
+
 def weight_blocks(x: Tensor, layout: WeightLayout) -> tuple[list[Tensor], list[Tensor]]:
     """Views of x: W_i (B, d_i, d_{i-1}, C) and b_i (B, d_i, C)."""
-    weights = [x[:, i.weight : i.bias].unflatten(1, (i.rows, i.columns)) for i in layout.layers]
-    return weights, [x[:, i.bias : i.bias + i.rows] for i in layout.layers]
+    lengths = [length for columns, rows in pairwise(layout.widths) for length in (rows * columns, rows)]
+    blocks = x.split(lengths, 1)
+    weights = [block.unflatten(1, (rows, columns)) for block, (columns, rows) in zip(blocks[::2], pairwise(layout.widths), strict=True)]
+    return weights, list(blocks[1::2])
+
+
+def node_blocks(pooled: Tensor, layout: WeightLayout) -> tuple[dict[int, Tensor], Tensor]:
+    """Views of the pooled tensor: n_l (B, d_l, slots, C) for each permuted label, and g (B, slots, C)."""
+    counts = {label: sum(_slots(layout, label)) for label in _permuted_labels(layout)}
+    lengths = [layout.widths[label] * count for label, count in counts.items()]
+    *blocks, total = pooled.split([*lengths, pooled.shape[1] - sum(lengths)], 1)
+    return {label: block.unflatten(1, (-1, count)) for (label, count), block in zip(counts.items(), blocks, strict=True)}, total
 
 
 def weight_mask(sizes: Tensor, layout: WeightLayout) -> Tensor:
@@ -30,10 +75,11 @@ def weight_mask(sizes: Tensor, layout: WeightLayout) -> Tensor:
 def node_mask(sizes: Tensor, layout: WeightLayout) -> Tensor:
     """(B, N): whether a row of the pooled tensor belongs to a network of these widths."""
     parts = []
-    for n in layout.nodes:
-        alive = torch.arange(n.width, device=sizes.device) < sizes[:, n.label, None]
-        parts.append(alive.repeat_interleave(n.slots, 1))
-    parts.append(sizes.new_ones(len(sizes), layout.global_slots, dtype=torch.bool))
+    for label in _permuted_labels(layout):
+        alive = torch.arange(layout.widths[label], device=sizes.device) < sizes[:, label, None]
+        parts.append(alive.repeat_interleave(sum(_slots(layout, label)), 1))
+    gammas, betas = _totals(layout)
+    parts.append(sizes.new_ones(len(sizes), sum(rows * columns for rows, columns in gammas) + sum(betas), dtype=torch.bool))
     return torch.cat(parts, 1)
 
 
@@ -62,19 +108,19 @@ def weight_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, layout: W
     weights, biases = weight_blocks(x if sizes is None else x.masked_fill(~weight_mask(sizes, layout)[..., None], 0.0), layout)
     if basis is not None:
         weights[0] = basis @ weights[0]
-    alive = {} if sizes is None else {n.label: torch.arange(n.width, device=x.device) < sizes[:, n.label, None] for n in layout.nodes}
-    permuted = {n.label for n in layout.nodes}
+    permuted = _permuted_labels(layout)
+    alive = {} if sizes is None else {i: torch.arange(layout.widths[i], device=x.device) < sizes[:, i, None] for i in permuted}
     parts = []
-    for n in layout.nodes:
+    for label in permuted:
         slots = []
-        if n.label > 0:
-            axes = {2: n.label - 1} if n.label - 1 in permuted else {}
-            slots.append(_pool(weights[n.label - 1], axes, pool, sizes, alive))
-        if n.label < len(weights):
-            axes = {1: n.label + 1} if n.label + 1 in permuted else {}
-            slots.append(_pool(weights[n.label], axes, pool, sizes, alive).transpose(1, 2))
-        if n.label > 0:
-            slots.append(biases[n.label - 1].unsqueeze(2))
+        if label > 0:
+            axes = {2: label - 1} if label - 1 in permuted else {}
+            slots.append(_pool(weights[label - 1], axes, pool, sizes, alive))
+        if label < len(weights):
+            axes = {1: label + 1} if label + 1 in permuted else {}
+            slots.append(_pool(weights[label], axes, pool, sizes, alive).transpose(1, 2))
+        if label > 0:
+            slots.append(biases[label - 1].unsqueeze(2))
         parts.append(torch.cat(slots, 2).flatten(1, 2))
     for i, weight in enumerate(weights, 1):
         axes = {axis: label for axis, label in ((1, i), (2, i - 1)) if label in permuted}
@@ -87,47 +133,52 @@ def weight_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, layout: W
 
 def weight_affine(x: Tensor, mix: Tensor, terms: Tensor | None, basis: Tensor | None, sizes: Tensor | None, layout: WeightLayout) -> Tensor:
     """y (B, P, C_out): the channels of x mixed, and the terms of every entry's row, column and block added."""
-    weights, _ = weight_blocks(x, layout)
-    zeros = x.new_zeros(len(x), layout.entries, mix.shape[2])
-    out_weights, out_biases = weight_blocks(zeros, layout)
-    nodes = (
-        {}
-        if terms is None
-        else {n.label: terms[:, n.offset : n.offset + n.width * n.slots].unflatten(1, (n.width, n.slots)) for n in layout.nodes}
-    )
-    totals = None if terms is None else terms[:, layout.global_offset :]
+    weights, biases = weight_blocks(x, layout)
+    gammas: list[Tensor] = []
+    betas: list[Tensor] = []
+    nodes: dict[int, list[Tensor]] = {}
+    if terms is not None:
+        by_label, total = node_blocks(terms, layout)
+        nodes = {label: list(block.split(_slots(layout, label), 2)) for label, block in by_label.items()}
+        shapes, lengths = _totals(layout)
+        pieces = total.split([*(rows * columns for rows, columns in shapes), *lengths], 1)
+        gammas = [piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=False)]
+        betas = list(pieces[len(shapes) :])
+    matrices = iter(mix)
     parts = []
-    for i, layer in enumerate(layout.layers, 1):
-        weight, bias = out_weights[i - 1], out_biases[i - 1]
-        if totals is not None:
-            total = totals[:, layer.total_slot : layer.total_slot + layer.total_slots]
-            columns = layout.rank if layout.rank and i == 1 else layer.columns if layer.column_slot < 0 else 1
-            added = total.unflatten(1, (layer.total_slots // columns, columns))
-            if layer.row_slot >= 0:
-                added = added + nodes[i][:, :, layer.row_slot : layer.row_slot + layer.row_slots]
-            if layer.column_slot >= 0:
-                added = added + nodes[i - 1][:, :, layer.column_slot : layer.column_slot + layer.column_slots].transpose(1, 2)
+    for i, (block, row) in enumerate(zip(weights, biases, strict=True), 1):
+        weight = block.new_zeros(*block.shape[:3], mix.shape[2])
+        bias = row.new_zeros(*row.shape[:2], mix.shape[2])
+        if terms is not None:
+            added = gammas[i - 1]
+            if i in nodes:
+                added = added + nodes[i][0]
+            if i - 1 in nodes:
+                added = added + nodes[i - 1][1].transpose(1, 2)
             weight = weight + (basis.mT @ added if basis is not None and i == 1 else added)
-            bias = bias + totals[:, layer.bias_total_slot : layer.bias_total_slot + layer.bias_total_slots]
-            if layer.bias_slot >= 0:
-                bias = bias + nodes[i][:, :, layer.bias_slot]
-        if layer.mixed >= 0:
-            weight = weight + weights[i - 1] @ mix[layer.mixed]
+            bias = bias + betas[i - 1]
+            if i in nodes:
+                bias = bias + nodes[i][2].squeeze(2)
+        if _is_mixed(layout, i):
+            weight = weight + block @ next(matrices)
         parts += [weight.flatten(1, 2), bias]
     y = torch.cat(parts, 1)
     return y if sizes is None else y.masked_fill(~weight_mask(sizes, layout)[..., None], 0.0)
 
 
 def weight_terms(pooled: Tensor, weight: Tensor, bias: Tensor | None, layout: WeightLayout) -> Tensor:
-    """terms (B, N, C_out) of pooled (B, N, C): a product for each permuted label and one for the global vector, which gets the bias."""
+    """terms (B, N, C_out) of pooled (B, N, C): a product for each permuted label and one for the global vector, which gets the bias.
+
+    ``weight`` without the matrices of the mixed layers: (slots, slots) ones for each label, then those of the global vector.
+    """
+    nodes, total = node_blocks(pooled, layout)
+    *blocks, last = weight.split([*(block.shape[2] ** 2 for block in nodes.values()), total.shape[1] ** 2])
     parts = []
-    for n in layout.nodes:
-        rows = pooled[:, n.offset : n.offset + n.width * n.slots].unflatten(1, (n.width, n.slots))
-        matrix = weight[n.parameter : n.parameter + n.slots**2].unflatten(0, (n.slots, n.slots))
+    for rows, matrices in zip(nodes.values(), blocks, strict=True):
+        matrix = matrices.unflatten(0, (rows.shape[2], rows.shape[2]))
         parts.append(torch.einsum("brsc,stcd->brtd", rows, matrix).flatten(1, 2))
-    matrix = weight[layout.global_parameter :].unflatten(0, (layout.global_slots, layout.global_slots))
-    total = torch.einsum("bsc,stcd->btd", pooled[:, layout.global_offset :], matrix)
-    parts.append(total if bias is None else total + bias)
+    added = torch.einsum("bsc,stcd->btd", total, last.unflatten(0, (total.shape[1], total.shape[1])))
+    parts.append(added if bias is None else added + bias)
     return torch.cat(parts, 1)
 
 
@@ -141,6 +192,7 @@ def weight_linear(
     project: Tensor | None = None,
     expand: Tensor | None = None,
 ) -> Tensor:
-    """A whole layer."""
-    terms = weight_terms(weight_pool(x, project, sizes, layout, pool), weight, bias, layout)
-    return weight_affine(x, weight[: layout.mixed], terms, expand, sizes, layout)
+    """A whole layer: the matrices of the mixed layers, then those of the terms."""
+    mixed = sum(_is_mixed(layout, i) for i in range(1, len(layout.widths)))
+    terms = weight_terms(weight_pool(x, project, sizes, layout, pool), weight[mixed:], bias, layout)
+    return weight_affine(x, weight[:mixed], terms, expand, sizes, layout)

@@ -1,8 +1,8 @@
-"""Usual networks made equivariant by `swap`: python benchmarks/convert.py [--table] [--times]
+"""Usual networks made equivariant by `swap`: python benchmarks/conversions.py [--table] [--times]
 
 For every network of tests/convert/architectures.py: converted or refused, parameters, the equivariance error at the start and after
 training steps (float64), the difference of what onnxruntime computes; with --times, and of a quiet machine, the time of a training step
-beside the plain network and beside the same network computed densely (`export.to_torch`). Writes benchmarks/results/convert.json, and
+beside the plain network and beside the same network computed densely (`export.to_torch`). Writes benchmarks/results/conversions.json, and
 prints the table. Times are of one thread, medians of rounds in which every network takes its turn. Needs onnxscript and onnxruntime.
 """
 
@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tables
 import torch
 from torch import Tensor, nn
 
 import isotypic as iso
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "convert.json"
+RESULTS = ROOT / "benchmarks" / "results" / "conversions.json"
 sys.path.insert(0, str(ROOT / "tests" / "convert"))
 
 from architectures import NETWORKS, VGG, VOLUMES, DropPath  # noqa: E402
@@ -127,25 +128,6 @@ def moved(value: Any, group: str, element: int) -> list[Tensor]:
     return [iso.testing.act(group, element, x, "scalar") if x.dim() == dim + 2 else x for x in flat(value)]
 
 
-def table(results: dict[str, Any]) -> list[str]:
-    """The rows of the page."""
-    rows = [
-        "| network | group | parameters, before | after | error | after steps | ONNX differs by | a step / plain | dense / ours |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, entry in results["networks"].items():
-        if "refused" in entry:
-            rows.append(f"| {name} | {entry['group']} | refused: positional head | | | | | | |")
-            continue
-        before, after = entry["parameters"]
-        seconds = entry.get("seconds_per_step")
-        ratios = [f"{seconds['swapped'] / seconds['plain']:.1f}x", f"{seconds['dense'] / seconds['swapped']:.1f}x"] if seconds else ["", ""]
-        cells = [name, entry["group"], f"{before:,}", f"{after:,}"]
-        cells += [f"{entry[key]:.0e}" for key in ("error", "error_after_steps", "onnx")]
-        rows.append("| " + " | ".join([*cells, *ratios]) + " |")
-    return rows
-
-
 def write(networks: dict[str, Any]) -> None:
     results = {"info": iso.info(), "batch": TIMED_BATCH, "rounds": ROUNDS, "steps": STEPS, "networks": networks}
     RESULTS.write_text(json.dumps(results, indent=2, default=str) + "\n")
@@ -172,7 +154,7 @@ def main() -> None:
             networks[name] = {**{k: v for k, v in known.get(name, {}).items() if k == "seconds_per_step"}, **measure(name)}
             print(name, networks[name], flush=True)
         write(networks)
-    print("\n".join(table(json.loads(RESULTS.read_text()))))
+    print(tables.conversion_figures(json.loads(RESULTS.read_text())))
 
 
 if __name__ == "__main__":
