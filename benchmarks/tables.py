@@ -274,12 +274,12 @@ def symmetrization(*files: dict[str, Any]) -> str:
     kept = [sort.entries[f"test_backward[{size}]"]["extra_info"] for size in ("1000-64", "8-444")]
     sizes = " and ".join(f"{megabytes(info['kept'])} where that form keeps {megabytes(info['kept_eager'])}" for info in kept)
     shares = " and ".join(
-        f"{100 * entry['extra_info']['operators_share']:.1f} % ({100 * entry['extra_info']['sampler_share']:.0f} % with its network)"
-        for entry in sampler.entries.values()
+        f"{100 * share['operators']:.1f} % ({100 * share['sampler']:.0f} % with its network, {100 * share['moving']:.0f} % for moving)"
+        for share in (entry["extra_info"]["shares"] for entry in sampler.entries.values())
     )
     rows += [
         "",
-        f"For its gradient `sort_sinkhorn` keeps {sizes}. Sorting, frames and moving take {shares} of a training step of the perceptron "
+        f"For its gradient `sort_sinkhorn` keeps {sizes}. Drawing orders and frames takes {shares} of a training step of the perceptron "
         "on EXP and of the transformer on charged bodies.",
     ]
     return "\n".join(rows)

@@ -55,6 +55,14 @@ def test_every_public_name_is_on_a_page(site: Path, module: str) -> None:
     assert page.count('<div class="doc doc-contents') >= len(names(module))
 
 
+def test_each_operator_has_its_formula() -> None:
+    ops = importlib.import_module("isotypic.ops")
+    functions = {name for name in ops.__all__ if not isinstance(getattr(ops, name), type)}
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^#|\Z)", (ROOT / "docs" / "operators.md").read_text(), flags=re.MULTILINE | re.DOTALL))
+    assert functions == set(sections)
+    assert [name for name, text in sections.items() if "$" not in text] == ["weight_layout"]
+
+
 def test_formulas_are_mathml(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text()

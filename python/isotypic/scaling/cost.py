@@ -26,7 +26,7 @@ def path(out: Path) -> Path:
 
 def read(out: Path) -> dict[str, Any]:
     """Raises ValueError for a file that is none of costs."""
-    return read_json(path(out), "the costs of a study", "delete it, and they are measured again")  # type: ignore[no-any-return]
+    return read_json(path(out), "the costs of a study", "delete it, and they are measured again")
 
 
 def per_token(model: nn.Module, train_set: Samples) -> tuple[float, float]:

@@ -136,7 +136,11 @@ def _parts(degree: int, domain: Any) -> list[np.ndarray]:
             raise ValueError(f"PositivePolynomial: degree must be even on domain {domain!r}, got {degree}: odd degree takes both signs")
         return [_products(Polynomial([1]), _powers(degree // 2, t), degree)]
     if low is None or high is None:
-        away = t - low if low is not None else high - t
+        if low is not None:
+            away = t - low
+        else:
+            assert high is not None
+            away = high - t
         parts = [_products(Polynomial([1]), _powers(degree // 2, away), degree)]
         return [*parts, _products(away, _powers((degree - 1) // 2, away), degree)] if degree else parts
     left, right = t - low, high - t
@@ -159,7 +163,7 @@ def _evaluations(degree: int, domain: Any) -> np.ndarray:
         points = low + (high - low) * np.sin(np.pi * spread / 2) ** 2
     else:
         away = np.tan(np.pi * spread / 2) ** 2
-        points = low + away if low is not None else high - away  # type: ignore[operator]
+        points = low + away if low is not None else high - away
     return points[:, None] ** k / np.maximum(1, np.abs(points))[:, None] ** degree
 
 

@@ -81,7 +81,7 @@ def equi_join(x: Tensor, y: Tensor, reference: Tensor) -> Tensor:
 
 def _apply(operator: str, x: Tensor, y: Tensor, scale: Tensor | None, table: str) -> Tensor:
     if x.dim() == 3 and _arguments.same_shape(x.shape, y.shape) and (scale is None or scale.dim() == 0):
-        return multivector_product(x, y, None if scale is None else scale.expand(x.shape[:2]), table)  # type: ignore[no-any-return]
+        return multivector_product(x, y, None if scale is None else scale.expand(x.shape[:2]), table)
     names, shapes = ["x", "y"], [x.shape[:-1], y.shape[:-1]]
     if scale is not None:
         names.append("reference")
