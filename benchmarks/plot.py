@@ -45,7 +45,8 @@ def main() -> None:
         fontsize=9,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    # Outside of the axes, where no bar and no bound goes through it.
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(picture, dpi=150)
     print(f"wrote {picture}")
 

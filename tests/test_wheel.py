@@ -77,7 +77,9 @@ def test_contents(wheel: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"isotypic"}, "one top-level package"
     assert sum(bool(re.fullmatch(r"isotypic/_C\..*\.so", name)) for name in names) == 1
     assert {"isotypic/py.typed", "isotypic/_C.pyi", "isotypic/__main__.py"} <= set(names)
-    assert any(re.fullmatch(r"isotypic-.*\.dist-info/licenses/LICENSE", name) for name in names)
+    licences = {match[1] for name in names if (match := re.fullmatch(r"isotypic-[^/]*\.dist-info/licenses/(.*)", name))}
+    # Ours, and of what is compiled in.
+    assert {"LICENSE", "licenses/pybind11.txt", "licenses/dlpack.txt", "licenses/cudart.txt"} <= licences
     assert not [name for name in names if ".so" in name and not name.startswith("isotypic/_C.")], "no library is vendored"
 
 

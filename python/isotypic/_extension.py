@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 _C: Any
@@ -12,6 +13,10 @@ try:
 except ImportError as error:
     _C = None
     problem = f"the extension isotypic._C cannot be imported: {error}"
+    if not list(Path(__file__).parent.glob("_C.*.so")):
+        problem = "the extension isotypic._C is not built"
+        if (Path(__file__).parents[2] / "CMakeLists.txt").exists():
+            problem += f": {Path(__file__).parents[2]} is a source tree, `pip install .` there builds it"
 
 
 def kernels(operator: str) -> Any:

@@ -192,6 +192,8 @@ def test_swap_checks_its_arguments() -> None:
         swap(SmallCNN(8), "O")
     with pytest.raises(TypeError, match=r"^swap: model must be an nn\.Module, got list"):
         swap([nn.Conv2d(1, 4, 3)], "p4")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^swap: no layer of the model is known to read images; give swap an example"):
+        swap(nn.Sequential(nn.Linear(9, 9), nn.Conv2d(3, 8, 3)), "p4")
     plain = chain(*head(8))
     plain.report = "mine"  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"^swap: the model has an attribute `report`"):
@@ -363,6 +365,41 @@ def test_pretrained_weights_give_the_mean_over_the_group(name: str, group: str) 
 def test_pretrained_norms_over_channels_are_said_to_be_near() -> None:
     net = swap(ConvNeXt(), "p4", torch.rand(1, 3, 24, 24), init="pretrained", pointwise=[DropPath])
     assert any("not the plain network's mean" in line.note for line in net.report.lines)
+
+
+def test_modules_that_fields_and_numbers_share() -> None:
+    """One ReLU and one Dropout for features and head, as is usual; what would have to be two is refused or made two."""
+    images = torch.rand(2, 3, 9, 9, dtype=torch.float64)
+    relu, drop, hidden = nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 8)
+    net = swap(nn.Sequential(nn.Conv2d(3, 8, 3), relu, drop, *head(8, 8), relu, drop, hidden, relu).double(), "p4", images)
+    assert net[1] is net[6] and net[2] is net[7] and net.report.equivariance_error < 1e-10
+    pool = nn.AdaptiveAvgPool2d(1)
+    twice = Call(
+        lambda m, x: m.pool(m.fc(m.pool(m.conv(x)).flatten(1))[:, None, None]), conv=nn.Conv2d(3, 8, 3), pool=pool, fc=nn.Linear(8, 4)
+    )
+    net = swap(twice.double(), "p4", images)
+    assert net(images).shape == (2, 1, 1, 1) and net.report.forward == "graph" and net.report.equivariance_error < 1e-10
+    with pytest.raises(TypeError, match=r"^swap: norm \(BatchNorm2d\): it is called on .* fields .* and on invariant numbers"):
+        norm = nn.BatchNorm2d(8)
+        swap(
+            Call(
+                lambda m, x: m.norm(m.fc(m.norm(m.conv(x)).mean((2, 3)))[:, :, None, None]),
+                conv=nn.Conv2d(3, 8, 3),
+                norm=norm,
+                fc=nn.Linear(8, 8),
+            ),
+            "p4",
+        )
+
+
+def test_nearest_neighbours_by_parts_of_a_step_are_said_to_be_approximate() -> None:
+    images = torch.rand(1, 3, 9, 9, dtype=torch.float64)
+    for model in (
+        Call(lambda m, x: m.out(F.interpolate(m.conv(x), size=10)), conv=nn.Conv2d(3, 8, 3), out=nn.Conv2d(8, 2, 1)),
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Upsample(size=10), nn.Conv2d(8, 2, 1)),
+    ):
+        made = swap(model.double(), "p4", images).report
+        assert not made.exact and "not centred" in made.approximate[0].note and made.equivariance_error > 1e-3
 
 
 def test_training_and_evaluation_are_both_looked_at() -> None:

@@ -141,10 +141,18 @@ def prepare(out: Path, which: str) -> None:
     """Raises what would otherwise come to light at the end of a long run: a missing package, or a folder that cannot be written to."""
     for package in (*EXTRA, *MORE.get(which, ("", ()))[1]):
         importlib.import_module(package)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with tempfile.NamedTemporaryFile(dir=out):
         pass
     keep_pages()
+
+
+def make_folder(out: Path) -> None:
+    """Raises ValueError where there is a file of that name, or on the way to it."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--out must be a folder, {place} is a file")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def keep_pages() -> None:

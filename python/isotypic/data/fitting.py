@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from isotypic._files import looks_like, written
+from isotypic._optional import needed
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
 from isotypic.ops._checks import is_integer
@@ -270,9 +271,7 @@ class _bar(AbstractContextManager[Callable[[int], object]]):
     """A progress bar over networks; entering gives the function that advances it."""
 
     def __init__(self, total: int) -> None:
-        from rich.progress import Progress
-
-        self._progress = Progress()
+        self._progress = needed("fit_fields: progress=True", "rich.progress", "demo").Progress()
         self._task = self._progress.add_task("fitting networks", total=total)
 
     def __enter__(self) -> Callable[[int], object]:

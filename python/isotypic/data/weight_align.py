@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from isotypic._optional import needed
 from isotypic.data.neural_field import ODD, NeuralField
 from isotypic.data.weight_augment import scale_neurons
 from isotypic.nn._arguments import check_tensor
@@ -70,7 +71,7 @@ def _align(field: NeuralField, networks: Tensor, reference: Tensor, signs: bool,
 
 def _sweep(field: NeuralField, networks: Tensor, reference: Tensor, signs: bool, both_sides: bool = True) -> bool:
     """Matches one hidden layer after the other, in place; whether anything changed."""
-    from scipy.optimize import linear_sum_assignment
+    linear_sum_assignment = needed("align_neurons", "scipy.optimize", "demo").linear_sum_assignment
 
     (weights, biases), (target_weights, target_biases) = field.views(networks), field.views(reference)
     changed = False

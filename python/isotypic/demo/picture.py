@@ -91,10 +91,16 @@ def _draw_learning(axis: Any, curves: Mapping[str, Sequence[float]], title: str)
         axis.plot(
             range(1, len(percent) + 1), percent, color=COLOURS[name], linewidth=2, marker="o" if len(percent) < 3 else None, label=name
         )
-    axis.set(xlabel="epoch", ylabel="test error (%)", yscale="log")
-    axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
-    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axis.set(xlabel="epoch", ylabel="test error (%)")
+    low, high = axis.get_ylim()
+    if high > 3 * max(low, 1e-9):  # less has no ticks on a logarithmic axis
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
+    if all(len(errors) == 1 for errors in curves.values()):
+        axis.set_xticks([1])
+    else:
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axis.grid(axis="y", which="both", color="#e8e8e8", linewidth=0.7)
     # The last value stands beside its curve; labels that would overlap are moved apart, in units of the logarithmic axis.
     low, high = axis.get_ylim()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import cache, lru_cache
 
 import numpy as np
@@ -39,6 +40,18 @@ def get(group: str | Group) -> Group:
     return _get(group)
 
 
+_SCHOENFLIES = {"c1": "p1", "c2": "p2", "cs": "pm", "c2v": "pmm", "c4v": "p4m", "c3": "p3", "c3v": "p3m1", "c6": "p6", "c6v": "p6m"}
+"""Other names of the groups of the plane, by their rotations and mirrors."""
+
+
+def _meant(key: str) -> str:
+    """The group that a misspelt name may stand for."""
+    small = {name.lower(): name for name in NAMED}
+    word = key.lower().strip()
+    near = small.get(word) or _SCHOENFLIES.get(word) or next(iter(small[n] for n in get_close_matches(word, small, 1, 0.6)), None)
+    return f", did you mean {near!r}?" if near and word else ""
+
+
 @lru_cache(maxsize=512)
 def _get(key: str) -> Group:
     if key in NAMED:
@@ -46,7 +59,9 @@ def _get(key: str) -> Group:
         return Group(key, key, description.elements, description.irreps)
     parsed = from_key(key)
     if parsed is None:
-        raise ValueError(f"unknown group {key!r}; known groups: {', '.join(NAMED)}; others are made by groups.generate([matrix, ...])")
+        raise ValueError(
+            f"unknown group {key!r}{_meant(key)}; known groups: {', '.join(NAMED)}; others are made by groups.generate([matrix, ...])"
+        )
     name, generators = parsed
     return generate(generators, name)
 

@@ -112,8 +112,9 @@ class SL2Net(nn.Module):
     all covariants stay in reach when 2d > max_degree; and the last layer begins at zero, the bare form. For forms that are not positive
     at the nodes of the integral the frame does not exist: all parts but p are zero, with derivatives of zero.
 
-    Without `frame` it is the polynomial network as it was published. Its values grow with the 2^layers-th power of p, and it does not
-    train. If 2d > max_degree, p takes part in the first layer only, and the parts may come from a pseudo-covariant alone: at degree 14 with
+    Without `frame` it is the polynomial network as it was published. Its values grow with the 2^layers-th power of p, so that with 4 layers
+    forms much above 100 in float32 and 1e18 in float64 give infinities and NaN, a zero form does not give zeros, and it does not train. If
+    2d > max_degree, p takes part in the first layer only, and the parts may come from a pseudo-covariant alone: at degree 14 with
     max_degree 10 they change sign under reflections, which those of the solution do not.
 
     The features are covariants of p with coefficients that depend on invariants, so that the network cannot be universal (the theorem of
@@ -251,6 +252,9 @@ class SO2Net(Constants):
     On the circle, p = sum_m z_m exp(i m t) over even m. A layer takes the products z_m z_n, of frequency m + n, and conj(z_m) z_n, of
     frequency n - m, and mixes them with its input; frequency 0 then goes through an MLP. The head is that of `SL2Net`.
 
+    Its values grow with the 2^layers-th power of p: divide forms by their size, because with 4 layers those much above 100 in float32 and
+    1e18 in float64 give infinities and NaN. A zero form does not give zeros, because the MLPs have biases.
+
     Args:
         degree: 2d of the forms, even.
         channels, layers: of the network; the last layer has one channel for each part of Q.
@@ -323,6 +327,8 @@ class SO2Net(Constants):
 
 class PolyMLP(Constants):
     """A plain MLP from the coefficients of a form to the upper triangle of a symmetric matrix.
+
+    Nothing makes Q a Gram matrix of p, nor Q(c p) = c Q(p): a zero form gives what the biases give.
 
     Args:
         degree: 2d of the forms, even.

@@ -7,9 +7,11 @@ tensors made contiguous, the detour of 16-bit types, workspaces and tables on a 
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -31,7 +33,19 @@ def extension_for(operator: str, tensor: Tensor) -> Any:
             f"{operator}: the tensors are on {tensor.device}, but this build of isotypic has no CUDA kernels; it is built with them where "
             "nvcc is found"
         )
+    if not tensor.is_cpu:
+        _say_untried()
     return extension
+
+
+@cache
+def _say_untried() -> None:
+    """Once in a process."""
+    warnings.warn(
+        "isotypic: the CUDA kernels are tested through an emulation on the CPU and have not been seen on a device; "
+        "`python -m isotypic check` compares them with plain torch on this one",
+        stacklevel=2,
+    )
 
 
 def launch(operator: str, kernel: str, *arguments: Any, like: Tensor) -> None:

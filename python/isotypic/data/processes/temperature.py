@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isotypic._files import looks_like
+from isotypic._optional import needed
 
 NAME = "A1B_north_america.nc"
 
@@ -34,12 +35,13 @@ def north_america_temperature(path: Path | str | None = None) -> TemperatureFiel
 
     Raises ModuleNotFoundError where the packages are missing, OSError for a file that cannot be read.
     """
-    import h5py
+    h5py = needed("north_america_temperature", "h5py", "processes")
 
     if path is None:
         found = importlib.util.find_spec("iris_sample_data")
         if found is None or not found.submodule_search_locations:
-            raise ModuleNotFoundError("No module named 'iris_sample_data'", name="iris_sample_data")
+            needed("north_america_temperature", "iris_sample_data", "processes")
+            raise FileNotFoundError("north_america_temperature: iris_sample_data has no folder")
         path = Path(next(iter(found.submodule_search_locations))) / "sample_data" / NAME
     try:
         with h5py.File(path) as file:

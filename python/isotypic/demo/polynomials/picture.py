@@ -36,9 +36,13 @@ def evaluate(form: list[float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _draw_forms(axis: Any, answers: list[dict[str, Any]]) -> None:
     angle = np.linspace(0, np.pi, 1441)
-    for entry in answers:
-        values = evaluate([float(Fraction(value)) for value in entry["polynomial"]], np.cos(angle), np.sin(angle))
-        axis.plot(np.degrees(angle), np.sign(values) * np.sqrt(np.abs(values)), color=VERDICTS[entry["verdict"]], linewidth=1.5)
+    forms = [evaluate([float(Fraction(value)) for value in entry["polynomial"]], np.cos(angle), np.sin(angle)) for entry in answers]
+    curves = [np.sign(values) * np.sqrt(np.abs(values)) for values in forms]
+    height = max(np.ptp(curves), 1e-9)
+    for index, (entry, curve) in enumerate(zip(answers, curves, strict=True)):
+        # Wider than those above it that the eye cannot tell from it.
+        above = sum(bool(np.abs(curve - other).max() < 0.02 * height) for other in curves[index + 1 :])
+        axis.plot(np.degrees(angle), curve, color=VERDICTS[entry["verdict"]], linewidth=1.5 + 3 * above)
         if entry["verdict"] == "negative somewhere":
             x, y = (float(Fraction(value)) for value in entry["point"])
             at = np.degrees(np.arctan2(y, x)) % 180
@@ -61,7 +65,10 @@ def _draw_methods(axis: Any, comparison: dict[str, dict[str, Any]], key: str, le
     for name, look in LOOKS.items():
         if name not in left_out and all(name in figures for figures in comparison.values()):
             values = [figures[name][key] for figures in comparison.values()]
-            axis.plot(degrees, values, **{"linewidth": 1.6, "markersize": 6, "label": name, **look})
+            settings = {"linewidth": 1.6, "markersize": 6, "label": name, **look}
+            if len(degrees) == 1 and not settings["marker"]:
+                settings |= {"marker": "_", "markersize": 14}  # a line through one point is none
+            axis.plot(degrees, values, **settings)
     axis.set(yscale="log", xlabel="degree", xticks=degrees)
     axis.grid(axis="y", color="#e8e8e8", linewidth=0.7)
 

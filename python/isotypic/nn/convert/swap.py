@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -91,6 +92,40 @@ def _set(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 parent._modules[name] = new
 
 
+def _flat(output: Any) -> list[Tensor]:
+    """The tensors of an output."""
+    if isinstance(output, Tensor):
+        return [output]
+    entries = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return [tensor for entry in entries for tensor in _flat(entry)]
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """In evaluation, without the warnings that the report has lines for; afterwards every module has its mode again."""
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EquivarianceWarning)
+            net.eval()
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _check_outputs(plain: nn.Module, net: nn.Module, inputs: tuple[Any, ...], fields: bool) -> None:
+    """Raises unless the result runs on the example, and gives what the model gives, in evaluation."""
+    with torch.no_grad():
+        expected = [tuple(output.shape) for output in _flat(copy.deepcopy(plain).eval()(*inputs))]
+        try:
+            found = [tuple(output.shape) for output in _flat(net(*inputs))]
+        except Exception as error:
+            raise TypeError(f"swap: the network that was made does not run on the example: {type(error).__name__}: {error}") from error
+    if not fields and found != expected:
+        raise TypeError(f"swap: the network that was made gives outputs of shapes {found} on the example, the model {expected}")
+
+
 def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields: bool) -> float:
     """max over g of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
     from isotypic._testing.fields import act
@@ -104,17 +139,11 @@ def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields:
             return act(group, element, value, "regular")
         return act(group, element, value, "scalar") if value.dim() == dim + 2 else value
 
-    def flat(output: Any) -> list[Tensor]:
-        if isinstance(output, Tensor):
-            return [output]
-        entries = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
-        return [tensor for entry in entries for tensor in flat(entry)]
-
     inputs = tuple(moved(0, value, False) for value in inputs)
     with torch.no_grad():
-        outputs, worst = flat(net(*inputs)), 0.0
+        outputs, worst = _flat(net(*inputs)), 0.0
         for element in range(1, group.order):
-            found = flat(net(*(moved(element, value, False) for value in inputs)))
+            found = _flat(net(*(moved(element, value, False) for value in inputs)))
             for one, other in zip(outputs, found, strict=True):
                 if not one.is_floating_point() or not one.numel():
                     continue
@@ -196,6 +225,7 @@ def swap(
         module.training = modes[name]
     (graph, untouched), (evaluation, _) = walks
     difference = same_steps(untouched, evaluation)
+    plan.one_mode = difference is None
     if inputs:
         _note_shapes(net, [graph, evaluation], inputs)
     # What is dropped in training alone.
@@ -211,6 +241,8 @@ def swap(
                 f"swap: {difference}: its forward pass is another one in training than in evaluation, and has to be rewritten because of "
                 f"{reasons[0]}; declare the module with pointwise= if it acts on each sample alone, or with keep="
             )
+    if not any(known[0][1] is not module for module, known in plan.counterparts.items()):
+        raise TypeError("swap: no layer of the model is known to read images; give swap an example")
     _tied(net, plan)
     for node in dropping if walk.reasons else ():
         _drop_in_training(walk, node)
@@ -218,6 +250,9 @@ def swap(
     for name, module in result.named_modules():
         if name in modes and (name == "" or name in plan.modules):
             module.train(modes[name]) if type(module) not in CONTAINERS else setattr(module, "training", modes[name])
+    if inputs:
+        with _evaluating(result):
+            _check_outputs(model, result, inputs, head == "fields")
     if report:
         result.report = _report(model, result, plan, walk, inputs)  # type: ignore[assignment]
         if isinstance(result, fx.GraphModule):  # what its copies keep
@@ -281,10 +316,6 @@ def _report(model: nn.Module, result: nn.Module, plan: Plan, walk: Walk, inputs:
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (model, result)]
     made = SwapReport(plan.group.name, lines, counts[0], counts[1], "graph" if walk.reasons else "as written")
     if inputs:
-        modes = {module: module.training for module in result.modules()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EquivarianceWarning)
-            made.equivariance_error = _error(result.eval(), plan.group, inputs, plan.head == "fields")
-        for module, mode in modes.items():
-            module.training = mode
+        with _evaluating(result):
+            made.equivariance_error = _error(result, plan.group, inputs, plan.head == "fields")
     return made

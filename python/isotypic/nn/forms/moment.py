@@ -16,8 +16,13 @@ from isotypic.ops.forms.moment_gram import Tables, check_settings, from_moments,
 class MomentLayer(Constants):
     """Maps positive binary forms to Gram matrices close to those of largest determinant, by one contour integral; see `ops.moment_gram`.
 
-    It commutes with SL(2, R), Q(g.p) = M Q M^T, and is not polynomial in p, so that what polynomial equivariant networks cannot represent,
-    such as the Gram of x^8 + y^8, is no obstacle to it. It can end a network whose output is a positive form, or stand in for the solver.
+    It commutes with SL(2, R), Q(g.p) = M Q M^T, as far as its integral is exact, and is not polynomial in p, so that what polynomial
+    equivariant networks cannot represent, such as the Gram of x^8 + y^8, is no obstacle to it. It can end a network whose output is a
+    positive form, or stand in for the solver.
+
+    The integral is the less exact the nearer zeros of p are to the real line. Of 2,000 random sums of squares, moved by an element of
+    condition 2, the worst misses equivariance by 8e-2 at degree 4, where there are fewest nodes, and 5e-4 at degree 8, 99 of 100 by at
+    most 1e-2 and 2e-5; with nodes=400 the worst by 4e-5 and 4e-13.
 
     Args:
         degree: of the forms, even, up to 40.

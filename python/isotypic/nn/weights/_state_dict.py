@@ -57,6 +57,22 @@ def _check_values(state_dict: Mapping[str, Tensor], index: int) -> None:
             raise TypeError(f"{_READER}: state dict {index} must have one dtype, got {first} in {first_key!r} and {second} in {key!r}")
 
 
+def _reason(state_dict: Mapping[str, Tensor], prefix: str, kind: str, tensor: Tensor) -> str:
+    """What an entry looks like, and what can be done about it."""
+    beside = {name.rpartition(".")[2] for name in state_dict if name.rpartition(".")[0] == prefix}
+    if beside & {"running_mean", "running_var", "num_batches_tracked"}:
+        return "it is of a batch normalisation, which can be folded into the layer before it"
+    if kind in ("weight", "bias") and tensor.dim() == state_dict.get(f"{prefix}.weight", tensor).dim() == 1:
+        return "it looks like a normalisation layer or a scale for each neuron, which can be folded into the layer before it"
+    if kind.startswith(("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
+        return "it is of a recurrent layer, which applies its weights more than once: networks have to be chains of layers"
+    if kind.startswith("in_proj_"):
+        return "it is of an attention, which is no chain of layers"
+    if kind in ("original0", "original1", "weight_g", "weight_v") or "parametrizations" in prefix:
+        return "it is of a parametrised weight: remove the parametrisation first, which leaves a plain weight"
+    return "if it is one under another name, that name goes into the keys of spec; a parameter of its own has other symmetries than a chain"
+
+
 def _layers(state_dict: Mapping[str, Tensor], index: int) -> list[_Layer]:
     """The layers in the order of their weights."""
     layers: dict[str, _Layer] = {}
@@ -70,7 +86,7 @@ def _layers(state_dict: Mapping[str, Tensor], index: int) -> list[_Layer]:
         else:
             raise ValueError(
                 f"{_READER}: state dict {index}, {key!r} of shape {tuple(tensor.shape)} is neither the weight nor the bias of a linear or "
-                "convolutional layer; normalisation layers can be folded into the layer before them, other names go into the keys of spec"
+                f"convolutional layer; {_reason(state_dict, prefix, kind, tensor)}"
             )
     for prefix, (key, bias) in biases.items():
         if prefix not in layers:

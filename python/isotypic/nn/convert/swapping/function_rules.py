@@ -77,12 +77,8 @@ class FunctionRules(ModuleRules):
         if x.space not in ("grid", "point") or x.last:
             raise TypeError(f"{x} have no positions")
         gives = x.replace(space="grid")
-        self.plan.say(
-            node.name,
-            "interpolate",
-            "the same on every entry",
-            "exact for whole factors of nearest, and for bilinear" if x.form == "field" else "",
-        )
+        if (self.arguments(node, "size", "scale_factor", "mode").get("mode") or "nearest") == "nearest":
+            self.whole_factors(node, node.name, "interpolate", "interpolate")
         return self.on_channels(node, source, gives) if x.form == "field" else gives
 
     function_upsample = function_interpolate

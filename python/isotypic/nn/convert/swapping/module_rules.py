@@ -172,7 +172,7 @@ class ModuleRules(Steps):
         users = list(node.users)
         if len(users) == 1 and users[0].op == "call_module" and type(self.modules.get(str(users[0].target))) is nn.ReLU and self.once(node):
             relu = self.modules[str(users[0].target)]
-            if self.once(users[0]) and relu not in self.plan.counterparts:
+            if self.plan.one_mode and self.once(users[0]) and relu not in self.plan.counterparts:
                 new.activation = "relu"  # type: ignore[assignment]
                 self.plan.counterparts[relu] = [((x,), nn.Identity(), x)]
                 self.plan.say(str(users[0].target), "ReLU", "Identity", f"computed with {node.target}")
@@ -274,7 +274,17 @@ class ModuleRules(Steps):
     def upsampling(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
         if not self.group.preserves_axes:
             raise TypeError(f"its finer grid is none of {self.group.name}")
-        return (PerChannel(module, self.group) if x.form == "field" else module), x
+        new = PerChannel(module, self.group) if x.form == "field" else module
+        if module.mode == "nearest":
+            self.whole_factors(node, str(node.target), module, new)
+        return new, x
+
+    def whole_factors(self, node: Any, name: str, old: Any, new: Any) -> None:
+        """Says where the nearest position is not that of the moved image: where a factor is no whole number."""
+        before, after = self.size(node.all_input_nodes[0]), self.size(node)
+        if before is not None and after is not None and any(n % m for n, m in zip(after, before, strict=True)):
+            was, now = (describe(part) if isinstance(part, nn.Module) else str(part) for part in (old, new))
+            self.plan.say(name, was, now, f"nearest positions of {before} in {after} are not centred; bilinear ones are", exact=False)
 
     def padding(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
         self.symmetric(module.padding)

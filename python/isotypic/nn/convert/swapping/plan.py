@@ -31,6 +31,10 @@ class Plan:
         self.modules = dict(model.named_modules())
         self.names = {module: name for name, module in reversed(self.modules.items())}
         self.counterparts: dict[nn.Module, list[tuple[tuple[Kind, ...], nn.Module, Any]]] = {}
+        self.unmoved: set[nn.Module] = set()
+        """What is called on invariant numbers, and so stays as it is."""
+        self.one_mode = True
+        """Whether training and evaluation take the same steps."""
         self.parameters: dict[str, nn.Parameter] = {}
         self.lines: dict[str, Line] = {}
         self.multiples: dict[int, int] = {}

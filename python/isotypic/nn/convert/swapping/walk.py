@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from typing import Any, NoReturn
 
@@ -73,8 +74,8 @@ class Walk(FunctionRules):
             self.plan.say(name, type(module).__name__, type(module).__name__, "declared pointwise")
             return next((kind for kind in given), FREE)
         if not given or all(kind.form in ("free", "parameter") for kind in given):
-            if module in self.plan.counterparts:
-                self.refuse(node, "it is called on fields and on invariant numbers; give each its own module")
+            self.plan.unmoved.add(module)
+            self.as_it_was(node, module, name)
             return FREE
         if len(given) > 1:
             self.refuse(node, "no equivariant layer is known for a module with several inputs")
@@ -102,6 +103,8 @@ class Walk(FunctionRules):
             if str(error).startswith("swap: "):
                 raise
             self.refuse(node, str(error))
+        if new is not module and module in self.plan.unmoved:
+            self.refuse(node, f"it is called on invariant numbers and on {x}; give each its own module")
         if known and (type(new), repr(new)) != (type(known[0][1]), repr(known[0][1])):
             node.target = self.add_module(name.replace(".", "_"), new)
             self.because(f"{name} is called on {known[0][0][0]} and on {x}")
@@ -111,6 +114,16 @@ class Walk(FunctionRules):
                 self.plan.say(name, describe(module), describe(new))
             self.note_sizes(node, new, name)
         return gives
+
+    def as_it_was(self, node: Any, module: nn.Module, name: str) -> None:
+        """A module that is called on invariant numbers stays as it is there, where elsewhere it is called on fields."""
+        known = self.plan.counterparts.get(module)
+        if not known or known[0][1] is module:
+            return
+        if any(True for _ in module.parameters()):
+            self.refuse(node, f"it is called on {known[0][0][0]} and on invariant numbers; give each its own module")
+        node.target = self.add_module(name.replace(".", "_"), copy.deepcopy(module))
+        self.because(f"{name} is called on {known[0][0][0]} and on invariant numbers")
 
     def unknown(self, node: Any, module: nn.Module) -> NoReturn:
         kind = type(module).__name__
