@@ -66,8 +66,8 @@ class Measured:
         return self.entries[name]["extra_info"].get("ratios", {}) if name in self.entries else {}
 
     def against(self, title: str, names: Sequence[str], **baselines: Sequence[str]) -> list[str]:
-        """A row for each group of baselines that was measured, named by a word (underscores are blanks where it is no path): a cell for each benchmark of
-        `names`, with the baselines of the group set apart by strokes."""
+        """A row for each group of baselines that was measured, named by a word, where underscores are blanks, or by a path: a cell for each
+        benchmark of `names`, with the baselines of the group set apart by strokes."""
         rows = []
         for label, keys in baselines.items():
             cells = []
