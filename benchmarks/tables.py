@@ -247,8 +247,10 @@ def multivectors(results: dict[str, Any], training: dict[str, Any]) -> str:
 def equal_loss(step: dict[str, Any]) -> str:
     if "seconds_to_equal_loss" in step:
         return f"the transformer has it after {step['seconds_to_equal_loss']:.1f} s."
-    steps, loss = max(((int(count), value) for count, value in step["transformer_losses"].items()))
-    return f"the transformer has {loss:.3f} after {steps * step['baselines']['transformer']:.1f} s."
+    losses = {int(count): loss for count, loss in step["transformer_losses"].items()}
+    longest = max(losses) * step["baselines"]["transformer"]
+    runs = f"{min(losses)} to {max(losses):,} steps, which take up to {longest:.1f} s"
+    return f"the best of the transformer's runs, of {runs}, has {min(losses.values()):.3f}."
 
 
 def symmetrization(*files: dict[str, Any]) -> str:
