@@ -37,7 +37,7 @@ def times(ratio: float) -> str:
 
 
 def megabytes(size: float) -> str:
-    return f"{size / 1e6:.3g} MB"
+    return f"{size / 1e6:,.0f} MB" if size >= 1e8 else f"{size / 1e6:.2g} MB"
 
 
 def machine(results: dict[str, Any]) -> str:
@@ -66,8 +66,8 @@ class Measured:
         return self.entries[name]["extra_info"].get("ratios", {}) if name in self.entries else {}
 
     def against(self, title: str, names: Sequence[str], **baselines: Sequence[str]) -> list[str]:
-        """A row for each group of baselines that was measured, named by a word (underscores are blanks): a cell for each benchmark of
-        `names`, with the baselines of the group set apart by strokes."""
+        """A row for each group of baselines that was measured, named by a word, where underscores are blanks, or by a path: a cell for each
+        benchmark of `names`, with the baselines of the group set apart by strokes."""
         rows = []
         for label, keys in baselines.items():
             cells = []
@@ -75,7 +75,7 @@ class Measured:
                 ratios = self.ratios(name)
                 cells.append(" / ".join(times(ratios[key]) for key in keys if key in ratios))
             if any(cells):
-                rows.append(f"| {title} | {label.replace('_', ' ')} | {' | '.join(cells)} |")
+                rows.append(f"| {title} | {label if '.' in label else label.replace('_', ' ')} | {' | '.join(cells)} |")
         return rows
 
     def row(self, title: str, *cells: list[str], digits: int = 1) -> str:
@@ -265,8 +265,8 @@ def symmetrization(*files: dict[str, Any]) -> str:
         rows += small.against(title, [f"test_{name}[torch.float32-{direction}]" for direction in ("forward", "backward")], **baselines)
     for case, title in (("8-444-8", "8 x 444 x 444 x 8"), ("8-444-0", "8 x 444 x 444"), ("1000-64-4", "1,000 x 64 x 64 x 4")):
         names = [f"test_adjacency[{direction}-{case}]" for direction in ("forward", "forward+backward")]
-        kinds = {"gather": ("gather",), "index_select": ("index_select",), "indexing": EAGER_AND_COMPILED["advanced"]}
-        rows += permute.against(f"`permute_adjacency`, {title}", names, **{key.replace("_", "\\_"): kind for key, kind in kinds.items()})
+        kinds = {"torch.gather": ("gather",), "torch.index_select": ("index_select",), "indexing": EAGER_AND_COMPILED["advanced"]}
+        rows += permute.against(f"`permute_adjacency`, {title}", names, **kinds)
     names = [f"test_rotate_mean[{direction}]" for direction in ("forward", "backward")]
     best = [[rotate.entries[name]["extra_info"]["strongest"]] for name in names]
     cells = " | ".join(times(rotate.ratio(name)) for name in names)
@@ -350,7 +350,7 @@ def systems(*files: dict[str, Any]) -> str:
     names = "test_forward[1000-64]", "test_backward[1000-64]"
     rows += sort.against("`sort_sinkhorn`, 1,000 x 64", names, log_softmax_on_n_x_n=("eager", "compiled"))
     names = [f"test_adjacency[{direction}-8-444-8]" for direction in both]
-    rows += permute.against("`permute_adjacency`, 8 x 444 x 444 x 8", names, **{"index\\_select": ("index_select",)})
+    rows += permute.against("`permute_adjacency`, 8 x 444 x 444 x 8", names, **{"torch.index_select": ("index_select",)})
     names = "test_encode[2 nodes]", "test_encode_backward[2 nodes]"
     rows += conv.against("`set_conv`, 4 x 1,024 points on 128 x 128", names, products_of_the_weights_of_each_axis=("separable", "compiled"))
     names = "test_forward[512-mix-softmax]", "test_forward_backward[512-mix-softmax]"
