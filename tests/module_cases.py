@@ -86,6 +86,7 @@ def _symmetrized(group: str, rep: str, sampler: Callable[[], Any], shape: tuple[
 MODULES: dict[str, Build] = {
     **{name: _multivectors(name) for name in MULTIVECTORS},
     "MomentLayer": lambda: (iso.nn.MomentLayer(6, 2), _positive_forms()),
+    "PositivePolynomial": lambda: (iso.nn.PositivePolynomial(4, (0, 1)), (torch.randn(3, 9),)),
     "PairAttention": lambda: _pairs(PairAttention),
     "PairBlock": lambda: _pairs(PairBlock),
     "ResNet": lambda: (ResNet(2, 3, 2, 3), (torch.randn(2, 3, 8, 8),)),
