@@ -279,8 +279,11 @@ def test_squares_are_not_solved_and_witnesses_are_exact(degree: int, dtype: torc
             assert abs(float(point.norm()) - 1) < 1e-6 and iso.sl2.certify_witness(row, point)
         else:
             assert not point.any()
-            # The square of a form without real roots is positive.
-            assert status == 2 or iso.sl2.certify_positive(row, iso.sl2.rational_gram(row, matrix))
+            # The square of a form without real roots is positive. Status 4 says so, and that no matrix here is accurate enough to show it.
+            if status == 4:
+                assert iso.sl2.certify(row.tolist()).verdict == "positive"
+            else:
+                assert status == 2 or iso.sl2.certify_positive(row, iso.sl2.rational_gram(row, matrix))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
