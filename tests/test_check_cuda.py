@@ -26,6 +26,7 @@ FAULTS = {
     "misaligned": {"misaligned global access"},
     "blocks_write_one": {"global race of two writes"},
     "threads_read_early": {"global race of a read after a write"},
+    "lanes_write_early": {"global race of a write after a read", "global race of a read after a write"},
     "unwritten_scratch": {"read of uninitialised scratch"},
     "bank_conflicts": set(),
 }

@@ -42,9 +42,10 @@ struct SharedCell {
 };
 
 struct GlobalCell {
-    uint64_t write_launch = 0, write_epoch = 0, read_launch = 0, read_epoch = 0;
+    uint64_t write_launch = 0, write_epoch = 0, write_warp_epoch = 0, read_launch = 0, read_epoch = 0, read_warp_epoch = 0;
     int64_t writer = -1, reader = -1;
-    bool many_readers = false;
+    // Who else read it: another block in this launch, another warp since the block's barrier, another thread since the warp's.
+    bool other_blocks = false, other_warps = false, other_threads = false;
     void *write_code = nullptr, *read_code = nullptr;
 };
 
@@ -251,7 +252,9 @@ class Checker : public Observer {
             report("misaligned global access", code, nullptr, "");
         ++global_accesses;
         const int64_t me = static_cast<int64_t>(block_) * kBlockStride + thread_;
+        const uint64_t within = warp_epoch_[thread_ / kWarp];
         const auto same_block = [&](int64_t other) { return other / kBlockStride == block_; };
+        const auto same_warp = [&](int64_t other) { return other / kWarp == me / kWarp; };
         for (size_t c = at / kCell; c <= (at + size - 1) / kCell; ++c) {
             GlobalCell& cell = region.cells[c];
             const auto tell = [&](const char* kind, void* other) {
@@ -259,17 +262,27 @@ class Checker : public Observer {
                          block_, thread_, static_cast<int>(cell.writer / kBlockStride), static_cast<int>(cell.writer % kBlockStride));
                 report(kind, code, other, text);
             };
-            if (cell.write_launch == launch_ && cell.writer != me && !(same_block(cell.writer) && cell.write_epoch != epoch_))
+            const bool written_before =
+                same_block(cell.writer) && (cell.write_epoch != epoch_ || (same_warp(cell.writer) && cell.write_warp_epoch != within));
+            if (cell.write_launch == launch_ && cell.writer != me && !written_before)
                 tell(write ? "global race of two writes" : "global race of a read after a write", cell.write_code);
-            if (write && cell.read_launch == launch_ && (cell.reader != me || cell.many_readers) &&
-                !(same_block(cell.reader) && cell.read_epoch != epoch_ && !cell.many_readers))
+            const bool read_in_block = cell.read_launch == launch_ && same_block(cell.reader);
+            const bool read_in_epoch = read_in_block && cell.read_epoch == epoch_;
+            const bool read_in_warp = read_in_epoch && same_warp(cell.reader) && cell.read_warp_epoch == within;
+            if (write && cell.read_launch == launch_ &&
+                (cell.other_blocks || !read_in_block || (read_in_epoch && (cell.other_warps || !same_warp(cell.reader))) ||
+                 (read_in_warp && (cell.other_threads || cell.reader != me))))
                 tell("global race of a write after a read", cell.read_code);
             if (!write && region.scratch && cell.write_launch == 0) tell("read of uninitialised scratch", nullptr);
             if (write) {
-                cell.write_launch = launch_, cell.write_epoch = epoch_, cell.writer = me, cell.write_code = code;
+                cell.write_launch = launch_, cell.write_epoch = epoch_, cell.write_warp_epoch = within, cell.writer = me;
+                cell.write_code = code;
             } else {
-                cell.many_readers = cell.read_launch == launch_ && (cell.many_readers || cell.reader != me);
-                cell.read_launch = launch_, cell.read_epoch = epoch_, cell.reader = me, cell.read_code = code;
+                cell.other_blocks = cell.read_launch == launch_ && (cell.other_blocks || !read_in_block);
+                cell.other_warps = read_in_epoch && (cell.other_warps || !same_warp(cell.reader));
+                cell.other_threads = read_in_warp && (cell.other_threads || cell.reader != me);
+                cell.read_launch = launch_, cell.read_epoch = epoch_, cell.read_warp_epoch = within, cell.reader = me;
+                cell.read_code = code;
             }
         }
     }

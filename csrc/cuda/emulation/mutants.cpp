@@ -25,6 +25,7 @@ enum class Fault {
     misaligned,
     blocks_write_one,
     threads_read_early,
+    lanes_write_early,
     unwritten_scratch,
     bank_conflicts,
 };
@@ -40,6 +41,7 @@ constexpr const char* kNames[] = {"none",
                                   "misaligned",
                                   "blocks_write_one",
                                   "threads_read_early",
+                                  "lanes_write_early",
                                   "unwritten_scratch",
                                   "bank_conflicts"};
 
@@ -73,6 +75,10 @@ __global__ void reverse(const float* x, float* y, float* scratch, Fault fault) {
     if (fault != Fault::unwritten_scratch || t) mine[t] = value;
     if (fault != Fault::threads_read_early) __syncthreads();
     to[t] = mine[mirrored];
+    __syncthreads();
+    value = mine[t ^ 1];
+    if (fault != Fault::lanes_write_early) cuda::sync_warp();
+    mine[t] = value;
     if (fault == Fault::read_bound) to[t] += x[cuda::block_count() * kThreadsOfMutants + (t == 0 ? 0 : -1)];
     if (fault == Fault::write_bound && t == 0 && cuda::block_index() == 0) y[-1] = 0;
     if (fault == Fault::misaligned && t == 0) {
