@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from sources import digests
 
 import isotypic
+
+
+@pytest.fixture(autouse=True)
+def kernels(request: pytest.FixtureRequest) -> None:
+    """Every benchmark records of which kernels it is; `KERNELS` of its file names them."""
+    if "benchmark" in request.fixturenames and hasattr(request.module, "KERNELS"):
+        request.getfixturevalue("benchmark").extra_info["kernels"] = digests(request.module.KERNELS)
 
 
 @pytest.fixture(autouse=True)

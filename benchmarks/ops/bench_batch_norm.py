@@ -20,6 +20,8 @@ import isotypic as iso
 from isotypic.demo import SmallCNN
 from isotypic.demo.dense import dense
 
+KERNELS = ("batch_norm",)
+
 SHAPES = {
     "weights [2,32,32,1], 32 channels": (64, 1185, 32),
     "p4m fields 32x32": (8, 32, 8, 32, 32),

@@ -16,6 +16,8 @@ from compare import TIMER, compare, median
 
 import isotypic as iso
 
+KERNELS = ("spectral_factor",)
+
 
 def integer_form(degree: int) -> list[int]:
     generator = random.Random(degree)

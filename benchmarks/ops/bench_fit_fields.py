@@ -16,6 +16,8 @@ from torch import Tensor
 
 from isotypic import data
 
+KERNELS = ()
+
 COUNT, STEPS, RATE = 16, 20, 5e-4
 FIELD = data.NeuralField([2, 32, 32, 1])
 

@@ -22,6 +22,8 @@ from torch import Tensor
 
 import isotypic as iso
 
+KERNELS = ("form_action",)
+
 FORMS = 10_000
 DEGREES = (6, 8, 10, 14, 20)
 DTYPES = (torch.float32, torch.float64)

@@ -20,6 +20,8 @@ from isotypic.demo.rigid import learn
 from isotypic.scaling import networks, samples
 from isotypic.scaling.train import Trainer
 
+KERNELS = ("multivector", "distance_attention")
+
 LIMIT = 8
 
 

@@ -159,6 +159,8 @@ import sys, torch
 import torch.nn.functional as F
 import isotypic as iso
 from isotypic.ops.fields.bank import filter_bank
+
+KERNELS = ("group_conv",)
 torch.set_num_threads(1)
 fields, batch, size = map(int, sys.argv[2:])
 layers = 4

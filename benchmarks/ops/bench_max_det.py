@@ -18,6 +18,8 @@ from compare import TIMER, compare
 
 import isotypic as iso
 
+KERNELS = ("max_det",)
+
 BATCH = 10_000
 DEGREES = (6, 8, 10, 14, 20)
 

@@ -33,6 +33,8 @@ from lgatr.primitives import bilinear as lgatr_bilinear  # noqa: E402
 from lgatr.primitives import linear as lgatr_linear  # noqa: E402
 from lgatr.primitives.config import PrimitivesConfig  # noqa: E402
 
+KERNELS = ("multivector", "distance_attention")
+
 ITEMS, CHANNELS = 512, 16
 COUNT = ITEMS * CHANNELS
 timed = pytest.mark.benchmark(timer=TIMER, warmup=False)

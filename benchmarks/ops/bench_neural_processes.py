@@ -26,6 +26,8 @@ from isotypic.nn.processes import attention
 from isotypic.ops.processes import reference
 from isotypic.ops.processes.pair_attention import expand_mask
 
+KERNELS = ("set_conv", "pair_attention")
+
 TASKS, CONTEXT, TARGETS = 8, 300, 300
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 import isotypic as iso
 from isotypic.ops.processes import reference
 
+KERNELS = ("pair_attention",)
+
 HEADS, WIDTH, HIDDEN, DIM = 8, 16, 128, 2
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 import isotypic as iso
 
+KERNELS = ("permute",)
+
 
 def gather(a: Tensor, order: Tensor) -> Tensor:
     rows = a.gather(1, order.reshape(*order.shape, *(1,) * (a.dim() - 2)).expand(a.shape))

@@ -13,6 +13,8 @@ from torch import Tensor
 
 import isotypic as iso
 
+KERNELS = ("rotate_mean",)
+
 FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "matmul": lambda r, y: (y @ r.mT).mean(1),
     "einsum": lambda r, y: torch.einsum("bkij,bknj->bni", r, y) / y.shape[1],

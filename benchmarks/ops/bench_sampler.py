@@ -25,6 +25,8 @@ from isotypic.demo.symmetrize import networks
 from isotypic.demo.symmetrize.bodies import BODIES, Frames, NumberedTransformer
 from isotypic.symmetrize import Learned, Symmetrize
 
+KERNELS = ("sort_sinkhorn", "small_matrix", "rotate_mean")
+
 BATCH = 100
 
 

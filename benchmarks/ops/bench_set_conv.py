@@ -90,6 +90,8 @@ def extra_bytes() -> int:
     """The growth of the resident set over a call at 2 nodes, beyond the result."""
     program = """
 import resource, torch, isotypic as iso
+
+KERNELS = ("set_conv",)
 torch.set_num_threads(1)
 x, y, grid = 2 * torch.rand(4, 1024, 2) - 1, torch.randn(4, 1024, 1), (torch.linspace(-1, 1, 128),) * 2
 iso.ops.set_conv(x[:, :8], y[:, :8], grid, 2 / 64)

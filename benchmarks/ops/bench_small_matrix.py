@@ -13,6 +13,8 @@ from torch import Tensor
 
 import isotypic as iso
 
+KERNELS = ("small_matrix",)
+
 COUNT = 100_000
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 import isotypic as iso
 
+KERNELS = ("sort_sinkhorn",)
+
 SIZES = [(1000, 64), (8, 444)]
 TAU, ITERATIONS, FEATURES = 0.01, 20, 4
 

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 import isotypic as iso
 from isotypic.ops.forms.clebsch_gordan import clebsch_gordan
 
+KERNELS = ("transvectants",)
+
 BATCH, CHANNELS, LAYERS, MAX_DEGREE, DEGREE = 32, 50, 4, 10, 10
 
 

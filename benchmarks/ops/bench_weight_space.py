@@ -25,6 +25,8 @@ from torch import Tensor
 import isotypic as iso
 from isotypic.ops import weight_layout
 
+KERNELS = ("weight_linear", "batch_norm")
+
 SMALL, BATCH = [2, 32, 32, 1], 64
 WIDE, WIDE_BATCH, RANK = [784, 128, 128, 10], 16, 16
 CASES = [(32, 32), (1, 32)]

@@ -327,7 +327,7 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "word"), WRONG, ids=str)
+@pytest.mark.parametrize(("name", "value", "word"), WRONG)
 def test_wrong_arguments(name: str, value: Any, word: str) -> None:
     names = ("q_mv", "k_mv", "v_mv", "q_s", "k_s", "v_s")
     arguments: dict[str, Any] = dict(zip(names, operands(2, 4, 5, 2, 1, 2, False), strict=True)) | {"heads": 2}
