@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shlex
@@ -12,6 +13,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import sources
 import tables
 
 from isotypic import cli
@@ -81,6 +83,22 @@ def test_figures_are_those_of_the_results(page: Path) -> None:
     text = page.read_text()
     assert len(tables.BLOCK.findall(text)) == text.count("<!-- figures: ") == text.count("<!-- end -->")
     assert tables.filled(text) == text, "python benchmarks/tables.py writes them"
+
+
+def test_results_of_the_readme_are_of_a_commit() -> None:
+    files = {file for match in tables.BLOCK.finditer((ROOT / "README.md").read_text()) for file in match.group(2).split()}
+    for path in (tables.RESULTS / file for file in files):
+        if path.exists():
+            commit = json.loads(path.read_text())["commit_info"]
+            assert re.fullmatch("[0-9a-f]{40}", commit["id"]) and commit["dirty"] is False, path.name
+
+
+def test_a_kernel_that_has_changed_is_named() -> None:
+    stems = {"permute": sources.digest("permute"), "rotate_mean": "0123456789abcdef"}
+    results = {"benchmarks": [{"extra_info": {"kernels": stems}}], "commit_info": {"id": "a" * 40}}
+    assert tables.provenance([results]) == "*Measured at commit aaaaaaaa; changed since: rotate_mean.*"
+    del stems["rotate_mean"]
+    assert tables.provenance([results]) == "*Measured at commit aaaaaaaa, of kernels that are still the same.*"
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=page_id)
