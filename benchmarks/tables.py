@@ -168,9 +168,9 @@ def max_det_figures(results: dict[str, Any]) -> str:
         return f"{round(value, -2):,.0f}"
 
     return (
-        f"`max_det_gram` in float64 solves a form of degree 6 in {microseconds(6)} and one of degree 20 in {microseconds(20)}, in batches of\n"
-        f"10,000, "
-        f"{hundreds(min(solver))} to {hundreds(max(solver))} times faster than cvxpy with Clarabel (compiled once, degrees 6 to 20), and\n"
+        f"`max_det_gram` in float64 solves a form of degree 6 in {microseconds(6)} and one of degree 20 in {microseconds(20)}\n"
+        f"(in batches of 10,000), {hundreds(min(solver))} to {hundreds(max(solver))} times faster than cvxpy with Clarabel (compiled once, "
+        "degrees 6 to 20), and\n"
         f"{mlp(6)} and {mlp(20)} times faster than one forward pass of the (100, 1000) MLP that is trained to imitate it."
     )
 
