@@ -571,3 +571,24 @@ def test_the_parts_of_what_is_kept_are_not_said_to_be_never_called() -> None:
     plain = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()), nn.Conv2d(3, 8, 3), nn.ReLU(), *head(8))
     lines = {line.name: line for line in swap(plain, "p4", torch.rand(1, 3, 9, 9), keep=["0"]).report.lines}
     assert "0" in lines and "0.0" not in lines
+
+
+@pytest.mark.parametrize("functional", [True, False])
+def test_sub_pixel_convolution_at_the_end(functional: bool) -> None:
+    last = nn.Identity() if functional else nn.PixelShuffle(2)
+    plain = Steps(lambda net, x: F.pixel_shuffle(net.up(x), 2) if functional else net.up(x))
+    plain.up = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), last)
+    images = torch.rand(1, 3, 7, 7, dtype=torch.float64)
+    net = swap(plain.double(), "p4m", images)
+    assert net(images).shape == (1, 3, 14, 14) and net.report.exact and net.report.equivariance_error < 1e-12
+
+
+def test_the_report_names_a_train_of_the_models_own() -> None:
+    class Frozen(Steps):
+        def train(self, mode: bool = True) -> Frozen:
+            super().train(mode)
+            self.two.eval()
+            return self
+
+    net = swap(Frozen(lambda net, x: net.between(x, lambda y: y)), "p4", torch.rand(1, 3, 9, 9))
+    assert [line.was for line in net.report.lines if line.name == "train"] == ["Frozen.train"]

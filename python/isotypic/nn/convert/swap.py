@@ -309,6 +309,10 @@ def _assemble(net: nn.Module, plan: Plan, walk: Walk, graph: fx.Graph, model: nn
         raise TypeError(
             f"swap: {hooked or 'model'}: it has hooks, which a graph does not call; remove them, and register them on the result"
         )
+    for name, module in plan.modules.items():
+        if type(module).train is not nn.Module.train and module._modules:
+            path = f"{name}.train".lstrip(".")
+            plan.say(path, f"{type(module).__name__}.train", "Module.train", "a graph does not call it: set these modes after net.train()")
     for name, module in walk.inserted.items():
         net.add_module(name, module)
     for node in list(graph.nodes):
