@@ -223,6 +223,9 @@ def _replaced(module: nn.Module, name: str, done: dict[nn.Module, nn.Module]) ->
     if build is not None:
         dense = build(module)
         result: nn.Module = (_traced(dense) if type(dense).__module__ == __name__ else dense).train(module.training)
+        wanted = {name.rpartition(".")[2]: parameter.requires_grad for name, parameter in module.named_parameters()}
+        for name, parameter in result.named_parameters():
+            parameter.requires_grad_(wanted.get(name.rpartition(".")[2], any(wanted.values())))
     elif type(module).__module__.partition(".")[0] == "isotypic" and not module._modules:
         raise TypeError(f"to_torch: {name or 'model'}: no counterpart in plain torch is known for {type(module).__name__}")
     else:

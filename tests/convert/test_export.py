@@ -179,3 +179,11 @@ def test_a_network_that_cannot_be_traced_keeps_its_class() -> None:
     plain = to_torch(net)
     assert type(plain) is Branching and not isinstance(plain.lift, iso.nn.LiftConv2d) and isinstance(net.lift, iso.nn.LiftConv2d)
     torch.testing.assert_close(plain(images), net(images))
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    net = nn.Sequential(iso.nn.LiftConv2d(1, 2, 3, "p4"), iso.nn.GroupBatchNorm(2), iso.nn.GroupPool("max"))
+    net[0].requires_grad_(False)
+    net[1].bias.requires_grad_(False)
+    wanted = {name: parameter.requires_grad for name, parameter in iso.export.to_torch(net).named_parameters()}
+    assert wanted == {"0.conv.weight": False, "0.conv.bias": False, "1.norm.weight": True, "1.norm.bias": False}

@@ -442,3 +442,153 @@ def test_example(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(path))["main"](train_size=120, epochs=1)
     plain, p4 = capsys.readouterr().out.splitlines()
     assert float(plain.split()[-1]) > 1e-2 and float(p4.split()[-1]) < 1e-4
+
+
+class Steps(nn.Module):
+    """Two convolutions, what `forward` makes of them, and a head."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any], **more: Any) -> None:
+        super().__init__()
+        self.steps = forward
+        self.one, self.two, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+        for name, module in more.items():
+            setattr(self, name, module)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.steps(self, x)
+
+    def between(self, x: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.fc(F.relu(self.two(step(F.relu(self.one(x))))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (lambda net, y: F.adaptive_avg_pool2d(y, (2, 3)), "output_size must be equal on the axes that p4m exchanges"),
+        (lambda net, y: F.interpolate(y, size=(24, 36)), "size must be equal on the axes that p4m exchanges"),
+        (lambda net, y: net.up(y), "scale_factor must be equal on the axes that p4m exchanges"),
+        (lambda net, y: y[:, :, ::2], "steps must be equal on the axes that p4m exchanges"),
+        (lambda net, y: y.clamp(min=0.1).pow(net.exponents), "pow of 8 fields .* a tensor of several numbers"),
+    ],
+)
+def test_what_treats_axes_or_elements_differently_is_refused(step: Any, message: str) -> None:
+    plain = Steps(lambda net, x: net.between(x, lambda y: step(net, y)), up=nn.Upsample(scale_factor=(2, 1)))
+    plain.exponents = nn.Parameter(torch.full((1, 8, 1, 1), 1.5))
+    with pytest.raises(TypeError, match=message):
+        swap(plain, "p4m", torch.rand(1, 3, 13, 13), fields=lambda channels: 8)
+
+
+def test_a_map_that_is_flattened_into_an_output_is_refused() -> None:
+    with pytest.raises(TypeError, match="169 positions of each of 8 channels on one axis"):
+        swap(Steps(lambda net, x: net.two(F.relu(net.one(x))).flatten(1)), "p4", torch.rand(1, 3, 13, 13))
+    images = torch.rand(1, 3, 5, 5, dtype=torch.float64)
+    one = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3), nn.Flatten()).double()
+    assert swap(one, "p4", images).report.exact and invariance(swap(one, "p4", images), "p4", images) < 1e-12
+    assert not swap(one, "p4").report.exact
+
+
+@pytest.mark.parametrize(
+    "size, exact, settings",
+    [
+        (13, False, {"scale_factor": 1.5, "mode": "bilinear"}),
+        (12, True, {"scale_factor": 1.5, "mode": "bilinear"}),
+        (13, True, {"scale_factor": 1.5, "mode": "bilinear", "recompute_scale_factor": True}),
+        (13, True, {"scale_factor": 1.5, "mode": "bilinear", "align_corners": True}),
+        (12, False, {"scale_factor": 0.5, "mode": "nearest-exact"}),
+        (12, False, {"scale_factor": 1.5, "mode": "nearest-exact"}),
+        (12, True, {"size": 20, "mode": "bicubic"}),
+        (15, True, {"size": 25, "mode": "nearest-exact"}),
+    ],
+)
+@pytest.mark.parametrize("functional", [True, False])
+def test_positions_between_those_of_the_grid_are_exact_or_said_not_to_be(
+    size: int, exact: bool, settings: dict[str, Any], functional: bool
+) -> None:
+    def step(y: Tensor) -> Tensor:
+        return F.interpolate(y, **settings)
+
+    images = torch.rand(1, 3, size, size, dtype=torch.float64)
+    plain = Steps(lambda net, x: net.between(x, step if functional else net.up), up=nn.Upsample(**settings)).double()
+    net = swap(plain, "p4", images)
+    assert net.report.exact == exact
+    assert (invariance(net, "p4", images) < 1e-12) == exact
+
+
+def test_what_stands_in_front_of_a_module_stands_in_front_of_its_every_call() -> None:
+    images = torch.rand(1, 3, 9, 9, dtype=torch.float64)
+    again = Steps(lambda net, x: net.between(x, lambda y: F.relu(net.two(F.relu(net.two(y)))))).double()
+    net = swap(again, "p6", images)
+    assert [node.target for node in net.graph.nodes].count("two") == 3 and net.report.equivariance_error < 1e-12
+
+    def pyramid(net: Any, x: Tensor) -> list[Tensor]:
+        fine = F.relu(net.one(x))
+        return [net.head(fine), net.head(F.relu(net.two(fine)))]
+
+    shared = swap(Steps(pyramid, head=nn.Conv2d(8, 4, 1)).double(), "p4m", images)
+    assert [tuple(output.shape) for output in shared(images)] == [(1, 4, 9, 9)] * 2 and shared.report.equivariance_error < 1e-12
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: F.log_softmax(net.between(x, lambda y: y), dim=-1),
+        lambda net, x: F.normalize(net.between(x, lambda y: y), dim=-1),
+        lambda net, x: net.between(x, lambda y: y).max(-1, keepdim=True)[0],
+        lambda net, x: net.between(x, lambda y: y.softmax(-3)),
+        lambda net, x: net.between(x, lambda y: y * y.mean(-3, keepdim=True)),
+        lambda net, x: net.mix(F.relu(x + net.back(F.relu(net.one(x))))),
+        lambda net, x: net.mix(F.relu(x * net.back(F.relu(net.one(x))))),
+    ],
+)
+def test_pretrained_channels_counted_from_the_end_and_images_that_meet_fields(forward: Any) -> None:
+    torch.manual_seed(0)
+    plain = Steps(forward, back=nn.Conv2d(8, 3, 3, padding=1), mix=nn.Conv2d(3, 2, 3, padding=1)).double().eval()
+    images = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    outputs = [plain(images.rot90(k, (2, 3))) for k in range(4)]
+    mean = torch.stack([y.rot90(-k, (2, 3)) if y.dim() == 4 else y for k, y in enumerate(outputs)]).mean(0)
+    torch.testing.assert_close(swap(plain, "p4", images, init="pretrained")(images), mean, rtol=1e-10, atol=1e-12)
+
+
+def test_the_error_is_measured_on_images_of_whole_numbers() -> None:
+    plain = Steps(lambda net, x: net.between(x.double() / 255, lambda y: y[:, :, ::2, ::2])).double()
+    net = swap(plain, "p4", torch.randint(0, 256, (1, 3, 12, 12), dtype=torch.uint8))
+    assert not net.report.exact and net.report.equivariance_error > 1e-6
+
+
+def test_a_graph_keeps_modules_that_are_never_called_and_refuses_every_kind_of_hook() -> None:
+    plain = Steps(lambda net, x: net.between(x, lambda y: y), auxiliary=nn.Sequential(nn.Linear(3, 2), nn.ReLU()))
+    plain.auxiliary[0].eval()
+    net = swap(plain, "p4", torch.rand(1, 3, 9, 9))
+    assert type(net).__name__ == "Steps" and net.report.forward == "graph" and not net.get_submodule("auxiliary.0").training
+    assert torch.equal(net.state_dict()["auxiliary.0.weight"], plain.auxiliary[0].weight)
+    hooked = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.Conv2d(8, 4, 3))
+    hooked[0].register_full_backward_hook(lambda module, before, after: None)
+    with pytest.raises(TypeError, match="swap: 0: it has hooks, which a graph does not call"):
+        swap(hooked, "p4", torch.rand(1, 3, 9, 9))
+
+
+def test_the_parts_of_what_is_kept_are_not_said_to_be_never_called() -> None:
+    plain = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()), nn.Conv2d(3, 8, 3), nn.ReLU(), *head(8))
+    lines = {line.name: line for line in swap(plain, "p4", torch.rand(1, 3, 9, 9), keep=["0"]).report.lines}
+    assert "0" in lines and "0.0" not in lines
+
+
+@pytest.mark.parametrize("functional", [True, False])
+def test_sub_pixel_convolution_at_the_end(functional: bool) -> None:
+    last = nn.Identity() if functional else nn.PixelShuffle(2)
+    plain = Steps(lambda net, x: F.pixel_shuffle(net.up(x), 2) if functional else net.up(x))
+    plain.up = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), last)
+    images = torch.rand(1, 3, 7, 7, dtype=torch.float64)
+    net = swap(plain.double(), "p4m", images)
+    assert net(images).shape == (1, 3, 14, 14) and net.report.exact and net.report.equivariance_error < 1e-12
+
+
+def test_the_report_names_a_train_of_the_models_own() -> None:
+    class Frozen(Steps):
+        def train(self, mode: bool = True) -> Frozen:
+            super().train(mode)
+            self.two.eval()
+            return self
+
+    net = swap(Frozen(lambda net, x: net.between(x, lambda y: y)), "p4", torch.rand(1, 3, 9, 9))
+    assert [line.was for line in net.report.lines if line.name == "train"] == ["Frozen.train"]

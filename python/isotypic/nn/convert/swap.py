@@ -17,6 +17,7 @@ from isotypic.nn._arguments import resolve_group
 from isotypic.nn.convert.swapping.kinds import DROPOUT, MIXING, name_of
 from isotypic.nn.convert.swapping.plan import Fields, Plan
 from isotypic.nn.convert.swapping.report import Line, SwapReport
+from isotypic.nn.convert.swapping.steps import hooks
 from isotypic.nn.convert.swapping.trace import CONTAINERS, same_steps, trace
 from isotypic.nn.convert.swapping.walk import Walk
 from isotypic.nn.fields.dropout import FieldDropout
@@ -133,8 +134,10 @@ def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields:
     dim = group.dim
 
     def moved(element: int, value: Any, output: bool) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or (output and not value.is_floating_point()):
             return value
+        if not value.is_floating_point():  # images of whole numbers
+            return act(group, element, value.double(), "scalar").to(value.dtype) if value.dim() == dim + 2 else value
         if output and fields and value.dim() in (3, dim + 3) and value.shape[2] == group.order:
             return act(group, element, value, "regular")
         return act(group, element, value, "scalar") if value.dim() == dim + 2 else value
@@ -196,7 +199,8 @@ def swap(
         head: None refuses a linear layer that reads flattened positions, which no pooling makes invariant; "pool" takes the mean over all
             positions in place of flattening; "fields" leaves outputs that are fields as fields.
         init: None initialises the layers; "pretrained" gives every channel a field and starts with the weights of the model. The result
-            is then its mean over the group (with norms over channels or groups of them, only nearly so), and |G| times as large.
+            is then its mean over the group, and |G| times as large; only nearly so with norms over channels, groups of
+            them or the batch, on hexagonal groups, which cut images to a hexagon, and where a function of the outputs is not linear.
 
     Raises TypeError naming the module that has no equivariant counterpart, and why; ValueError for arguments that fit no network.
 
@@ -288,22 +292,35 @@ def _assemble(net: nn.Module, plan: Plan, walk: Walk, graph: fx.Graph, model: nn
     for path, parameter in plan.parameters.items():
         parent, _, name = path.rpartition(".")
         setattr(net.get_submodule(parent), name, parameter)
-    for name, module in plan.modules.items():
-        if not module._modules and type(module) not in CONTAINERS and module not in called and any(True for _ in module.parameters()):
+    run = {part for module in called for part in module.modules()}
+    read = {str(node.target).rpartition(".")[0] for node in walk.known if node.op == "get_attr"}
+    uncalled = {
+        name: module
+        for name, module in plan.modules.items()
+        if not module._modules and module not in run and name not in read and any(True for _ in module.parameters())
+    }
+    for name, module in uncalled.items():
+        if type(module) not in CONTAINERS:
             plan.say(name, type(module).__name__, type(module).__name__, "never called: left as it is")
     if not walk.reasons:
         return net
-    hooked = next((name for name, m in plan.modules.items() if m._modules and (m._forward_hooks or m._forward_pre_hooks)), None)
+    hooked = next((name for name, m in plan.modules.items() if m._modules and hooks(m)), None)
     if hooked is not None:
         raise TypeError(
             f"swap: {hooked or 'model'}: it has hooks, which a graph does not call; remove them, and register them on the result"
         )
+    for name, module in plan.modules.items():
+        if type(module).train is not nn.Module.train and module._modules:
+            path = f"{name}.train".lstrip(".")
+            plan.say(path, f"{type(module).__name__}.train", "Module.train", "a graph does not call it: set these modes after net.train()")
     for name, module in walk.inserted.items():
         net.add_module(name, module)
     for node in list(graph.nodes):
         if node.op == "get_attr" and not node.users:
             graph.erase_node(node)
     result = fx.GraphModule(net, graph, class_name=type(model).__name__)
+    for name, module in uncalled.items():  # names and checkpoints stay complete
+        result.add_submodule(name, module)
     result.graph.lint()
     return result
 

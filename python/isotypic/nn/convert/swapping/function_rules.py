@@ -77,8 +77,12 @@ class FunctionRules(ModuleRules):
         if x.space not in ("grid", "point") or x.last:
             raise TypeError(f"{x} have no positions")
         gives = x.replace(space="grid")
-        if (self.arguments(node, "size", "scale_factor", "mode").get("mode") or "nearest") == "nearest":
-            self.whole_factors(node, node.name, "interpolate", "interpolate")
+        settings = self.arguments(node, "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+        for name in ("size", "scale_factor"):
+            self.exchanged(name, settings.get(name))
+        factor = None if settings.get("recompute_scale_factor") else settings.get("scale_factor")
+        mode = "corners" if settings.get("align_corners") else settings.get("mode") or "nearest"
+        self.centred_positions(node, node.name, "interpolate", "interpolate", mode, factor)
         return self.on_channels(node, source, gives) if x.form == "field" else gives
 
     function_upsample = function_interpolate
@@ -163,7 +167,7 @@ class FunctionRules(ModuleRules):
             self.because(f"{name_of(node)} over positions")
             return gives
         if dims == {channel} and keep and x.space in ("grid", "point"):
-            if x.last:
+            if x.last or (x.form == "field" and settings["dim"] not in (1, [1], (1,))):
                 node.args, node.kwargs = (source, 1, True), others
                 self.because(f"{name_of(node)} over channels")
             return x.replace(channels=1, width=1)
@@ -171,10 +175,18 @@ class FunctionRules(ModuleRules):
 
     function_amax = function_amin = function_sum = function_mean
 
+    def along_channels(self, node: Any, x: Kind, *names: str) -> None:
+        """Names the axis of the channels from the front: counted from the end, fields have another one there."""
+        settings = self.arguments(node, *names)
+        if x.form == "field" and settings.get("dim", 1) != 1:
+            node.args, node.kwargs = node.args[:1], {**node.kwargs, **settings, "dim": 1}
+            self.because(f"{name_of(node)} over channels")
+
     def function_max(self, node: Any, source: Any, x: Kind) -> Any:
         settings = self.arguments(node, "dim", "keepdim")
         if x.last or self.axes(x, settings.get("dim", ())) != {1} or not settings.get("keepdim", False):
             raise TypeError("only the maximum over the channels is known, with keepdim; over positions use amax")
+        self.along_channels(node, x, "dim", "keepdim")
         return (x.replace(channels=1, width=1), x.replace(channels=1, width=1))
 
     function_min = function_max
@@ -182,6 +194,7 @@ class FunctionRules(ModuleRules):
     def function_softmax(self, node: Any, source: Any, x: Kind) -> Any:
         if x.last or self.axes(x, self.arguments(node, "dim").get("dim")) != {1}:
             raise TypeError("dim must be 1, the channels")
+        self.along_channels(node, x, "dim")
         return x
 
     function_log_softmax = function_softmax
@@ -189,6 +202,7 @@ class FunctionRules(ModuleRules):
     def function_normalize(self, node: Any, source: Any, x: Kind) -> Any:
         if x.last or self.axes(x, self.arguments(node, "p", "dim").get("dim", 1)) != {1}:
             raise TypeError("dim must be 1, the channels")
+        self.along_channels(node, x, "p", "dim", "eps")
         return x
 
     def function_argmax(self, node: Any, source: Any, x: Kind) -> Any:
@@ -338,6 +352,11 @@ class FunctionRules(ModuleRules):
             gives = x.replace(channels=stop - start, width=last - first)
             channels = slice(first, last)
         space = entries[2:]
+        steps = [entry.step or 1 for entry in space]
+        try:
+            self.exchanged("steps", (*steps, *(1,) * (self.dim - len(steps))))
+        except TypeError as error:
+            self.refuse(node, f"the index {index}: {error}")
         for axis, entry in enumerate(space):
             if entry == whole:
                 continue

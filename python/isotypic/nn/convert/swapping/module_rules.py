@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -169,6 +170,8 @@ class ModuleRules(Steps):
             return (norm if x.width in (None, norm.num_features) else layers.resized(norm, x.width)), x
         assert x.width is not None
         new = layers.batch_norm(norm, x.width, self.plan.pretrained)
+        if not norm.track_running_stats:
+            self.say_norm(node, norm, new)
         users = list(node.users)
         if len(users) == 1 and users[0].op == "call_module" and type(self.modules.get(str(users[0].target))) is nn.ReLU and self.once(node):
             relu = self.modules[str(users[0].target)]
@@ -235,6 +238,7 @@ class ModuleRules(Steps):
             raise TypeError("return_indices must be False, got True")
         self.mask(node)
         if not self.is_global(node, pool.output_size):
+            self.exchanged("output_size", pool.output_size)
             if not self.group.preserves_axes:
                 raise TypeError(f"{self.group.name} does not map its windows to one another")
             return (PerChannel(pool, self.group) if x.form == "field" else pool), x
@@ -274,17 +278,34 @@ class ModuleRules(Steps):
     def upsampling(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
         if not self.group.preserves_axes:
             raise TypeError(f"its finer grid is none of {self.group.name}")
-        new = PerChannel(module, self.group) if x.form == "field" else module
-        if module.mode == "nearest":
-            self.whole_factors(node, str(node.target), module, new)
-        return new, x
+        self.exchanged("size", module.size)
+        self.exchanged("scale_factor", module.scale_factor)
+        return PerChannel(module, self.group) if x.form == "field" else module, x
 
-    def whole_factors(self, node: Any, name: str, old: Any, new: Any) -> None:
-        """Says where the nearest position is not that of the moved image: where a factor is no whole number."""
+    def exchanged(self, name: str, values: Any) -> None:
+        """Raises unless numbers, one for each axis, are the same on axes that the group exchanges; sizes of other tensors are."""
+        values = tuple(values) if isinstance(values, (tuple, list)) else ()
+        if not all(value is None or isinstance(value, (int, float)) for value in values):
+            return
+        for matrix in self.group.elements:
+            if any(values[i] != values[j] for i, j in zip(*matrix.nonzero(), strict=True) if max(i, j) < len(values)):
+                raise TypeError(f"{name} must be equal on the axes that {self.group.name} exchanges, got {values}")
+
+    def centred_positions(self, node: Any, name: str, was: str, now: str, mode: str, factor: Any) -> None:
+        """Says where the positions of a finer or coarser grid are not those of the moved image."""
         before, after = self.size(node.all_input_nodes[0]), self.size(node)
-        if before is not None and after is not None and any(n % m for n, m in zip(after, before, strict=True)):
-            was, now = (describe(part) if isinstance(part, nn.Module) else str(part) for part in (old, new))
-            self.plan.say(name, was, now, f"nearest positions of {before} in {after} are not centred; bilinear ones are", exact=False)
+        if before is None or after is None or mode in ("area", "corners"):
+            return
+        factors = tuple(factor) if isinstance(factor, (tuple, list)) else (factor,) * self.dim
+        for m, n, scale in zip(before, after, factors, strict=True):
+            if isinstance(scale, (int, float)) and abs(m * scale - n) > 1e-6:  # the size is rounded, and the factor is not
+                note = f"positions of {before} in {after} are not centred; with sizes that are multiples of the factor they are"
+            elif (mode == "nearest" and n % m) or (mode == "nearest-exact" and m // math.gcd(m, n) % 2 == 0):
+                note = f"nearest positions of {before} in {after} are not centred; bilinear ones are"
+            else:
+                continue
+            self.plan.say(name, was, now, note, exact=False)
+            return
 
     def padding(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
         self.symmetric(module.padding)
@@ -327,10 +348,13 @@ class ModuleRules(Steps):
 
     def note_sizes(self, node: Any, new: nn.Module, name: str) -> None:
         """Says in the report where the size of the example breaks the symmetry of a layer with a stride."""
+        old: Any = self.modules[str(node.target)]
+        if type(old) in UPSAMPLING:
+            factor = None if old.recompute_scale_factor else old.scale_factor
+            self.centred_positions(node, name, describe(old), describe(new), "corners" if old.align_corners else old.mode, factor)
         size = self.size(node.all_input_nodes[0])
         if size is None or not hasattr(new, "group") or not (hasattr(new, "stride") or hasattr(new, "window")):
             return
         reason = layers.off_centre(new, self.group, size)
         if reason:
-            old = self.modules[str(node.target)]
             self.plan.say(name, describe(old), describe(new), reason, exact=False)

@@ -142,13 +142,16 @@ class Flow:
         return found
 
     def ends(self, node: fx.Node) -> bool:
-        """Whether what a layer gives reaches the output alone: past no other layer, and joined with nothing."""
+        """Whether what a layer gives reaches the output alone: past no other layer, joined with nothing, its channels no positions."""
         pending = [node]
         while pending:
             for user in self.users(pending.pop()):
                 if user.op == "output":
                     continue
-                if self.mixes(user) or len([n for n in self.operands(user) if n.op != "placeholder"]) > 1:
+                shuffles = name_of(user) == "pixel_shuffle" or (
+                    user.op == "call_module" and type(self.modules[str(user.target)]) is nn.PixelShuffle
+                )
+                if self.mixes(user) or shuffles or len([n for n in self.operands(user) if n.op != "placeholder"]) > 1:
                     return False
                 pending.append(user)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from torch import fx, nn
@@ -24,6 +25,8 @@ class Steps:
         self.known: dict[fx.Node, Any] = {}
         """A `Kind` for each tensor, None for what is no tensor, a tuple where there are several."""
         self.inserted: dict[str, nn.Module] = {}
+        self.in_front: list[Callable[[Any], Any]] = []
+        """What the rule of a module has put in front of its step, and has to stand in front of each other one."""
         self.reasons: list[str] = []
         """Why the forward pass cannot stay as it is written."""
 
@@ -75,6 +78,7 @@ class Steps:
         """Pools what a step reads over the group."""
         if self.plan.pretrained:
             mode = "mean"
+        self.in_front.append(lambda other: self.pool(other, other.all_input_nodes[0], mode))
         kind: Kind = self.known[source]
         pooled = kind.replace(form="scalar")
         self.before(node, source, GroupPool(mode, group=self.group), "group_pool", pooled)
@@ -84,6 +88,7 @@ class Steps:
         """Zeros outside of the hexagon, in front of a step that reads there."""
         if self.group.preserves_axes:
             return
+        self.in_front.append(self.mask)
         source = node.all_input_nodes[0]
         size = self.size(source)
         if size is None:
@@ -95,6 +100,10 @@ class Steps:
         """The spatial size of a tensor of the plain network, where there was an example."""
         shape = node.meta.get("shape")
         return None if shape is None or len(shape) != self.dim + 2 else tuple(shape[-self.dim :])
+
+
+def hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def fetch(model: nn.Module, path: str) -> Any:

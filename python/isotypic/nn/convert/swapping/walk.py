@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from torch import Tensor, fx, nn
@@ -19,11 +20,17 @@ from isotypic.nn.convert.swapping.kinds import (
     name_of,
     tensors,
 )
-from isotypic.nn.convert.swapping.steps import describe, fetch
+from isotypic.nn.convert.swapping.plan import Plan
+from isotypic.nn.convert.swapping.steps import describe, fetch, hooks
 from isotypic.nn.convert.swapping.trace import is_layer
 
 
 class Walk(FunctionRules):
+    def __init__(self, plan: Plan, graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+        super().__init__(plan, graph, modules)
+        self.fronts: dict[nn.Module, list[Callable[[Any], Any]]] = {}
+        """What stands in front of modules, for their further calls."""
+
     def run(self) -> None:
         for node in list(self.graph.nodes):
             if node in self.known:
@@ -54,6 +61,8 @@ class Walk(FunctionRules):
             for kind in tensors(self.known.get(source)):
                 if kind.last:
                     self.refuse(node, "an output has its channels on the last axis, where fields have none")
+                if kind.space == "flat":
+                    self.flat_output(node, source, kind)
                 if kind.form == "field":
                     if kind.width != kind.channels:
                         self.refuse(
@@ -62,11 +71,27 @@ class Walk(FunctionRules):
                     self.pool(node, source, "mean")
                     self.plan.say(source.name, "output", "GroupPool", "the mean over the group: outputs keep their channels")
 
+    def flat_output(self, node: Any, source: Any, kind: Kind) -> None:
+        shape = source.meta.get("shape")
+        if shape is None:
+            self.plan.say(source.name, "output", "output", "flattened: exact only where it has one position", exact=False)
+        elif kind.channels is not None and shape[1] > kind.channels:
+            self.refuse(
+                node,
+                f"an output has {shape[1] // kind.channels} positions of each of {kind.channels} channels on one axis, where no motion of "
+                "the image moves them together; give out the map itself, or head='pool' for its mean over all positions",
+            )
+
+    def single(self, node: fx.Node) -> bool:
+        """Whether a tensor is made of parameters of one number each."""
+        if node.op == "get_attr":
+            return bool(fetch(self.plan.model, str(node.target)).numel() == 1)
+        return bool(node.all_input_nodes) and all(self.single(n) for n in node.all_input_nodes)
+
     def call_module(self, node: Any) -> Any:
         module, name = self.modules[str(node.target)], str(node.target)
         given = [kind for n in node.all_input_nodes for kind in tensors(self.known.get(n))]
-        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-        if hooked and any(kind.form != "free" for kind in given):
+        if hooks(module) and any(kind.form != "free" for kind in given):
             self.refuse(node, "it has hooks, which would not see what they expect; remove them, and register them on the result")
         if self.plan.kept(module, name):
             return self.keep(node, module)
@@ -83,6 +108,7 @@ class Walk(FunctionRules):
         known = self.plan.counterparts.setdefault(module, [])
         for kinds, _, gives in known:
             if kinds == (x,):
+                self.again(node, module)
                 self.note_sizes(node, known[0][1], name)
                 return gives
         if (
@@ -91,12 +117,14 @@ class Walk(FunctionRules):
             and known[0][0][0].replace(channels=0, width=0, given=False) == x.replace(channels=0, width=0, given=False)
             and known[0][0][0].width == x.width
         ):
+            self.again(node, module)
             return known[0][2]
         if known and any(True for _ in module.parameters()):
             self.refuse(node, f"it is called on {known[0][0][0]} and on {x}; give each its own module")
         rule = next((rule for types, rule in self.rules.items() if type(module) in types), None)
         if rule is None:
             self.unknown(node, module)
+        self.in_front = []
         try:
             new, gives = rule(node, module, x)
         except (TypeError, ValueError) as error:
@@ -110,10 +138,16 @@ class Walk(FunctionRules):
             self.because(f"{name} is called on {known[0][0][0]} and on {x}")
         else:
             known.append(((x,), known[0][1] if known else new, gives))
+            self.fronts[module] = list(self.in_front)
             if new is not module or x.form == "field":
                 self.plan.say(name, describe(module), describe(new))
             self.note_sizes(node, new, name)
         return gives
+
+    def again(self, node: Any, module: nn.Module) -> None:
+        """What stands in front of the first call of a module, in front of another one."""
+        for put in self.fronts.get(module, []):
+            put(node)
 
     def as_it_was(self, node: Any, module: nn.Module, name: str) -> None:
         """A module that is called on invariant numbers stays as it is there, where elsewhere it is called on fields."""
@@ -183,6 +217,9 @@ class Walk(FunctionRules):
         if x.form in ("free", "parameter"):  # expand_as(fields) and the like
             self.refuse(node, f"{name} of {x} meets {moving[0]}")
         if name in POINTWISE and (len(moving) == 1 or name in ("to", "type_as")):
+            others = [n for n in node.all_input_nodes if n is not source and isinstance(self.known.get(n), Kind)]
+            if name not in ("to", "type_as") and not all(self.single(n) for n in others):
+                self.refuse(node, f"{name} of {x} and a tensor of several numbers, which a motion of the image may move")
             return x
         rule = getattr(self, f"function_{name}", None)
         try:
@@ -208,7 +245,8 @@ class Walk(FunctionRules):
         kinds = [self.known[source] for source in sources]
         if not all(isinstance(kind, Kind) for kind in kinds) or len({kind.last for kind in kinds}) > 1:
             self.refuse(node, "cat of what is not known")
-        if dim != 1 and not (dim == -1 and kinds[0].space in ("none", "flat")) and not (dim == -self.dim - 1 and kinds[0].space == "grid"):
+        axes = {1, -1} if kinds[0].space in ("none", "flat") else {1, -self.dim - 1} if kinds[0].space == "grid" else {1}
+        if kinds[0].last or dim not in axes:
             self.refuse(node, f"cat along dim={dim}; only channels are known, dim=1")
         if any(kind.form == "field" for kind in kinds):
             moved = list(sources)
@@ -224,7 +262,9 @@ class Walk(FunctionRules):
                     self.plan.say(node.name, "cat", "cat", f"{kind.width} scalar fields as fields that are the same for all elements")
                 else:
                     self.refuse(node, f"cat of {kind} with fields")
-            node.args, node.kwargs = (moved, dim if dim > 0 else 1), {}
+            if dim != 1:
+                self.because("cat of channels")
+            node.args, node.kwargs = (moved, 1), {}
             return Kind("field", sum(k.channels or 0 for k in kinds), sum(k.width or 0 for k in kinds), kinds[0].space)
         if any(kind.form == "scalar" and kind.space == "grid" and not kind.given for kind in kinds):
             if not all(kind.form == "scalar" for kind in kinds):
@@ -261,6 +301,10 @@ class Walk(FunctionRules):
                 return kind
             if kind.width != kind.channels or scalar.width not in (None, kind.width) or kind.space != scalar.space:
                 self.refuse(node, f"{name_of(node)} of {kind} and of {scalar}")
+            if self.plan.pretrained and kind.space == "grid" and not (kind.last or scalar.last):
+                node.replace_input_with(image, self.method(node, "unsqueeze", image, 2))
+                self.because("images as fields")
+                return kind
             return self.pool(node, source, "mean")
         widths = {kind.width for _, kind in moving if kind.width not in (None, 1)}
         if len(widths) > 1:
