@@ -395,3 +395,14 @@ def test_certificates_of_many_digits(tmp_path: Path) -> None:
         assert read_forms(tmp_path / name) == [large]
         assert cli.main(["certify", str(tmp_path / name), "--json", str(tmp_path / "out.json")]) == 0
     assert certify([decimal(v) for v in large]).verdict == POSITIVE
+
+
+def test_exponents_that_would_fill_the_memory(tmp_path: Path) -> None:
+    assert certify(["1e500", 0, "1e-0000500"]).verdict == "positive"
+    for text in ("1e999999999", "-2.5E-100000", "1" * 5000 + "e+999999999"):
+        with pytest.raises(ValueError, match=r"^certify: p must hold finite numbers"):
+            certify([text, 0, 1])
+        path = tmp_path / "forms.txt"
+        path.write_text(f"{text} 0 1\n")
+        with pytest.raises(ValueError, match=r"^forms.txt, line 1: coefficients must be numbers"):
+            read_forms(path)

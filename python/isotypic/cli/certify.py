@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ def run(arguments: argparse.Namespace) -> int:
     from isotypic import sl2
     from isotypic._files import write_json
     from isotypic.sl2.certificate import NEGATIVE
+    from isotypic.sl2.exact.digits import rational
     from isotypic.sl2.files import read_forms
 
     try:
         ends = None if arguments.domain is None else arguments.domain.split(":")
-        domain = None if ends is None else tuple(Fraction(end) if end.strip() else None for end in ends)
+        domain = None if ends is None else tuple(rational(end) if end.strip() else None for end in ends)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"--domain must be LOW:HIGH with numbers or nothing for the ends, got {arguments.domain}") from None
     certificates = []

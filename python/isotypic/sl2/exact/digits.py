@@ -32,7 +32,10 @@ def as_text(value: Fraction) -> str:
 
 
 def rational(written: str) -> Fraction:
-    """As ``Fraction``: integers, decimals and quotients. Raises ValueError for other text, ZeroDivisionError for a denominator of zero."""
+    """As ``Fraction``: integers, decimals and quotients. Raises ValueError for other text and for exponents of more than five digits, whose
+    numbers would fill the memory, and ZeroDivisionError for a denominator of zero."""
+    if len(written.lower().partition("e")[2].strip().lstrip("+-0_")) > 5:
+        raise ValueError(f"an exponent of more than five digits: {written[:40]}")
     if len(written) <= LIMIT:
         return Fraction(written)
     numerator, slash, denominator = written.strip().partition("/")
