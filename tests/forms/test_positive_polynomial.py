@@ -57,6 +57,44 @@ def test_projection(domain: object) -> None:
     assert not layer.project(torch.zeros(5)).any() and layer.project(p.float()).dtype == torch.float32
 
 
+@pytest.mark.parametrize(("degree", "domain"), [(20, None), (12, (0, None)), (12, (-1, 1)), (2, (1e6, 1e6 + 1))], ids=str)
+def test_projection_of_ill_conditioned_rows(degree: int, domain: object) -> None:
+    """What the projection hands out is within its tolerance, where normal equations left the cone or ended far from the nearest."""
+    layer = PositivePolynomial(degree, domain)
+    p = torch.randn(8, degree + 1, dtype=torch.float64)
+    q, size = layer.project(p), p.norm(dim=-1)
+    assert (((p - q) * q).sum(-1).abs() < 1e-10 * size**2).all()
+    others = layer(torch.randn(50, layer.in_features, dtype=torch.float64))
+    assert ((p - q) @ others.T < 1e-5 * size[:, None] * others.norm(dim=-1)).all()
+    assert ((layer.project(q) - q).norm(dim=-1) < 1e-5 * size).all()
+    for scale in (2.0**-1060, 2.0**1020):
+        small = PositivePolynomial(4)
+        row = torch.tensor([-1.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
+        torch.testing.assert_close(small.project(row * scale) / scale, small.project(row), rtol=1e-3, atol=1e-3)
+
+
+def test_projection_is_refused_where_it_is_out_of_reach() -> None:
+    layer = PositivePolynomial(40)
+    with pytest.raises(RuntimeError, match=r"^PositivePolynomial: float64 is too coarse for the projection of \d+ of 4 rows"):
+        layer.project(torch.randn(4, 41, dtype=torch.float64))
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=r"^PositivePolynomial: what is projected must be finite$"):
+            layer.project(torch.full((41,), value))
+    assert layer.project(torch.zeros(0, 41)).shape == (0, 41)
+
+
+def test_infinite_ends() -> None:
+    x = torch.randn(5, PositivePolynomial(4, (0, None)).in_features)
+    for domain, same in (((0, torch.inf), (0, None)), ((-torch.inf, 2.0), (None, 2.0)), ((-torch.inf, torch.inf), (None, None))):
+        layer, expected = PositivePolynomial(4, domain), PositivePolynomial(4, same)
+        torch.testing.assert_close(layer(x[:, : layer.in_features]), expected(x[:, : layer.in_features]), rtol=0, atol=0)
+    for wrong in ((torch.inf, None), (None, -torch.inf), (torch.nan, None), (0, torch.nan)):
+        with pytest.raises(ValueError, match=r"^PositivePolynomial: domain must have low < high, got"):
+            PositivePolynomial(4, wrong)
+    with pytest.raises(ValueError, match=r"^PositivePolynomial: domain must be None"):
+        PositivePolynomial(4, "12")
+
+
 def test_reaches_any_positive_polynomial() -> None:
     """2 + t - t^2 / 2 on [-1, 1], through the gradient."""
     layer, target = PositivePolynomial(2, (-1, 1)), torch.tensor([2.0, 1.0, -0.5], dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import comb, sqrt
 from typing import Any
 
@@ -16,8 +17,9 @@ from isotypic.nn._arguments import check_tensor
 from isotypic.ops._checks import is_integer
 
 LARGEST = 40
-DECADES, STEPS = 13, 50
-"""Of the weight of the projection's barrier, and steps of Newton's method for each weight at most."""
+DECADES, STEPS, HALVES, GAP = 13, 50, 20, 1e-11
+"""Of the weight of the projection's barrier, and steps of Newton's method for each weight, and halves of a step, at most; the
+largest square of the error that is handed out, for |p| = 1."""
 
 
 class PositivePolynomial(Constants):
@@ -84,34 +86,68 @@ class PositivePolynomial(Constants):
         Args:
             p: (..., degree + 1), float32 or float64.
 
-        Returns: (..., degree + 1), off by 1e-6 of |p| at most; it touches zero, nearly, where p was not positive, and has no derivatives.
-        Raises as the layer does.
+        Returns: (..., degree + 1), off by 3e-6 of |p| at most; it touches zero, nearly, where p was not positive, and has no derivatives.
+        Raises as the layer does; ValueError for what is not finite; RuntimeError for rows that float64 is too coarse for, which happens at
+        high degrees and where powers of points of the domain are far apart.
 
         Y. Nesterov, "Squared functional systems and optimization problems", 2000.
         """
         self._check(p, self.degree + 1, "degree + 1")
+        if not bool(p.isfinite().all()):
+            raise ValueError("PositivePolynomial: what is projected must be finite")
         rows = p.reshape(-1, self.degree + 1).double()
-        size = rows.norm(dim=-1, keepdim=True)
-        rows = rows / torch.where(size > 0, size, 1)
-        tables = [part.unflatten(-1, (n, n)) for part, n in zip(self.table.split([n * n for n in self.sizes], -1), self.sizes, strict=True)]
+        largest = rows.abs().amax(-1, keepdim=True)
+        rows = rows / torch.where(largest > 0, largest, 1)
+        size = rows.norm(dim=-1, keepdim=True).clamp_min(1)  # 0 or at least 1
+        rows = rows / size
         y = self.inside.expand_as(rows).clone()
+        active = self._dual_factors(y)[1][:, None]
+        best = y
         for exponent in range(2 * DECADES + 1):
             weight = 10.0 ** (-exponent / 2)
             for _ in range(STEPS):
-                gradient, hessian = (y + rows) / weight, torch.eye(self.degree + 1, dtype=y.dtype, device=y.device) / weight
-                for table in tables:
-                    factor = torch.linalg.cholesky(torch.einsum("bk,kij->bij", y, table))
+                # The Hessian is A^T A, of condition 1 / weight, which is too large for its own factor, and not for that of A.
+                gradient = (y + rows) / weight
+                sides = [torch.eye(self.degree + 1, dtype=y.dtype, device=y.device).expand(len(y), -1, -1) / weight**0.5]
+                for table, factor in zip(self._tables(), self._dual_factors(y)[0], strict=True):
                     half = torch.linalg.solve_triangular(factor[:, None], table, upper=False)  # L^-1 T_k
-                    inner = torch.linalg.solve_triangular(factor[:, None], half.mT, upper=False).flatten(2)  # L^-1 T_k L^-T
-                    identity = torch.eye(table.shape[-1], dtype=y.dtype, device=y.device).flatten()
-                    gradient = gradient - inner @ identity
-                    hessian = hessian + inner @ inner.mT
-                step = torch.linalg.solve(hessian, gradient[..., None])[..., 0]
-                decrement = (gradient * step).sum(-1, keepdim=True).clamp_min(0).sqrt()
-                y = y - step * torch.where(decrement < 0.25, 1, 1 / (1 + decrement))
-                if bool((decrement < 1e-3).all()):
+                    inner = torch.linalg.solve_triangular(factor[:, None], half.mT, upper=False)  # L^-1 T_k L^-T
+                    gradient = gradient - inner.diagonal(dim1=-2, dim2=-1).sum(-1)
+                    sides.append(inner.flatten(2).mT)
+                root = torch.linalg.qr(torch.cat(sides, 1), mode="r")[1]
+                newton = torch.linalg.solve_triangular(root.mT, gradient[..., None], upper=False)
+                decrement, step = newton.norm(dim=1), torch.linalg.solve_triangular(root, newton, upper=True)[..., 0]
+                step = step * torch.where(decrement < 0.25, 1, 1 / (1 + decrement))
+                inside = self._dual_factors(y - step)[1][:, None]  # not so by rounding alone
+                for _ in range(HALVES):
+                    if bool((inside | ~active).all()):
+                        break
+                    step = torch.where(inside, step, step / 2)
+                    inside = self._dual_factors(y - step)[1][:, None]
+                active = active & inside
+                y = torch.where(active, y - step, y)
+                if bool((~active | (decrement < 1e-3)).all()):
                     break
-        return ((y + rows) * size).to(p.dtype).reshape(p.shape)
+            # With a decrement below 1, q is in its cone as y is in the dual one: |q - the nearest|^2 <= <y, q>, about weight * sum of n.
+            best = torch.where(active & (decrement < 0.5), y, best)
+        reached = (best * (best + rows)).sum(-1, keepdim=True).abs() < GAP
+        if not bool(reached.all()):
+            failed = (~reached[:, 0]).nonzero()[:, 0].tolist()
+            raise RuntimeError(
+                f"PositivePolynomial: float64 is too coarse for the projection of {len(failed)} of {len(rows)} rows ({failed[0]} first) "
+                f"at degree {self.degree} on domain {self.domain!r}; use a lower degree, or a variable in which the domain is near (-1, 1)"
+            )
+        return ((best + rows) * size * largest).to(p.dtype).reshape(p.shape)
+
+    def _tables(self) -> list[Tensor]:
+        """(degree + 1, n, n) for each part."""
+        return [part.unflatten(-1, (n, n)) for part, n in zip(self.table.split([n * n for n in self.sizes], -1), self.sizes, strict=True)]
+
+    def _dual_factors(self, y: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The Cholesky factors of M(y), part by part, and which rows of y have them all."""
+        pairs = [torch.linalg.cholesky_ex(torch.einsum("bk,kij->bij", y, table)) for table in self._tables()]
+        failed = torch.stack([info for _, info in pairs])
+        return [factor for factor, _ in pairs], (failed == 0).all(0)
 
     def _check(self, x: Tensor, size: int, name: str) -> None:
         check_tensor("PositivePolynomial", "input", x)
@@ -171,9 +207,12 @@ def _ends(domain: Any) -> tuple[float | None, float | None]:
     if domain is None:
         return None, None
     try:
-        low, high = (None if end is None else float(end) for end in domain)
+        low, high = (None if end is None else float(end) for end in (() if isinstance(domain, str) else domain))
     except (TypeError, ValueError):
         raise ValueError(f'PositivePolynomial: domain must be None, a pair (low, high) or "circle", got {domain!r}') from None
+    low, high = None if low == -math.inf else low, None if high == math.inf else high
+    if not all(end is None or math.isfinite(end) for end in (low, high)):
+        raise ValueError(f"PositivePolynomial: domain must have low < high, got {domain!r}")
     if low is not None and high is not None and not low < high:
         raise ValueError(f"PositivePolynomial: domain must have low < high, got {domain!r}")
     return low, high
