@@ -592,3 +592,34 @@ def test_the_report_names_a_train_of_the_models_own() -> None:
 
     net = swap(Frozen(lambda net, x: net.between(x, lambda y: y)), "p4", torch.rand(1, 3, 9, 9))
     assert [line.was for line in net.report.lines if line.name == "train"] == ["Frozen.train"]
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (
+            lambda net, y: net.norm(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+            "norm .BatchNorm2d.: BatchNorm2d reads channels on the last axis",
+        ),
+        (lambda net, y: F.max_pool2d(y.permute(0, 2, 3, 1), 3, 1, 1).permute(0, 3, 1, 2), "MaxPool2d reads channels on the last axis"),
+        (lambda net, y: y * net.rows.view(1, 1, -1, 1), "rows of shape .1, 1, 8, 1. is not one number for each of 8 channels"),
+    ],
+)
+def test_what_takes_positions_for_channels_is_refused(step: Any, message: str) -> None:
+    plain = Steps(lambda net, x: net.between(x, lambda y: step(net, y)), norm=nn.BatchNorm2d(8), rows=nn.Parameter(torch.rand(8)))
+    with pytest.raises(TypeError, match=message):
+        swap(plain, "p4", torch.rand(1, 3, 8, 8))
+    with pytest.raises(TypeError, match="rows of shape"):
+        swap(
+            Steps(lambda net, x: net.between(x * net.rows.view(-1, 1), lambda y: y), rows=nn.Parameter(torch.rand(3))),
+            "p4",
+            torch.rand(1, 3, 3, 3),
+        )
+
+
+@pytest.mark.parametrize("read", [lambda scale: scale, lambda scale: scale.view(1, -1)])
+def test_pretrained_numbers_for_each_feature(read: Any) -> None:
+    plain = Steps(lambda net, x: net.between(x, lambda y: y) * read(net.scale), scale=nn.Parameter(torch.rand(5))).double()
+    images = torch.rand(2, 3, 7, 7, dtype=torch.float64)
+    mean = torch.stack([plain(images.rot90(k, (2, 3))) for k in range(4)]).mean(0)
+    torch.testing.assert_close(swap(plain, "p4", images, init="pretrained")(images), mean, rtol=1e-10, atol=1e-12)

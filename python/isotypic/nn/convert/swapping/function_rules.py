@@ -37,6 +37,7 @@ class FunctionRules(ModuleRules):
         node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
         self.modules[name] = module
         x = self.known[source]
+        self.on_last_axis(node, module, x)
         rule = next(rule for types, rule in self.rules.items() if type(module) in types)
         new, gives = rule(node, module, x)
         self.inserted[name] = new

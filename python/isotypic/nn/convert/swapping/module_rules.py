@@ -61,6 +61,11 @@ class ModuleRules(Steps):
             POINTWISE_MODULES: lambda node, module, x: (module, x),
         }
 
+    def on_last_axis(self, node: Any, module: Any, x: Kind) -> None:
+        """Raises where a layer takes another axis for the channels than that on which they stand."""
+        if x.last and not isinstance(module, (nn.Linear, nn.LayerNorm, *POINTWISE_MODULES)) and getattr(module, "num_parameters", 0) != 1:
+            self.refuse(node, f"{type(module).__name__} reads channels on the last axis; permute them back in front of it")
+
     def decided(self, node: Any, channels: int) -> int:
         """The number of fields that a layer gives."""
         if node in self.flow.exact:

@@ -125,6 +125,7 @@ class Walk(FunctionRules):
         if rule is None:
             self.unknown(node, module)
         self.in_front = []
+        self.on_last_axis(node, module, x)
         try:
             new, gives = rule(node, module, x)
         except (TypeError, ValueError) as error:
@@ -329,11 +330,16 @@ class Walk(FunctionRules):
         value: Tensor = fetch(self.plan.model, str(path.target))
         if value.numel() == 1:
             return
-        shape = tuple(value.shape)
+        read = value
+        for step in reversed(chain):
+            if name_of(step) in ("view", "reshape", "unsqueeze"):
+                if len(step.all_input_nodes) > 1:
+                    self.refuse(node, f"{path.target} has a shape that is made in the forward pass, of which nothing is known")
+                read = getattr(read, name_of(step))(*step.args[1:], **step.kwargs)
+        shape = tuple(read.shape)
         channels = value.numel()
-        axis = -1 if x.last else -self.dim - 1
-        flat = len(shape) == 1 and (x.last or chain)
-        if not flat and not (len(shape) >= (1 if x.last else self.dim + 1) and shape[axis] == channels and x.channels in (None, channels)):
+        axis = -1 if x.last or x.space in ("none", "flat") else -self.dim - 1
+        if not (len(shape) >= -axis and shape[axis] == channels and x.channels in (None, channels)):
             self.refuse(
                 node, f"{path.target} of shape {shape} is not one number for each of {x.channels} channels: a motion of the image moves it"
             )
@@ -350,7 +356,7 @@ class Walk(FunctionRules):
         new = value.detach().flatten()
         if x.width != channels:
             new = new.mean().repeat(x.width)
-        tail = (1,) * (self.dim + 1)
+        tail = (1,) * (1 if x.space in ("none", "flat") else self.dim + 1)
         if chain:  # gamma.reshape(1, -1, 1, 1)
             node.replace_input_with(source, self.method(node, "reshape", path, (-1, *tail)))
             self.because("a parameter for each field")
