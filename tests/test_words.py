@@ -35,22 +35,24 @@ def test_no_group_is_guessed() -> None:
             iso.groups.get(given)
 
 
-@pytest.mark.parametrize(
-    ("kind", "given", "meant"),
-    [
-        ("GroupConv2d", "out_channels", "out_fields"),
-        ("GroupConv3d", "in_channels", "in_fields"),
-        ("LiftConv3d", "out_channels", "out_fields"),
-        ("GroupLinear", "out_features", "out_fields"),
-        ("GroupBatchNorm", "num_features", "num_fields"),
-        ("WeightSpaceBatchNorm", "num_features", "num_channels"),
-        ("GATrAttention", "heads", "num_heads"),
-        ("MultivectorLinear", "out_features", "out_mv_channels"),
-        ("LiftConv2d", "kernel", "kernel_size"),
-        ("BlurPool2d", "strides", "stride"),
-    ],
-)
+MEANT = """
+    GroupConv2d(out_channels) out_fields
+    GroupConv3d(in_channels) in_fields
+    LiftConv3d(out_channels) out_fields
+    GroupLinear(out_features) out_fields
+    GroupBatchNorm(num_features) num_fields
+    WeightSpaceBatchNorm(num_features) num_channels
+    GATrAttention(heads) num_heads
+    MultivectorLinear(out_features) out_mv_channels
+    LiftConv2d(kernel) kernel_size
+    BlurPool2d(strides) stride
+"""
+
+
+@pytest.mark.parametrize(("kind", "given", "meant"), re.findall(r"(\w+)\((\w+)\) (\w+)", MEANT))
 def test_an_argument_that_is_meant(kind: str, given: str, meant: str) -> None:
+    if not hasattr(iso.nn, kind):
+        pytest.skip(f"the family of {kind} is not there")
     with pytest.raises(TypeError, match=f"^{kind}: no argument is named '{given}', did you mean '{meant}'\\?; there are .*{meant}"):
         getattr(iso.nn, kind)(**{given: 3})
 

@@ -43,9 +43,9 @@ def copy_tree(target: Path) -> None:
 
 
 def stems(root: Path, family: str) -> list[str]:
-    """The stems of ``csrc/ops`` that are names of operators which this family registers."""
+    """The stems that are bound and are names of operators which this family registers."""
     source = "\n".join(path.read_text() for path in (root / "python/isotypic/ops" / family).glob("*.py"))
-    return [path.stem for path in sorted((root / "csrc/ops").glob("*.hpp")) if re.search(rf"[\"']{path.stem}\(", source)]
+    return [path.stem for path in sorted((root / "csrc/bind").glob("*.cpp")) if re.search(rf"[\"']{path.stem}\(", source)]
 
 
 def remove(root: Path, family: str) -> list[str]:

@@ -196,28 +196,28 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetCall& call, int64_t block, void* w
     const Team team;
     const T* tables = static_cast<const T*>(call.tables);
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, valid);
-    Real positive = Real{} + 1, exact = positive;
-    const Real* gram = max_det::gram(t, tables, work, form, call.single && sizeof(T) == 8, team, positive, exact);
+    Real positive = Real{} + 1, exact = positive, rounding{};
+    const Real* gram = max_det::gram(t, tables, work, form, call.single && sizeof(T) == 8, team, positive, exact, rounding);
     const Real error = max_det::error_estimate<Team, T>(report.condition, again);
     for (int64_t l = 0; l < count; ++l) {
         T *out = solution + row_of(l) * width, *tail = out + t.n * t.n;
         T status = lane<T>(report.status, l);
         const bool solved = status == max_det::kSolved && lane<T>(positive, l) > 0;
         if (status == max_det::kSolved || status == max_det::kUndecided || (again && status == max_det::kNotPositive)) {
-            const bool accurate = lane<T>(error, l) <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine);
+            const bool accurate = lane<T>(error, l) <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine) &&
+                                  lane<T>(exact, l) > 0 && lane<T>(rounding, l) <= T(max_det::Tolerance<float>::solved);
             if (again)
-                status = !solved                             ? T(max_det::kUndecided)
-                         : accurate && lane<T>(exact, l) > 0 ? T(max_det::kSolved)
-                                                             : T(max_det::kInaccurate);
+                status = T(!solved ? max_det::kUndecided : accurate ? max_det::kSolved : max_det::kInaccurate);
             else
-                status = solved && accurate && lane<T>(exact, l) > 0 ? T(max_det::kSolved) : T(max_det::kRefine);
+                status = T(solved && accurate ? max_det::kSolved : max_det::kRefine);
         }
         tail[0] = status;
         tail[1] = lane<T>(report.iterations, l) + (again ? tail[1] : T(0));
         // The driver turns the number of the node into a point, and asks for one where there is no Gram.
         if (!again) tail[2] = lane<T>(report.where, l), tail[3] = T(solved);
-        tail[4] = status == max_det::kSolved || (again && call.candidates) || status == max_det::kInaccurate ? lane<T>(error, l) : T(0);
         const bool wanted = status == max_det::kSolved || (again && call.candidates);
+        const T most = lane<T>(error, l) > lane<T>(rounding, l) ? lane<T>(error, l) : lane<T>(rounding, l);
+        tail[4] = wanted || status == max_det::kInaccurate ? most : T(0);
         // Where the second pass begins, if the first one came that far.
         const bool start = !call.quick && status == max_det::kRefine && lane<T>(report.status, l) == max_det::kSolved;
         for (int i = 0; i < t.n * t.n; ++i) out[i] = wanted ? lane<T>(gram[i], l) * up[l] : T(0);

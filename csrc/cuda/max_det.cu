@@ -202,12 +202,14 @@ __global__ void solve(Problem problem) {
     }
     team.sync();
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, Words<Real>::from(T(power.finite)));
-    Real positive = Words<Real>::from(T(1)), exact = positive;
+    Real positive = Words<Real>::from(T(1)), exact = positive, rounding{};
     const bool single = problem.single && sizeof(T) == 8;
-    const Real* gram = max_det::gram(t, tables, work, form, single, team, positive, exact);
+    const Real* gram = max_det::gram(t, tables, work, form, single, team, positive, exact, rounding);
     const T found = Words<Real>::high(report.status), error = Words<Real>::high(max_det::error_estimate<Team, T>(report.condition, again));
     const bool solved = found == max_det::kSolved && Words<Real>::high(positive) > 0;
-    const bool accurate = error <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine) && Words<Real>::high(exact) > 0;
+    const T rounded = Words<Real>::high(rounding);
+    const bool accurate = error <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine) &&
+                          Words<Real>::high(exact) > 0 && rounded <= T(max_det::Tolerance<float>::solved);
     T status = found;
     double point[2] = {0, 0};
     if (found == max_det::kSolved || found == max_det::kUndecided)
@@ -233,7 +235,7 @@ __global__ void solve(Problem problem) {
     if (team.rank() != 0) return;
     tail[0] = status, tail[1] = before + Words<Real>::high(report.iterations);
     tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
-    tail[4] = wanted || status == max_det::kInaccurate ? error : T(0);
+    tail[4] = !wanted && status != max_det::kInaccurate ? T(0) : error > rounded ? error : rounded;
 }
 
 template <class T, class Team, class Real, int Kept>

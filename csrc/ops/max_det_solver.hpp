@@ -192,7 +192,8 @@ HOST_DEVICE ALWAYS_INLINE Real square_norm(const Real* a, int length) {
 }
 
 // What a solve tells beside the weights of H, as numbers so that lanes are lanes. `least` is the smallest sample, at node `where`;
-// `condition` that of the last Hessian, as cholesky() tells it.
+// `condition` that of the last Hessian, as cholesky() tells it, and kHuge where Newton's method ended otherwise than by converging.
+constexpr float kHuge = 1e30f;
 template <class Real>
 struct Report {
     Real status, iterations, least, where, condition;
@@ -243,14 +244,16 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
                 }
             }
         team.sync();
-        condition = select(active > zero, cholesky(K, t.m, t.m, team, ok), condition);
+        const Real quotient = cholesky(K, t.m, t.m, team, ok);
         forward_substitution(K, t.m, t.m, g, team);
         const Real decrement = square_norm<Team>(g, t.m);
         team.sync();
         backward_substitution(K, t.m, t.m, g, team);
         // Self-concordance: this step keeps H positive and lowers the objective, without a line search.
         const Real step = select(decrement < zero + T(1) / 16, one, one / (one + Team::root(decrement)));
-        active = select(ok > zero, select(decrement < one / Tolerance<T>::decrement / Tolerance<T>::decrement, active, zero), zero);
+        const Real finite = select(decrement < one / Tolerance<T>::decrement / Tolerance<T>::decrement, ok, zero);
+        condition = select(active > zero, select(finite > zero, quotient, zero + T(kHuge)), condition);
+        active = select(finite > zero, active, zero);
         for (int s = team.rank(); s < t.m; s += team.size()) w[s] = select(active > zero, w[s] - step * g[s], w[s]);
         iterations += active;
         const Real small = select(decrement < zero + Tolerance<T>::rounding * Tolerance<T>::rounding, zero, active);
@@ -259,6 +262,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
         previous = decrement;
         team.sync();
     }
+    condition = select(active > zero, zero + T(kHuge), condition);
     ok = one;
     factor(t, tables, work, at, team, ok);
     for (int s = 0; s < t.m; ++s) {
@@ -283,10 +287,12 @@ HOST_DEVICE inline T one_less_rounding(int n) {
 // The Gram in monomials, gram (n, n) = change^T H^-1 change, corrected to A(gram) = `form` (the coefficients) along the one subspace of
 // Grams that SL(2) maps to itself. Lanes of `ok` become 0 where it is not certain to be positive after the correction, which happens next
 // to the boundary. Y overwrites work[X]; the Gram is written to work[K], and work[H] is used. Where the Gram will be rounded to float32,
-// `single`, lanes of `exact` become 0 where the rounded matrix is not certain to be positive definite.
+// `single`, lanes of `exact` become 0 where the rounded matrix is not certain to be positive definite, and `rounding` is the relative error
+// of rounding: a matrix D R D with D = sqrt(diag Q) and numbers of at most u = epsilon / 2 in R, at most |R| times the trace of D Q^-1 D.
+// |R| is about sqrt(n) u; the trace is above the norm, so that epsilon times the trace was never below what was found, nor ten times above.
 template <class Team, class Real, class T>
 HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* work, const Real* form, bool single, const Team& team,
-                                     Real& ok, Real& exact) {
+                                     Real& ok, Real& exact, Real& rounding) {
     const Layout<Team> at(t);
     Real* H = work + at.H;
     Real *Y = work + at.X, *Q = work + at.K;
@@ -323,6 +329,21 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
     }
     team.sync();
     cholesky(H, t.n, t.n, team, exact);
+    for (int i = team.rank(); i < t.n; i += team.size()) {  // column i of L^-1 in row i of Y; then Q_ii (Q^-1)_ii in front
+        Real *column = Y + i * t.n, sum{};
+        for (int k = i; k < t.n; ++k) {
+            Real value{};
+            for (int j = i; j < k; ++j) value -= H[k * t.n + j] * column[j];
+            column[k] = k == i ? H[k * t.n + k] : value * H[k * t.n + k];
+            sum += column[k] * column[k];
+        }
+        Y[i * t.n] = sum * Q[i * t.n + i];
+    }
+    team.sync();
+    Real trace{};
+    for (int i = 0; i < t.n; ++i) trace += Y[i * t.n];
+    const Real zero{};
+    rounding = select(exact > zero, trace * T(Tolerance<float>::epsilon), zero + T(1));
     return Q;
 }
 
@@ -383,7 +404,7 @@ HOST_DEVICE ALWAYS_INLINE Real adjoint(const Tables& t, const T* tables, Real* w
         result[k] = select(ok > zero, sum, zero);
     }
     team.sync();
-    return select(ok > zero, condition, select(Q[0] > zero, zero + T(1e30), zero));
+    return select(ok > zero, condition, select(Q[0] > zero, zero + T(kHuge), zero));
 }
 
 }  // namespace isotypic::max_det

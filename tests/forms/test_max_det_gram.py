@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -14,7 +15,6 @@ from torch import Tensor
 import isotypic as iso
 from isotypic._extension import kernels
 from isotypic.ops.forms import reference
-from isotypic.ops.forms.max_det_gram import FLOAT32_DEGREE
 
 EPS = torch.finfo(torch.float64).eps
 DEGREES = [0, 2, 4, 6, 8, 10, 12, 14, 16, 20, 30, 40]
@@ -185,13 +185,35 @@ def test_instruction_sets_agree(degree: int, dtype: torch.dtype, isa: Callable[[
 
 @pytest.mark.parametrize("degree", [0, 2, 6, 10, 14, 20, 40])
 def test_float32(degree: int) -> None:
-    """Above its safe degree float32 input is solved in float64, so that the result is right to a few roundings of its entries."""
+    """float32 input is solved in float64, so that the result is right to a few roundings of its entries."""
     p = round_forms(degree, 9).float()
     result = max_det_gram(p)
     expected = gram(p.double())
     assert result.gram.dtype == torch.float32 and not result.status.any()
-    units = 4 if degree > FLOAT32_DEGREE else 500
-    assert ((result.gram - expected).norm(dim=(1, 2)) < units * torch.finfo(torch.float32).eps * expected.norm(dim=(1, 2))).all()
+    assert ((result.gram - expected).norm(dim=(1, 2)) < 4 * torch.finfo(torch.float32).eps * expected.norm(dim=(1, 2))).all()
+
+
+@pytest.mark.parametrize("frame", [False, True])
+@pytest.mark.parametrize("degree", [4, 10, 20])
+def test_the_error_of_float32_is_at_most_what_is_said(degree: int, frame: bool) -> None:
+    """Beside the boundary, against the solution in float64, in the order of symmetric matrices."""
+    close = squares_beside_the_boundary(degree, 1e-4).float()
+    single, exact = max_det_gram(close, frame=frame), max_det_gram(close.double(), frame=True)
+    known = (single.status == 0) & (exact.error < 1e-6) & (exact.status == 0)
+    assert known.sum() > 50
+    factor = torch.linalg.cholesky(exact.gram[known])
+    left = torch.linalg.solve_triangular(factor, single.gram[known].double(), upper=False)
+    ratios = torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, left.mT, upper=False))
+    off = (ratios - 1).abs().amax(-1)
+    assert (off < 10 * single.error[known] + 1e-6).all() and (off < 0.02).all()
+
+
+def squares_beside_the_boundary(degree: int, least: float) -> Tensor:
+    """a(x, y)^2 + least (x^2 + y^2)^d with random a, float64."""
+    a = torch.randn(100, degree // 2 + 1, generator=torch.Generator().manual_seed(degree), dtype=torch.float64)
+    round_form = torch.zeros(degree + 1, dtype=torch.float64)
+    round_form[::2] = torch.tensor([math.comb(degree // 2, k) for k in range(degree // 2 + 1)], dtype=torch.float64)
+    return antidiagonal_sums(a[:, :, None] * a[:, None]) + least * round_form
 
 
 def test_threads_do_not_change_bits() -> None:

@@ -84,7 +84,10 @@ def _solve_in_frame(forms: Tensor, single: bool) -> Solution:
         error = inside.error + 8 * eps * condition
         solved = has_gram & certain & (error <= LIMIT[forms.dtype])
         if single and forms.dtype == torch.float64:
-            solved &= _factor(gram.float().double(), rounding)[0]
+            certain, condition = _factor(gram.float().double(), rounding)
+            rounded = torch.finfo(torch.float32).eps * condition
+            solved &= certain & (rounded <= LIMIT[torch.float32])
+            error = torch.maximum(error, rounded)
         # What p o h is off by, coefficient by coefficient, spread over a Gram: at most `share` of the roots of two entries of the diagonal.
         reach = form_action(fixed.abs(), h.abs())
         off = spread * hankel(8 * degree * eps**2 * reach + eps * framed.abs(), n)
@@ -105,15 +108,18 @@ def _solve_in_frame(forms: Tensor, single: bool) -> Solution:
 
 
 def _factor(gram: Tensor, margin: Tensor | float) -> tuple[Tensor, Tensor]:
-    """(B), bool: whether Q - margin diag Q has a Cholesky factor; (B): the largest quotient of an entry of its diagonal and the pivot."""
+    """(B), bool: whether Q - margin diag Q has a Cholesky factor; (B): the trace of its inverse with its diagonal scaled to 1."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     scale = diagonal.clamp_min(torch.finfo(gram.dtype).tiny).rsqrt()
     unit = gram * scale[:, :, None] * scale[:, None, :]
     unit = unit - torch.diag_embed(torch.as_tensor(margin, dtype=gram.dtype).expand(len(gram))[:, None].expand_as(diagonal))
     unit = torch.where(unit.isfinite(), unit, 0)
     factor, failed = torch.linalg.cholesky_ex(unit)
-    pivots = factor.diagonal(dim1=-2, dim2=-1).square().clamp_min(torch.finfo(gram.dtype).tiny)
-    return (failed == 0) & (diagonal > 0).all(-1), pivots.reciprocal().amax(-1)
+    has_factor = (failed == 0) & (diagonal > 0).all(-1)
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    factor = torch.where(has_factor[:, None, None], factor, identity)
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return has_factor, torch.where(has_factor, inverse.square().sum((-2, -1)), 1e30)
 
 
 def proven_negative(p: Tensor, point: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ from isotypic.ops.forms.gram import check_form, hankel
 from isotypic.ops.forms.max_det import SOLVED, UNDECIDED, Solution, max_det, split
 
 MAX_DEGREE = 40
-FLOAT32_DEGREE = 14
-"""Above it, float32 forms are solved in float64 and rounded: there the rounding of float32 arithmetic alone is 1e-5 of the Gram."""
 
 
 class MaxDetGram(NamedTuple):
@@ -57,7 +55,7 @@ def max_det_gram(p: Tensor, frame: bool = False) -> MaxDetGram:
 
     Args:
         p: (..., 2 d + 1), the coefficients of sum_k p_k x^k y^(2d - k), float32 or float64, of even degree up to 40. Forms are independent
-            of each other and may have any scale. float32 forms of degree above 14 are solved in float64 and rounded.
+            of each other and may have any scale. float32 forms are solved in float64 and rounded.
         frame: solve what the first pass leaves open in a frame, as the form p o h with a matrix h that makes it round. Forms that an
             element of SL(2, R) of large condition has moved, whose minimum is far below rounding of the maximum, are decided then; and
             `gram` holds a candidate, whose antidiagonal sums are p up to rounding, where status is 2 or 4.
@@ -79,7 +77,7 @@ def max_det_gram(p: Tensor, frame: bool = False) -> MaxDetGram:
     if not isinstance(frame, bool):
         raise TypeError(f"max_det_gram: frame must be True or False, got {frame!r}")
     n = degree // 2 + 1
-    wide = p.double() if p.dtype == torch.float32 and degree > FLOAT32_DEGREE else p
+    wide = p.double()  # Newton's method in float32 loses more of the Gram than rounding it does
     forms = wide.reshape(-1, degree + 1)
     factors, f = _factors(forms)
     solution = _solve(forms if factors is None else forms * factors, p.dtype == torch.float32, frame)
