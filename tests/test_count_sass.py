@@ -40,7 +40,7 @@ STATED = {
     r"::(normalise|partial_moments|partial_sums|gradient)<(float|double|isotypic::cuda::\w+Bits)>.*Cut": (64, 0),
     r"::small_matrices<": (255, 0),
     r"::action<double, 6,": (40, 192),
-    r"::solve<double, .*ThreadTeam, double, 160>": (104, 1328),
+    r"::solve<double, .*ThreadTeam, double, 160>": (128, 1328),
     r"::affine_tiles<float": (80, 0),
 }
 
