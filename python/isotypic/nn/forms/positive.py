@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from math import comb, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -74,6 +74,9 @@ class PositivePolynomial(Constants):
             factor = x.new_zeros(*x.shape[:-1], n * n).index_copy(-1, rows * n + columns, values).unflatten(-1, (n, n))
             grams.append((factor @ factor.mT).flatten(-2))
         return torch.cat(grams, -1) @ self.table.to(x.dtype).mT
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     @torch.no_grad()
     def project(self, p: Tensor) -> Tensor:
