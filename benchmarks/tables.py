@@ -427,18 +427,21 @@ def provenance(results: Sequence[dict[str, Any]]) -> str:
 
 
 def filled(page: str) -> str:
-    """The page with every block written anew whose files are there."""
+    """The page with every block written anew; one whose files are not all there says which, and how to make them."""
 
     def block(match: re.Match[str]) -> str:
         name, files, _ = match.groups()
         if name not in BLOCKS:
             raise ValueError(f"a block of figures must be one of {', '.join(BLOCKS)}, got {name!r}")
         paths = [RESULTS / file for file in files.split()]
-        if not all(path.exists() for path in paths):
-            return match.group(0)
-        results = [json.loads(path.read_text()) for path in paths]
-        parts = (BLOCKS[name](*results), provenance(results))
-        return f"<!-- figures: {name}, from {files} -->\n" + "\n\n".join(filter(None, parts)) + "\n<!-- end -->"
+        missing = ", ".join(path.stem for path in paths if not path.exists())
+        if missing:
+            command = "make bench RESULTS=NAME BENCHMARKS=benchmarks/ops/bench_NAME.py"
+            text = f"*Not measured yet. `{command}` does, for NAME {missing}.*"
+        else:
+            results = [json.loads(path.read_text()) for path in paths]
+            text = "\n\n".join(filter(None, (BLOCKS[name](*results), provenance(results))))
+        return f"<!-- figures: {name}, from {files} -->\n{text}\n<!-- end -->"
 
     return BLOCK.sub(block, page)
 
