@@ -147,6 +147,16 @@ def check_initialised(owner: str, name: str, layer: nn.Module) -> None:
         raise TypeError(f"{owner}: {name} must have its parameters, got an uninitialised {type(layer).__name__}")
 
 
+def check_channels(owner: str, conv: Any, group: groups.Group, in_order: int, out_order: int) -> None:
+    """Raises where the channels of a convolution are not whole fields of so many entries, in each of its groups."""
+    for name, order in (("in_channels", in_order), ("out_channels", out_order)):
+        if getattr(conv, name) % (order * conv.groups):
+            raise ValueError(
+                f"{owner}: conv.{name}={getattr(conv, name)} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular "
+                f"fields of {group.name}; field_per_channel=True makes every channel a field"
+            )
+
+
 def check_wrapped(owner: str, padding_mode: str, sides: Sequence[tuple[int, int]], size: Sequence[int]) -> None:
     """Raises where reflection or periodic continuation would need more values than the input has."""
     if padding_mode == "replicate":  # of one value any number of copies

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic.nn._arguments import (
     PADDING_MODES,
+    check_channels,
     check_dtype,
     check_exchanged,
     check_field,
@@ -219,12 +220,7 @@ class _Conv(Grouped):
         check_initialised(owner, "conv", conv)
         in_order = 1 if field_per_channel or cls.field == "scalar" else resolved.order
         out_order = 1 if field_per_channel else resolved.order
-        for name, channels, order in (("in_channels", conv.in_channels, in_order), ("out_channels", conv.out_channels, out_order)):
-            if channels % (order * conv.groups):
-                raise ValueError(
-                    f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular fields "
-                    f"of {resolved.name}; field_per_channel=True makes every channel a field"
-                )
+        check_channels(owner, conv, resolved, in_order, out_order)
         try:
             layer = cls(
                 conv.in_channels // in_order,

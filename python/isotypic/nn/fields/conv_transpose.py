@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic.nn._arguments import (
+    check_channels,
     check_dtype,
     check_exchanged,
     check_field,
@@ -152,12 +153,7 @@ class _ConvTranspose(Grouped):
             raise TypeError(f"{owner}: conv must be an nn.ConvTranspose{cls.dim}d, got {type(conv).__name__}")
         check_initialised(owner, "conv", conv)
         order = 1 if field_per_channel else resolved.order
-        for name, channels in (("in_channels", conv.in_channels), ("out_channels", conv.out_channels)):
-            if channels % (order * conv.groups):
-                raise ValueError(
-                    f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular fields "
-                    f"of {resolved.name}; field_per_channel=True makes every channel a field"
-                )
+        check_channels(owner, conv, resolved, order, order)
         try:
             layer = cls(
                 conv.in_channels // order,

@@ -110,7 +110,24 @@ class FieldGroupNorm(nn.GroupNorm):
         __call__ = forward
 
 
-class FieldLayerNorm(nn.Module):
+class _AffineNorm(nn.Module):
+    """A weight and a bias for each field, or none."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, num_fields: int, eps: float, affine: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        positive(type(self).__name__, num_fields=num_fields)
+        self.num_fields, self.eps, self.affine = num_fields, eps, affine
+        self.weight = nn.Parameter(torch.ones(num_fields, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_fields, device=device, dtype=dtype)) if affine else None
+
+    def extra_repr(self) -> str:
+        return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
+
+
+class FieldLayerNorm(_AffineNorm):
     """Layer normalisation of regular fields at each position: statistics over fields and the group, affine parameters per field.
 
     Args:
@@ -127,9 +144,6 @@ class FieldLayerNorm(nn.Module):
     torch.Size([2, 4, 8, 5, 5])
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         num_fields: int,
@@ -138,11 +152,7 @@ class FieldLayerNorm(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        positive("FieldLayerNorm", num_fields=num_fields)
-        self.num_fields, self.eps, self.affine = num_fields, eps, affine
-        self.weight = nn.Parameter(torch.ones(num_fields, device=device, dtype=dtype)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(num_fields, device=device, dtype=dtype)) if affine else None
+        super().__init__(num_fields, eps, affine, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         _check_field("FieldLayerNorm", x, self.num_fields)
@@ -155,18 +165,15 @@ class FieldLayerNorm(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def extra_repr(self) -> str:
-        return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
 
-
-class FieldInstanceNorm(nn.Module):
+class FieldInstanceNorm(_AffineNorm):
     """Instance normalisation of regular fields: statistics of every entry (c, s) over the positions, affine parameters per field.
 
     out[c, s] = weight[c] (f[c, s] - mean(f[c, s])) / sqrt(var(f[c, s]) + eps) + bias[c]
 
     Args:
         num_fields: number of regular fields, C.
-        eps, momentum, affine, track_running_stats, device, dtype: as for `nn.InstanceNorm2d`.
+        eps, affine, device, dtype: as for `nn.InstanceNorm2d`. There are no running statistics.
 
     Input and output: (B, C, |G|, *spatial)
     Raises ValueError for inputs of another shape.
@@ -177,9 +184,6 @@ class FieldInstanceNorm(nn.Module):
     torch.Size([2, 4, 8, 5, 5])
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         num_fields: int,
@@ -188,11 +192,7 @@ class FieldInstanceNorm(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        positive("FieldInstanceNorm", num_fields=num_fields)
-        self.num_fields, self.eps, self.affine = num_fields, eps, affine
-        self.weight = nn.Parameter(torch.ones(num_fields, device=device, dtype=dtype)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(num_fields, device=device, dtype=dtype)) if affine else None
+        super().__init__(num_fields, eps, affine, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         _check_field("FieldInstanceNorm", x, self.num_fields)
@@ -206,6 +206,3 @@ class FieldInstanceNorm(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-    def extra_repr(self) -> str:
-        return f"{self.num_fields}, eps={self.eps}, affine={self.affine}"
