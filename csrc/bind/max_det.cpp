@@ -16,6 +16,7 @@ View tables_of(Call& call, py::handle tables, int64_t n) {
 void forward(py::handle tables, py::handle p, bool single, bool candidates, bool quick, py::handle solution) {
     Call call("max_det");
     const View in = call.tensor(p, "p", {'B', 'M'});
+    call.require(call.dtype() == DType::float64, "p must be float64");
     const int64_t m = call.size('M'), n = m / 2 + 1;
     call.require(m % 2 == 1 && m <= kMaxDegree + 1, "p must have shape (B, 2 d + 1) with 2 d <= 40");
     const View constants = tables_of(call, tables, n), out = call.tensor(solution, "solution", {'B', n * n + 5});
@@ -26,6 +27,7 @@ void forward(py::handle tables, py::handle p, bool single, bool candidates, bool
 void frame(py::handle tables, py::handle p, py::handle framed) {
     Call call("max_det_frame");
     const View in = call.tensor(p, "p", {'B', 'M'});
+    call.require(call.dtype() == DType::float64, "p must be float64");
     const int64_t m = call.size('M');
     call.require(m % 2 == 1 && m > 1 && m <= kMaxDegree + 1, "p must have shape (B, 2 d + 1) with 0 < 2 d <= 40");
     const View constants = tables_of(call, tables, m / 2 + 1), out = call.tensor(framed, "framed", {'B', m + 4});
@@ -35,6 +37,7 @@ void frame(py::handle tables, py::handle p, py::handle framed) {
 void hessian(const char* name, py::handle tables, py::handle gram, py::handle matrix, py::handle form, py::handle result) {
     Call call(name);
     const View q = call.tensor(gram, "gram", {'B', 'n', 'n'});
+    call.require(call.dtype() == DType::float64, "gram must be float64");
     const int64_t n = call.size('n'), m = 2 * n - 1;
     call.require(n >= 1 && m <= kMaxDegree + 1, "gram must have shape (B, n, n) with n from 1 to 21");
     const View given_matrix = call.optional(matrix, "matrix", {'B', 'n', 'n'}), given_form = call.optional(form, "form", {'B', m});

@@ -17,9 +17,8 @@
 namespace isotypic::cpu {
 namespace {
 
-const MaxDetKernels& kernels(DType dtype) {
-    const MaxDetKernelSet& set = ISOTYPIC_SELECT_ISA(max_det_kernels);
-    return dtype == DType::float64 ? set.float64 : set.float32;
+const MaxDetKernels& kernels() {
+    return ISOTYPIC_SELECT_ISA(max_det_kernels);
 }
 
 template <class Work>
@@ -43,39 +42,37 @@ void for_each_marked(const MaxDetKernels& k, MaxDetCall call, const Marked& mark
 }
 
 // A point for the rows that are not positive at a node, and a search for those of which it is open, unless this is the quick pass.
-template <class T>
-void write_witness(const T* p, int d, bool single, bool quick, T* tail) {
+void write_witness(const double* p, int d, bool single, bool quick, double* tail) {
     double point[2] = {0, 0};
     const bool seen = tail[0] == max_det::kNotPositive, open = tail[0] == max_det::kRefine && tail[3] == 0;
     if (seen || (open && !quick)) {
-        const double theta = 3.14159265358979323846 * static_cast<double>(tail[2]) / (2 * d + 1);
+        const double theta = 3.14159265358979323846 * tail[2] / (2 * d + 1);
         const bool found =
             quick ? max_det::witness_at(p, 2 * d, theta, single, point) : max_det::witness(p, 2 * d, seen, theta, single, point);
-        if (found) std::fill(tail - (d + 1) * (d + 1), tail, T(0));  // weights for the second pass, which there will not be
-        if (found || seen) tail[0] = static_cast<T>(found ? max_det::kNotPositive : quick ? max_det::kRefine : max_det::kUndecided);
+        if (found) std::fill(tail - (d + 1) * (d + 1), tail, 0.0);  // weights for the second pass, which there will not be
+        if (found || seen) tail[0] = found ? max_det::kNotPositive : quick ? max_det::kRefine : max_det::kUndecided;
         if (!found) point[0] = point[1] = 0;
     }
-    tail[2] = static_cast<T>(point[0]), tail[3] = static_cast<T>(point[1]);
+    tail[2] = point[0], tail[3] = point[1];
 }
 
-template <class T>
-void solve_form(const View& p, const MaxDetCall& call, const MaxDetKernels& k) {
+void solve_form(const MaxDetCall& call) {
+    const MaxDetKernels& k = kernels();
     const int64_t m = 2 * call.d + 1, width = (call.d + 1) * (call.d + 1) + 5;
-    const T* forms = static_cast<const T*>(p.data);
-    T* solution = static_cast<T*>(call.out);
-    const bool single = call.single || p.dtype == DType::float32;
+    const double* forms = static_cast<const double*>(call.p);
+    double* solution = static_cast<double*>(call.out);
     for_each_block(k, call, [&](int64_t block, void* workspace) {
         k.solve(call, block, workspace);
         for (int64_t row = block * k.lanes; row < std::min((block + 1) * k.lanes, call.batch); ++row)
-            write_witness(forms + row * m, call.d, single, call.quick, solution + (row + 1) * width - 5);
+            write_witness(forms + row * m, call.d, call.single, call.quick, solution + (row + 1) * width - 5);
     });
     if (call.quick) return;
     for_each_marked(k, call, [&](int64_t row) { return solution[(row + 1) * width - 5] == max_det::kRefine; }, k.solve_again);
 }
 
-template <class T>
-void differentiate(const MaxDetCall& call, const MaxDetKernels& k) {
-    const T* result = static_cast<const T*>(call.out);
+void differentiate(const MaxDetCall& call) {
+    const MaxDetKernels& k = kernels();
+    const double* result = static_cast<const double*>(call.out);
     const int64_t m = 2 * call.d + 1;
     for_each_block(k, call, [&](int64_t block, void* workspace) { k.adjoint(call, block, workspace); });
     for_each_marked(k, call, [&](int64_t row) { return std::isnan(result[row * m]); }, k.adjoint_again);
@@ -89,7 +86,7 @@ void max_det(const View& p, const View& tables, bool single, bool candidates, bo
     call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
     call.p = p.data, call.tables = tables.data, call.out = solution.data;
     call.single = single, call.candidates = candidates, call.quick = quick;
-    p.dtype == DType::float64 ? solve_form<double>(p, call, kernels(p.dtype)) : solve_form<float>(p, call, kernels(p.dtype));
+    solve_form(call);
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result) {
@@ -99,14 +96,14 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
     call.gram = gram.data, call.tables = tables.data, call.out = result.data;
     call.matrix = matrix.defined() ? matrix.data : nullptr;
     call.form = form.defined() ? form.data : nullptr;
-    gram.dtype == DType::float64 ? differentiate<double>(call, kernels(gram.dtype)) : differentiate<float>(call, kernels(gram.dtype));
+    differentiate(call);
 }
 
 void max_det_frame(const View& p, const View& tables, const View& framed) {
     MaxDetCall call{};
     call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
     call.p = p.data, call.tables = tables.data, call.out = framed.data;
-    const MaxDetKernels& k = kernels(p.dtype);
+    const MaxDetKernels& k = kernels();
     for_each_block(k, call, [&](int64_t block, void* workspace) { k.frame(call, block, workspace); });
 }
 

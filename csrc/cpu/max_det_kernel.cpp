@@ -23,11 +23,6 @@ struct Bits<double> {
     using type = int64_t;
     static constexpr int mantissa = 52, bias = 1023;
 };
-template <>
-struct Bits<float> {
-    using type = int32_t;
-    static constexpr int mantissa = 23, bias = 127;
-};
 
 // The team that is one vector.
 template <class T>
@@ -44,8 +39,7 @@ struct Lanes {
     }
     static ISOTYPIC_INLINE Vec<T> root(Vec<T> x) {
         T* value = reinterpret_cast<T*>(&x);
-        for (int l = 0; l < kLanes<T>; ++l)
-            value[l] = sizeof(T) == 8 ? static_cast<T>(__builtin_sqrt(value[l])) : static_cast<T>(__builtin_sqrtf(value[l]));
+        for (int l = 0; l < kLanes<T>; ++l) value[l] = __builtin_sqrt(value[l]);
         return x;
     }
     // Rounded to float32. Lane by lane, GCC 12's vectoriser loses the rounding.
@@ -121,22 +115,14 @@ struct Exact {
         Vec<T> p = a * b;
 #if defined(ISOTYPIC_ISA_AVX512)
         asm("" : "+v"(p));
-        if constexpr (sizeof(T) == 8)
-            error = _mm512_fmsub_pd(a, b, p);
-        else
-            error = _mm512_fmsub_ps(a, b, p);
+        error = _mm512_fmsub_pd(a, b, p);
 #elif defined(ISOTYPIC_ISA_AVX2)
         asm("" : "+x"(p));
-        if constexpr (sizeof(T) == 8)
-            error = _mm256_fmsub_pd(a, b, p);
-        else
-            error = _mm256_fmsub_ps(a, b, p);
+        error = _mm256_fmsub_pd(a, b, p);
 #else
         const T *left = reinterpret_cast<const T*>(&a), *right = reinterpret_cast<const T*>(&b), *taken = reinterpret_cast<const T*>(&p);
         T* rest = reinterpret_cast<T*>(&error);
-        for (int l = 0; l < kLanes<T>; ++l)
-            rest[l] = sizeof(T) == 8 ? static_cast<T>(__builtin_fma(left[l], right[l], -taken[l]))
-                                     : static_cast<T>(__builtin_fmaf(left[l], right[l], -taken[l]));
+        for (int l = 0; l < kLanes<T>; ++l) rest[l] = __builtin_fma(left[l], right[l], -taken[l]);
 #endif
         return p;
     }
@@ -197,15 +183,15 @@ ISOTYPIC_INLINE void solve_degree(const MaxDetCall& call, int64_t block, void* w
     const T* tables = static_cast<const T*>(call.tables);
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, valid);
     Real positive = Real{} + 1, exact = positive, rounding{};
-    const Real* gram = max_det::gram(t, tables, work, form, call.single && sizeof(T) == 8, team, positive, exact, rounding);
+    const Real* gram = max_det::gram(t, tables, work, form, call.single, team, positive, exact, rounding);
     const Real error = max_det::error_estimate<Team, T>(report.condition, again);
     for (int64_t l = 0; l < count; ++l) {
         T *out = solution + row_of(l) * width, *tail = out + t.n * t.n;
         T status = lane<T>(report.status, l);
         const bool solved = status == max_det::kSolved && lane<T>(positive, l) > 0;
         if (status == max_det::kSolved || status == max_det::kUndecided || (again && status == max_det::kNotPositive)) {
-            const bool accurate = lane<T>(error, l) <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine) &&
-                                  lane<T>(exact, l) > 0 && lane<T>(rounding, l) <= T(max_det::Tolerance<float>::solved);
+            const bool accurate = lane<T>(error, l) <= (again ? max_det::Tolerance::solved : max_det::Tolerance::refine) &&
+                                  lane<T>(exact, l) > 0 && lane<T>(rounding, l) <= T(max_det::SingleTolerance::solved);
             if (again)
                 status = T(!solved ? max_det::kUndecided : accurate ? max_det::kSolved : max_det::kInaccurate);
             else
@@ -257,7 +243,7 @@ ISOTYPIC_INLINE void adjoint_degree(const MaxDetCall& call, int64_t block, void*
             const T value = lane<T>(result[k], l);
             out[k] = call.matrix ? value : value * down[l] * down[l];  // Hess^-1 has degree -2 in the Gram
         }
-        if (!again && lane<T>(error, l) > max_det::Tolerance<T>::refine) out[0] = static_cast<T>(__builtin_nan(""));
+        if (!again && lane<T>(error, l) > max_det::Tolerance::refine) out[0] = static_cast<T>(__builtin_nan(""));
     }
 }
 
@@ -339,9 +325,8 @@ constexpr MaxDetKernels kKernels = {kLanes<T>, workspace_bytes<T>, solve<T>, adj
 
 }  // namespace
 
-const MaxDetKernelSet& max_det_kernels() {
-    static constexpr MaxDetKernelSet set = {kKernels<float>, kKernels<double>};
-    return set;
+const MaxDetKernels& max_det_kernels() {
+    return kKernels<double>;
 }
 
 }  // namespace isotypic::cpu::ISOTYPIC_ISA

@@ -27,10 +27,6 @@ struct MaxDetKernels {
     void (*frame)(const MaxDetCall&, int64_t block, void* workspace);  // forms in their frames
 };
 
-struct MaxDetKernelSet {
-    MaxDetKernels float32, float64;
-};
-
-ISOTYPIC_DECLARE_PER_ISA(const MaxDetKernelSet& max_det_kernels())
+ISOTYPIC_DECLARE_PER_ISA(const MaxDetKernels& max_det_kernels())
 
 }  // namespace isotypic::cpu

@@ -7,7 +7,7 @@
 //     again    a second launch in double-word arithmetic, always by warps, twice the memory: what the first has not marked returns at once
 //
 // Local memory: at the first launch the driver reserves the stack of a thread for every thread that can be resident, 270,336 on an H200.
-// Kernels are compiled for each n, in float64 (float32 takes half):
+// Kernels are compiled for each n:
 //     degree        2        4        6        8        10
 //     stack         416 B    800 B    1,328 B  1,968 B  2,752 B
 //     reserved      112 MB   216 MB   359 MB   532 MB   744 MB
@@ -68,11 +68,7 @@ struct Exact {
 #if defined(ISOTYPIC_EMULATE)
         const volatile T p = a * b;
 #else
-        T p;
-        if constexpr (sizeof(T) == 8)
-            p = __dmul_rn(a, b);
-        else
-            p = __fmul_rn(a, b);
+        const T p = __dmul_rn(a, b);
 #endif
         error = fma(a, b, -p);
         return p;
@@ -151,7 +147,7 @@ DEVICE PowerOfTwo<T> largest_power(const T* values, int count, int stride) {
     if (!power.finite || largest == 0) return power;
     int exponent = 0;
     frexp(largest, &exponent);
-    const int limit = sizeof(T) == 8 ? 1020 : 124;
+    const int limit = 1020;
     exponent = exponent > limit ? limit : exponent < -limit ? -limit : exponent;
     power.down = ldexp(T(1), -exponent), power.up = ldexp(T(1), exponent);
     return power;
@@ -203,13 +199,12 @@ __global__ void solve(Problem problem) {
     team.sync();
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, Words<Real>::from(T(power.finite)));
     Real positive = Words<Real>::from(T(1)), exact = positive, rounding{};
-    const bool single = problem.single && sizeof(T) == 8;
-    const Real* gram = max_det::gram(t, tables, work, form, single, team, positive, exact, rounding);
+    const Real* gram = max_det::gram(t, tables, work, form, problem.single, team, positive, exact, rounding);
     const T found = Words<Real>::high(report.status), error = Words<Real>::high(max_det::error_estimate<Team, T>(report.condition, again));
     const bool solved = found == max_det::kSolved && Words<Real>::high(positive) > 0;
     const T rounded = Words<Real>::high(rounding);
-    const bool accurate = error <= (again ? max_det::Tolerance<T>::solved : max_det::Tolerance<T>::refine) &&
-                          Words<Real>::high(exact) > 0 && rounded <= T(max_det::Tolerance<float>::solved);
+    const bool accurate = error <= (again ? max_det::Tolerance::solved : max_det::Tolerance::refine) && Words<Real>::high(exact) > 0 &&
+                          rounded <= T(max_det::SingleTolerance::solved);
     T status = found;
     double point[2] = {0, 0};
     if (found == max_det::kSolved || found == max_det::kUndecided)
@@ -218,9 +213,8 @@ __global__ void solve(Problem problem) {
     const bool seen = found == max_det::kNotPositive, open = status == max_det::kRefine && !solved;
     if (!again && (seen || (open && !problem.quick))) {
         const double theta = 3.14159265358979323846 * static_cast<double>(Words<Real>::high(report.where)) / t.m;
-        const bool one = problem.single || sizeof(T) == 4;
-        const bool has =
-            problem.quick ? max_det::witness_at(p, 2 * t.d, theta, one, point) : max_det::witness(p, 2 * t.d, seen, theta, one, point);
+        const bool has = problem.quick ? max_det::witness_at(p, 2 * t.d, theta, problem.single, point)
+                                       : max_det::witness(p, 2 * t.d, seen, theta, problem.single, point);
         if (has || seen) status = T(has ? max_det::kNotPositive : problem.quick ? max_det::kRefine : max_det::kUndecided);
         if (!has) point[0] = point[1] = 0;
     }
@@ -261,7 +255,7 @@ __global__ void adjoint(Problem problem) {
     team.sync();
     const Real condition =
         max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
-    const bool marked = !again && Words<Real>::high(max_det::error_estimate<Team, T>(condition, false)) > max_det::Tolerance<T>::refine;
+    const bool marked = !again && Words<Real>::high(max_det::error_estimate<Team, T>(condition, false)) > max_det::Tolerance::refine;
     for (int k = team.rank(); k < t.m; k += team.size()) {
         const T value = Words<Real>::high(result[k]);
         out[k] = problem.matrix ? value : value * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
@@ -319,7 +313,7 @@ void max_det(const View& p, const View& tables, bool single, bool candidates, bo
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
     problem.single = single, problem.candidates = candidates, problem.quick = quick;
-    p.dtype == DType::float64 ? run<double>("max_det", false, problem, stream) : run<float>("max_det", false, problem, stream);
+    run<double>("max_det", false, problem, stream);
 }
 
 void max_det_frame(const View& p, const View& tables, const View& framed, void* stream) {
@@ -327,9 +321,7 @@ void max_det_frame(const View& p, const View& tables, const View& framed, void* 
     problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
     problem.p = p.data, problem.tables = tables.data, problem.out = framed.data;
     const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-    const bool few = problem.d <= 6, wide = p.dtype == DType::float64;
-    const auto kernel = few ? (wide ? frame<double, 13> : frame<float, 13>) : wide ? frame<double, 41> : frame<float, 41>;
-    launch("max_det_frame", kernel, grid, kThreadsPerBlock, 0, stream, problem);
+    launch("max_det_frame", problem.d <= 6 ? frame<double, 13> : frame<double, 41>, grid, kThreadsPerBlock, 0, stream, problem);
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream) {
@@ -338,8 +330,7 @@ void max_det_adjoint(const View& gram, const View& matrix, const View& form, con
     problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
     problem.matrix = matrix.defined() ? matrix.data : nullptr;
     problem.form = form.defined() ? form.data : nullptr;
-    gram.dtype == DType::float64 ? run<double>("max_det_adjoint", true, problem, stream)
-                                 : run<float>("max_det_adjoint", true, problem, stream);
+    run<double>("max_det_adjoint", true, problem, stream);
 }
 
 }  // namespace cuda

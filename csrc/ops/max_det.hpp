@@ -25,11 +25,11 @@ namespace isotypic {
 
 namespace cpu {
 
-// tables: those of ops/max_det_solver.hpp for this degree, (size), of the dtype of p, float32 or float64. All contiguous, and overwritten.
+// tables: those of ops/max_det_solver.hpp for this degree, (size), float64 as all the others. All contiguous, and overwritten.
 // p (B, m) -> solution (B, n n + 5): the Gram, status, iterations, x and y of a witness, an estimate of the relative error of the Gram; the
 // Gram is zero where status is not 0, but with `candidates` that of the last step where it is 2 or 4.
 // `single`: the result will be rounded to float32; the witness must stay one, and the Gram positive definite.
-// `quick`: what needs more than one pass in the precision of p, or a search for a witness, is left, with status 5.
+// `quick`: what needs more than one pass in float64, or a search for a witness, is left, with status 5.
 void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution);
 
 // p (B, m) -> framed (B, m + 4): p o h and h of ops/max_det_frame.hpp, for d > 0.

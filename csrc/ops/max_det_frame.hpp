@@ -35,7 +35,7 @@ HOST_DEVICE ALWAYS_INLINE void frame(const Tables& t, const T* tables, const Rea
             const Real size = select(result[k] < zero, -result[k], result[k]);
             largest = select(size > largest, size, largest);
         }
-        const Real floor = select(largest > zero, largest, one) * Tolerance<T>::epsilon;
+        const Real floor = select(largest > zero, largest, one) * Tolerance::epsilon;
         // With phi = 2 theta: z z^T = (I + [[cos phi, sin phi], [sin phi, -cos phi]]) / 2.
         Real sum = zero, cosine = zero, sine = zero;
         for (int s = 0; s < t.m; ++s) {
@@ -48,7 +48,7 @@ HOST_DEVICE ALWAYS_INLINE void frame(const Tables& t, const T* tables, const Rea
         active = select(spread > sum * sum * T(kRound), active, zero);
         if (!Team().any(active)) return;
         // S^(1/2) = (S + r I) / sqrt(trace + 2 r) with r = sqrt(det), by the theorem of Cayley and Hamilton; trace = sum.
-        const Real square = sum * sum - spread, least = sum * sum * Tolerance<T>::epsilon;
+        const Real square = sum * sum - spread, least = sum * sum * Tolerance::epsilon;
         const Real r = Team::root(select(square > least, square, least)) * T(0.5), scale = one / Team::root(r * (sum + r * T(2)));
         const Real xx = ((sum + cosine) * T(0.5) + r) * scale, yy = ((sum - cosine) * T(0.5) + r) * scale, xy = sine * T(0.5) * scale;
         const Real next[4] = {h[0] * xx + h[1] * xy, h[0] * xy + h[1] * yy, h[2] * xx + h[3] * xy, h[2] * xy + h[3] * yy};

@@ -51,18 +51,14 @@ enum Status { kSolved = 0, kNotPositive = 1, kUndecided = 2, kInvalid = 3, kInac
 
 constexpr int kMaxIterations = 100;
 
-// Tolerances by precision: the Newton decrement at which the last step is taken, below which rounding may end the iteration, and the
+// Tolerances: the Newton decrement at which the last step is taken, below which rounding may end the iteration, and the
 // largest relative residual p(theta_s) - A(Q)(theta_s) that counts as solved; `epsilon` is the spacing of numbers at 1. Estimates of the
 // error: from `refine` on a form is solved again in double-word arithmetic, up to `solved` its status is kSolved.
-template <class T>
-struct Tolerance;
-template <>
-struct Tolerance<double> {
+struct Tolerance {
     static constexpr double decrement = 1e-7, rounding = 1e-3, residual = 1e-8, epsilon = 2.2e-16, refine = 1e-8, solved = 1e-6;
 };
-template <>
-struct Tolerance<float> {
-    static constexpr float decrement = 1e-3f, rounding = 1e-2f, residual = 1e-3f, epsilon = 1.2e-7f, refine = 1e-3f, solved = 1e-2f;
+struct SingleTolerance {  // of a result that is rounded to float32
+    static constexpr double epsilon = 1.2e-7, solved = 1e-2;
 };
 
 // The arrays of one solve, in units of Real. Rows of X and K are padded, so that blocks of rows may run past the end.
@@ -230,7 +226,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
     for (int s = team.rank(); s < t.m; s += team.size()) w[s] *= normal;
     team.sync();
 
-    Real ok = one, active = positive, iterations = zero, previous = one / Tolerance<T>::decrement, condition = one;
+    Real ok = one, active = positive, iterations = zero, previous = one / Tolerance::decrement, condition = one;
     for (int iteration = 0; iteration < kMaxIterations && team.any(active); ++iteration) {
         factor(t, tables, work, at, team, ok);
         for (int s = R * team.rank(); s < t.m; s += R * team.size())
@@ -251,14 +247,14 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
         backward_substitution(K, t.m, t.m, g, team);
         // Self-concordance: this step keeps H positive and lowers the objective, without a line search.
         const Real step = select(decrement < zero + T(1) / 16, one, one / (one + Team::root(decrement)));
-        const Real finite = select(decrement < one / Tolerance<T>::decrement / Tolerance<T>::decrement, ok, zero);
+        const Real finite = select(decrement < one / Tolerance::decrement / Tolerance::decrement, ok, zero);
         condition = select(active > zero, select(finite > zero, quotient, zero + T(kHuge)), condition);
         active = select(finite > zero, active, zero);
         for (int s = team.rank(); s < t.m; s += team.size()) w[s] = select(active > zero, w[s] - step * g[s], w[s]);
         iterations += active;
-        const Real small = select(decrement < zero + Tolerance<T>::rounding * Tolerance<T>::rounding, zero, active);
+        const Real small = select(decrement < zero + Tolerance::rounding * Tolerance::rounding, zero, active);
         const Real rounding = select(previous > zero, select(decrement * T(4) > previous, small, active), active);
-        active = select(decrement < zero + Tolerance<T>::decrement * Tolerance<T>::decrement, zero, rounding);
+        active = select(decrement < zero + Tolerance::decrement * Tolerance::decrement, zero, rounding);
         previous = decrement;
         team.sync();
     }
@@ -267,7 +263,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
     factor(t, tables, work, at, team, ok);
     for (int s = 0; s < t.m; ++s) {
         const Real residual = p[s] - square_norm<Team>(X + s * t.n, t.n), size = select(residual < zero, zero - residual, residual);
-        ok = select(size < p[s] * Tolerance<T>::residual, ok, zero);
+        ok = select(size < p[s] * Tolerance::residual, ok, zero);
     }
     const Real outcome = select(ok > zero, zero + T(kSolved), zero + T(kUndecided));
     const Real status = select(positive > zero, outcome, select(valid > zero, zero + T(kNotPositive), zero + T(kInvalid)));
@@ -281,7 +277,7 @@ HOST_DEVICE ALWAYS_INLINE Report<Real> solve(const Tables& t, const T* tables, R
 // positive definite, and the form positive, for certain (S. M. Rump, "Verification of positive definiteness", 2006).
 template <class T>
 HOST_DEVICE inline T one_less_rounding(int n) {
-    return T(1) - T(2 * n * (n + 2)) * Tolerance<T>::epsilon;
+    return T(1) - T(2 * n * (n + 2)) * Tolerance::epsilon;
 }
 
 // The Gram in monomials, gram (n, n) = change^T H^-1 change, corrected to A(gram) = `form` (the coefficients) along the one subspace of
@@ -343,7 +339,7 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
     Real trace{};
     for (int i = 0; i < t.n; ++i) trace += Y[i * t.n];
     const Real zero{};
-    rounding = select(exact > zero, trace * T(Tolerance<float>::epsilon), zero + T(1));
+    rounding = select(exact > zero, trace * T(SingleTolerance::epsilon), zero + T(1));
     return Q;
 }
 
@@ -352,7 +348,7 @@ HOST_DEVICE ALWAYS_INLINE Real* gram(const Tables& t, const T* tables, Real* wor
 // samples does to a Gram whose condition is the root.
 template <class Team, class T, class Real>
 HOST_DEVICE ALWAYS_INLINE Real error_estimate(Real condition, bool double_word) {
-    return (double_word ? Team::root(condition) : condition) * (T(8) * Tolerance<T>::epsilon);
+    return (double_word ? Team::root(condition) : condition) * (T(8) * Tolerance::epsilon);
 }
 
 // result (m) = Hess(Q)^-1 A(Q G Q), or Hess(Q)^-1 r where G is null; Hess(Q) y = A(Q Hankel(y) Q), all in monomials. Q and G (n, n) in

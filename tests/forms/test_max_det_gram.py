@@ -363,7 +363,9 @@ def test_the_kernel_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"^max_det kernel: tables must have shape"):
         extension.max_det(tables, torch.ones(2, 5, dtype=torch.float64), False, False, False, torch.ones(2, 14, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^max_det_adjoint kernel: matrix must have shape \(B=2, n=3, n=3\), got \(2, 3, 4\)"):
-        extension.max_det_adjoint(tables, torch.ones(2, 3, 3), torch.ones(2, 3, 4), torch.ones(2, 5))
+        extension.max_det_adjoint(tables, *(torch.ones(shape, dtype=torch.float64) for shape in ((2, 3, 3), (2, 3, 4), (2, 5))))
+    with pytest.raises(ValueError, match=r"^max_det kernel: p must be float64"):
+        extension.max_det(tables, torch.ones(2, 5), False, False, False, torch.ones(2, 14))
 
 
 # Derivatives

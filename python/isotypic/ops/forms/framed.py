@@ -30,7 +30,7 @@ from isotypic.ops.forms.max_det import (
     split,
 )
 
-LIMIT = {torch.float32: 1e-2, torch.float64: 1e-6}
+LIMIT, LIMIT_OF_SINGLE = 1e-6, 1e-2
 """The largest estimate of the error with which a Gram counts as solved: `solved` in csrc/ops/max_det_solver.hpp."""
 
 
@@ -82,11 +82,11 @@ def _solve_in_frame(forms: Tensor, single: bool) -> Solution:
         rounding = 2 * n * (n + 2) * eps  # see one_less_rounding in csrc/ops/max_det_solver.hpp
         certain, condition = _factor(gram, rounding)
         error = inside.error + 8 * eps * condition
-        solved = has_gram & certain & (error <= LIMIT[forms.dtype])
-        if single and forms.dtype == torch.float64:
+        solved = has_gram & certain & (error <= LIMIT)
+        if single:
             certain, condition = _factor(gram.float().double(), rounding)
             rounded = torch.finfo(torch.float32).eps * condition
-            solved &= certain & (rounded <= LIMIT[torch.float32])
+            solved &= certain & (rounded <= LIMIT_OF_SINGLE)
             error = torch.maximum(error, rounded)
         # What p o h is off by, coefficient by coefficient, spread over a Gram: at most `share` of the roots of two entries of the diagonal.
         reach = form_action(fixed.abs(), h.abs())

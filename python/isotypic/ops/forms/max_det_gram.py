@@ -102,10 +102,9 @@ def _solve(forms: Tensor, single: bool, frame: bool) -> Solution:
     return framed.solve(forms, single) if frame else split(max_det(forms, single, False, False))
 
 
-def _far(dtype: torch.dtype) -> float:
-    """The ratio of the first coefficient to the last, or back, from which on a form is balanced: long before its minimum on the circle
-    comes near the root of epsilon of the maximum."""
-    return 2.0**6 if dtype == torch.float32 else 2.0**12
+FAR = 2.0**12
+"""The ratio of the first coefficient to the last, or back, from which on a form is balanced: long before its minimum on the circle
+comes near the root of epsilon of the maximum."""
 
 
 def _factors(forms: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -115,7 +114,7 @@ def _factors(forms: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return _balance(forms.detach())
     p = forms.detach().numpy()
     size, low, high = np.abs(p).max(1, initial=0), np.minimum(p[:, 0], p[:, -1]), np.maximum(p[:, 0], p[:, -1])
-    ordinary = (size > 2.0**-20) & (size < 2.0**20) & ((low <= 0) | (low >= high / _far(forms.dtype)))
+    ordinary = (size > 2.0**-20) & (size < 2.0**20) & ((low <= 0) | (low >= high / FAR))
     if ordinary.all():
         return None, None
     rows = torch.from_numpy(~ordinary).nonzero()[:, 0]
@@ -139,7 +138,7 @@ def _balance(p: Tensor) -> tuple[Tensor, Tensor]:
     d = p.shape[1] // 2
     first, last = p[:, :1], p[:, -1:]
     ratio = first.log2() - last.log2()
-    far = (first > 0) & (last > 0) & (ratio.abs() > math.log2(_far(p.dtype)))
+    far = (first > 0) & (last > 0) & (ratio.abs() > math.log2(FAR))
     f = torch.where(far, _power_of_two((torch.where(far, ratio, 0) / max(2 * d, 1) - 0.5).exp2()), 1)
     up = f.expand(-1, d).cumprod(-1)
     factors = torch.cat([(1 / up).flip(-1), torch.ones_like(f), up], -1)
