@@ -216,6 +216,20 @@ def test_the_limit_and_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(function.known) == 0
 
 
+def test_a_call_learnt_twice_refers_to_what_it_keeps() -> None:
+    """Two threads may both find a call unknown, and learn it one after the other."""
+    known = repeated(act).known  # type: ignore[attr-defined]
+    p, g = tensors()
+
+    def setting(text: str = "a setting of the call") -> str:
+        return "".join(list(text))  # a new string each time, which nobody else keeps
+
+    for _ in range(2):
+        assert known.learn((p, g, setting()), {}, run=None, pick=[], constants=[], result_like=None)
+    others = [setting(f"another text, {i:07d}") for i in range(1000)]  # where freed strings were
+    assert known.run((p, g, setting()), {}) is NotImplemented and len(known) == 1, others[0]
+
+
 def test_another_instruction_set_is_taken() -> None:
     """The kernel of a repeated call is chosen when it runs."""
     layer = iso.nn.GroupConv2d(2, 2, 3, "p4").eval()

@@ -142,7 +142,8 @@ class Repeat {
             if (!result_like.is_none()) step->result_like = result_like;
         }
         if (ways_[way].size() >= limit_) ways_[way].clear();
-        ways_[way].insert_or_assign(std::move(key), std::move(step));
+        ways_[way].erase(key);  // another thread may have learnt it: an entry's key borrows from its own step
+        ways_[way].emplace(std::move(key), std::move(step));
         return true;
     }
 
