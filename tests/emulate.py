@@ -23,9 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # in the order of csrc/core/view.hpp
 
 
-def view(tensor: Tensor | None) -> tuple[int, int, list[int], list[int]] | None:
+class View(tuple[int, int, list[int], list[int]]):
+    """Address, dtype, sizes and strides of a tensor, which lives as long as this does: ``run(view(x.clone()))`` is safe."""
+
+    tensor: Tensor
+
+
+def view(tensor: Tensor | None) -> View | None:
     """A tensor as the emulated kernels take it."""
-    return None if tensor is None else (tensor.data_ptr(), DTYPES.index(tensor.dtype), list(tensor.shape), list(tensor.stride()))
+    if tensor is None:
+        return None
+    made = View((tensor.data_ptr(), DTYPES.index(tensor.dtype), list(tensor.shape), list(tensor.stride())))
+    made.tensor = tensor
+    return made
 
 
 # With these the compiler calls csrc/cuda/emulation/checker.cpp at every access to memory, and leaves copies of structures to the library.

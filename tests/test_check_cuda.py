@@ -85,3 +85,9 @@ mutants.run("read_bound", view(x), view(torch.empty_like(x)))
     result = subprocess.run([sys.executable, "-c", code], check=False)
     assert result.returncode == -signal.SIGSEGV
     assert (tmp_path / "log").read_text().startswith("global read out of bounds | ")
+
+
+def test_a_view_keeps_its_tensor() -> None:
+    """Kernels write to it: to memory of others, were it gone."""
+    made = view(torch.zeros(3))
+    assert made is not None and made.tensor.data_ptr() == made[0]
