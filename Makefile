@@ -21,8 +21,9 @@ CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp
 demo: $(VENV)/.installed
 	$(BIN)/python -m isotypic demo
 
+# A worker that crashes and a test that hangs fail the run, and do not hold it up.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --max-worker-restart=0 --timeout=900 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest $(BENCHMARKS) --benchmark-json=benchmarks/results/$(RESULTS).json $(PYTEST_ARGS)
