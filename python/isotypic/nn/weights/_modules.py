@@ -111,7 +111,7 @@ def _chain(network: nn.Module, index: int) -> list[tuple[str, nn.Module]]:
     return layers
 
 
-def _positions_after(layer: nn.Module, name: str, positions: int | None, where: str) -> int:
+def _positions_after(layer: Any, name: str, positions: int | None, where: str) -> int:
     """How many axes of positions the result of a layer has. Raises ValueError where the layer would take one of them for channels."""
     if isinstance(layer, nn.Linear):
         if positions:
