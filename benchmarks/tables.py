@@ -177,9 +177,9 @@ def max_det_figures(results: dict[str, Any]) -> str:
     return (
         f"`max_det_gram` in float64 solves a form of degree 6 in {microseconds(6)} and one of degree 20 in {microseconds(20)}\n"
         f"(in batches of 10,000). In batches of 1,000 it is {range_of(called)} times faster than a call of cvxpy with Clarabel (compiled\n"
-        f"once, degrees 6 to 20), which takes one form after the other, and {range_of(solving)} times faster than the time that Clarabel itself\n"
-        f"reports. In batches of 10,000 it is {mlp(6)} and {mlp(20)} times faster than one forward pass of the (100, 1000) MLP that is\n"
-        "trained to imitate it."
+        f"once, degrees 6 to 20), which takes one form after the other, and {range_of(solving)} times faster than the time that Clarabel\n"
+        f"itself reports. In batches of 10,000 it is {mlp(6)} and {mlp(20)} times faster than one forward pass of the (100, 1000) MLP\n"
+        "that is trained to imitate it."
     )
 
 

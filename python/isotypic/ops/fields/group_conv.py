@@ -22,6 +22,7 @@ from isotypic import groups as finite_groups
 from isotypic._extension import kept_class, kernels
 from isotypic._register import Gradients, define, product_rule
 from isotypic._repeat import repeated
+from isotypic._words import Padding
 from isotypic.ops import _checks, _launch
 from isotypic.ops._checks import check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
@@ -37,7 +38,7 @@ def lift_conv(
     *,
     group: str | finite_groups.Group,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Size | Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
     strict: bool = False,
@@ -82,7 +83,7 @@ def group_conv(
     *,
     group: str | finite_groups.Group,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Size | Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
     strict: bool = False,
