@@ -70,7 +70,7 @@ def products(network: nn.Module) -> float:
     total = 0.0
     for conv in network.modules():
         if isinstance(conv, iso.nn.GroupConv2d):
-            total += 9 * 64 * conv.in_channels * conv.out_channels * 24 / 128
+            total += conv.weight.numel() * 8 * 24 / 128
         elif isinstance(conv, nn.Conv2d) and conv.in_channels > 3:
             total += 9 * conv.in_channels * conv.out_channels
     return total
