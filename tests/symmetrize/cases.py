@@ -201,16 +201,6 @@ def _registered() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         "rotate_outer": (x, y, 0.5),
         "rotate_both": (x, rotation, y, 0.5),
         "permute": (x, torch.stack([torch.randperm(5) for _ in range(2)]), False, 1),
-        "sort_sinkhorn_through": (
-            t,
-            torch.randn(2, 5, 5, 2, dtype=torch.float64),
-            torch.stack([torch.randperm(5)] * 2),
-            lengths,
-            TAU,
-            3,
-            False,
-            2,
-        ),
         "sort_sinkhorn_entropy": (t, lengths, TAU, 3),
         "sort_sinkhorn_gradient": (t, x, torch.randn_like(x), weight, lengths, TAU, 3),
     }

@@ -120,3 +120,23 @@ def test_turns_into_results_beyond_the_caches(d: int, points: int) -> None:
     assert torch.allclose(sums, 0.5 * torch.einsum("bni,bknj->bkij", x, y), atol=1e-2)
     assert torch.equal(torch.ops.isotypic.rotate_each(rotation, x, 0.5), turned)
     assert torch.equal(torch.ops.isotypic.rotate_outer(x, y, 0.5), sums)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_straight_through_has_one_derivative_in_both_modes(axes: int, inverse: bool) -> None:
+    """Finite differences say nothing of a sort: <w, J d> = <J^T w, d>, also for a batch of calls, and of lengths."""
+    t, lengths = torch.rand(2, 6, dtype=torch.float64).sort().values, torch.tensor([6, 4])
+    order = torch.stack([torch.randperm(6), torch.tensor([2, 0, 3, 1, 4, 5])])
+    x, w, dx = torch.randn(3, 2, *(6,) * axes, 3, dtype=torch.float64)
+    dt = torch.randn_like(t)
+
+    def through(t: Tensor, x: Tensor) -> Tensor:
+        return torch.ops.isotypic.sort_sinkhorn_through(t, x, order, lengths, 0.2, 4, inverse, axes)
+
+    value, tangent = torch.func.jvp(through, (t, x), (dt, dx))
+    _, pull = torch.func.vjp(through, t, x)
+    to_t, to_x = pull(w)
+    assert torch.allclose((w * tangent).sum(), (to_t * dt).sum() + (to_x * dx).sum(), rtol=1e-10)
+    batch = torch.stack([x, w])
+    assert torch.equal(torch.func.vmap(through, (None, 0))(t, batch), torch.stack([value, through(t, w)]))
