@@ -57,7 +57,10 @@ class GroupPool(Grouped, Constants):
             whole, self.group, name, self.order = field_group("GroupPool", group, None)
             self.dim, self.names = whole.dim, f", group={name}"
             if subgroup is not None:
+                if whole.order != self.order:
+                    raise ValueError(f"GroupPool: {name} has elements that do not act on the grid, and takes no subgroup")
                 part = resolve_group("GroupPool", subgroup)
+                self.subgroup = part.key
                 self.names += f", subgroup={part.name}"
                 check_subgroup("GroupPool", whole, part)
                 cosets = np.sort(whole.left_cosets(part))
