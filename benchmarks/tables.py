@@ -67,7 +67,10 @@ class Measured:
 
     def ratios(self, name: str) -> dict[str, float]:
         """Of each baseline; none where the benchmark was skipped, or where there is no name."""
-        return self.entries[name]["extra_info"].get("ratios", {}) if name in self.entries else {}
+        if name not in self.entries:
+            return {}
+        info, seconds = self.entries[name]["extra_info"], self.entries[name]["stats"]["median"]
+        return info.get("ratios", {key: value / seconds for key, value in info.get("baselines", {}).items()})
 
     def against(self, title: str, names: Sequence[str], **baselines: Sequence[str]) -> list[str]:
         """A row for each group of baselines that was measured, named by a word, where underscores are blanks, or by a path: a cell for each
@@ -119,41 +122,45 @@ def network_figures(results: dict[str, Any]) -> str:
 
 def operator_table(results: dict[str, Any]) -> str:
     measured = Measured(results)
-    degrees = (6, 10, 20)
-    return "\n".join(
-        [
-            "| | forward | forward and backward |",
-            "|---|---|---|",
-            measured.both(
-                "layer of a weight space, [2, 32, 32, 1], 32 to 32 channels, against the same layer written with 25 torch operators",
-                "test_layer[32-32-{}]",
-            ),
-            measured.both("the same, 1 to 32 channels", "test_layer[1-32-{}]"),
-            measured.both("a layer on [784, 128, 128, 10] with low-rank weights, batch 16, against the same", "test_wide_input[{}]"),
-            measured.row("five layers on [2, 32, 32, 1] with batch normalisation and ReLU, a training step", [], ["test_network"]),
-            measured.both(
-                "`batch_norm` with its ReLU, p4m fields 32x32 / weights with 32 channels",
-                "test_batch_norm[p4m fields 32x32-{}]",
-                "test_batch_norm[weights [2,32,32,1], 32 channels-{}]",
-            ),
-            measured.row(
-                "`form_action`, degree 6 / 10 / 20, float64, against the matrix of the action by a recurrence",
-                [f"test_action[{degree}-torch.float64]" for degree in degrees],
-                [f"test_backward[{degree}]" for degree in degrees],
-                digits=0,
-            ),
-            measured.row(
-                "the same, against Horner's rule",
-                [f"test_against_horner[{degree}]" for degree in degrees],
-                [f"test_backward_against_horner[{degree}]" for degree in degrees],
-                digits=0,
-            ),
-            measured.both(
-                "`SL2Net(frame=False)`, 4 layers, 50 channels, batch 32, float32, against outer and matrix products for each pair",
-                "test_network[torch.float32-{}]",
-            ),
-        ]
+    rows = [*HEAD]
+
+    def both(title: str, name: str, **baselines: Sequence[str]) -> None:
+        rows.extend(measured.against(title, [name.format(direction) for direction in DIRECTIONS], **baselines))
+
+    factored = {"the same in 25 torch operators": ("factored", "factored compiled")}
+    both("layer of a weight space, [2, 32, 32, 1], 32 to 32 channels, batch 64", "test_layer[32-32-{}]", **factored)
+    both("1 to 32 channels", "test_layer[1-32-{}]", **factored)
+    both("[784, 128, 128, 10] with low-rank weights, batch 16", "test_wide_input[{}]", **factored)
+    rows += measured.against("five layers with batch normalisation and ReLU, a training step", ["", "test_network"], **factored)
+    torchs = {"torch's batch normalisation and ReLU": ("torch", "torch compiled")}
+    both("`batch_norm` with its ReLU, p4m fields 32x32", "test_batch_norm[p4m fields 32x32-{}]", **torchs)
+    both("weights, 32 channels", "test_batch_norm[weights [2,32,32,1], 32 channels-{}]", **torchs)
+    for degree in (6, 10, 20):
+        names = f"test_against_horner[{degree}]", f"test_backward_against_horner[{degree}]"
+        horner = {"Horner's rule": ("horner", "horner compiled", "by rows compiled")}
+        rows += measured.against(f"`form_action`, 10,000 forms of degree {degree}, float64", names, **horner)
+    both(
+        "`SL2Net(frame=False)`, 4 layers, 50 channels, batch 32",
+        "test_network[torch.float32-{}]",
+        **{"outer and matrix products of each pair": ("pairs", "pairs compiled")},
     )
+    return "\n".join(rows)
+
+
+def price(results: dict[str, Any]) -> str:
+    """What a training step costs beside that of a plain network, and what it saves beside the dense way."""
+    rows = [
+        machine(results),
+        "",
+        "| p4m fields | parameters, ours and plain | our step / the plain network's | compiled | by count of products | dense / ours |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in results["benchmarks"]:
+        info = entry["extra_info"]
+        counts = " and ".join(f"{count:,}" for count in info["parameters"].values())
+        costs = " | ".join(f"{info[key]:.2f}x" for key in ("price_eager", "price_compiled", "price_by_products"))
+        rows.append(f"| {info['fields']} | {counts} | {costs} | {times(info['ratio'])} |")
+    return "\n".join(rows)
 
 
 def max_det_figures(results: dict[str, Any]) -> str:
@@ -396,6 +403,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "networks": network_figures,
     "conversions": conversion_figures,
     "operators": operator_table,
+    "price of symmetry": price,
     "max-det": max_det_figures,
     "bounds": bounds_table,
     "multivectors": multivectors,

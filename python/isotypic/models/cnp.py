@@ -45,7 +45,7 @@ class CNP(TokenProcess):
         encoded = self.encoder(tokens)
         weights = encoded.new_ones(encoded.shape[:2]) if mask is None else mask.to(encoded.dtype)
         pooled = (encoded * weights[..., None]).sum(1) / weights.sum(1).clamp(min=1)[:, None]
-        parts = [pooled[:, None].expand(-1, targets.x.shape[1], -1), targets.x]
+        parts = [pooled[:, None].expand(-1, targets.x.shape[1], -1), targets.x.to(pooled.dtype)]
         return self.head(torch.cat(parts if targets.features is None else [*parts, targets.features], -1))
 
 

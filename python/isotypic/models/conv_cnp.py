@@ -38,7 +38,7 @@ class GridEncoder(nn.Module):
                 # A point has its features where it has any of its values: their density is not that of one of these.
                 known = context.present.amax(-1, keepdim=True)
                 parts += [context.features * known, known]
-            smooth = set_conv(context.x, torch.cat(parts, -1), grid, log_lengthscale.exp(), density=False)
+            smooth = set_conv(context.x, torch.cat(parts, -1), grid, log_lengthscale.exp().to(context.x.dtype), density=False)
             count = context.y.shape[-1]
             density, values = smooth[:, :count], smooth[:, count : 2 * count]
             fields += [density, values / (density + 1e-5)]
@@ -116,7 +116,7 @@ class GridProcess(NeuralProcess):
     def represent(self, contexts: list[PointSet], targets: Targets) -> Tensor:
         grid = self.grid([*((context.x, context.mask) for context in contexts), (targets.x, targets.mask)])
         fields = self.network(self.encoder(contexts, grid))
-        decoded = set_conv_decode(fields, grid, targets.x, self.log_lengthscale.exp())
+        decoded = set_conv_decode(fields, grid, targets.x, self.log_lengthscale.exp().to(targets.x.dtype))
         return self.head(decoded if targets.features is None else torch.cat([decoded, targets.features], -1))
 
 

@@ -25,7 +25,7 @@ class Tokens(nn.Module):
     def inputs(self, y: Tensor, present: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
         parts = [y * present, 1 - present]
         if self.dim_positions:
-            parts.append(x)
+            parts.append(x.to(y.dtype))
         return torch.cat(parts if features is None else [*parts, features], -1)
 
     def forward(self, contexts: list[PointSet]) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -37,7 +37,8 @@ class Tokens(nn.Module):
         return self.out(torch.cat(tokens, 1), x), x, mask
 
     def targets(self, targets: Targets, dim_out: int) -> Tensor:
-        zeros = targets.x.new_zeros(*targets.x.shape[:2], dim_out)
+        # Of the dtype of the parameters: positions may be wider.
+        zeros = targets.x.new_zeros(*targets.x.shape[:2], dim_out, dtype=self.mlps[0][0].weight.dtype)  # type: ignore[index, union-attr]
         return self.mlps[0](self.inputs(zeros, zeros, targets.x, targets.features))
 
 
