@@ -25,6 +25,7 @@ from isotypic import groups as finite_groups
 from isotypic._extension import kept_class, kernels
 from isotypic._register import Gradients, define, product_rule
 from isotypic._repeat import repeated
+from isotypic._words import Padding
 from isotypic.ops import _checks, _launch
 from isotypic.ops._checks import check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
@@ -40,7 +41,7 @@ def lift_conv(
     *,
     group: str | finite_groups.Group,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Size | Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
     strict: bool = False,
@@ -85,7 +86,7 @@ def group_conv(
     *,
     group: str | finite_groups.Group,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Size | Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
     strict: bool = False,
