@@ -189,7 +189,8 @@ def _window(layer: Any) -> nn.Module:
 
 _DENSE: dict[tuple[type[nn.Module], ...], Callable[[Any], nn.Module]] = {
     (inn.LiftConv2d, inn.LiftConv3d, inn.GroupConv2d, inn.GroupConv3d): _convolution,
-    (inn.GroupConvTranspose2d, inn.GroupConvTranspose3d, inn.SteerableConv2d, inn.SteerableLiftConv2d): _convolution,
+    (inn.GroupConvTranspose2d, inn.GroupConvTranspose3d): _convolution,
+    (inn.SteerableConv2d, inn.SteerableLiftConv2d, inn.SteerableConvTranspose2d): _convolution,
     (inn.GroupLinear,): _Linear,
     (inn.GroupBatchNorm,): _BatchNorm,
     (inn.FieldGroupNorm,): _group_norm,

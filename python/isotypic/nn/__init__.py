@@ -28,6 +28,7 @@ from isotypic.nn.fields.relaxed import RelaxedGroupConv2d
 from isotypic.nn.fields.restrict import Restrict
 from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.fields.steerable_transpose import SteerableConvTranspose2d
 from isotypic.nn.forms.moment import MomentLayer
 from isotypic.nn.forms.positive import PositivePolynomial
 from isotypic.nn.forms.transvectants import Transvectants
@@ -79,6 +80,7 @@ __all__ = [
     "Restrict",
     "ScalarGate",
     "SteerableConv2d",
+    "SteerableConvTranspose2d",
     "SteerableLiftConv2d",
     "SwapReport",
     "Transvectants",

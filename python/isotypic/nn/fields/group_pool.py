@@ -10,8 +10,8 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic.groups.planar import PlanarGroup
-from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
-from isotypic.nn.fields._group_key import Grouped, field_group
+from isotypic.nn._arguments import check_tensor
+from isotypic.nn.fields._group_key import Grouped, any_group, key_of, part_of
 
 
 class GroupPool(Grouped, Constants):
@@ -24,7 +24,7 @@ class GroupPool(Grouped, Constants):
         keepdim: keep an axis of length 1 in place of |G|.
         group: a name, a `groups.Group` or a `PlanarGroup`, with which fields of another order and images are refused. Without it the layer
             takes a third axis of any length for a group; (B, C, H, W), whose third axis may as well be rows, is refused.
-        subgroup: a name or a `groups.Group` with elements among those of `group`, for a quotient field.
+        subgroup: a name, a `groups.Group` or a `PlanarGroup` with elements among those of `group`, for a quotient field.
 
     Input:  (B, C, |G|, *spatial)
     Output: (B, C, *spatial), (B, C, 1, *spatial) with `keepdim`, or (B, C, |G| / |H|, *spatial) with a subgroup
@@ -46,7 +46,7 @@ class GroupPool(Grouped, Constants):
         mode: str = "max",
         keepdim: bool = False,
         group: str | finite_groups.Group | PlanarGroup | None = None,
-        subgroup: str | finite_groups.Group | None = None,
+        subgroup: str | finite_groups.Group | PlanarGroup | None = None,
     ) -> None:
         super().__init__()
         if mode not in ("max", "mean"):
@@ -54,13 +54,13 @@ class GroupPool(Grouped, Constants):
         self.mode, self.keepdim, self.order, self.dim, self.names, self.group = mode, keepdim, 0, 0, "", ""
         cosets = None
         if group is not None:
-            whole, self.group, name, self.order = field_group("GroupPool", group, None)
-            self.dim, self.names = whole.dim, f", group={name}"
+            whole = any_group("GroupPool", group)
+            self.group, self.order, self.dim, self.names = key_of(whole), whole.order, whole.dim, f", group={whole.name}"
             if subgroup is not None:
-                part = resolve_group("GroupPool", subgroup)
+                part = any_group("GroupPool", subgroup)
                 self.names += f", subgroup={part.name}"
-                check_subgroup("GroupPool", whole, part)
-                cosets = np.sort(whole.left_cosets(part))
+                inside = part_of("GroupPool", whole, part)
+                cosets = np.sort(whole.left_cosets(inside))
         elif subgroup is not None:
             raise ValueError("GroupPool: subgroup needs its group")
         if cosets is None:
