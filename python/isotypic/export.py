@@ -182,14 +182,16 @@ def _convolution(layer: Any) -> nn.Module:
 
 
 def _window(layer: Any) -> nn.Module:
-    kinds = (nn.MaxPool2d, nn.MaxPool3d) if isinstance(layer, (inn.GroupMaxPool2d, inn.GroupMaxPool3d)) else (nn.AvgPool2d, nn.AvgPool3d)
-    pool: Any = kinds[layer.dim - 2]
+    maximum = isinstance(layer, (inn.GroupMaxPool1d, inn.GroupMaxPool2d, inn.GroupMaxPool3d))
+    kinds = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d) if maximum else (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    pool: Any = kinds[layer.dim - 1]
     return _PerChannel(pool(layer.window, layer.stride, layer.padding), layer.dim)
 
 
 _DENSE: dict[tuple[type[nn.Module], ...], Callable[[Any], nn.Module]] = {
-    (inn.LiftConv2d, inn.LiftConv3d, inn.GroupConv2d, inn.GroupConv3d): _convolution,
-    (inn.GroupConvTranspose2d, inn.GroupConvTranspose3d): _convolution,
+    (inn.LiftConv1d, inn.LiftConv2d, inn.LiftConv3d): _convolution,
+    (inn.GroupConv1d, inn.GroupConv2d, inn.GroupConv3d): _convolution,
+    (inn.GroupConvTranspose1d, inn.GroupConvTranspose2d, inn.GroupConvTranspose3d): _convolution,
     (inn.SteerableConv2d, inn.SteerableLiftConv2d, inn.SteerableConvTranspose2d): _convolution,
     (inn.GroupLinear,): _Linear,
     (inn.GroupBatchNorm,): _BatchNorm,
@@ -201,7 +203,8 @@ _DENSE: dict[tuple[type[nn.Module], ...], Callable[[Any], nn.Module]] = {
     (inn.FieldPixelShuffle,): _PixelShuffle,
     (inn.GroupPool,): _GroupPool,
     (inn.Restrict,): _Restrict,
-    (inn.GroupMaxPool2d, inn.GroupMaxPool3d, inn.GroupAvgPool2d, inn.GroupAvgPool3d): _window,
+    (inn.GroupMaxPool1d, inn.GroupMaxPool2d, inn.GroupMaxPool3d): _window,
+    (inn.GroupAvgPool1d, inn.GroupAvgPool2d, inn.GroupAvgPool3d): _window,
     (inn.BlurPool2d, inn.BlurPool3d): _Blur,
     (inn.PerChannel,): lambda layer: _PerChannel(layer.module, layer.dim),
 }

@@ -19,6 +19,7 @@ from isotypic.nn.fields.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftCo
 from isotypic.nn.fields.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
 from isotypic.nn.fields.dropout import FieldDropout
 from isotypic.nn.fields.group_pool import GroupPool
+from isotypic.nn.fields.line import GroupAvgPool1d, GroupConv1d, GroupConvTranspose1d, GroupMaxPool1d, LiftConv1d
 from isotypic.nn.fields.linear import GroupLinear
 from isotypic.nn.fields.mask import FieldMask
 from isotypic.nn.fields.norm import FieldGroupNorm, FieldInstanceNorm, FieldLayerNorm, GroupBatchNorm
@@ -56,18 +57,23 @@ __all__ = [
     "GeometricBilinear",
     "GeometricMLP",
     "GradeDropout",
+    "GroupAvgPool1d",
     "GroupAvgPool2d",
     "GroupAvgPool3d",
     "GroupBatchNorm",
+    "GroupConv1d",
     "GroupConv2d",
     "GroupConv3d",
+    "GroupConvTranspose1d",
     "GroupConvTranspose2d",
     "GroupConvTranspose3d",
     "GroupLinear",
+    "GroupMaxPool1d",
     "GroupMaxPool2d",
     "GroupMaxPool3d",
     "GroupPool",
     "IOPosition",
+    "LiftConv1d",
     "LiftConv2d",
     "LiftConv3d",
     "MomentLayer",

@@ -13,13 +13,14 @@ from torch import Tensor, fx, nn
 
 from isotypic import groups
 from isotypic._warnings import EquivarianceWarning
-from isotypic.nn._arguments import resolve_group
-from isotypic.nn.convert.swapping.kinds import DROPOUT, MIXING, name_of
+from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.convert.swapping.kinds import CONVOLUTIONS, DROPOUT, MIXING, name_of
 from isotypic.nn.convert.swapping.plan import Fields, Plan
 from isotypic.nn.convert.swapping.report import Line, SwapReport
 from isotypic.nn.convert.swapping.steps import hooks
 from isotypic.nn.convert.swapping.trace import CONTAINERS, same_steps, trace
 from isotypic.nn.convert.swapping.walk import Walk
+from isotypic.nn.fields._group_key import any_group
 from isotypic.nn.fields.dropout import FieldDropout
 
 
@@ -37,12 +38,16 @@ def _inputs(example: Any) -> tuple[Any, ...]:
     return () if example is None else tuple(example) if isinstance(example, (tuple, list)) else (example,)
 
 
-def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group:
+def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group | PlanarGroup:
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap: model must be an nn.Module, got {type(model).__name__}")
-    resolved = resolve_group("swap", group)
-    if resolved.dim not in (2, 3):
-        raise ValueError(f"swap: group must act on 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
+    resolved = any_group("swap", group)
+    if resolved.dim not in (1, 2, 3):
+        raise ValueError(f"swap: group must act on 1, 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
+    if isinstance(resolved, PlanarGroup) and options["init"] == "pretrained":
+        raise ValueError(
+            f"swap: init='pretrained' needs filters of the lattice, which {resolved.name} turns between its positions; take {resolved.lattice}"
+        )
     if options["head"] not in (None, "pool", "fields"):
         raise ValueError(f'swap: head must be None, "pool" or "fields", got {options["head"]!r}')
     if options["init"] not in (None, "pretrained"):
@@ -63,12 +68,13 @@ def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group:
     return resolved
 
 
-def _check_dimension(model: nn.Module, group: groups.Group) -> None:
-    dims = {2: nn.Conv2d, 3: nn.Conv3d}
-    other = dims[5 - group.dim]
-    for module in model.modules():
-        if type(module) is other:
-            raise ValueError(f"swap: group must act on {5 - group.dim} spatial axes, but {group.name} acts on {group.dim}")
+def _check_dimension(model: nn.Module, group: groups.Group | PlanarGroup) -> None:
+    """Raises where all convolutions are on another number of axes."""
+    found = {CONVOLUTIONS.index(type(module)) + 1 for module in model.modules() if type(module) in CONVOLUTIONS}
+    if found and group.dim not in found:
+        raise ValueError(
+            f"swap: group must act on {' or '.join(map(str, sorted(found)))} spatial axes, but {group.name} acts on {group.dim}"
+        )
 
 
 def _tied(model: nn.Module, plan: Plan) -> None:
@@ -127,8 +133,8 @@ def _check_outputs(plain: nn.Module, net: nn.Module, inputs: tuple[Any, ...], fi
         raise TypeError(f"swap: the network that was made gives outputs of shapes {found} on the example, the model {expected}")
 
 
-def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields: bool) -> float:
-    """max over g of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
+def _error(net: nn.Module, group: groups.Group | PlanarGroup, elements: Sequence[int], inputs: tuple[Any, ...], fields: bool) -> float:
+    """max over elements of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
     from isotypic._testing.fields import act
 
     dim = group.dim
@@ -145,7 +151,7 @@ def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields:
     inputs = tuple(moved(0, value, False) for value in inputs)
     with torch.no_grad():
         outputs, worst = _flat(net(*inputs)), 0.0
-        for element in range(1, group.order):
+        for element in elements:
             found = _flat(net(*(moved(element, value, False) for value in inputs)))
             for one, other in zip(outputs, found, strict=True):
                 if not one.is_floating_point() or not one.numel():
@@ -163,7 +169,7 @@ def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields:
 
 def swap(
     model: nn.Module,
-    group: str | groups.Group,
+    group: str | groups.Group | PlanarGroup,
     example: Tensor | Sequence[Any] | None = None,
     *,
     report: bool = True,
@@ -189,7 +195,8 @@ def swap(
 
     Args:
         model: a network that `torch.fx` can trace. It is not changed.
-        group: a name or a `groups.Group` acting on 2 axes, or on 3 for networks of `nn.Conv3d`.
+        group: a name or a `groups.Group` acting on 2 axes, on 3 for networks of `nn.Conv3d`, or on 1 for those of `nn.Conv1d`; C_N and D_N
+            with N = 8, 12, 16, ... (a `PlanarGroup`) make steerable convolutions, exact for the part that maps the lattice to itself.
         example: an input, or a tuple of them. It decides what is an image, shows which sizes and strides are only approximately
             equivariant, measures the error, and is needed for padding on the hexagonal lattice.
         report: set `result.report`; refused where the model has such an attribute.
@@ -334,5 +341,13 @@ def _report(model: nn.Module, result: nn.Module, plan: Plan, walk: Walk, inputs:
     made = SwapReport(plan.group.name, lines, counts[0], counts[1], "graph" if walk.reasons else "as written")
     if inputs:
         with _evaluating(result):
-            made.equivariance_error = _error(result, plan.group, inputs, plan.head == "fields")
+            group, fields = plan.group, plan.head == "fields"
+            exact = group.subgroup_indices(plan.lattice).tolist() if isinstance(group, PlanarGroup) else list(range(group.order))
+            made.equivariance_error = _error(result, group, exact, inputs, fields)
+            if isinstance(group, PlanarGroup):
+                between = _error(result, group, sorted(set(range(group.order)) - set(exact)), inputs, fields)
+                note = (
+                    f"exact under {plan.lattice.name}; the other elements turn filters and example between positions: error {between:.0e}"
+                )
+                lines.append(Line("group", group.name, plan.lattice.name, note, exact=False))
     return made

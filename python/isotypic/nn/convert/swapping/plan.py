@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from isotypic import groups
+from isotypic.groups.planar import PlanarGroup
 from isotypic.nn.convert.swapping.kinds import BINARY, CONCATENATING, CONVOLUTIONS, GLOBAL, MIXING, SIZES, TRANSPOSED, Kind, name_of
 from isotypic.nn.convert.swapping.report import Line
 
@@ -19,7 +20,7 @@ class Plan:
     def __init__(
         self,
         model: nn.Module,
-        group: groups.Group,
+        group: groups.Group | PlanarGroup,
         pointwise: tuple[type[nn.Module], ...],
         keep: tuple[str | type[nn.Module], ...],
         fields: Fields,
@@ -27,6 +28,8 @@ class Plan:
         pretrained: bool,
     ) -> None:
         self.model, self.group, self.head, self.pretrained = model, group, head, pretrained
+        self.lattice = groups.get(group.lattice) if isinstance(group, PlanarGroup) else group
+        """The group that moves the grid: that of the fields, or the part of C_N or D_N that maps the lattice to itself."""
         self.pointwise, self.keep, self.chosen = pointwise, keep, fields
         self.modules = dict(model.named_modules())
         self.names = {module: name for name, module in reversed(self.modules.items())}
