@@ -42,6 +42,7 @@ class Case(NamedTuple):
     out_field: str = "regular"
 
 
+MIRROR = isotypic.groups.generate([[[-1]]]).key
 SPEC = isotypic.nn.WeightSpec([2, 4, 3, 2])
 
 # The group of a layer of weight spaces is that of the permutations of its "hidden" neurons, or of "all".
@@ -67,12 +68,14 @@ CASES: dict[str, list[Case]] = {
     "FieldInstanceNorm": [Case(dict(num_fields=3, affine=True), (2, 3, 8, 5, 5), "p4m")],
     "FieldMask": [Case(dict(size=5, group="p6m"), (2, 2, 12, 5, 5), "p6m")],
     "FieldPixelShuffle": [Case(dict(upscale_factor=2, group="p4m"), (2, 8, 8, 3, 3), "p4m")],
+    "GroupAvgPool1d": [Case(dict(kernel_size=2, group=MIRROR), (2, 3, 2, 6), MIRROR)],
     "GroupAvgPool2d": [Case(dict(kernel_size=2), (2, 3, 4, 6, 6), "p4")],
     "GroupAvgPool3d": [Case(dict(kernel_size=2), (1, 2, 24, 4, 4, 4), "O")],
     "GroupBatchNorm": [
         Case(dict(num_fields=3), (2, 3, 8, 5, 5), "p4m"),
         Case(dict(num_fields=2, activation="relu"), (2, 2, 24, 3, 3, 3), "O"),
     ],
+    "GroupConv1d": [Case(dict(in_fields=2, out_fields=3, kernel_size=4, group=MIRROR, stride=2, padding=1), (2, 2, 2, 6), MIRROR)],
     "GroupConv2d": [
         Case(dict(in_fields=2, out_fields=3, kernel_size=3, group="p4m", padding="same"), (2, 2, 8, 5, 5), "p4m"),
         Case(dict(in_fields=4, out_fields=4, kernel_size=2, group="p4", stride=2, groups=2, bias=False), (2, 4, 4, 6, 6), "p4"),
@@ -82,6 +85,7 @@ CASES: dict[str, list[Case]] = {
     "GroupConv3d": [
         Case(dict(in_fields=1, out_fields=2, kernel_size=3, group="O", padding="same"), (1, 1, 24, 3, 3, 3), "O"),
     ],
+    "GroupConvTranspose1d": [Case(dict(in_fields=2, out_fields=3, kernel_size=3, group=MIRROR, stride=2, padding=1), (2, 2, 2, 5), MIRROR)],
     "GroupConvTranspose2d": [
         Case(dict(in_fields=2, out_fields=3, kernel_size=3, group="p4m", stride=2, padding=1), (2, 2, 8, 4, 4), "p4m"),
     ],
@@ -91,7 +95,10 @@ CASES: dict[str, list[Case]] = {
     "GroupLinear": [
         Case(dict(in_fields=2, out_fields=3, group="p6m"), (3, 2, 12), "p6m"),
         Case(dict(in_fields=2, out_fields=3, group="p4"), (2, 2, 4, 5, 5), "p4"),
+        Case(dict(in_fields=2, out_fields=3, group="D8"), (2, 2, 16, 5, 5), "D8"),
+        Case(dict(in_fields=2, out_fields=3, group="C12"), (3, 2, 12), "C12"),
     ],
+    "GroupMaxPool1d": [Case(dict(kernel_size=3, stride=2, padding=1, group=MIRROR), (2, 3, 2, 5), MIRROR)],
     "GroupMaxPool2d": [Case(dict(kernel_size=3, stride=2, padding=1, group="p4m"), (2, 3, 8, 5, 5), "p4m")],
     "GroupMaxPool3d": [Case(dict(kernel_size=2), (1, 2, 24, 4, 4, 4), "O")],
     "GroupPool": [
@@ -103,6 +110,9 @@ CASES: dict[str, list[Case]] = {
         Case(dict(spec=SPEC, in_channels=1, num_frequencies=1, learned=True), (3, SPEC.numel, 1), "hidden"),
         Case(dict(spec=SPEC, in_channels=1, num_frequencies=2, scheme="nfn"), (3, SPEC.numel, 1), "hidden"),
     ],
+    "LiftConv1d": [
+        Case(dict(in_channels=2, out_fields=3, kernel_size=3, group=MIRROR, padding="same"), (2, 2, 6), MIRROR, in_field="scalar")
+    ],
     "LiftConv2d": [
         Case(dict(in_channels=3, out_fields=2, kernel_size=3, group="p4m", padding=1), (2, 3, 5, 5), "p4m", "scalar"),
         Case(dict(in_channels=1, out_fields=2, kernel_size=5, group="p3m1", padding="same"), (2, 1, 7, 7), "p3m1", "scalar"),
@@ -113,6 +123,9 @@ CASES: dict[str, list[Case]] = {
     "NPLinear": [Case(dict(spec=SPEC, in_channels=2, out_channels=4, pool="sum"), (3, SPEC.numel, 2), "all")],
     # Exactly equivariant under the subgroup of the lattice, p4 or p4m, whose fields theirs consist of.
     "SteerableConv2d": [Case(dict(in_fields=2, out_fields=2, kernel_size=5, group="D8", padding="same"), (1, 2, 16, 7, 7), "p4m")],
+    "SteerableConvTranspose2d": [
+        Case(dict(in_fields=2, out_fields=2, kernel_size=4, group="C8", stride=2, padding=1), (1, 2, 8, 4, 4), "p4")
+    ],
     "SteerableLiftConv2d": [
         Case(dict(in_channels=2, out_fields=2, kernel_size=5, group="C12", padding="same"), (2, 2, 7, 7), "p4", "scalar")
     ],
@@ -177,13 +190,13 @@ class OnLattice(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.layer.field == "regular":
+        if not self.layer.scalar:
             x = from_lattice_fields(x, self.layer.places, self.layer.cosets.shape[0])
         return to_lattice_fields(self.layer(x), self.layer.cosets)
 
 
 def on_lattice(layer: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
-    return OnLattice(layer), to_lattice_fields(x, layer.cosets) if layer.field == "regular" else x
+    return OnLattice(layer), to_lattice_fields(x, layer.cosets) if not layer.scalar else x
 
 
 def move_forms(x: Tensor, degrees: Sequence[int], g: Tensor) -> Tensor:

@@ -17,8 +17,14 @@ import isotypic as iso
 from isotypic.export import to_torch
 from isotypic.nn import swap
 
+MIRROR = iso.groups.generate([[[-1]]])
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "LiftConv2d": (iso.nn.LiftConv2d(3, 2, 3, "p4m", padding=1, padding_mode="reflect"), (2, 3, 7, 7)),
+    "LiftConv1d": (iso.nn.LiftConv1d(3, 2, 5, MIRROR, padding=2), (2, 3, 9)),
+    "GroupConv1d": (iso.nn.GroupConv1d(2, 3, 3, MIRROR, stride=2), (2, 2, 2, 9)),
+    "GroupConvTranspose1d": (iso.nn.GroupConvTranspose1d(2, 3, 3, MIRROR, stride=2), (2, 2, 2, 5)),
+    "GroupMaxPool1d": (iso.nn.GroupMaxPool1d(3, 2, 1, group=MIRROR), (2, 3, 2, 5)),
+    "GroupAvgPool1d": (iso.nn.GroupAvgPool1d(2, group=MIRROR), (2, 3, 2, 6)),
     "LiftConv3d": (iso.nn.LiftConv3d(1, 2, 3, "O"), (1, 1, 5, 5, 5)),
     "GroupConv2d": (iso.nn.GroupConv2d(4, 6, 3, "p6", groups=2, padding="same"), (2, 4, 6, 7, 7)),
     "GroupConv3d": (iso.nn.GroupConv3d(1, 2, 3, "T", stride=2), (1, 1, 12, 5, 5, 5)),
@@ -26,6 +32,8 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "GroupConvTranspose3d": (iso.nn.GroupConvTranspose3d(1, 2, 2, "T", stride=2), (1, 1, 12, 2, 2, 2)),
     "SteerableLiftConv2d": (iso.nn.SteerableLiftConv2d(2, 2, 5, "C8", padding=2), (1, 2, 7, 7)),
     "SteerableConv2d": (iso.nn.SteerableConv2d(2, 2, 5, "D8"), (1, 2, 16, 7, 7)),
+    "SteerableConvTranspose2d": (iso.nn.SteerableConvTranspose2d(2, 2, 4, "D8", stride=2, padding=1), (1, 2, 16, 3, 3)),
+    "GroupLinear of D8": (iso.nn.GroupLinear(2, 3, "D8"), (2, 2, 16, 3, 3)),
     "GroupLinear": (iso.nn.GroupLinear(2, 3, "p4m"), (2, 2, 8)),
     "GroupLinear on positions": (iso.nn.GroupLinear(2, 3, "p4"), (2, 2, 4, 3, 5)),
     "GroupBatchNorm": (iso.nn.GroupBatchNorm(3, activation="relu"), (4, 3, 8, 5, 5)),

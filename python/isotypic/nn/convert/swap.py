@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from isotypic import groups
 from isotypic._warnings import EquivarianceWarning
 from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.convert.swapping.expand import Expand, expand_modules
 from isotypic.nn.convert.swapping.kinds import CONVOLUTIONS, DROPOUT, MIXING, name_of
 from isotypic.nn.convert.swapping.plan import Fields, Plan
 from isotypic.nn.convert.swapping.report import Line, SwapReport
@@ -46,7 +47,7 @@ def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group | Pl
         raise ValueError(f"swap: group must act on 1, 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
     if isinstance(resolved, PlanarGroup) and options["init"] == "pretrained":
         raise ValueError(
-            f"swap: init='pretrained' needs filters of the lattice, which {resolved.name} turns between its positions; take {resolved.lattice}"
+            f"swap: init='pretrained' cannot turn trained filters between positions, as {resolved.name} asks; take {resolved.lattice}"
         )
     if options["head"] not in (None, "pool", "fields"):
         raise ValueError(f'swap: head must be None, "pool" or "fields", got {options["head"]!r}')
@@ -54,9 +55,9 @@ def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group | Pl
         raise ValueError(f'swap: init must be None or "pretrained", got {options["init"]!r}')
     if options["init"] == "pretrained" and options["fields"] is not None:
         raise ValueError("swap: fields cannot be chosen with init='pretrained', which needs a field for every channel")
-    for entry in options["pointwise"]:
+    for entry in (*options["pointwise"], *options["expand"]):
         if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
-            raise TypeError(f"swap: pointwise must hold types of modules, got {entry!r}")
+            raise TypeError(f"swap: pointwise and expand must hold types of modules, got {entry!r}")
     names = dict(model.named_modules())
     for entry in options["keep"]:
         if isinstance(entry, str) and entry not in names:
@@ -133,6 +134,16 @@ def _check_outputs(plain: nn.Module, net: nn.Module, inputs: tuple[Any, ...], fi
         raise TypeError(f"swap: the network that was made gives outputs of shapes {found} on the example, the model {expected}")
 
 
+def _check_expanded(plain: nn.Module, net: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Raises unless what was written out computes what the model does, in evaluation."""
+    with torch.no_grad():
+        pairs = zip(*(_flat(copy.deepcopy(network).eval()(*inputs)) for network in (plain, net)), strict=True)
+        for expected, found in pairs:
+            scale = expected.abs().max().clamp(min=1e-30)
+            if expected.shape != found.shape or not float((expected - found).abs().max() / scale) <= 1e-4:
+                raise TypeError("swap: with its modules written as expand says, the model gives other outputs on the example")
+
+
 def _error(net: nn.Module, group: groups.Group | PlanarGroup, elements: Sequence[int], inputs: tuple[Any, ...], fields: bool) -> float:
     """max over elements of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
     from isotypic._testing.fields import act
@@ -178,6 +189,7 @@ def swap(
     fields: Fields = None,
     head: str | None = None,
     init: str | None = None,
+    expand: Expand | None = None,
 ) -> nn.Module:
     """A plain CNN made equivariant: a copy with its layers swapped for those of regular fields, and about as many parameters.
 
@@ -208,6 +220,8 @@ def swap(
         init: None initialises the layers; "pretrained" gives every channel a field and starts with the weights of the model. The result
             is then its mean over the group, and |G| times as large; only nearly so with norms over channels, groups of
             them or the batch, on hexagonal groups, which cut images to a hexagon, and where a function of the outputs is not linear.
+        expand: types of modules, and functions that write such a module as known ones: `{NormAct: lambda m: nn.Sequential(m.norm, m.act)}`.
+            Those of timm with a norm and an activation in one are known. With an example, the same outputs are asked for.
 
     Raises TypeError naming the module that has no equivariant counterpart, and why; ValueError for arguments that fit no network.
 
@@ -219,15 +233,19 @@ def swap(
     >>> bool(torch.allclose(net(digits), net(digits.rot90(1, (-2, -1))), atol=1e-5)), net.report.exact
     (True, True)
     """
-    options = {"pointwise": tuple(pointwise), "keep": tuple(keep), "fields": fields, "head": head, "init": init}
+    options = {"pointwise": tuple(pointwise), "keep": tuple(keep), "fields": fields, "head": head, "init": init, "expand": expand or {}}
     resolved = _check(model, group, options)
     _check_dimension(model, resolved)
     if report and hasattr(model, "report"):
         raise ValueError("swap: the model has an attribute `report`; swap it with report=False")
     inputs = _inputs(example)
     net = copy.deepcopy(model)
+    net, expanded = expand_modules(net, expand or {}, lambda module, name: type(module) in (*keep, *pointwise) or name in keep)
+    if expanded and inputs:
+        _check_expanded(model, net, inputs)
     modes = {name: module.training for name, module in net.named_modules()}
     plan = Plan(net, resolved, tuple(pointwise), tuple(keep), fields, head, init == "pretrained")
+    plan.lines = {line.name: line for line in expanded}
     walks = []
     for mode in (True, False):
         graph = trace(net.train(mode), plan.declared)

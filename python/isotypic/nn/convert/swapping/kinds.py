@@ -60,6 +60,12 @@ POINTWISE_MODULES = (
     *(nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Threshold),
     *(nn.Dropout, nn.AlphaDropout, nn.Identity, nn.RReLU),
 )
+POINTWISE_ELSEWHERE = {
+    *("timm.layers.drop.DropPath", "torchvision.ops.stochastic_depth.StochasticDepth"),
+    *(f"timm.layers.activations.{name}" for name in ("Swish", "Mish", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "HardMish")),
+    *(f"timm.layers.activations.{name}" for name in ("GELU", "GELUTanh", "QuickGELU")),
+}
+"""Modules of other libraries that act on each value, or on each sample as a whole."""
 DROPOUT = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 POINTWISE = {
     *("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid"),
@@ -72,6 +78,11 @@ BINARY = {
 }
 CONCATENATING = {"cat", "concat", "concatenate"}
 SIZES = {"size", "shape", "dim", "ndim", "device", "dtype", "numel", "nelement", "stride", "is_cuda", "is_contiguous", "element_size"}
+
+
+def qualified(module: nn.Module) -> str:
+    """The name of its class with that of its library."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def name_of(node: fx.Node) -> str:

@@ -10,7 +10,19 @@ from torch import fx, nn
 
 from isotypic import groups
 from isotypic.groups.planar import PlanarGroup
-from isotypic.nn.convert.swapping.kinds import BINARY, CONCATENATING, CONVOLUTIONS, GLOBAL, MIXING, SIZES, TRANSPOSED, Kind, name_of
+from isotypic.nn.convert.swapping.kinds import (
+    BINARY,
+    CONCATENATING,
+    CONVOLUTIONS,
+    GLOBAL,
+    MIXING,
+    POINTWISE_ELSEWHERE,
+    SIZES,
+    TRANSPOSED,
+    Kind,
+    name_of,
+    qualified,
+)
 from isotypic.nn.convert.swapping.report import Line
 
 Fields = Mapping[str, int] | Callable[[int], int] | None
@@ -52,7 +64,10 @@ class Plan:
         return type(module) in self.keep or name in self.keep
 
     def declared(self, module: nn.Module, name: str) -> bool:
-        return self.kept(module, name) or type(module) in self.pointwise
+        return self.kept(module, name) or self.on_values(module)
+
+    def on_values(self, module: nn.Module) -> bool:
+        return type(module) in self.pointwise or qualified(module) in POINTWISE_ELSEWHERE
 
     def fields(self, name: str, channels: int) -> int:
         """C fields of |G| channels in and out cost C^2 |G| k^2 parameters: C = channels / sqrt(|G|) keeps their number."""

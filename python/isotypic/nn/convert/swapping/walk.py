@@ -95,8 +95,9 @@ class Walk(FunctionRules):
             self.refuse(node, "it has hooks, which would not see what they expect; remove them, and register them on the result")
         if self.plan.kept(module, name):
             return self.keep(node, module)
-        if type(module) in self.plan.pointwise:
-            self.plan.say(name, type(module).__name__, type(module).__name__, "declared pointwise")
+        if self.plan.on_values(module):
+            note = "declared pointwise" if type(module) in self.plan.pointwise else "acts on each value or sample alone"
+            self.plan.say(name, type(module).__name__, type(module).__name__, note)
             return next((kind for kind in given), FREE)
         if not given or all(kind.form in ("free", "parameter") for kind in given):
             self.plan.unmoved.add(module)
