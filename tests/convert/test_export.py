@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,72 @@ def test_frozen_parameters_stay_frozen() -> None:
     net[1].bias.requires_grad_(False)
     wanted = {name: parameter.requires_grad for name, parameter in iso.export.to_torch(net).named_parameters()}
     assert wanted == {"0.conv.weight": False, "0.conv.bias": False, "1.norm.weight": True, "1.norm.bias": False}
+
+
+SPEC = iso.nn.WeightSpec([2, 4, 3, 2])
+WEIGHTS, FORMS, TOKENS = (3, SPEC.numel, 2), (2, 3, 8), ((2, 5, 1, 16), (2, 5, 2))
+OTHERS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
+    "DWSLinear": (lambda: iso.nn.DWSLinear(SPEC, 2, 4), (WEIGHTS,)),
+    "DWSLinear, maxima": (lambda: iso.nn.DWSLinear(SPEC, 2, 4, pool="max"), (WEIGHTS,)),
+    "DWSLinear of rank 1": (lambda: iso.nn.DWSLinear(SPEC, 2, 4, rank=1), (WEIGHTS,)),
+    "NPLinear": (lambda: iso.nn.NPLinear(SPEC, 2, 4), (WEIGHTS,)),
+    "DWSInvariant": (lambda: iso.nn.DWSInvariant(SPEC, 2, 3), (WEIGHTS,)),
+    "DWSNet": (lambda: iso.models.DWSNet(SPEC, in_channels=2, channels=[4, 4], out_features=2), (WEIGHTS,)),
+    "Transvectants": (lambda: iso.nn.Transvectants([2, 4], 4, 3), (FORMS,)),
+    "GATr": (lambda: iso.models.GATr(1, 1, 4, 2, 3, 8, num_blocks=1, num_heads=2), TOKENS),
+    "fields": (
+        lambda: nn.Sequential(iso.nn.LiftConv2d(1, 2, 3, "p4"), iso.nn.GroupConvTranspose2d(2, 3, 3, "p4", stride=2)),
+        ((1, 1, 6, 6),),
+    ),
+    "norms": (lambda: iso.nn.GroupBatchNorm(3, activation="relu"), ((4, 3, 8, 5, 5),)),
+}
+
+
+def other(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    make, shapes = OTHERS[name]
+    model = make().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.eval(), tuple(torch.randn(shape, dtype=torch.float64) for shape in shapes)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_example_exports_layers_of_every_family(name: str) -> None:
+    model, data = other(name)
+    plain = to_torch(model, data)
+    assert isinstance(plain, torch.fx.GraphModule) and "isotypic" not in plain.code
+    for found, expected in zip(flat(plain(*data)), flat(model(*data)), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in model.parameters())
+    gradients = []
+    for network in (model, plain):
+        sum(output.square().sum() for output in flat(network(*data))).backward()
+        gradients.append([parameter.grad for _, parameter in sorted(network.named_parameters())])
+    for found, expected in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_an_exported_network_of_another_family_loads_where_there_is_no_isotypic(tmp_path: Path) -> None:
+    model, data = other("GATr")
+    plain = to_torch(model.float(), tuple(x.float() for x in data), dynamic_shapes=({0: torch.export.Dim.AUTO},) * 2)
+    inputs = tuple(torch.randn(3, *x.shape[1:]) for x in data)
+    expected = tuple(output.detach() for output in plain(*inputs))
+    for found, wanted in zip(expected, model(*inputs), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.save(plain, tmp_path / "model.pt")
+    torch.save((inputs, expected), tmp_path / "data.pt")
+    torch.export.save(torch.export.export(plain, inputs), tmp_path / "program.pt2")
+    torch.jit.save(torch.jit.trace(plain, inputs), tmp_path / "traced.pt")
+    done = subprocess.run([sys.executable, "-c", LOAD, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_an_example_cannot_export_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^to_torch: no counterpart in plain torch is known for the operator max_det"):
+        to_torch(iso.nn.MomentLayer(6, 2), torch.tensor([[1.0, 0, 3, 0, 3, 0, 1]]).expand(2, 7).contiguous())
+    with pytest.raises(ValueError, match=r"^to_torch: dynamic_shapes are those of an example, got none"):
+        to_torch(nn.ReLU(), dynamic_shapes=({0: 1},))
+    x = torch.randn(1, 2, 4, 5, 5)  # what was put in the place of operators is gone again
+    assert "isotypic" in str(torch.export.export(iso.nn.GroupConv2d(2, 2, 3), (x,)).graph)

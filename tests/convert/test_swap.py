@@ -273,3 +273,27 @@ def test_sub_pixel_convolution_at_the_end(functional: bool) -> None:
     images = torch.rand(1, 3, 7, 7, dtype=torch.float64)
     net = swap(plain.double(), "p4m", images)
     assert net(images).shape == (1, 3, 14, 14) and net.report.exact and net.report.equivariance_error < 1e-12
+
+
+@pytest.mark.parametrize(
+    "window",
+    [lambda x: (x.size(-2), x.size(-1)), lambda x: x.shape[2:], lambda x: x.size()[-2:], lambda x: (x.shape[2], x.shape[3])],
+)
+@pytest.mark.parametrize("init", [None, "pretrained"])
+def test_generalised_mean_pooling_over_a_window_of_the_size_of_the_image(window: Any, init: str | None) -> None:
+    class GeM(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.p, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.Parameter(torch.full((1,), 3.0)), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).clamp(min=1e-6).pow(self.p)
+            return self.fc(F.avg_pool2d(x, window(x)).pow(1.0 / self.p).flatten(1))
+
+    torch.manual_seed(0)
+    plain, images = GeM().double(), torch.rand(2, 3, 9, 9, dtype=torch.float64)
+    net = swap(plain, "p4m", images, init=init)
+    assert net.report.exact and invariance(net, "p4m", images) < 1e-10
+    assert net(torch.rand(1, 3, 13, 13, dtype=torch.float64)).shape == (1, 2)
+    with pytest.raises(TypeError, match="avg_pool2d"):
+        swap(Call(lambda m, x: F.avg_pool2d(m.conv(x), (x.size(-2), x.size(-1))), conv=nn.Conv2d(3, 8, 3)), "p4")

@@ -90,3 +90,11 @@ def test_pretrained_numbers_for_each_feature(read: Any) -> None:
     images = torch.rand(2, 3, 7, 7, dtype=torch.float64)
     mean = torch.stack([plain(images.rot90(k, (2, 3))) for k in range(4)]).mean(0)
     torch.testing.assert_close(swap(plain, "p4", images, init="pretrained")(images), mean, rtol=1e-10, atol=1e-12)
+
+
+def test_hexagonal_groups_are_said_to_be_near() -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    images = torch.rand(1, 1, 9, 9)
+    notes = [line.note for line in swap(plain, "p6", images, init="pretrained").report.lines if line.name == "weights"]
+    assert notes == ["a hexagon of each image and kernel is left: near the plain network's mean over the group, not that mean"]
+    assert not [line for line in swap(plain, "p4", images, init="pretrained").report.lines if line.name == "weights"]

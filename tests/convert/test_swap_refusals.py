@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from convert.architectures import VGG
 from convert.plain_networks import BatchNormAct2d, Call, MyConv, MySwish, Steps, chain, head, invariance
-from torch import nn
+from torch import Tensor, nn
 
 from isotypic.demo import SmallCNN
 from isotypic.nn import swap
@@ -138,3 +138,25 @@ def test_what_takes_positions_for_channels_is_refused(step: Any, message: str) -
             "p4",
             torch.rand(1, 3, 3, 3),
         )
+
+
+def test_what_is_no_model_is_told_how_to_become_one() -> None:
+    with pytest.raises(TypeError, match=r"^swap: model must be an nn\.Module, got the class Conv2d; make one of it: Conv2d\(\.\.\.\)"):
+        swap(nn.Conv2d, "p4")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^swap: the model is one Conv2d, .* wrap it: nn\.Sequential\(model\)"):
+        swap(nn.Conv2d(3, 8, 3), "p4")
+
+
+def test_pretrained_fields_and_numbers_are_told_the_way_on() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(10, 2)
+
+        def forward(self, x: Tensor, numbers: Tensor) -> Tensor:
+            return self.fc(torch.cat([self.conv(x).mean((2, 3)), numbers], 1))
+
+    data = torch.rand(2, 3, 9, 9), torch.rand(2, 2)
+    with pytest.raises(TypeError, match=r"^swap: model: cat of invariant numbers with fields; without init='pretrained' fields are pooled"):
+        swap(Joined(), "p4", data, init="pretrained")
+    assert swap(Joined(), "p4", data).report.equivariance_error < 1e-5

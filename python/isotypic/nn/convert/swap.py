@@ -19,7 +19,7 @@ from isotypic.nn.convert.swapping.kinds import CONVOLUTIONS, DROPOUT, MIXING, na
 from isotypic.nn.convert.swapping.plan import Fields, Plan
 from isotypic.nn.convert.swapping.report import Line, SwapReport
 from isotypic.nn.convert.swapping.steps import hooks
-from isotypic.nn.convert.swapping.trace import CONTAINERS, same_steps, trace
+from isotypic.nn.convert.swapping.trace import CONTAINERS, is_layer, same_steps, trace
 from isotypic.nn.convert.swapping.walk import Walk
 from isotypic.nn.fields._group_key import any_group
 from isotypic.nn.fields.dropout import FieldDropout
@@ -40,8 +40,12 @@ def _inputs(example: Any) -> tuple[Any, ...]:
 
 
 def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group | PlanarGroup:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise TypeError(f"swap: model must be an nn.Module, got the class {model.__name__}; make one of it: {model.__name__}(...)")
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap: model must be an nn.Module, got {type(model).__name__}")
+    if is_layer(model):
+        raise TypeError(f"swap: the model is one {type(model).__name__}, whose forward pass has no layers; wrap it: nn.Sequential(model)")
     resolved = any_group("swap", group)
     if resolved.dim not in (1, 2, 3):
         raise ValueError(f"swap: group must act on 1, 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
@@ -55,9 +59,10 @@ def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group | Pl
         raise ValueError(f'swap: init must be None or "pretrained", got {options["init"]!r}')
     if options["init"] == "pretrained" and options["fields"] is not None:
         raise ValueError("swap: fields cannot be chosen with init='pretrained', which needs a field for every channel")
-    for entry in (*options["pointwise"], *options["expand"]):
-        if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
-            raise TypeError(f"swap: pointwise and expand must hold types of modules, got {entry!r}")
+    for option in ("pointwise", "expand"):
+        for entry in options[option]:
+            if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+                raise TypeError(f"swap: {option} must hold types of modules, got {entry!r}")
     names = dict(model.named_modules())
     for entry in options["keep"]:
         if isinstance(entry, str) and entry not in names:
@@ -355,6 +360,9 @@ def _report(model: nn.Module, result: nn.Module, plan: Plan, walk: Walk, inputs:
     lines = sorted(plan.lines.values(), key=lambda line: order.get(line.name, len(order)))
     if walk.reasons:
         lines.append(Line("forward", type(model).__name__, "GraphModule", "; ".join(walk.reasons)))
+    if plan.pretrained and not plan.lattice.preserves_axes:
+        note = "a hexagon of each image and kernel is left: near the plain network's mean over the group, not that mean"
+        lines.append(Line("weights", "of the model", "of the model", note))
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (model, result)]
     made = SwapReport(plan.group.name, lines, counts[0], counts[1], "graph" if walk.reasons else "as written")
     if inputs:
@@ -364,8 +372,6 @@ def _report(model: nn.Module, result: nn.Module, plan: Plan, walk: Walk, inputs:
             made.equivariance_error = _error(result, group, exact, inputs, fields)
             if isinstance(group, PlanarGroup):
                 between = _error(result, group, sorted(set(range(group.order)) - set(exact)), inputs, fields)
-                note = (
-                    f"exact under {plan.lattice.name}; the other elements turn filters and example between positions: error {between:.0e}"
-                )
+                note = f"exact under {plan.lattice.name}; the other elements, between positions, up to {between:.0e} on the example"
                 lines.append(Line("group", group.name, plan.lattice.name, note, exact=False))
     return made

@@ -61,7 +61,34 @@ class FunctionRules(ModuleRules):
 
     def function_avg_pool2d(self, node: Any, source: Any, x: Kind) -> Any:
         names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-        return self.build(node, MEAN_POOLS[self.dim - 1](**self.arguments(node, *names)))
+        settings = self.arguments(node, *names)
+        if self.whole(settings["kernel_size"], source) and set(settings) <= {"kernel_size", "stride"}:  # as in generalised-mean pooling
+            return self.build(node, ADAPTIVE_MEAN_POOLS[self.dim - 1](1))
+        return self.build(node, MEAN_POOLS[self.dim - 1](**settings))
+
+    def whole(self, window: Any, source: Any) -> bool:
+        """Whether a window is the size of the tensor: (x.size(-2), x.size(-1)), x.shape[2:], x.size()[-2:]."""
+
+        def of_source(node: Any) -> bool:
+            if not isinstance(node, fx.Node) or name_of(node) not in ("size", "shape"):
+                return False
+            read = node.args[0]  # of fields, one element of the group
+            return read is source or (isinstance(read, fx.Node) and name_of(read) == "select" and read.args[0] is source)
+
+        def axis(node: Any) -> int | None:
+            if not isinstance(node, fx.Node):
+                return None
+            if of_source(node) and len(node.args) == 2 and isinstance(node.args[1], int):
+                return node.args[1]
+            taken = name_of(node) == "getitem" and of_source(node.args[0]) and isinstance(node.args[1], int)
+            return node.args[1] if taken else None  # type: ignore[return-value]
+
+        if isinstance(window, (tuple, list)):
+            places = [axis(entry) for entry in window]
+            return None not in places and [place % (self.dim + 2) for place in places if place is not None] == list(range(2, self.dim + 2))
+        if not isinstance(window, fx.Node) or name_of(window) != "getitem" or not of_source(window.args[0]):
+            return False
+        return window.args[1] in (slice(2, None), slice(-self.dim, None))
 
     function_max_pool1d = function_max_pool3d = function_max_pool2d
     function_avg_pool1d = function_avg_pool3d = function_avg_pool2d

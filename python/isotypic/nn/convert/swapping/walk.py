@@ -256,7 +256,8 @@ class Walk(FunctionRules):
                 if kind.form == "field":
                     continue
                 if kind.form != "scalar" or kind.width is None:
-                    self.refuse(node, f"cat of {kind} with fields")
+                    way = "; without init='pretrained' fields are pooled in front of it" if self.plan.pretrained else ""
+                    self.refuse(node, f"cat of {kind} with fields{way}")
                 if kind.space == "grid":
                     one = self.method(node, "unsqueeze", source, 2)
                     moved[place] = self.method(node, "expand", one, -1, -1, self.order, *(-1,) * self.dim)
