@@ -206,7 +206,7 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] =
     "DWSLinear of rank 1": (lambda: iso.nn.DWSLinear(SPEC, 2, 4, rank=1), (WEIGHTS,)),
     "NPLinear": (lambda: iso.nn.NPLinear(SPEC, 2, 4), (WEIGHTS,)),
     "DWSInvariant": (lambda: iso.nn.DWSInvariant(SPEC, 2, 3), (WEIGHTS,)),
-    "DWSNet": (lambda: iso.models.DWSNet(SPEC, in_channels=2, channels=[4, 4], out_features=2), (WEIGHTS,)),
+    "DWSNet": (lambda: iso.models.DWSNet(SPEC, channels=[4, 4], out_features=2), ((3, SPEC.numel, 1),)),
     "Transvectants": (lambda: iso.nn.Transvectants([2, 4], 4, 3), (FORMS,)),
     "GATr": (lambda: iso.models.GATr(1, 1, 4, 2, 3, 8, num_blocks=1, num_heads=2), TOKENS),
     "fields": (
@@ -245,8 +245,8 @@ def test_an_example_exports_layers_of_every_family(name: str) -> None:
 
 def test_an_exported_network_of_another_family_loads_where_there_is_no_isotypic(tmp_path: Path) -> None:
     model, data = other("GATr")
-    plain = to_torch(model.float(), tuple(x.float() for x in data), dynamic_shapes=({0: torch.export.Dim.AUTO},) * 2)
-    inputs = tuple(torch.randn(3, *x.shape[1:]) for x in data)
+    inputs = tuple(x.float() for x in data)
+    plain = to_torch(model.float(), inputs)
     expected = tuple(output.detach() for output in plain(*inputs))
     for found, wanted in zip(expected, model(*inputs), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
@@ -258,9 +258,26 @@ def test_an_exported_network_of_another_family_loads_where_there_is_no_isotypic(
     assert done.returncode == 0, done.stderr
 
 
+def test_an_exported_network_takes_other_batches_and_goes_to_onnx(tmp_path: Path) -> None:
+    model, (weights,) = other("DWSNet")
+    model, batch = model.float(), torch.export.Dim("batch", min=2, max=64)
+    plain, more = to_torch(model, weights.float(), dynamic_shapes=({0: batch},)), torch.randn(7, SPEC.numel, 1)
+    assert_same(plain(more), model(more))
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = str(tmp_path / "net.onnx")
+    torch.onnx.export(plain, (weights.float(),), path, dynamo=True, verbose=False, dynamic_shapes=({0: batch},))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert_same(session.run(None, {session.get_inputs()[0].name: more.numpy()}), model(more))
+
+
 def test_what_an_example_cannot_export_is_named() -> None:
-    with pytest.raises(TypeError, match=r"^to_torch: no counterpart in plain torch is known for the operator max_det"):
-        to_torch(iso.nn.MomentLayer(6, 2), torch.tensor([[1.0, 0, 3, 0, 3, 0, 1]]).expand(2, 7).contiguous())
+    class Polar(nn.Module):
+        def forward(self, a: Tensor) -> Tensor:
+            return iso.ops.polar(a)[0]
+
+    with pytest.raises(TypeError, match=r"^to_torch: no counterpart in plain torch is known for the operator polar"):
+        to_torch(Polar(), torch.randn(2, 3, 3))
     with pytest.raises(ValueError, match=r"^to_torch: dynamic_shapes are those of an example, got none"):
         to_torch(nn.ReLU(), dynamic_shapes=({0: 1},))
     x = torch.randn(1, 2, 4, 5, 5)  # what was put in the place of operators is gone again
