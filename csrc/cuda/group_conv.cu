@@ -47,7 +47,7 @@
 // multiplied by powers of two (Section::analysis_scale and the others) that take the largest sum back, and results divided by them in
 // float32: no finite value overflows on the way, and numbers lose digits only within a factor |G| of the smallest normal one, 6e-5.
 //
-// Registers on sm_90a (ptxas 13.0): at most 128, so that two blocks of 256 threads fit, and 255 for Oh; stack and spills at most 48 bytes.
+// Registers on sm_90a (ptxas 13.0): at most 128, so that two blocks of 256 threads fit, and 255 for Oh; stack and spills at most 24 bytes.
 // tests/test_count_sass.py reads them from the build.
 // These figures are counted and compiled: nothing here has been measured on a device yet.
 #include "cuda/group_conv_launch.cuh"
