@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from isotypic import groups
 from isotypic._warnings import EquivarianceWarning
+from isotypic._words import SwapHead, SwapInit
 from isotypic.groups.planar import PlanarGroup
 from isotypic.nn.convert.swapping.expand import Expand, expand_modules
 from isotypic.nn.convert.swapping.kinds import CONVOLUTIONS, DROPOUT, MIXING, name_of
@@ -192,8 +193,8 @@ def swap(
     pointwise: Sequence[type[nn.Module]] = (),
     keep: Sequence[str | type[nn.Module]] = (),
     fields: Fields = None,
-    head: str | None = None,
-    init: str | None = None,
+    head: SwapHead | None = None,
+    init: SwapInit | None = None,
     expand: Expand | None = None,
 ) -> nn.Module:
     """A plain CNN made equivariant: a copy with its layers swapped for those of regular fields, and about as many parameters.

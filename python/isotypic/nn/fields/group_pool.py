@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
+from isotypic._words import GroupPoolMode
 from isotypic.groups.planar import PlanarGroup
 from isotypic.nn._arguments import check_tensor
 from isotypic.nn.fields._group_key import Grouped, any_group, key_of, part_of
@@ -43,7 +44,7 @@ class GroupPool(Grouped, Constants):
 
     def __init__(
         self,
-        mode: str = "max",
+        mode: GroupPoolMode = "max",
         keepdim: bool = False,
         group: str | finite_groups.Group | PlanarGroup | None = None,
         subgroup: str | finite_groups.Group | PlanarGroup | None = None,
@@ -58,6 +59,7 @@ class GroupPool(Grouped, Constants):
             self.group, self.order, self.dim, self.names = key_of(whole), whole.order, whole.dim, f", group={whole.name}"
             if subgroup is not None:
                 part = any_group("GroupPool", subgroup)
+                self.subgroup = key_of(part)
                 self.names += f", subgroup={part.name}"
                 inside = part_of("GroupPool", whole, part)
                 cosets = np.sort(whole.left_cosets(inside))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic import groups as finite_groups
+from isotypic._words import Padding, PaddingMode
 from isotypic.nn.fields.conv import _Conv
 from isotypic.nn.fields.conv_transpose import _ConvTranspose
 from isotypic.nn.fields.spatial_pool import _WindowPool
@@ -53,11 +54,11 @@ class LiftConv1d(_Conv):
         kernel_size: int | Sequence[int],
         group: str | finite_groups.Group,
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | str = 0,
+        padding: int | Sequence[int] | Padding = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -103,11 +104,11 @@ class GroupConv1d(_Conv):
         kernel_size: int | Sequence[int],
         group: str | finite_groups.Group,
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | str = 0,
+        padding: int | Sequence[int] | Padding = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
