@@ -24,6 +24,7 @@ from typing import Any
 from sympy import Poly, Rational, chebyshevt_poly, cyclotomic_poly, gcd, legendre_poly, symbols
 
 from isotypic.sl2 import Certificate, certify
+from isotypic.sl2.certification import decide_on, read_domain
 
 T = symbols("t")
 PRIME = 2**127 - 1
@@ -149,10 +150,8 @@ def moved(degree: int, rng: random.Random) -> Coefficients:
     return result
 
 
-FAMILIES: dict[str, Callable[[int, random.Random], Coefficients]] = {
-    f.__name__: f
-    for f in (wilkinson, chebyshev, legendre, mignotte, cyclotomic, quadratics, nearly_double, ends, squares, scaled, integers, floats, moved)
-}
+KINDS = [wilkinson, chebyshev, legendre, mignotte, cyclotomic, quadratics, nearly_double, ends, squares, scaled, integers, floats, moved]
+FAMILIES: dict[str, Callable[[int, random.Random], Coefficients]] = {f.__name__: f for f in KINDS}
 DOMAINS: list[Any] = [None, (None, None), (0, None), (None, Fraction(1, 3)), (-1, 1), (Fraction(1, 2), 9), "circle"]
 
 
@@ -190,8 +189,10 @@ def same(left: Callable[[int], tuple[int, int]], terms: list[Any], size: int) ->
 def bits(*groups: Any) -> int:
     """More than the size of any coefficient of a sum of products of three of these, over a common denominator of them all."""
     numbers = [v for group in groups for v in group]
-    return 64 + 8 * max(v.numerator.bit_length() for v in numbers) + 4 * sum(
-        math.lcm(*(v.denominator for v in group)).bit_length() for group in groups
+    return (
+        64
+        + 8 * max(v.numerator.bit_length() for v in numbers)
+        + 4 * sum(math.lcm(*(v.denominator for v in group)).bit_length() for group in groups)
     )
 
 
@@ -312,6 +313,7 @@ def main() -> int:
     parser.add_argument("--degrees", type=int, nargs=2, default=(13, 64))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sturm", type=int, default=20, help="compare with Sturm sequences up to this degree")
+    parser.add_argument("--slow", type=float, default=30, help="name cases that take more seconds than this")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     arguments = parser.parse_args()
     slowest: dict[str, float] = defaultdict(float)
@@ -321,7 +323,7 @@ def main() -> int:
         rng = random.Random(arguments.seed * 1_000_003 + case)
         name, domain = arguments.families[case % len(arguments.families)], rng.choice(DOMAINS)
         degree = rng.randint(*arguments.degrees)
-        if domain in ("circle",):  # the form has twice the degree
+        if domain == "circle":  # the form has twice the degree
             degree = min(degree, 32)
         p: Any = FAMILIES[name](degree, rng)
         if isinstance(domain, tuple):
@@ -335,12 +337,7 @@ def main() -> int:
                 p[0] = (2 * sum(abs(a) + abs(b) for a, b in p) * rng.choice([Fraction(1), Fraction(1, 10)]), Fraction(0))
         start = time.process_time()
         try:
-            if domain == "circle":
-                from isotypic.sl2.certification import decide_on, read_domain
-
-                found = decide_on(tuple(p), read_domain("circle"))
-            else:
-                found = certify(p, domain=domain)
+            found = decide_on(tuple(p), read_domain("circle")) if domain == "circle" else certify(p, domain=domain)
             taken = time.process_time() - start
             good = proven(found, p, domain) and found.verify() and Certificate.from_json(found.to_json()).verify()
             if good and isinstance(domain, tuple) and len(p) - 1 <= arguments.sturm:
@@ -350,6 +347,8 @@ def main() -> int:
             taken, good = time.process_time() - start, False
             print(f"case {case}: {name}, degree {degree}, {domain}: {error!r}", flush=True)
         counted += 1
+        if taken > arguments.slow:
+            print(f"case {case}: {name}, degree {len(p) - 1}, {domain}: {taken:.1f} s", flush=True)
         slowest[name] = max(slowest[name], taken)
         longest = max(longest, (taken, f"{name}, degree {len(p) - 1}, domain {domain}"))
         if not good:

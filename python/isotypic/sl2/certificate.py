@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from isotypic.sl2.domains import Circle, Domain, Form, Interval, Term
 from isotypic.sl2.exact.digits import as_text, decimal, integer, rational
 from isotypic.sl2.exact.polynomials import integral, multiply, primitive, trimmed, value, value_sign
-from isotypic.sl2.exact.squares import Zero
 from isotypic.sl2.exact.rank import spans
+from isotypic.sl2.exact.squares import Zero
 from isotypic.sl2.rational import Rational
 
 POSITIVE, NONNEGATIVE, NEGATIVE = "positive", "nonnegative", "negative somewhere"
@@ -250,12 +250,12 @@ def _sums_to(p: list[Fraction], terms: list[Any]) -> bool:
             parts.append((weight.numerator, weight.denominator * below * scale * scale, multiply(outside, multiply(whole, whole))))
     given, below = integral(p)
     common = math.lcm(below, *(denominator for _, denominator, _ in parts))
-    total = [value * (common // below) for value in given]
+    total = [c * (common // below) for c in given]
     for numerator, denominator, values in parts:
         factor = numerator * (common // denominator)
         total += [0] * (len(values) - len(total))
-        for k, value in enumerate(values):
-            total[k] -= factor * value
+        for k, c in enumerate(values):
+            total[k] -= factor * c
     return not any(total)
 
 

@@ -36,14 +36,15 @@ def spectral_factor(r: Tensor) -> Tensor:
     The filter with the taps h has the power response R(s) = r_0 + 2 sum_k r_k cos(k s), and all its zeros within or on the unit circle.
     Where R > 0 the coefficients of h are right to rounding times the condition of the problem, at most of the order of max R / min R, and
     first derivatives to ten times that: 1e-10 and 1e-6 at 1e8. At zeros of R less than half of the digits are left, as for any double
-    root.
+    root. R may be negative by what rounding does, 4 (n + 1) epsilon of sum_k |r_k| with the epsilon of the dtype; where it comes that
+    close to zero, h may be the factor of r with as much added to r_0.
 
     Args:
         r: (..., n + 1), float32 or float64 (float32 is computed in float64 and rounded), n up to 1024.
 
     Returns: h (..., n + 1). It is differentiable in any order where R > 0.
-    Raises TypeError for other dtypes; ValueError for an empty last axis, numbers that are not finite, and rows with R < 0 somewhere,
-    which have no factor.
+    Raises TypeError for other dtypes; ValueError for an empty last axis, numbers that are not finite, and rows with R < 0 somewhere by
+    more than that, which have no factor.
 
     >>> spectral_factor(torch.tensor([5.0, 2.0]))  # 5 + 4 cos s = |2 + e^(-is)|^2
     tensor([2., 1.])
@@ -54,7 +55,7 @@ def spectral_factor(r: Tensor) -> Tensor:
     if r.dim() < 1 or not 1 <= r.shape[-1] <= LARGEST + 1:
         raise ValueError(f"spectral_factor: r must have shape (..., n + 1) with 0 <= n <= {LARGEST}, got {tuple(r.shape)}")
     rows = r.reshape(-1, r.shape[-1]).double()
-    return factor(rows).to(r.dtype).reshape(r.shape)
+    return factor(rows, torch.finfo(r.dtype).eps).to(r.dtype).reshape(r.shape)
 
 
 def wilson_matrix(h: Tensor) -> Tensor:
@@ -75,27 +76,64 @@ def _transposed_times(h: Tensor, y: Tensor) -> Tensor:
     return (wilson_matrix(h).mT @ y[..., None])[..., 0]
 
 
-# r, h, b and x (B, n + 1), float64.
+# r, h, b and x (B, n + 1), float64; `rounding` is the epsilon to which r is known.
 
 
-def _factor(name: str, shape: Sequence[int], r: Tensor) -> Tensor:
+def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tensor:
     if not bool(r.isfinite().all()):
         raise ValueError("spectral_factor: r must be finite")
     if r.numel() == 0:
         return torch.empty_like(r)
-    n, eps = r.shape[-1], torch.finfo(r.dtype).eps
+    n = r.shape[-1]
     zero = ~r.any(-1)
     unit = r / torch.where(r[:, 0] > 0, r[:, 0], 1)[:, None]
     response = 2 * torch.fft.rfft(unit, max(256, 8 << (n - 1).bit_length())).real - unit[:, :1]
-    below = response.amin(-1) < -16 * n * eps * unit.abs().sum(-1)
-    _refuse_negative(r, ((r[:, 0] <= 0) | below) & ~zero)
-    if r.device.type == "cpu":
-        h, error = torch.empty_like(unit), torch.empty_like(unit[:, 0])
-        _launch.launch(name, name, unit.contiguous(), h, error, like=h)
-    else:
-        h, error = wilson.factor(unit, response)
+    allowed = 4 * n * rounding * unit.abs().sum(-1)
+    _refuse_negative(r, ((r[:, 0] <= 0) | (response.amin(-1) < -allowed)) & ~zero)
+    h, error = _factor_unit(name, unit, response)
+    # R is |h|^2 up to 2 n times the error: where that leaves it open, the minimum of R decides, and R lifted above 0 has the better factor.
+    rows = ((error > (allowed / (2 * n)).clamp_max(1e-9)) & ~zero).nonzero()[:, 0]
+    if len(rows):
+        negative = torch.zeros_like(zero)
+        negative[rows] = _minimum(unit[rows], response[rows]) < -allowed[rows]
+        _refuse_negative(r, negative)
+        lift = torch.eye(1, n, dtype=r.dtype, device=r.device) * allowed[rows, None]
+        lifted, new = _factor_unit(name, unit[rows] + lift, response[rows] + allowed[rows, None])
+        better = new < error[rows]
+        h[rows[better]], error[rows[better]] = lifted[better], new[better]
     _refuse_negative(r, ~(error <= 1e-6) & ~zero)
     return torch.where(zero[:, None], 0, h * r[:, :1].clamp_min(0).sqrt())
+
+
+def _factor_unit(name: str, unit: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, n + 1), (B): the factors of rows with r_0 about 1, and the largest errors of their autocorrelations."""
+    if unit.device.type != "cpu":
+        return wilson.factor(unit, response)
+    h, error = torch.empty_like(unit), torch.empty_like(unit[:, 0])
+    _launch.launch(name, name, unit.contiguous(), h, error, like=h)
+    return h, error
+
+
+def _minimum(unit: Tensor, response: Tensor) -> Tensor:
+    """(B): the least value of R: Newton's method from the lowest minima of the grid, 0, pi / m, 2 pi / m, ..., pi."""
+    size = response.shape[-1] - 1
+    around = torch.nn.functional.pad(response, (1, 1), value=torch.inf)
+    is_minimum = (response <= around[:, :-2]) & (response <= around[:, 2:])
+    lowest = torch.where(is_minimum, response, torch.inf).topk(min(16, size), largest=False)
+    spacing = torch.pi / size
+    angle = lowest.indices * spacing
+    angle = torch.cat([angle, angle - spacing / 2, angle + spacing / 2], -1)  # two zeros may lie around one point of the grid
+    k = torch.arange(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    terms = torch.where(k > 0, 2, 1) * unit
+    least = response.amin(-1)
+    for _ in range(6):
+        cosine, sine = (f(angle[..., None] * k) for f in (torch.cos, torch.sin))
+        slope = -(sine @ (k * terms)[..., None])[..., 0]
+        curvature = -(cosine @ (k * k * terms)[..., None])[..., 0]
+        step = torch.where(curvature > 0, slope / curvature, slope.sign() * spacing / 4).clamp(-spacing, spacing)
+        angle = angle - step
+        least = torch.minimum(least, ((angle[..., None] * k).cos() @ terms[..., None])[..., 0].amin(-1))
+    return least
 
 
 def _solve(name: str, shape: Sequence[int], h: Tensor, b: Tensor, transposed: bool) -> Tensor:
@@ -124,12 +162,12 @@ def _refuse_negative(r: Tensor, negative: Tensor) -> None:
         )
 
 
-def _backward_factor(needs: Sequence[bool], grad: Tensor, h: Tensor, r: Tensor) -> Gradients:
+def _backward_factor(needs: Sequence[bool], grad: Tensor, h: Tensor, r: Tensor, rounding: float) -> Gradients:
     return (solve(h, grad, True) if needs[0] else None,)
 
 
-def _jvp_factor(tangents: Gradients, r: Tensor) -> Tensor | None:
-    return None if tangents[0] is None else solve(factor(r), tangents[0], False)
+def _jvp_factor(tangents: Gradients, r: Tensor, rounding: float) -> Tensor | None:
+    return None if tangents[0] is None else solve(factor(r, rounding), tangents[0], False)
 
 
 def _backward_solve(needs: Sequence[bool], grad: Tensor, x: Tensor, h: Tensor, b: Tensor, transposed: bool) -> Gradients:
@@ -149,8 +187,8 @@ def _jvp_solve(tangents: Gradients, h: Tensor, b: Tensor, transposed: bool) -> T
 
 
 factor = kernel_operator(
-    "spectral_factor(Tensor r) -> Tensor",
-    shape=lambda r: r.shape,
+    "spectral_factor(Tensor r, float rounding) -> Tensor",
+    shape=lambda r, rounding: r.shape,
     samples=(0,),
     run=_factor,
     backward=_backward_factor,

@@ -89,17 +89,15 @@ def _start(starts: list[tuple[float, float]], scale: int, bits: int) -> Roots:
 
 
 def _iterate(p: Polynomial, found: Roots, bits: int) -> None:
-    """Steps of each root until one is so small that the next would be rounding, or until they shrink no more."""
-    last = {i: math.inf for i in range(len(found.re))}
+    """Steps of each root until one is so small that the next would be rounding, or the polynomial is rounding there.
+
+    Not until steps stop to shrink: those within a cluster shrink slowly before its roots have parted.
+    """
+    left = list(range(len(found.re)))
     for _ in range(ROUNDS):
-        if not last:
+        left = [i for i in left if _improve(p, found.re, found.im, i, found.scale, bits) >= -bits // 2]
+        if not left:
             return
-        for i in list(last):
-            step = _improve(p, found.re, found.im, i, found.scale, bits)
-            if step < -bits // 2 or (step < -10 and step > last[i] - 1):
-                del last[i]
-            else:
-                last[i] = step
 
 
 def _improve(p: Polynomial, re: list[int], im: list[int], i: int, scale: int, bits: int) -> int:
