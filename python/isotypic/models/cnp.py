@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import RelationalDifference
 from isotypic.models._point_sets import PointSet, Targets
 from isotypic.models.te_tnp import TokenProcess
 from isotypic.nn.processes.attention import PairAttention, pointwise
@@ -76,7 +77,7 @@ class RCNP(TokenProcess):
         num_blocks: int = 3,
         *,
         width: int = 128,
-        difference: str = "vector",
+        difference: RelationalDifference = "vector",
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:

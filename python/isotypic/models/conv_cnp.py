@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import Architecture
 from isotypic.models._neural_process import NeuralProcess
 from isotypic.models._point_sets import PointSet, Targets
 from isotypic.nn._arguments import positive, positive_number
@@ -161,7 +162,7 @@ class ConvCNP(GridProcess):
         num_blocks: int = 6,
         kernel_size: int = 5,
         *,
-        architecture: str = "resnet",
+        architecture: Architecture = "resnet",
         margin: float | None = None,
         dim_features: int = 0,
         lengthscale: float | None = None,

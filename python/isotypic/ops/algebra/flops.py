@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isotypic._flops import flops
+from isotypic._words import Algebra
 from isotypic.ops.algebra import attention, attention_reference, linear, products
 from isotypic.ops.algebra.signature import algebra as signature
 
@@ -26,7 +27,7 @@ def terms(table: str) -> int:
 
 
 @lru_cache
-def entries(algebra: str, maps: int) -> int:
+def entries(algebra: Algebra, maps: int) -> int:
     """Of the first so many linear maps."""
     return int(np.count_nonzero(signature(algebra).linear[:maps]))
 
@@ -37,17 +38,17 @@ def _product(a: Shape, b: Shape, scale: Shape | None, table: str, *, out_shape: 
 
 
 @flops(linear.linear)
-def _linear(x: Shape, weight: Shape, shift: Any, algebra: str, *, out_shape: Shape) -> int:
+def _linear(x: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * x[0] * weight[0] * weight[1] * entries(algebra, weight[2])
 
 
 @flops(linear.transpose)
-def _transpose(y: Shape, weight: Shape, algebra: str, *, out_shape: Shape) -> int:
+def _transpose(y: Shape, weight: Shape, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * y[0] * weight[0] * weight[1] * entries(algebra, weight[2])
 
 
 @flops(linear.weight_gradient)
-def _weight_gradient(x: Shape, y: Shape, maps: int, algebra: str, *, out_shape: Shape) -> int:
+def _weight_gradient(x: Shape, y: Shape, maps: int, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * x[0] * x[1] * y[1] * entries(algebra, maps)
 
 

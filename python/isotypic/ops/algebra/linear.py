@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from isotypic._register import Gradients, define
+from isotypic._words import Algebra
 from isotypic.ops._checks import check_tensors
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.algebra import _arguments, _kernels, reference
 from isotypic.ops.algebra.signature import algebra as signature
 
 
-def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift: Tensor | None = None) -> Tensor:
+def multivector_linear(x: Tensor, weight: Tensor, algebra: Algebra = "pga", *, shift: Tensor | None = None) -> Tensor:
     """The equivariant linear maps between multivectors, y[o] = sum_ca weight[o, c, a] L_a x[c] (+ shift[o] in the scalar component).
 
     L_a are the five projections to a grade and, in G(3,0,1), the multiplication by e0 of each of the grades 0 to 3, each map divided by its
@@ -82,30 +83,30 @@ def _shape(x: Tensor, weight: Tensor) -> Sequence[int]:
     return x.shape[0], weight.shape[0], 16
 
 
-def _shape_transpose(y: Tensor, weight: Tensor, algebra: str) -> Sequence[int]:
+def _shape_transpose(y: Tensor, weight: Tensor, algebra: Algebra) -> Sequence[int]:
     _check(y, weight, 0, "multivector_linear_transpose")
     return y.shape[0], weight.shape[1], 16
 
 
-def _shape_weight(x: Tensor, y: Tensor, maps: int, algebra: str) -> Sequence[int]:
+def _shape_weight(x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Sequence[int]:
     if x.dim() != 3 or y.dim() != 3 or x.shape[0] != y.shape[0] or x.shape[2] != 16 or y.shape[2] != 16:
         raise ValueError(f"multivector_linear_weight: x and y must be (N, C, 16), got {tuple(x.shape)} and {tuple(y.shape)}")
     return y.shape[1], x.shape[1], maps
 
 
-def _components(shift: Tensor, algebra: str) -> tuple[int, ...]:
+def _components(shift: Tensor, algebra: Algebra) -> tuple[int, ...]:
     return signature(algebra).scalars[: shift.shape[-1]]
 
 
-def _launch(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+def _launch(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     return _kernels.linear(_shape(x, weight), x, weight, shift, algebra)
 
 
-def _fake(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     return x.new_empty(_shape(x, weight))
 
 
-def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Gradients:
+def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Gradients:
     count = len(signature(algebra).scalars) if weight.shape[2] != 5 else 1
     return (
         transpose(grad, weight, algebra) if needs[0] else None,
@@ -114,7 +115,7 @@ def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, sh
     )
 
 
-def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor | None:
+def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor | None:
     dx, dweight, dshift = tangents
     terms = [
         None if dx is None else linear(dx, weight, None, algebra),
@@ -125,7 +126,7 @@ def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, a
     return sum(given[1:], given[0]) if given else None
 
 
-def _vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> tuple[Tensor, int]:
+def _vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, int]:
     batch = info.batch_size
     moved = [
         None if t is None else t.unsqueeze(0).expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
@@ -151,14 +152,14 @@ linear: Any = define(
 )
 
 
-def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, algebra: str) -> Gradients:
+def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, algebra: Algebra) -> Gradients:
     return (
         linear(grad, weight, None, algebra) if needs[0] else None,
         weight_gradient(grad, y, weight.shape[2], algebra) if needs[1] else None,
     )
 
 
-def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, maps: int, algebra: str) -> Gradients:
+def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Gradients:
     return (
         transpose(y, grad, algebra) if needs[0] else None,
         linear(x, grad, None, algebra) if needs[1] else None,

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from isotypic._register import Gradients
 from isotypic._repeat import repeated
+from isotypic._words import Algebra
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.algebra import _arguments, _kernels
 
 
 @repeated
-def geometric_product(x: Tensor, y: Tensor, algebra: str = "pga") -> Tensor:
+def geometric_product(x: Tensor, y: Tensor, algebra: Algebra = "pga") -> Tensor:
     """The geometric product of multivectors, z = x y.
 
     Components are those of 1 | e0 e1 e2 e3 | e01 e02 e03 e12 e13 e23 | e012 e013 e023 e123 | e0123. The product is straight-line code over
