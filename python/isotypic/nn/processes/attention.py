@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from isotypic._public import leaf
+from isotypic._symbolic_trace import leaf
 from isotypic._words import Difference, PairMode, PairReduction
 from isotypic.ops.processes.pair_attention import check_settings, pair_attention
 
