@@ -341,6 +341,24 @@ def test_sixteen_bits_take_positions_of_32(name: str) -> None:
     assert model(xc.bfloat16(), yc.bfloat16(), xt.bfloat16())[0].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("architecture", ["resnet", "unet"])
+def test_gradients_in_float32_are_those_of_float64(architecture: str, dim: int) -> None:
+    """Networks on a grid lay out float32 with a gradient in another way."""
+    torch.manual_seed(0)
+    model = ConvCNP(dim, 1, 6, 4, 2, architecture=architecture)
+    wide = copy.deepcopy(model).double()
+    sets = task(dim=dim)
+    gradients = [
+        torch.autograd.grad(-each.loglik(*(t.to(dtype) for t in sets)).sum(), list(each.parameters()))
+        for each, dtype in ((model, torch.float32), (wide, torch.float64))
+    ]
+    for found, expected in zip(*gradients, strict=True):
+        assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-6
+    with torch.no_grad():
+        assert (model(*(t.float() for t in sets[:3]))[0] - wide(*sets[:3])[0]).abs().max() < 1e-4
+
+
 BAD = [
     (lambda x, y, t: (x[:, :4], y, t), "yc must have as many tasks and points as xc"),
     (lambda x, y, t: (x[:2], y[:2], t), "xc and xt must have the same number of tasks"),
