@@ -371,6 +371,7 @@ def test_kinds_of_input() -> None:
 def test_lean() -> None:
     text = certify([2, -3, 0, 1], domain=(-2, 2)).to_lean("cubic")
     assert text.startswith("theorem cubic (t : ℝ) (hl : (-2 : ℝ) ≤ t) (hh : t ≤ (2 : ℝ)) : 0 ≤ ") and "by ring" in text
+    assert certify([0], domain=LINE).to_lean() == "theorem certified (t : ℝ) : 0 ≤ (0 : ℝ) := le_refl _\n"
     assert "< 0" in certify([1, 0, -3, 0, 1]).to_lean() and certify([1, 0, 1]).to_lean().count("\n") > 3
 
 
