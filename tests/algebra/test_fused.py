@@ -101,13 +101,6 @@ def test_derivatives(name: str) -> None:
 
 
 @each
-def test_registered(name: str) -> None:
-    operator, _, shapes, settings = CASES[name]
-    registered = getattr(torch.ops.isotypic, operator.__name__).default
-    torch.library.opcheck(registered, (*doubles(*shapes), *settings))
-
-
-@each
 def test_mapped(name: str) -> None:
     operator, by_autograd, shapes, settings = CASES[name]
     for axis, first in ((0, True), (1, False)):  # of the first tensor alone, or of all of them

@@ -92,8 +92,8 @@ class GeometricMLP(nn.Module):
     """The second half of a block: `GeometricBilinear`, a gated nonlinearity and a linear layer.
 
     All factors of products and joins are one linear map, products and joins are written beside each other into one tensor, the gate and
-    each linear map are one kernel, and no gradient of a part of a tensor is spread out to the whole. It is not one kernel: between the
-    linear maps there is little to win, 0.1 ms of 5. `recompute` is for its memory.
+    each linear map of multivectors are one kernel, and no gradient of a part of a tensor is spread out to the whole. It is not one kernel,
+    because scalars and multivectors meet in every linear map; `recompute` is for its memory.
 
     Args:
         mv_channels, s_channels: of input and output.

@@ -77,11 +77,11 @@ def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift
 
 def multivector_linear_scalars(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`multivector_linear` on x (..., C_in, 16), and (..., C_in k): of each channel the components through which scalars leave, one or, for
-    "sta" with 10 maps, two. For layers, which have checked their arguments; shift (..., C_out, k) has the batch of x."""
+    "sta" with 10 maps, two. For layers, which have checked their arguments; the batch of shift (..., C_out, k) expands to that of x."""
     batch = x.shape[:-2]
     rows = x.reshape(batch.numel(), *x.shape[-2:])
     if shift is not None:
-        shift = shift.reshape(batch.numel(), *shift.shape[-2:])
+        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(batch.numel(), *shift.shape[-2:])
     y, scalars = linear_scalars(rows, weight, shift, algebra)
     return y.reshape(*batch, *y.shape[-2:]), scalars.reshape(*batch, scalars.shape[-2] * scalars.shape[-1])
 
