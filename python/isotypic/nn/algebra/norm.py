@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isotypic.nn._arguments import number
 from isotypic.nn.algebra.linear import check_counts, check_pair
+from isotypic.ops._checks import without_autocast
 from isotypic.ops.algebra import scale
 from isotypic.ops.algebra._arguments import resolve
 from isotypic.ops.algebra.scale import ACTIVATIONS
@@ -57,7 +58,7 @@ class EquiLayerNorm(nn.Module):
 
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = check_pair("EquiLayerNorm", mv, s, *self._counts)
-        with torch.autocast(mv.device.type, enabled=False):
+        with without_autocast(mv.device.type):
             weight = None if self.weight_mv is None else self.weight_mv.to(mv.dtype)
             items = mv.reshape(mv.shape[:-2].numel(), *mv.shape[-2:])
             out = scale.norm(items, weight, self.epsilon, self.algebra).reshape(mv.shape)
@@ -93,7 +94,7 @@ class ScalarGate(nn.Module):
 
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = check_pair("ScalarGate", mv, s)
-        with torch.autocast(mv.device.type, enabled=False):
+        with without_autocast(mv.device.type):
             gated = scale.gate(mv.reshape(mv.shape[:-1].numel(), 16), self.activation).reshape(mv.shape)
         return gated, ACTIVATIONS[self.scalar_activation][0](s)
 

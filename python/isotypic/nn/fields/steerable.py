@@ -18,6 +18,7 @@ from isotypic.nn.fields import _steerable_basis, bank
 from isotypic.nn.fields._group_key import Grouped
 from isotypic.nn.fields._lattice_fields import from_lattice_fields, permute_bank, to_lattice_fields
 from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
+from isotypic.ops._checks import without_autocast
 from isotypic.ops.fields.group_conv import convolution
 
 Self = TypeVar("Self", bound="_SteerableConv2d")
@@ -122,7 +123,7 @@ class _SteerableConv2d(Grouped, Constants):
 
     def _expand(self, coefficients: Tensor) -> Tensor:
         # Linear algebra of the filters' own size: autocast would only lose digits.
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with without_autocast(coefficients.device.type):
             out_fields, in_fields = coefficients.shape[:2]
             index, _, *size = self.samples.shape
             samples = self.samples.flatten(2).to(coefficients.dtype)  # parameters alone follow a mixed-precision policy
