@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 import torch
 from sources import digests
+from tables import MOST_SPREAD, spread
 
 import isotypic
 
@@ -39,6 +41,14 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["command"] = " ".join([Path(sys.executable).name, "-m", "pytest", *config.invocation_params.args])
     for key in ("node", "release"):  # of this one machine
         machine_info.pop(key, None)
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
+    """Writes down how much the times spread, and says which do so by more than a page may show."""
+    for entry in output_json["benchmarks"]:
+        entry["extra_info"]["spread"] = spread(entry)
+        if spread(entry) > MOST_SPREAD:
+            print(f"\nto be measured again: the times of {entry['name']} spread by {spread(entry):.0%}, more than {MOST_SPREAD:.0%}")
 
 
 def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict:

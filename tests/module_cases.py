@@ -1,5 +1,5 @@
 """Modules of every family that take more than one tensor, or a network: layers of multivectors and of neural processes, models, relaxed
-inputs, symmetrizers. Each has a function that makes it and inputs for it. Layers that take one tensor are in CASES of test_every_layer.py.
+inputs, symmetrizers. Each has a function that makes it and inputs for it. Layers that take one tensor are in layer_cases.py.
 """
 
 from __future__ import annotations

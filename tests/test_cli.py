@@ -166,3 +166,10 @@ def test_bench_lines(capsys: pytest.CaptureFixture[str]) -> None:
         assert line["ratio"] == pytest.approx(line["dense_seconds"] / line["isotypic_seconds"])
     code, out, _ = run(capsys, "bench", *options)
     assert code == 0 and "p4 3x3" in out
+
+
+@pytest.mark.parametrize("domain", ["0", "", "0:1:2", "a:1", "1/0:2"])
+def test_a_domain_has_one_colon(domain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "forms.txt").write_text("1 0 1\n")
+    assert cli.main(["certify", str(tmp_path / "forms.txt"), f"--domain={domain}"]) == 2
+    assert f"as in -1:1/2, 0: and :, got {domain!r}" in capsys.readouterr().err

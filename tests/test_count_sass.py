@@ -34,9 +34,9 @@ arch = sm_80
 
 # Of sm_90a, with ptxas 13.0: registers and bytes of stack, spills among them.
 STATED = {
-    r"convolve<.*(BFloat16|Float16|TensorFloat32|Float32), isotypic::fourier::(P4|P4m|P6m|O),": (128, 48),
-    r"weight_gradient<.*(BFloat16|Float16|TensorFloat32|Float32), isotypic::fourier::(P4|P4m|P6m|O),": (128, 48),
-    r"(convolve|weight_gradient)<.*isotypic::fourier::Oh,": (255, 48),
+    r"convolve<.*(BFloat16|Float16|TensorFloat32|Float32), isotypic::fourier::(P4|P4m|P6m|O),": (128, 24),
+    r"weight_gradient<.*(BFloat16|Float16|TensorFloat32|Float32), isotypic::fourier::(P4|P4m|P6m|O),": (128, 24),
+    r"(convolve|weight_gradient)<.*isotypic::fourier::Oh,": (255, 24),
     r"::(normalise|partial_moments|partial_sums|gradient)<(float|double|isotypic::cuda::\w+Bits)>.*Cut": (64, 0),
     r"::small_matrices<": (255, 0),
     r"::action<double, 6,": (40, 192),

@@ -31,6 +31,7 @@ def module(name: str) -> ModuleType:
 
 def test_dry_run(tmp_path: Path) -> None:
     stages = ("device", "info", "smoke", "tests", "memcheck", "racecheck", "convolutions", "families", "overhead", "large", "counters")
+    stages += ("synccheck", "initcheck")
     done = session(tmp_path)
     found = json.loads((tmp_path / "session.json").read_text())["stages"]
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "log.txt").read_text()[-4000:]

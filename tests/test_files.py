@@ -284,3 +284,9 @@ def test_the_weights_demo_fits_again_over_a_broken_file(tmp_path: Path) -> None:
         assert torch.equal(sets.digits(path, **settings).networks, expected.networks)
         assert torch.equal(WeightSet.load(path).networks, expected.networks)
         assert os.listdir(tmp_path) == ["digits.npz"]
+
+
+def test_a_file_name_is_a_string_or_a_path() -> None:
+    for name in (5, None, b"set.npz"):
+        with pytest.raises(TypeError, match=r"^WeightSet: the file name must be a string or a path, got"):
+            WeightSet.load(name)  # type: ignore[arg-type]

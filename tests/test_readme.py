@@ -11,7 +11,9 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
+import again
 import pytest
 import sources
 import tables
@@ -91,6 +93,40 @@ def test_results_of_the_readme_are_of_a_commit() -> None:
         if path.exists():
             commit = json.loads(path.read_text())["commit_info"]
             assert re.fullmatch("[0-9a-f]{40}", commit["id"]) and commit["dirty"] is False, path.name
+
+
+def test_results_that_pages_show_are_steady() -> None:
+    """Of files that were recorded with their spreads; pages count those of older ones that spread too far."""
+    files = {file for page in tables.pages() for match in tables.BLOCK.finditer(page.read_text()) for file in match.group(2).split()}
+    for path in (tables.RESULTS / file for file in sorted(files)):
+        results = json.loads(path.read_text()) if path.exists() else {}
+        wide = {
+            entry["name"]: entry["extra_info"]["spread"]
+            for entry in results.get("benchmarks", [])
+            if entry["extra_info"].get("spread", 0.0) > tables.MOST_SPREAD
+        }
+        assert not wide, f"{path.name} has to be measured again: {wide}"
+
+
+def test_times_that_spread_are_counted() -> None:
+    entry = {"name": "test_x[8]", "extra_info": {}, "stats": {"median": 1.0, "iqr": 0.3}}
+    results = {"benchmarks": [entry], "commit_info": {"id": "a" * 40}}
+    assert tables.provenance([results]) == "*Measured at commit aaaaaaaa, of the kernels as they were then.*"
+    entry["stats"] = {"median": 1.0, "iqr": 0.5}
+    assert tables.provenance([results]).endswith("as they were then; 1 of 1 times spread by more than 20%.*")
+
+
+def test_what_was_measured_again_is_taken_where_it_is_steadier() -> None:
+    def file(commit: str, **spreads: float) -> dict[str, Any]:
+        rows = [{"fullname": name, "name": name, "extra_info": {}, "stats": {"median": 1.0, "iqr": 2 * s}} for name, s in spreads.items()]
+        return {"benchmarks": rows, "commit_info": {"id": commit, "dirty": False}, "machine_info": {"cpu_isa": "avx2", "torch": "2"}}
+
+    results = file("a", steady=0.1, wide=0.5, wider=0.9)
+    assert tables.unsteady(results) == ["wide", "wider"]
+    assert again.replace(results, file("a", wide=0.6, wider=0.1)) == 1
+    assert [tables.spread(entry) for entry in results["benchmarks"]] == [0.1, 0.5, 0.1]
+    with pytest.raises(SystemExit, match="measure the whole file"):
+        again.replace(results, file("b", wide=0.1))
 
 
 def test_a_kernel_that_has_changed_is_named() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
 import isotypic as iso
+from isotypic import _words
 from isotypic.nn import WeightSpace
 from isotypic.ops import _launch
 
@@ -60,6 +65,74 @@ def test_an_argument_that_is_meant(kind: str, given: str, meant: str) -> None:
 def test_no_argument_is_guessed() -> None:
     with pytest.raises(TypeError, match=r"^GroupMaxPool2d: no argument is named 'ceil_mode'; there are kernel_size"):
         iso.nn.GroupMaxPool2d(2, ceil_mode=True)  # type: ignore[call-arg]
+
+
+PLAIN = {  # public arguments that are strings of any form: names of groups, devices, files and others
+    *(
+        "group",
+        "subgroup",
+        "device",
+        "checkpoint",
+        "path",
+        "name",
+        "keep",
+        "keys",
+        "field",
+        "rep_in",
+        "rep_out",
+        "representation",
+        "layers",
+    ),
+    *("in_field", "out_field", "representation", "show", "state_dict", "config", "inputs", "coordinates", "at"),
+}
+
+
+def annotated_signatures() -> list[tuple[str, inspect.Parameter]]:
+    found = []
+    for module in ("nn", "models", "ops", "symmetrize", "relaxation", "cloning", "data", "pga", "testing"):
+        if importlib.util.find_spec(f"isotypic.{module}") is None:
+            continue
+        members = importlib.import_module(f"isotypic.{module}")
+        for name in members.__all__ if hasattr(members, "__all__") else dir(members):
+            value = getattr(members, name)
+            if callable(value) and not name.startswith("_") and not dataclasses.is_dataclass(value):
+                found += [(f"{module}.{name}", one) for one in inspect.signature(value).parameters.values()]
+    return found
+
+
+def test_arguments_that_take_a_set_of_words_say_so() -> None:
+    """In their annotations, for type checkers and editors."""
+    plain = [
+        f"{owner}({parameter.name})"
+        for owner, parameter in annotated_signatures()
+        if re.search(r"\bstr\b", str(parameter.annotation)) and parameter.name not in PLAIN
+    ]
+    assert plain == [], plain
+
+
+def test_words_are_those_that_are_checked() -> None:
+    from isotypic.nn import _arguments
+
+    assert get_args(_words.PaddingMode) == _arguments.PADDING_MODES
+    for module, constant, words in (
+        ("nn.algebra.norm", "ACTIVATIONS", _words.GatedActivation),
+        ("nn.algebra.linear", "INITIALIZATIONS", _words.Initialization),
+        ("ops.algebra.signature", "SIGNATURES", _words.Algebra),
+        ("ops.norms.batch_norm", "ACTIVATIONS", _words.FusedActivation),
+        ("ops.weights.layout", "POOLS", _words.Pool),
+        ("ops.weights.layout", "SYMMETRIES", _words.Symmetry),
+        ("ops.processes.pair_attention", "MODES", _words.PairMode),
+        ("ops.processes.pair_attention", "REDUCTIONS", _words.PairReduction),
+        ("ops.processes.pair_attention", "DIFFERENCES", _words.Difference),
+        ("models.dws_net", "_ACTIVATIONS", _words.WeightActivation),
+        ("data.neural_field", "ACTIVATIONS", _words.FieldActivation),
+        ("relaxation.attach", "MODES", _words.RelaxMode),
+    ):
+        try:
+            found = importlib.import_module(f"isotypic.{module}")
+        except ModuleNotFoundError:  # of a family that was taken out
+            continue
+        assert set(get_args(words)) == set(getattr(found, constant)) - {None}, (module, constant)
 
 
 class Scaled(nn.Module):

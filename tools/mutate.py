@@ -152,6 +152,153 @@ MUTANTS = (
         ("tests/weights/test_dws_net.py",),
     ),
     Mutant(
+        "algebra: the join without the signs of the dual",
+        "python/isotypic/ops/algebra/signature.py",
+        "return turned * signs[:, None, None] * signs[::-1, None] * signs[::-1]",
+        "return turned * signs[:, None, None]",
+        ("tests/algebra/test_tables.py",),
+    ),
+    Mutant(
+        "algebra: maps that are not normalised",
+        "python/isotypic/ops/algebra/signature.py",
+        "maps = [table / np.linalg.norm(table) for table in maps]",
+        "maps = list(maps)",
+        ("tests/algebra/test_tables.py",),
+    ),
+    Mutant(
+        "algebra: attention to keys behind the length",
+        "python/isotypic/ops/algebra/attention.py",
+        "found = behind if found is None else found | behind",
+        "found = behind if found is None else found",
+        ("tests/algebra/test_attention.py",),
+    ),
+    Mutant(
+        "algebra: lengths that are no lengths",
+        "python/isotypic/ops/algebra/attention.py",
+        "    if not bool(torch.as_tensor(good).all()):",
+        "    if False:",
+        ("tests/algebra/test_attention.py",),
+    ),
+    Mutant(
+        "symmetrize: the noise of a step is that of the last one",
+        "python/isotypic/symmetrize/wrapper.py",
+        "            self.calls += 1\n",
+        "",
+        ("tests/symmetrize/test_symmetrize.py",),
+    ),
+    Mutant(
+        "symmetrize: a tolerance that is met at once",
+        "python/isotypic/symmetrize/wrapper.py",
+        "active = active[~(worst.amax(0) <= self.tolerance)]",
+        "active = active[:0]",
+        ("tests/symmetrize/test_symmetrize.py",),
+    ),
+    Mutant(
+        "symmetrize: padding counts for the tolerance",
+        "python/isotypic/symmetrize/wrapper.py",
+        """if inside is not None and tags and {"node", "edge"} & set(tags.split()):""",
+        "if False:",
+        ("tests/symmetrize/test_symmetrize.py",),
+    ),
+    Mutant(
+        "symmetrize: no gradient of the density",
+        "python/isotypic/symmetrize/wrapper.py",
+        "return (1 + gs.log_weight - gs.log_weight.detach()) / total",
+        "return torch.ones_like(gs.log_weight) / total",
+        ("tests/symmetrize/test_symmetrize.py",),
+    ),
+    Mutant(
+        "processes: nodes at unequal distances",
+        "python/isotypic/ops/processes/set_conv.py",
+        "            if not equal:\n",
+        "            if False:\n",
+        ("tests/processes/test_set_conv.py",),
+    ),
+    Mutant(
+        "processes: products of matrices see beyond the window",
+        "python/isotypic/ops/processes/_separable.py",
+        "if (nodes - 1) > window * abs(float(s)):",
+        "if False:",
+        ("tests/processes/test_set_conv.py",),
+    ),
+    Mutant(
+        "processes: queries without a key",
+        "python/isotypic/ops/processes/pair_attention.py",
+        "return out if spoilt is None else out.masked_fill(spoilt[:, None, :, None], torch.nan)",
+        "return out",
+        ("tests/processes/test_pair_attention.py",),
+    ),
+    Mutant(
+        "relax: dropped in evaluation too",
+        "python/isotypic/relaxation/state.py",
+        "if not self.training or self.p == 0:",
+        "if self.p == 0:",
+        ("tests/relaxation/test_relax.py",),
+    ),
+    Mutant(
+        "relax: fixed inputs outside the domain",
+        "python/isotypic/relaxation/state.py",
+        "        if self.domain is not None:\n",
+        "        if False:\n",
+        ("tests/relaxation/test_relax.py",),
+    ),
+    Mutant(
+        "relax: a draw of its own for each site",
+        "python/isotypic/relaxation/state.py",
+        "if self.kept is None or self.call is None:",
+        "if True:",
+        ("tests/relaxation/test_relax.py",),
+    ),
+    Mutant(
+        "relax: twice",
+        "python/isotypic/relaxation/attach.py",
+        """if any(hasattr(model, name) for name in ("relaxation", "equivariant")):""",
+        "if False:",
+        ("tests/relaxation/test_relax.py",),
+    ),
+    Mutant(
+        "swap: a parameter of two modules",
+        "python/isotypic/nn/convert/swap.py",
+        "    _tied(net, plan)\n",
+        "",
+        ("tests/convert/test_swap.py",),
+    ),
+    Mutant(
+        "swap: hooks are left behind",
+        "python/isotypic/nn/convert/swap.py",
+        "    if hooked is not None:\n",
+        "    if False:\n",
+        ("tests/convert/test_swap.py",),
+    ),
+    Mutant(
+        "swap: training and evaluation are the same",
+        "python/isotypic/nn/convert/swap.py",
+        "    if difference is not None:\n",
+        "    if False:\n",
+        ("tests/convert/test_swap.py",),
+    ),
+    Mutant(
+        "swap: reductions over any axes",
+        "python/isotypic/nn/convert/swapping/function_rules.py",
+        """if x.last or self.axes(x, self.arguments(node, "dim").get("dim")) != {1}:""",
+        "if False:",
+        ("tests/convert/test_swap.py",),
+    ),
+    Mutant(
+        "certify: the sums of the antidiagonals",
+        "python/isotypic/sl2/rational.py",
+        "        return False\n    return semidefinite_rank(matrix)",
+        "        pass\n    return semidefinite_rank(matrix)",
+        ("tests/forms/test_certify.py",),
+    ),
+    Mutant(
+        "certify: the origin is a witness",
+        "python/isotypic/sl2/rational.py",
+        "return not x == y == 0 and sum",
+        "return sum",
+        ("tests/forms/test_certify.py",),
+    ),
+    Mutant(
         "kept blocks: plan",
         "csrc/cpu/group_conv.cpp",
         "return plan == prepared.chosen->identity && kernels",
@@ -308,7 +455,7 @@ def build(tree: Path) -> None:
     path = {**os.environ, "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])}
     settings = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}", "-DISOTYPIC_CUDA=OFF"]
     subprocess.run(["cmake", "-S", tree, "-B", tree / "build", *settings], check=True, env=path, capture_output=True)
-    subprocess.run(["cmake", "--build", tree / "build", "--parallel"], check=True, env=path, capture_output=True)
+    subprocess.run(["cmake", "--build", tree / "build", "--parallel", str(os.cpu_count())], check=True, env=path, capture_output=True)
     (module,) = (tree / "build").glob("_C*.so")
     shutil.copy2(module, tree / "python/isotypic")
 

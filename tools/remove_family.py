@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTS = ("**/__init__.py", "python/isotypic/cli/*.py", "python/isotypic/testing.py", "tests/*.py")
+LISTS = ("**/__init__.py", "python/isotypic/cli/*.py", "python/isotypic/testing.py", "tests/*.py", "tests/*/layer_cases.py")
 """Files that name things of every family. Of tests, what uses the family goes, and the others stay."""
 
 

@@ -41,7 +41,7 @@ def build(folder: Path, only: str, scalar: bool) -> Path:
     settings["pybind11_DIR"] = pybind11.get_cmake_dir()
     command = ["cmake", "-S", str(ROOT), "-B", str(folder), *(f"-D{name}={value}" for name, value in settings.items())]
     subprocess.run(command, check=True, env=environment)
-    subprocess.run(["cmake", "--build", str(folder), "--parallel"], check=True, env=environment)
+    subprocess.run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count())], check=True, env=environment)
     package = folder / "package" / "isotypic"
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(ROOT / "python/isotypic", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))

@@ -1,6 +1,6 @@
 """Everything that a short time on a device should show, in order, in one command:
 
-    python benchmarks/device/session.py results/ --wheel dist/isotypic-*.whl         some twelve minutes
+    python benchmarks/device/session.py results/ --wheel dist/isotypic-*.whl         some thirteen minutes
     python benchmarks/device/session.py results/ --again                             the stages that failed, ran out of time or never ran
 
 Runs with the torch that is there, without a network: a wheel that was carried along is unpacked, otherwise the package is built from this
@@ -56,16 +56,18 @@ def stages(device: str, scratch: Path) -> list[Stage]:
         return Stage(name, limit + 20, script("bench.py", name, str(results), "--seconds", str(limit)), results)
 
     small = ["--only", "batch norm"] if cpu else []
-    sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--kernel-name", "kns=isotypic", "--tool"]
-    one = script("smoke.py", "--dtypes", "float32", *small)
+
+    def check(tool: str) -> Stage:
+        sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--kernel-name", "kns=isotypic", "--tool", tool]
+        return Stage(tool, 60, [*sanitizer, *script("smoke.py", "--dtypes", "float32", *small)], tool="compute-sanitizer")
+
     tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=40", *(TESTS[:1] if cpu else TESTS)]
     return [
         Stage("device", 20, ["nvidia-smi"], tool="nvidia-smi"),
         Stage("info", 40, [python, "-m", "isotypic", "info"]),
         Stage("smoke", 90, script("smoke.py", *small), environment=(("CUDA_LAUNCH_BLOCKING", "1"),)),
         Stage("tests", 110, tests),
-        Stage("memcheck", 60, [*sanitizer, "memcheck", *one], tool="compute-sanitizer"),
-        Stage("racecheck", 60, [*sanitizer, "racecheck", *one], tool="compute-sanitizer"),
+        *(check("memcheck"), check("racecheck")),
         bench("convolutions", 90),
         bench("families", 60),
         bench("overhead", 40),
@@ -76,6 +78,7 @@ def stages(device: str, scratch: Path) -> list[Stage]:
             ["ncu", "--clock-control", "none", "--set", "full", "-k", KERNELS, "-c", "12", *script("smoke.py", "--dtypes", "float32")],
             tool="ncu",
         ),
+        *(check("synccheck"), check("initcheck")),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation with its ReLU against torch's `batch_norm` and `relu_`, in training, and what it gives whole networks.
+"""Batch normalisation with its ReLU against torch's `batch_norm` and `relu_`, eager and compiled, and what it gives whole networks.
 
 float32, one thread. Torch works on the same values in the same memory: (B P, C) for weight spaces, (B, C, |G| positions) for fields, and
 its ReLU is in place. The networks of group convolutions are timed beside the same function computed the dense way: banks that are already
@@ -48,9 +48,11 @@ def test_batch_norm(benchmark: Any, name: str, direction: str) -> None:
         flat = x.flatten(0, 1) if axis == -1 else x
         return F.batch_norm(flat, mean, var, weight, bias, training).relu_()
 
+    torch.compiler.reset()
+    forms = {"torch": torchs, "torch compiled": torch.compile(torchs)}
     if direction != "forward+backward":
         with torch.no_grad():
-            compare(benchmark, ours, {"torch": torchs})
+            compare(benchmark, ours, forms)
         return
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
 
@@ -63,7 +65,7 @@ def test_batch_norm(benchmark: Any, name: str, direction: str) -> None:
 
         return run
 
-    compare(benchmark, step(ours), {"torch": step(torchs)})
+    compare(benchmark, step(ours), {name: step(form) for name, form in forms.items()})
 
 
 @pytest.mark.parametrize("group", ["p4", "p4m"])

@@ -24,6 +24,8 @@ from compare import TIMER, compare
 import isotypic as iso
 from isotypic.ops.fields.bank import filter_bank
 
+KERNELS = ("group_conv",)
+
 BATCH = 8
 SIZE = {2: 32, 3: 12}
 CASES = [
@@ -160,7 +162,6 @@ import torch.nn.functional as F
 import isotypic as iso
 from isotypic.ops.fields.bank import filter_bank
 
-KERNELS = ("group_conv",)
 torch.set_num_threads(1)
 fields, batch, size = map(int, sys.argv[2:])
 layers = 4

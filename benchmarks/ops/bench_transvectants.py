@@ -1,11 +1,12 @@
 """SL2Net against the same network with dense Clebsch-Gordan products in torch, and its layer by itself.
 
 One thread, batch 32, 4 layers, 50 channels, irreps up to 10, float32 and float64, without the frame. The baselines compute the same
-function with the same weights, in three ways. Of the first two the faster one counts; the third is a column of its own:
+function with the same weights, in three ways. Of the first two the fastest counts; the third is a column of its own:
 
     paths   every path by itself: einsum of both forms with its dense matrix (i, j, l), concatenated by degree, one matrix product for each
             degree. That is how such layers are written.
-    pairs   the outer product of every pair of forms, flattened, times the matrices of all its paths side by side; then as above.
+    pairs   the outer product of every pair of forms, flattened, times the matrices of all its paths side by side; then as above. Also
+            compiled.
     published   (Lawrence and Harris, 2024) the outer product of every pair, one for each sample and channel, times the square matrix of all
             its irreps, in float64 whatever the type of the network is; those above the largest degree are then dropped. Their network also
             has weights for the paths (f, f)_k with odd k, which vanish; they are left out here, in favour of the baseline.
@@ -162,11 +163,12 @@ def test_network(benchmark: Any, dtype: torch.dtype, direction: str) -> None:
         assert (other(p) - expected).norm() < 1e4 * torch.finfo(dtype).eps * expected.norm()
     benchmark.group = f"SL2Net {direction}"
     benchmark.extra_info.update(dtype=str(dtype), direction=direction)
-    if direction == "forward":
-        with torch.no_grad():
-            compare(benchmark, lambda: net(p), {way: lambda other=other: other(p) for way, other in dense.items()})
-    else:
-        compare(benchmark, step(net, p), {way: step(other, p) for way, other in dense.items()})
+    torch.compiler.reset()
+    baselines: dict[str, Callable[[], Any]] = {}
+    for way, other in {**dense, "pairs compiled": torch.compile(dense["pairs"])}.items():
+        baselines[way] = (lambda other=other: other(p)) if direction == "forward" else step(other, p)
+    with torch.set_grad_enabled(direction != "forward"):
+        compare(benchmark, (lambda: net(p)) if direction == "forward" else step(net, p), baselines)
     record(benchmark, net, dtype, direction)
 
 

@@ -89,12 +89,12 @@ View field_view(const View& view, int spatial, int64_t fields, int64_t group, in
     return out;
 }
 
-// A tensor with three axes as a field whose samples are the positions of one row: (1, channels, group, 1, 1, samples).
-View row_view(const View& view, int channels, int group, int samples, const int64_t expected[3], const char* name) {
+// A field without positions, (B, C, group), as one whose samples are the positions of one row: (1, C, group, 1, 1, B).
+View row_view(const View& view, const int64_t expected[3], const char* name) {
     View out = view;
     out.ndim = 6;
     for (int i = 0; i < 6; ++i) out.sizes[i] = 1, out.strides[i] = 0;
-    const int from[3] = {channels, group, samples}, to[3] = {1, 2, 5};
+    const int from[3] = {1, 2, 0}, to[3] = {1, 2, 5};
     bool fits = view.ndim == 3;
     for (int i = 0; fits && i < 3; ++i) {
         out.sizes[to[i]] = view.sizes[from[i]], out.strides[to[i]] = view.strides[from[i]];
@@ -104,7 +104,7 @@ View row_view(const View& view, int channels, int group, int samples, const int6
     return out;
 }
 
-// The tensors of a call, as fields on three axes. A linear map between fields without space takes x (B, C, |G|) and gives y (O, |G|, B).
+// The tensors of a call, as fields on three axes. What is written is contiguous as such: without positions it lies in memory as (C, |G|, B).
 struct GroupConvCall : Call {
     View x, weight, bias, y;
     cuda::Context context;
@@ -121,7 +121,7 @@ struct GroupConvCall : Call {
             if (sizes.batch != 1) mismatch("y");
             const int64_t of_x[3] = {sizes.in_fields, plan.sources, sizes.in_size[2]},
                           of_y[3] = {sizes.out_fields, plan.order, sizes.out_size[2]};
-            x = row_view(given_x, 1, 2, 0, of_x, "x"), y = row_view(given_y, 0, 1, 2, of_y, "y");
+            x = row_view(given_x, of_x, "x"), y = row_view(given_y, of_y, "y");
         } else {
             x = field_view(given_x, spatial, sizes.in_fields, plan.sources, sizes.batch, sizes.in_size, "x");
             y = field_view(given_y, spatial, sizes.out_fields, plan.order, sizes.batch, sizes.out_size, "y");
@@ -129,8 +129,8 @@ struct GroupConvCall : Call {
         weight = unshaped(weight_, "weight");
         if (weight.numel() != sizes.out_fields * (sizes.in_fields / sizes.groups) * plan.weight_size || !is_contiguous(weight))
             mismatch("weight");
-        if (!is_contiguous(given_y)) mismatch("the memory layout of y");
-        if (writes_x && !is_contiguous(given_x)) mismatch("the memory layout of x");
+        if (!is_contiguous(y)) mismatch("the memory layout of y");
+        if (writes_x && !is_contiguous(x)) mismatch("the memory layout of x");
         bias = optional(bias_, "bias", {sizes.out_fields});
         if (!on_cuda()) return;
         if (!kWithCuda) refuse_cuda(name);

@@ -19,8 +19,9 @@ namespace {
 
 // torch, as far as a call must ask it. Missing names mean that no call is ever repeated here.
 struct Torch {
-    py::object parameter, empty_like, is_grad_enabled, forward_ad;
-    std::vector<py::object> modes;  // none of these may be true
+    py::object parameter, empty_like, is_grad_enabled, forward_ad, cpu;
+    py::tuple device = py::make_tuple("device");  // the name of an argument
+    std::vector<py::object> modes;                // none of these may be true
     py::str is_neg{"is_neg"}, requires_grad{"requires_grad"}, current_level{"_current_level"};
     PyTypeObject* tensor_type;
 
@@ -30,6 +31,7 @@ struct Torch {
         parameter = torch.attr("nn").attr("Parameter");
         empty_like = torch.attr("empty_like"), is_grad_enabled = torch.attr("is_grad_enabled");
         forward_ad = py::module_::import("torch.autograd.forward_ad");
+        cpu = torch.attr("device")("cpu");
         for (const char* name : {"_are_functorch_transforms_active", "_len_torch_dispatch_stack", "_len_torch_function_stack",
                                  "_is_any_autocast_enabled", "_is_tracing"})
             modes.push_back(c.attr(name));
@@ -90,7 +92,8 @@ struct KeyHash {
 // A step that a call comes down to. Without one, the call is known to be more than one.
 struct Step {
     std::vector<py::object> kept;  // what the key refers to
-    py::object run, result_like;   // result_like: one number seen as a whole result, or null where the step returns its own
+    py::object run, result_like;   // result_like: one number seen as a whole result, or a meta tensor; null where the step returns its own
+    bool of_meta = false;          // where the axes of the result are in another order in memory
     std::vector<int> pick;         // places among the values and then the constants; -1 is the result
     std::vector<py::object> constants;
 };
@@ -139,7 +142,7 @@ class Repeat {
         if (!run.is_none()) {
             if (pick.size() > Values::kMost) return false;
             step->run = run, step->pick = pick, step->constants = constants;
-            if (!result_like.is_none()) step->result_like = result_like;
+            if (!result_like.is_none()) step->result_like = result_like, step->of_meta = result_like.attr("is_meta").cast<bool>();
         }
         if (ways_[way].size() >= limit_) ways_[way].clear();
         ways_[way].erase(key);  // another thread may have learnt it: an entry's key borrows from its own step
@@ -220,7 +223,10 @@ class Repeat {
         const size_t count = step.pick.size();
         py::object result;
         if (step.result_like) {
-            result = py::reinterpret_steal<py::object>(PyObject_CallOneArg(torch_api().empty_like.ptr(), step.result_like.ptr()));
+            const Torch& torch = torch_api();
+            PyObject* arguments[] = {step.result_like.ptr(), torch.cpu.ptr()};
+            result = py::reinterpret_steal<py::object>(
+                PyObject_Vectorcall(torch.empty_like.ptr(), arguments, 1, step.of_meta ? torch.device.ptr() : nullptr));
             if (!result) throw py::error_already_set();
         }
         for (size_t i = 0; i < count; ++i) {

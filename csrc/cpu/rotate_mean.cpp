@@ -6,6 +6,7 @@
 #include "core/large_pages.hpp"
 #include "core/parallel.hpp"
 #include "core/scratch.hpp"
+#include "core/streaming.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/rotate_mean_kernel.hpp"
 
@@ -37,7 +38,11 @@ struct Call {
           x(static_cast<T*>(x_.data)),
           y(static_cast<T*>(y_.data)) {}
 
-    // work(kernel, r, x, y, points, first, workspace): of one b, at its first point; items are runs of points, or all points of one b.
+    // Whether a result like y is written past the caches: where every sample is aligned.
+    bool past() const { return streams(y, batch * k * n * d * itemsize_of()) && n * d * itemsize_of() % 64 == 0; }
+    static constexpr int64_t itemsize_of() { return static_cast<int64_t>(sizeof(T)); }
+
+    // work(kernel, r, x, y, points, workspace): of one b, at its first point; items are runs of points, or all points of one b.
     template <class Work>
     void run(bool whole, const Work& work) const {
         const int64_t runs = whole ? 1 : (n + kRotatePoints - 1) / kRotatePoints, items = batch * runs;
@@ -62,18 +67,43 @@ void sum(const View& r, const View& y, double scale, const View& x) {
 template <class T>
 void each(const View& r, const View& x, double scale, const View& y) {
     const Call<T> call(r, x, y);
+    const bool past = call.past();
     call.run(false, [&](const RotateKernel<T>& kernel, const T* r_b, const T* x_b, T* y_b, int64_t points, T* workspace) {
-        kernel.each(call.d, call.k, points, r_b, x_b, static_cast<T>(scale), y_b, call.n * call.d, workspace);
+        kernel.each[past](call.d, call.k, points, r_b, x_b, static_cast<T>(scale), y_b, call.n * call.d, workspace);
     });
+}
+
+// work(first point, points, add) for runs of all n points, once where there are none.
+template <class Work>
+void for_runs(int64_t n, const Work& work) {
+    for (int64_t first = 0; first == 0 || first < n; first += kRotatePoints) work(first, std::min(kRotatePoints, n - first), first > 0);
 }
 
 template <class T>
 void outer(const View& x, const View& y, double scale, const View& r) {
     const Call<T> call(r, x, y);
     call.run(true, [&](const RotateKernel<T>& kernel, T* r_b, const T* x_b, const T* y_b, int64_t, T* workspace) {
-        for (int64_t first = 0; first == 0 || first < call.n; first += kRotatePoints)
-            kernel.outer(call.d, call.k, std::min(kRotatePoints, call.n - first), x_b + first * call.d, y_b + first * call.d,
-                         call.n * call.d, static_cast<T>(scale), first > 0, r_b, workspace);
+        for_runs(call.n, [&](int64_t first, int64_t points, bool add) {
+            kernel.outer(call.d, call.k, points, x_b + first * call.d, y_b + first * call.d, call.n * call.d, static_cast<T>(scale), add,
+                         r_b, workspace);
+        });
+    });
+}
+
+template <class T>
+void both(const View& x, const View& r, const View& y, double scale, const View& to_r, const View& to_y) {
+    const Call<T> call(r, x, to_y);
+    const bool past = call.past();
+    const T *from = static_cast<const T*>(y.data), *matrices = static_cast<const T*>(r.data);
+    T* const sums = static_cast<T*>(to_r.data);
+    call.run(true, [&](const RotateKernel<T>& kernel, const T* r_b, const T* x_b, T* y_b, int64_t, T* workspace) {
+        const T* const from_b = from + (y_b - call.y);
+        T* const sums_b = sums + (r_b - matrices);
+        for_runs(call.n, [&](int64_t first, int64_t points, bool add) {
+            const int64_t at = first * call.d;
+            kernel.both[past](call.d, call.k, points, r_b, x_b + at, from_b + at, static_cast<T>(scale), y_b + at, call.n * call.d, add,
+                              sums_b, workspace);
+        });
     });
 }
 
@@ -88,6 +118,10 @@ void rotate_each(const View& r, const View& x, double scale, const View& y) {
 }
 void rotate_outer(const View& x, const View& y, double scale, const View& r) {
     y.dtype == DType::float64 ? outer<double>(x, y, scale, r) : outer<float>(x, y, scale, r);
+}
+void rotate_both(const View& x, const View& r, const View& y, double scale, const View& to_r, const View& to_y) {
+    ask_for_large_pages(to_y);
+    y.dtype == DType::float64 ? both<double>(x, r, y, scale, to_r, to_y) : both<float>(x, r, y, scale, to_r, to_y);
 }
 
 }  // namespace isotypic::cpu

@@ -6,8 +6,8 @@
 //
 // Every (rho, r, k) is a slot, |G| of them, and the products are sums over slots of matrix products of one shape, (positions, pairs (t, c))
 // times (pairs, fields). So one kernel serves every group: tables say which slots make which, dealt to warps so that each has the same
-// work, and only the transforms differ. p4, p4m, p6m, O and Oh take straight-line transforms (ops/group_conv_fourier.hpp) in regular fields; every
-// other group, every lift and float64 the plan's matrices.
+// work, and only the transforms differ. p4, p4m, p6m, O and Oh take straight-line transforms (ops/group_conv_fourier.hpp) in regular fields, on
+// tiles that are staged in shared memory; every other group, every lift, float64 and tiles that find no room there the plan's matrices.
 //
 // Kernels in launch order, all on the caller's stream; nothing is allocated and nothing waited for:
 //     forward, transpose   pack_weights (psi -> W, rounded, in the order of the mma fragments), convolve
@@ -19,7 +19,9 @@
 // convolve: a block owns 128 (p4), 64 (p4m, p6m) or 32 (O, Oh) positions and up to 32 (p4, p4m) or 16 fields, with all |G| slots.
 //     registers   accumulators, 64 (p4, p4m), 48 (p6m, O) or 96 (Oh) a thread; the |G| values of a pair while they are transformed
 //     shared      A [slot][position][32 bytes of pairs], twice; B [field / 8][(rho, j, k)][256 bytes], twice; the input with its halo
-//                 for a chunk of fields. p4m 3x3, bfloat16, 32 fields: 49 + 16 + 28 KB, two blocks on a multiprocessor of an H200
+//                 for a chunk of fields; where each pair, each position and each tap lies in it. In 16 bits two fields lie side by side, so that
+//                 one load brings both values of a word. p4m 3x3, bfloat16, 32 fields: 49 + 16 + 28 KB and 2 of tables, two blocks on a
+//                 multiprocessor of an H200
 //     a step      of 32 bytes of pairs gathers and transforms step i into one A and multiplies step i - 1 from the other; B comes
 //                 asynchronously
 // weight_gradient: a block owns up to 64 pairs (c, t) and 32 fields and runs through its share of the tiles of positions; both operands are
@@ -30,24 +32,23 @@
 //                 memory             arithmetic         (dense bank)
 //     bfloat16    268 MB,  62 us     58 Gflop,  83 us       440 us
 //     float32     537 MB, 125 us     58 Gflop, 865 us       4.6 ms
-// but the instructions of the transform decide: in bfloat16 a warp executes some 850 a step, 590 of them to gather and transform and 136 for
-// the products. 74 k steps of 8 warps at 4 instructions a cycle and multiprocessor and 1.98 GHz (counted in sm_90a code):
-//                 floor by instructions    expected
-//     bfloat16    0.66 ms                  1.0 to 1.2 ms
-//     TF32        0.92 ms                  1.2 to 1.5 ms
-//     float32     1.81 ms                  2.3 to 2.6 ms
+// but instructions decide. A warp executes a step (tools/count_sass.py, sm_90a), and besides, divided by its steps, what a tile of positions
+// takes to be staged, begun and finished; at 4 instructions a cycle and multiprocessor and 1.98 GHz that is a floor:
+//                 gather and transform    products    rest    staging and ends    steps of 8 warps    floor      expected
+//     bfloat16    2 x 107                 3 x 24      132     233                 74 k                0.37 ms    0.5 to 0.7 ms
+//     TF32        2 x 78                  3 x 25      132     147                 147 k               0.58 ms    0.8 to 1.0 ms
+//     float32     2 x 53                  3 x 305     145     147                 147 k               1.48 ms    1.9 to 2.2 ms
+// Of the 107 in bfloat16 40 are additions, 16 widen, 8 round, and 19 are loads and stores of shared memory. A transform on tensor cores
+// would take 81 instructions for 214, but its fragments gather from 32 scattered places: at three wavefronts a load, with the 48 of the
+// products, shared memory would be busy for some 120 cycles a step. The 418 instructions of now take 105, and their wavefronts 80.
 // Each block reads all of its B, 0.6 GB from L2.
 //
 // float16: an operand is a sum of up to |G| values, which may leave the range that the values and the result are in. All operands are
 // multiplied by powers of two (Section::analysis_scale and the others) that take the largest sum back, and results divided by them in
 // float32: no finite value overflows on the way, and numbers lose digits only within a factor |G| of the smallest normal one, 6e-5.
 //
-// Registers on sm_90a (ptxas 13.0), convolve / weight_gradient. No spills but for at most 24 bytes in float32 (p4, p4m, p6m) and 32 bytes
-// in float64 (groups of order above 24); a test reads them from the build.
-//                p4         p4m        p6m        O          Oh
-//     bfloat16   120/126    122/128    114/122    122/128    245/254
-//     TF32       120/126    121/123    112/122    128/118    239/232
-//     float32    128/128    128/128    128/128    128/128    243/235
+// Registers on sm_90a (ptxas 13.0): at most 128, so that two blocks of 256 threads fit, and 255 for Oh; stack and spills at most 24 bytes.
+// tests/test_count_sass.py reads them from the build.
 // These figures are counted and compiled: nothing here has been measured on a device yet.
 #include "cuda/group_conv_launch.cuh"
 

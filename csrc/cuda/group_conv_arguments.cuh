@@ -25,7 +25,7 @@ struct Geometry {
     int stride[3], up[3], low[3], tap_scale[3], tap_shift[3], extent[3];
     int pixels;          // product of extent
     int tile_positions;  // product of the tile
-    int channel_pitch;   // elements between channels of a staged tile; a group channel takes `pixels`
+    int channel_pitch;   // pixels between channels of a staged tile; a group channel takes `pixels`
     bool staged;         // a tile with its halo is copied to shared memory; otherwise taps are read from device memory
 };
 
@@ -44,17 +44,24 @@ struct Common {
     int offsets_in_shared;
     Geometry geometry;
     Field in;
-    const void* offsets;                                    // staged: int (orbits, length) into the tile; otherwise int (orbits, length, 4)
-    int shared_b, shared_jobs, shared_pixels, shared_tile;  // byte offsets into shared memory; A starts at 0
+    const void* offsets;  // staged: int (orbits, length) into the tile; otherwise int (orbits, length, 4)
+    // Byte offsets into shared memory; A starts at 0.
+    int shared_b, shared_jobs, shared_offsets, shared_positions, shared_pairs, shared_pixels, shared_tile;
 };
 
 struct Convolution : Common {
     Field out;
     const void* bias;
     const char* weights;  // packed, see pack_weights
-    int chunk;            // fields whose taps form a run of the inner index
+    int chunk;            // fields whose taps form a run of the inner index, a multiple of Configuration::kTogether
     int chunks, steps_of_chunk, steps;
     uint64_t reciprocal, last_reciprocal;  // 2^32 / fields of a chunk and of the last, rounded up: exact while pairs x fields < 2^32
+};
+
+// Where a straight-line transform finds the taps of a (field, tap orbit) pair, in bytes: its channel of the tile, or -1 where there is no
+// such pair, and its orbit's list of offsets.
+struct alignas(8) Pair {
+    int channel, list;
 };
 
 struct WeightGradient : Common {
@@ -72,7 +79,7 @@ struct Packing {
     int* offsets;
     int groups, in_fields, out_fields;
     int64_t column_stride, inner_stride, group_stride;  // of psi, in elements
-    int column_tiles, chunk, chunks, steps_of_chunk, steps;
+    int column_tiles, chunk, together, steps_of_chunk, steps;
     int64_t total;
     Geometry geometry;
 };
@@ -92,6 +99,13 @@ struct Configuration {
     using Program = Program_;  // a straight-line transform, or Generic
     static constexpr int kSlots = SlotsPerWarp, kRowTiles = RowTiles, kColumnTiles = ColumnTiles, kMaxThreads = MaxThreads,
                          kMinBlocks = MinBlocks;
+    static constexpr bool kStraightLine = Program::order > 0;
+    // Fields that lie side by side in a pixel of the convolution's tile: those of one word of A.
+    static constexpr int kTogether = kStraightLine ? Policy::kPerWord : 1;
+    // Rows of A from one slot to the next, where every launch has as many: the most that its warps share.
+    static constexpr int kSlotRows = kStraightLine ? kMaxThreads / 32 * kSlots / (kStraightLine ? Program::order : 1) * kRowTiles * 16 : 0;
+
+    static DEVICE int slot_bytes(int rows) { return (kStraightLine ? kSlotRows : rows) * kRowBytes; }
 };
 
 // Transforms by the matrices of the plan.

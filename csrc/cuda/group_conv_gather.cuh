@@ -33,6 +33,14 @@ DEVICE int position_in_tile(const Geometry& geometry, int p, int axis) {
     return (p >> below) & ((1 << geometry.tile_log2[axis]) - 1);
 }
 
+// The pixel of a staged tile that position p reads from: offsets of taps count from there.
+DEVICE int pixel_of_position(const Geometry& g, int p) {
+    int pixel = 0;
+#pragma unroll
+    for (int i = 0; i < 3; ++i) pixel = pixel * g.extent[i] + position_in_tile(g, p, i) * g.stride[i];
+    return pixel;
+}
+
 DEVICE bool position_exists(const Geometry& geometry, const Origin& origin, int p) {
     bool exists = true;
 #pragma unroll
@@ -70,69 +78,72 @@ DEVICE void fill_pixel_offsets(const Geometry& geometry, const Field& field, con
     }
 }
 
-// Copies `fields` fields with their halo to [field][source][pixel], zeros outside; a warp takes a channel. Asynchronous for 4 and 8 byte
-// elements; of those of 2 bytes kLoads are read before the first is written, because what is written may alias what is read.
-template <class T>
-DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets, T* tile) {
-    constexpr int kLoads = 8;
+// A pixel of a staged tile: the values of `Together` fields.
+template <class T, int Together>
+struct alignas(sizeof(T) * Together) Pixel {
+    T value[Together];
+};
+
+// Copies `fields` fields with their halo to [field / Together][source][pixel][Together], zeros outside and for fields that do not exist; a
+// warp takes a channel, and its lanes the same pixels of all its channels, whose addresses stay in registers. Asynchronous for 4 and 8 byte
+// elements; of those of 2 bytes many are read before the first is written, because what is written may alias what is read.
+template <class T, int Together>
+DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets,
+                       Pixel<T, Together>* tile) {
+    constexpr int kPixels = 4;
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
     const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32, pixels = p.geometry.pixels;
-    for (int row = warp; row < fields * p.sources; row += warps) {
-        const int field = row / p.sources, group_channel = row % p.sources;
-        const T* from = source + field * p.in.field + group_channel * p.in.source;
-        T* to = tile + field * p.geometry.channel_pitch + group_channel * pixels;
-        if constexpr (sizeof(T) >= 4) {
-#pragma unroll 4
-            for (int pixel = lane; pixel < pixels; pixel += 32) {
-                const int64_t offset = pixel_offsets[pixel];
-                copy_async<sizeof(T)>(to + pixel, offset == kOutside ? from : from + offset, offset != kOutside);
-            }
-        } else {
-            for (int first = lane; first < pixels; first += kLoads * 32) {
-                T values[kLoads];
+    const int first_channel = warp / p.sources, first_source = warp % p.sources;
+    const int next_channel = warps / p.sources, next_source = warps % p.sources;
+    for (int first = lane; first < pixels; first += kPixels * 32) {
+        const T* at[kPixels];  // in the first channel of all, or null
 #pragma unroll
-                for (int i = 0; i < kLoads; ++i) {
-                    const int64_t offset = first + 32 * i < pixels ? pixel_offsets[first + 32 * i] : kOutside;
-                    values[i] = offset == kOutside ? T{} : from[offset];
+        for (int i = 0; i < kPixels; ++i) {
+            const int64_t offset = first + 32 * i < pixels ? pixel_offsets[first + 32 * i] : kOutside;
+            at[i] = offset == kOutside ? nullptr : source + offset;
+        }
+        int channel = first_channel, group_channel = first_source;
+        while (channel * Together < fields) {
+            int64_t from = channel * Together * p.in.field + group_channel * p.in.source;
+            Pixel<T, Together>* to = tile + channel * p.geometry.channel_pitch + group_channel * pixels + first;
+            if constexpr (sizeof(T) >= 4) {
+                static_assert(Together == 1);
+#pragma unroll
+                for (int i = 0; i < kPixels; ++i)
+                    if (first + 32 * i < pixels) copy_async<sizeof(T)>(to + 32 * i, at[i] ? at[i] + from : source, at[i] != nullptr);
+            } else {
+                Pixel<T, Together> values[kPixels];
+#pragma unroll
+                for (int j = 0; j < Together; ++j) {
+                    const bool exists = channel * Together + j < fields;
+#pragma unroll
+                    for (int i = 0; i < kPixels; ++i) values[i].value[j] = exists && at[i] ? at[i][from] : T{};
+                    from += p.in.field;
                 }
 #pragma unroll
-                for (int i = 0; i < kLoads; ++i)
-                    if (first + 32 * i < pixels) to[first + 32 * i] = values[i];
+                for (int i = 0; i < kPixels; ++i)
+                    if (first + 32 * i < pixels) to[32 * i] = values[i];
             }
+            channel += next_channel, group_channel += next_source;
+            if (group_channel >= p.sources) group_channel -= p.sources, ++channel;
         }
     }
 }
 
-// The values one position reads at the taps of one orbit, for one field.
+// The values one position reads at the taps of one orbit, for one field: tap by tap, in a staged tile or in device memory.
 template <class Policy>
 struct Reader {
     using Storage = typename Policy::Storage;
     using Accumulator = typename Policy::Accumulator;
     const Common& p;
-    const Storage* tile;      // staged: at the position's pixel, in the field's channel
-    const int* tile_offsets;  // staged: of the orbit
-    const Storage* field;     // otherwise: the field in device memory
+    const Pixel<Storage, 1>* tile;  // staged: at the position's pixel, in the field's channel
+    const int* tile_offsets;        // staged: of the orbit
+    const Storage* field;           // otherwise: the field in device memory
     int coordinate[3];
     const int* tap_coordinates;
 
-    DEVICE Accumulator staged(int h) const { return widen(tile[tile_offsets[h]]); }
-
-    // Offsets four at a time: each orbit's list starts at a multiple of 16 bytes.
-    template <int Order>
-    DEVICE void staged_all(Accumulator (&v)[Order]) const {
-        static_assert(Order % 4 == 0);
-        struct alignas(16) Four {
-            int offset[4];
-        };
-#pragma unroll
-        for (int h = 0; h < Order; h += 4) {
-            const Four four = *reinterpret_cast<const Four*>(tile_offsets + h);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[h + i] = widen(tile[four.offset[i]]);
-        }
-    }
-
-    DEVICE Accumulator direct(int h) const {
+    DEVICE Accumulator value(int h) const {
+        if (p.geometry.staged) return widen(tile[tile_offsets[h]].value[0]);
         const int* tap = tap_coordinates + 4 * h;
         const int at[3] = {coordinate[0] + tap[0], coordinate[1] + tap[1], coordinate[2] + tap[2]};
         const int64_t offset = element_offset(p.geometry, p.in, at);
@@ -142,19 +153,16 @@ struct Reader {
 
 template <class Policy>
 DEVICE Reader<Policy> make_reader(const Common& p, const Origin& origin, int position, int orbit, int field, int first_field,
-                                  const typename Policy::Storage* tile, const int* offsets) {
+                                  const Pixel<typename Policy::Storage, 1>* tile, const int* offsets) {
     const Geometry& g = p.geometry;
     Reader<Policy> reader{p, nullptr, nullptr, nullptr, {0, 0, 0}, nullptr};
-    int within[3];
-#pragma unroll
-    for (int i = 0; i < 3; ++i) within[i] = position_in_tile(g, position, i) * g.stride[i];
     if (g.staged) {
-        reader.tile = tile + (field - first_field) * g.channel_pitch + (within[0] * g.extent[1] + within[1]) * g.extent[2] + within[2];
+        reader.tile = tile + (field - first_field) * g.channel_pitch + pixel_of_position(g, position);
         reader.tile_offsets = offsets + orbit * p.length;
     } else {
         reader.field = static_cast<const typename Policy::Storage*>(p.in.data) + origin.batch * p.in.batch + field * p.in.field;
 #pragma unroll
-        for (int i = 0; i < 3; ++i) reader.coordinate[i] = origin.position[i] * g.stride[i] + g.low[i] + within[i];
+        for (int i = 0; i < 3; ++i) reader.coordinate[i] = (origin.position[i] + position_in_tile(g, position, i)) * g.stride[i] + g.low[i];
         reader.tap_coordinates = offsets + orbit * p.length * 4;
     }
     return reader;
@@ -199,35 +207,46 @@ DEVICE void pack_slots(const Values& values, const Store& store) {
     }
 }
 
-// Gathers and transforms the operands of one word by a straight-line program in registers: the word of slot s goes to store(s, word).
-// `item(half)` gives the reader of each operand of the word, `exists(half)` whether there is one; a missing operand is zero.
-template <class Policy, class Program, class Exists, class Item, class Store>
-DEVICE void transform_word(const Common& p, const Section& section, const Exists& exists, const Item& item, const Store& store) {
+// How straight-line transforms find the values they read, all of it in shared memory and in bytes.
+template <class C, int Together>
+struct Taps {
+    using Policy = typename C::Policy;
+    using Program = typename C::Program;
     using Accumulator = typename Policy::Accumulator;
-    const auto values = [&](int half, Accumulator(&v)[Program::order]) {
-        if (!exists(half)) {
+    using Values = Accumulator[Program::order];
+    const char* tile;
+    const int* positions;  // of a tile of positions: its pixel
+    const Pair* pairs;
+    const char* offsets;  // int (orbits, Program::order)
+
+    // v[j] for each of the fields that lie together: the transform of what a position reads at the taps of a pair.
+    DEVICE void transform(const Section& section, const Pair& pair, int pixel, Values* v) const {
+        static_assert(Program::order % 4 == 0);  // offsets are read four at a time
+        struct alignas(16) Four {
+            int offset[4];
+        };
+        const char* from = tile + pair.channel + pixel;
+        const Four* list = reinterpret_cast<const Four*>(offsets + pair.list);
 #pragma unroll
-            for (int h = 0; h < Program::order; ++h) v[h] = 0;
-            return;
-        }
-        const auto reader = item(half);
-        if (p.geometry.staged) {
-            reader.template staged_all<Program::order>(v);
-        } else {
-#pragma unroll 1
-            for (int h = 0; h < Program::order; ++h) {
-                const Accumulator value = reader.direct(h);
+        for (int h = 0; h < Program::order; h += 4) {
+            const Four four = list[h / 4];
 #pragma unroll
-                for (int i = 0; i < Program::order; ++i) v[i] = i == h ? value : v[i];
+            for (int i = 0; i < 4; ++i) {
+                const auto values = *reinterpret_cast<const Pixel<typename Policy::Storage, Together>*>(from + four.offset[i]);
+#pragma unroll
+                for (int j = 0; j < Together; ++j) v[j][h + i] = widen(values.value[j]);
             }
         }
-        into_range<Policy>(v, section.analysis_scale);
-        Program::template analysis<Accumulator, Accumulator>(v);
-    };
-    pack_slots<Policy, Program::order>(values, store);
-}
+#pragma unroll
+        for (int j = 0; j < Together; ++j) {
+            into_range<Policy>(v[j], section.analysis_scale);
+            Program::template analysis<Accumulator, Accumulator>(v[j]);
+        }
+    }
+};
 
-// The same by the orbit's matrix, four slots at a time.
+// Gathers and transforms the operands of one word by the matrices of their orbits, four slots at a time: the word of slot s goes to store(s,
+// word). `item(half)` gives the reader of each operand of the word, `exists(half)` whether there is one; a missing operand is zero.
 template <class Policy, class Exists, class Item, class Orbit, class Store>
 DEVICE void transform_word_generic(const Common& p, const Section& section, const Exists& exists, const Item& item, const Orbit& orbit,
                                    const Store& store) {
@@ -245,7 +264,7 @@ DEVICE void transform_word_generic(const Common& p, const Section& section, cons
             const int t = orbit(half), length = orbit_length[t];
             const Accumulator* rows = analysis + static_cast<int64_t>(index[t]) * p.slots * p.length;
             for (int h = 0; h < length; ++h) {
-                const Accumulator value = p.geometry.staged ? reader.staged(h) : reader.direct(h);
+                const Accumulator value = reader.value(h);
 #pragma unroll
                 for (int i = 0; i < kBlock; ++i)
                     if (first + i < p.slots) sums[i][half] += rows[(first + i) * p.length + h] * value;

@@ -27,33 +27,33 @@ DEVICE void clear(Accumulators<C>& acc) {
 }
 
 template <class C, int N>
-DEVICE void multiply_columns(const Common& p, const Job* jobs, const char* a, const char* b, int rows, Accumulators<C>& acc) {
+DEVICE void multiply_columns(const Common& p, const Job* jobs, const char* a, const char* b, Accumulators<C>& acc) {
 #pragma unroll
     for (int s = 0; s < C::kSlots; ++s) {
         const Job job = jobs[s];
-        const char* left = a + job.a * rows * kRowBytes;
-        const char* right = b + job.b * kColumnTileBytes;
+        const char* left = a + job.a;
+        const char* right = b + job.b;
 #pragma unroll 1
         for (int k = 0; k < job.depth; ++k) {
             C::Policy::template multiply<C::kRowTiles, N>(acc[s], left, right, p.weight_slots * kColumnTileBytes);
-            left += job.a_step * rows * kRowBytes;
-            right += job.b_step * kColumnTileBytes;
+            left += job.a_step;
+            right += job.b_step;
         }
     }
 }
 
-// One step of the inner index for all slots of a warp. A: [slot][row] rows, B: [column tile][b slot] tiles. The lanes may come from the
-// branches of a transform: ldmatrix and mma ask for all of them at once.
+// One step of the inner index for all slots of a warp. A: [slot][row] rows, B: [column tile][b slot] tiles, from where a lane begins to read
+// (Policy::first_a, first_b). The lanes may come from the branches of a transform: ldmatrix and mma ask for all of them at once.
 template <class C>
-DEVICE void multiply(const Common& p, const Job* jobs, const char* a, const char* b, int rows, Accumulators<C>& acc) {
+DEVICE void multiply(const Common& p, const Job* jobs, const char* a, const char* b, Accumulators<C>& acc) {
     sync_warp();
     if constexpr (C::kColumnTiles >= 4) {
-        if (p.column_tiles == 4) return multiply_columns<C, 4>(p, jobs, a, b, rows, acc);
+        if (p.column_tiles == 4) return multiply_columns<C, 4>(p, jobs, a, b, acc);
     }
     if constexpr (C::kColumnTiles >= 2) {
-        if (p.column_tiles == 2) return multiply_columns<C, 2>(p, jobs, a, b, rows, acc);
+        if (p.column_tiles == 2) return multiply_columns<C, 2>(p, jobs, a, b, acc);
     }
-    multiply_columns<C, 1>(p, jobs, a, b, rows, acc);
+    multiply_columns<C, 1>(p, jobs, a, b, acc);
 }
 
 DEVICE void copy_table(char* target, const void* source, int bytes) {
@@ -61,33 +61,57 @@ DEVICE void copy_table(char* target, const void* source, int bytes) {
         *reinterpret_cast<int*>(target + i) = *reinterpret_cast<const int*>(static_cast<const char*>(source) + i);
 }
 
-// Shared memory: A | B | jobs | offsets | pixel offsets | tile.
-template <class Policy>
+// Shared memory: A | B | jobs | offsets | positions, pairs (of straight-line transforms) | pixel offsets | tile.
+template <class C, int Together>
 struct Shared {
+    using Storage = typename C::Policy::Storage;
     char* a;
     char* b;
-    const Job* jobs;
+    Job* jobs;
     const int* offsets;
+    int* positions;
+    Pair* pairs;
     int64_t* pixel_offsets;
-    typename Policy::Storage* tile;
+    Pixel<Storage, Together>* tile;
+
+    DEVICE Taps<C, Together> taps() const {
+        return {reinterpret_cast<const char*>(tile), positions, pairs, reinterpret_cast<const char*>(offsets)};
+    }
 };
 
-template <class C>
-DEVICE Shared<typename C::Policy> set_up_shared(const Common& p, int64_t job_table) {
+// Jobs with a, a_step, b and b_step in bytes.
+DEVICE void copy_jobs(Job* target, const Job* source, int count, int slot_bytes) {
+    for (int i = thread_index(); i < count; i += thread_count()) {
+        const Job job = source[i];
+        target[i] = {
+            job.slot, job.depth, job.a * slot_bytes, job.a_step * slot_bytes, job.b * kColumnTileBytes, job.b_step * kColumnTileBytes};
+    }
+}
+
+template <class C, int Together>
+DEVICE Shared<C, Together> set_up_shared(const Common& p, int64_t job_table, int slot_bytes) {
     char* base = shared_memory();
-    const int job_bytes = p.warps * C::kSlots * static_cast<int>(sizeof(Job)), offsets = (job_bytes + 15) / 16 * 16;
-    Shared<typename C::Policy> shared;
+    Shared<C, Together> shared;
     shared.a = base;
     shared.b = base + p.shared_b;
-    shared.jobs = reinterpret_cast<const Job*>(base + p.shared_jobs);
+    shared.jobs = reinterpret_cast<Job*>(base + p.shared_jobs);
+    shared.offsets = reinterpret_cast<const int*>(base + p.shared_offsets);
+    shared.positions = reinterpret_cast<int*>(base + p.shared_positions);
+    shared.pairs = reinterpret_cast<Pair*>(base + p.shared_pairs);
     shared.pixel_offsets = reinterpret_cast<int64_t*>(base + p.shared_pixels);
-    shared.tile = reinterpret_cast<typename C::Policy::Storage*>(base + p.shared_tile);
-    copy_table(base + p.shared_jobs, p.tables + job_table, job_bytes);
-    shared.offsets = static_cast<const int*>(p.offsets);
-    if (p.offsets_in_shared) {
-        char* copy = base + p.shared_jobs + offsets;
-        copy_table(copy, p.offsets, p.orbits * p.length * 4);
-        shared.offsets = reinterpret_cast<const int*>(copy);
+    shared.tile = reinterpret_cast<Pixel<typename C::Policy::Storage, Together>*>(base + p.shared_tile);
+    copy_jobs(shared.jobs, table<Job>(p.tables, job_table), p.warps * C::kSlots, slot_bytes);
+    if constexpr (!C::kStraightLine) {
+        if (p.offsets_in_shared)
+            copy_table(base + p.shared_offsets, p.offsets, p.orbits * p.length * 4);
+        else
+            shared.offsets = static_cast<const int*>(p.offsets);
+    } else {
+        constexpr int kPixelBytes = sizeof(Pixel<typename C::Policy::Storage, Together>);
+        for (int i = thread_index(); i < p.orbits * p.length; i += thread_count())
+            reinterpret_cast<int*>(base + p.shared_offsets)[i] = static_cast<const int*>(p.offsets)[i] * kPixelBytes;
+        for (int i = thread_index(); i < p.geometry.tile_positions; i += thread_count())
+            shared.positions[i] = pixel_of_position(p.geometry, i) * kPixelBytes;
     }
     return shared;
 }
@@ -97,75 +121,120 @@ DEVICE Shared<typename C::Policy> set_up_shared(const Common& p, int64_t job_tab
 
 // A step of the inner index: operands `first` ... of the (tap orbit, field) pairs of a chunk of fields, field fastest.
 struct Step {
-    int chunk, first, first_field, fields;
-    uint64_t reciprocal;  // of `fields`
+    int first, first_field;
 
-    DEVICE int orbit_of(int pair) const { return static_cast<int>(pair * reciprocal >> 32); }
+    DEVICE int fields(const Convolution& p) const { return p.in_fields - first_field < p.chunk ? p.in_fields - first_field : p.chunk; }
+
+    DEVICE void advance(const Convolution& p, int operands) {
+        first += operands;
+        if (first < p.steps_of_chunk * operands) return;
+        first = 0;
+        first_field += p.chunk;
+    }
 };
 
-DEVICE Step step_at(const Convolution& p, int step, int operands) {
-    Step s;
-    s.chunk = step / p.steps_of_chunk;
-    s.first = (step - s.chunk * p.steps_of_chunk) * operands;
-    s.first_field = s.chunk * p.chunk;
-    s.fields = p.in_fields - s.first_field < p.chunk ? p.in_fields - s.first_field : p.chunk;
-    s.reciprocal = s.fields == p.chunk ? p.reciprocal : p.last_reciprocal;
-    return s;
+// The (tap orbit, fields of a word) pairs of a chunk of `fields` fields, field fastest, up to a whole step.
+template <class C>
+DEVICE void list_pairs(const Convolution& p, int fields, Pair* pairs) {
+    constexpr int kWords = C::Policy::kStep / C::kTogether;
+    const int channels = (fields + C::kTogether - 1) / C::kTogether, words = p.orbits * channels;
+    const int channel_bytes = p.geometry.channel_pitch * static_cast<int>(sizeof(Pixel<typename C::Policy::Storage, C::kTogether>));
+    for (int i = thread_index(); i < (words + kWords - 1) / kWords * kWords; i += thread_count()) {
+        const int orbit = i / channels;
+        pairs[i] = {i < words ? (i - orbit * channels) * channel_bytes : -1, orbit * p.length * 4};
+    }
 }
 
+// A step of A: word w of each position is pair first + w.
 template <class C>
-DEVICE void transform_step(const Convolution& p, const Section& section, const Origin& origin, int group, const Step& step,
-                           const Shared<typename C::Policy>& shared, char* a) {
+DEVICE void transform_step(const Section& section, const Taps<C, C::kTogether>& taps, int first, int rows, char* a) {
     using Policy = typename C::Policy;
     using Word = typename Policy::Word;
     constexpr int kWords = 32 / sizeof(Word);
-    const int rows = p.geometry.tile_positions;
+    static_assert(kWords == 8);
+    // Of the warps the even ones take the first half of the words: a warp has 8 positions and 4 words of each, writes all banks once and
+    // reads runs of pixels.
+    const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32;
+    const int word = lane % 4 + warp % 2 * 4, first_row = lane / 4 + warp / 2 * 8, next_row = warps / 2 * 8;
+    const Pair pair = taps.pairs[first + word];
+    char* to = a + word * sizeof(Word);
+    if (pair.channel < 0) {
+        for (int row = first_row; row < rows; row += next_row)
+            for (int s = 0; s < C::Program::order; ++s) *reinterpret_cast<Word*>(to + s * C::slot_bytes(rows) + row * kRowBytes) = 0;
+        return;
+    }
+#pragma unroll 1
+    for (int row = first_row; row < rows; row += next_row) {
+        typename Policy::Accumulator v[C::kTogether][C::Program::order];
+        taps.transform(section, pair, taps.positions[row], v);
+#pragma unroll
+        for (int s = 0; s < C::Program::order; ++s) {
+            typename Policy::Accumulator operands[C::kTogether];
+#pragma unroll
+            for (int j = 0; j < C::kTogether; ++j) operands[j] = v[j][s];
+            *reinterpret_cast<Word*>(to + s * C::slot_bytes(rows) + row * kRowBytes) = Policy::pack(operands);
+        }
+    }
+}
+
+template <class C>
+DEVICE void transform_step_generic(const Convolution& p, const Section& section, const Origin& origin, int group, const Step& step,
+                                   const Shared<C, 1>& shared, char* a) {
+    using Policy = typename C::Policy;
+    using Word = typename Policy::Word;
+    constexpr int kWords = 32 / sizeof(Word);
+    const int rows = p.geometry.tile_positions, fields = step.fields(p);
+    const uint64_t reciprocal = fields == p.chunk ? p.reciprocal : p.last_reciprocal;
     // A warp takes 8 positions and 4 words of each: it writes all banks once, and reads runs of pixels.
     for (int i = thread_index(); i < rows * kWords; i += thread_count()) {
         const int outer = i / 32;
         const int word = i % 4 + outer % (kWords / 4) * 4, row = i / 4 % 8 + outer / (kWords / 4) * 8;
         const int pair = step.first + word * Policy::kPerWord;
-        const auto exists = [&](int half) { return pair + half < p.orbits * step.fields; };
-        const auto orbit = [&](int half) { return step.orbit_of(pair + half); };
+        const auto exists = [&](int half) { return pair + half < p.orbits * fields; };
+        const auto orbit = [&](int half) { return static_cast<int>((pair + half) * reciprocal >> 32); };
         const auto item = [&](int half) {
             const int t = orbit(half);
-            const int field = group * p.in_fields + step.first_field + (pair + half - t * step.fields);
+            const int field = group * p.in_fields + step.first_field + (pair + half - t * fields);
             return make_reader<Policy>(p, origin, row, t, field, group * p.in_fields + step.first_field, shared.tile, shared.offsets);
         };
         const auto store = [&](int slot, Word value) {
             *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value;
         };
-        if constexpr (C::Program::order > 0)
-            transform_word<Policy, typename C::Program>(p, section, exists, item, store);
-        else
-            transform_word_generic<Policy>(p, section, exists, item, orbit, store);
+        transform_word_generic<Policy>(p, section, exists, item, orbit, store);
     }
 }
 
-DEVICE void fetch_weights(const Convolution& p, int group, int step, int column_block, char* b) {
-    const int64_t tile_bytes = static_cast<int64_t>(p.weight_slots) * kColumnTileBytes;
-    const int64_t first = (static_cast<int64_t>(group) * p.steps + step) * p.column_blocks + column_block;
-    const char* source = p.weights + first * p.column_tiles * tile_bytes;
-    for (int i = thread_index() * 16; i < p.column_tiles * tile_bytes; i += thread_count() * 16) copy_async<16>(b + i, source + i);
+// One step of B, asynchronously.
+DEVICE void fetch_weights(const char* weights, int bytes, char* b) {
+    for (int i = thread_index() * 16; i < bytes; i += thread_count() * 16) copy_async<16>(b + i, weights + i);
+}
+
+// A position that a thread finishes, and where it is written; null outside of the result. Threads are a multiple of the rows of a tile.
+template <class Storage>
+DEVICE Storage* result_of_row(const Convolution& p, const Origin& origin, int row) {
+    if (!position_exists(p.geometry, origin, row)) return nullptr;
+    Storage* to = static_cast<Storage*>(p.out.data) + origin.batch * p.out.batch;
+#pragma unroll
+    for (int axis = 0; axis < 3; ++axis) to += (origin.position[axis] + position_in_tile(p.geometry, row, axis)) * p.out.axis[axis];
+    return to;
 }
 
 // Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform, one (position, field) to a
-// thread.
+// thread; `position` is null or lies in field 0.
 template <class C>
-DEVICE void finish_columns(const Convolution& p, const Section& section, const Origin& origin, int group, int first_field,
+DEVICE void finish_columns(const Convolution& p, const Section& section, typename C::Policy::Storage* position, int group, int first_field,
                            const char* staged) {
     using Policy = typename C::Policy;
     using Accumulator = typename Policy::Accumulator;
     using Storage = typename Policy::Storage;
-    const int rows = p.geometry.tile_positions, pitch = rows + 4;
+    const int rows = p.geometry.tile_positions, pitch = rows + 4, row = thread_index() % rows;
     const Accumulator* blocks = reinterpret_cast<const Accumulator*>(staged);
-    for (int i = thread_index(); i < rows * kColumnTile; i += thread_count()) {
-        const int row = i % rows, column = i / rows, field = first_field + column;
-        if (field >= p.out_fields || !position_exists(p.geometry, origin, row)) continue;
+    if (!position) return;
+    for (int column = thread_index() / rows; column < kColumnTile; column += thread_count() / rows) {
+        const int field = first_field + column;
+        if (field >= p.out_fields) return;
         const int o = group * p.out_fields + field;
-        Storage* to = static_cast<Storage*>(p.out.data) + origin.batch * p.out.batch + o * p.out.field;
-#pragma unroll
-        for (int axis = 0; axis < 3; ++axis) to += (origin.position[axis] + position_in_tile(p.geometry, row, axis)) * p.out.axis[axis];
+        Storage* to = position + o * p.out.field;
         const Accumulator bias = p.bias ? widen(static_cast<const Storage*>(p.bias)[o]) : Accumulator(0);
         const Accumulator* from = blocks + column * pitch + row;
         const float scale = 1 / (section.analysis_scale * section.weight_scale);
@@ -199,15 +268,15 @@ template <class C>
 __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const Convolution p) {
     using Policy = typename C::Policy;
     const Section& section = section_of(p.tables, p.section);
-    const Shared<Policy> shared = set_up_shared<C>(p, section.jobs[p.job_list]);
+    const int rows = p.geometry.tile_positions;
+    const auto shared = set_up_shared<C, C::kTogether>(p, section.jobs[p.job_list], C::slot_bytes(rows));
 
     // Blocks that read the same tile of positions run next to each other.
     const unsigned block = block_index();
     const int column_block = static_cast<int>(block % p.column_blocks);
     const int group = static_cast<int>(block / p.column_blocks % p.groups);
     const Origin origin = tile_origin(p.geometry, block / p.column_blocks / p.groups);
-    const int rows = p.geometry.tile_positions;
-    const int a_bytes = p.slots * rows * kRowBytes, b_bytes = p.column_tiles * p.weight_slots * kColumnTileBytes;
+    const int a_bytes = p.slots * C::slot_bytes(rows), b_bytes = p.column_tiles * p.weight_slots * kColumnTileBytes;
     const int warp = thread_index() / 32;
     const Job* jobs = shared.jobs + warp % p.warps * C::kSlots;
     const int first_row = warp / p.warps * C::kRowTiles * 16;
@@ -215,32 +284,43 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     if (p.geometry.staged) fill_pixel_offsets(p.geometry, p.in, origin, shared.pixel_offsets);
     __syncthreads();
 
-    const auto transform = [&](int step) {
-        const Step s = step_at(p, step, Policy::kStep);
-        if (p.geometry.staged && s.first == 0) {  // every thread is past the transforms of the previous chunk
-            stage_tile(p, origin, group * p.in_fields + s.first_field, s.fields, shared.pixel_offsets, shared.tile);
+    const auto transform = [&](const Step& step, char* a) {
+        if (p.geometry.staged && step.first == 0) {  // every thread is past the transforms of the previous chunk
+            if constexpr (C::kStraightLine) list_pairs<C>(p, step.fields(p), shared.pairs);
+            stage_tile(p, origin, group * p.in_fields + step.first_field, step.fields(p), shared.pixel_offsets, shared.tile);
             wait_for_copies();
             __syncthreads();
         }
-        transform_step<C>(p, section, origin, group, s, shared, shared.a + (p.buffers == 2 ? step % 2 : 0) * a_bytes);
+        if constexpr (C::kStraightLine)
+            transform_step<C>(section, shared.taps(), step.first / C::kTogether, rows, a);
+        else
+            transform_step_generic<C>(p, section, origin, group, step, shared, a);
     };
 
     Accumulators<C> acc;
     clear<C>(acc);
-    const int lag = p.buffers - 1;  // with two buffers of A the products follow one step behind
-    for (int i = 0; i < p.steps + lag; ++i) {
+    // With two buffers of A the products follow one step behind: they alternate, and so do those of B.
+    const bool behind = p.buffers == 2;
+    const int a_other = behind ? a_bytes : 0;
+    const char* weights = p.weights + (static_cast<int64_t>(group) * p.steps * p.column_blocks + column_block) * b_bytes;
+    const char* left = shared.a + first_row * kRowBytes + Policy::first_a();
+    const char* right = shared.b + Policy::first_b();
+    Step step{0, 0};
+    for (int i = 0; i < p.steps + behind; ++i) {
+        const bool odd = i % 2;
         if (i < p.steps) {
-            fetch_weights(p, group, i, column_block, shared.b + i % 2 * b_bytes);
-            transform(i);
+            fetch_weights(weights, b_bytes, shared.b + (odd ? b_bytes : 0));
+            weights += static_cast<int64_t>(p.column_blocks) * b_bytes;
+            transform(step, shared.a + (odd ? a_other : 0));
+            step.advance(p, Policy::kStep);
         }
-        if (lag == 0) {
+        if (!behind) {
             wait_for_copies();
             __syncthreads();
         }
-        if (i >= lag) {
-            const int step = i - lag;
-            multiply<C>(p, jobs, shared.a + (lag ? step % 2 : 0) * a_bytes + first_row * kRowBytes, shared.b + step % 2 * b_bytes, rows,
-                        acc);
+        if (i >= behind) {
+            const bool second = odd != behind;
+            multiply<C>(p, jobs, left + (second ? a_other : 0), right + (second ? b_bytes : 0), acc);
         }
         wait_for_copies();
         __syncthreads();
@@ -249,6 +329,7 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     using Accumulator = typename Policy::Accumulator;
     const int pitch = rows + 4;
     Accumulator* blocks = reinterpret_cast<Accumulator*>(shared.a);
+    auto* position = result_of_row<typename Policy::Storage>(p, origin, thread_index() % rows);
 #pragma unroll 1
     for (int n = 0; n < p.column_tiles; ++n) {
 #pragma unroll
@@ -267,7 +348,7 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
             }
         }
         __syncthreads();
-        finish_columns<C>(p, section, origin, group, (column_block * p.column_tiles + n) * kColumnTile, shared.a);
+        finish_columns<C>(p, section, position, group, (column_block * p.column_tiles + n) * kColumnTile, shared.a);
         __syncthreads();
     }
 }
@@ -278,7 +359,7 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
 // Operand A: rows are (field, tap orbit) pairs, orbit fastest; the inner index runs over the positions of a tile.
 template <class C>
 DEVICE void transform_taps(const WeightGradient& p, const Section& section, const Origin& origin, int group, int first_row, int first_field,
-                           int first_position, const Shared<typename C::Policy>& shared, char* a) {
+                           int first_position, const Shared<C, 1>& shared, char* a) {
     using Policy = typename C::Policy;
     using Word = typename Policy::Word;
     constexpr int kWords = 32 / sizeof(Word);
@@ -286,22 +367,32 @@ DEVICE void transform_taps(const WeightGradient& p, const Section& section, cons
     for (int i = thread_index(); i < rows * kWords; i += thread_count()) {
         const int outer = i / 32;
         const int word = i % 4 + outer % (kWords / 4) * 4, row = i / 4 % 8 + outer / (kWords / 4) * 8;
-        const int pair = first_row + row, field = pair / p.orbits, t = pair - field * p.orbits;
-        const auto exists = [&](int half) {
-            return field < p.in_fields && position_exists(p.geometry, origin, first_position + word * Policy::kPerWord + half);
-        };
-        const auto orbit = [&](int) { return t; };
-        const auto item = [&](int half) {
-            return make_reader<Policy>(p, origin, first_position + word * Policy::kPerWord + half, t, group * p.in_fields + field,
-                                       group * p.in_fields + first_field, shared.tile, shared.offsets);
-        };
+        const int position = first_position + word * Policy::kPerWord;
         const auto store = [&](int slot, Word value) {
             *reinterpret_cast<Word*>(a + (slot * rows + row) * kRowBytes + word * sizeof(Word)) = value;
         };
-        if constexpr (C::Program::order > 0)
-            transform_word<Policy, typename C::Program>(p, section, exists, item, store);
-        else
+        if constexpr (C::kStraightLine) {
+            const auto taps = shared.taps();
+            const Pair pair = taps.pairs[row];
+            const auto values = [&](int half, typename Policy::Accumulator(&v)[C::Program::order]) {
+                if (pair.channel >= 0 && position_exists(p.geometry, origin, position + half)) {
+                    taps.transform(section, pair, taps.positions[position + half], &v);
+                } else {
+#pragma unroll
+                    for (int h = 0; h < C::Program::order; ++h) v[h] = 0;
+                }
+            };
+            pack_slots<Policy, C::Program::order>(values, store);
+        } else {
+            const int pair = first_row + row, field = pair / p.orbits, t = pair - field * p.orbits;
+            const auto exists = [&](int half) { return field < p.in_fields && position_exists(p.geometry, origin, position + half); };
+            const auto orbit = [&](int) { return t; };
+            const auto item = [&](int half) {
+                return make_reader<Policy>(p, origin, position + half, t, group * p.in_fields + field, group * p.in_fields + first_field,
+                                           shared.tile, shared.offsets);
+            };
             transform_word_generic<Policy>(p, section, exists, item, orbit, store);
+        }
     }
 }
 
@@ -358,7 +449,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) weight_gradient
     using Policy = typename C::Policy;
     using Accumulator = typename Policy::Accumulator;
     const Section& section = section_of(p.tables, p.section);
-    const Shared<Policy> shared = set_up_shared<C>(p, section.weight_jobs[p.job_list]);
+    const int rows = p.row_warps * C::kRowTiles * 16;
+    const auto shared = set_up_shared<C, 1>(p, section.weight_jobs[p.job_list], rows * kRowBytes);
 
     unsigned block = block_index();
     const int column_block = static_cast<int>(block % p.column_blocks);
@@ -367,7 +459,6 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) weight_gradient
     block /= p.row_blocks;
     const int group = static_cast<int>(block % p.groups), split = static_cast<int>(block / p.groups);
 
-    const int rows = p.row_warps * C::kRowTiles * 16;
     const int first_row = row_block * rows, first_column = column_block * p.column_tiles * kColumnTile;
     const int first_field = first_row / p.orbits;
     const int fields = p.in_fields - first_field < p.tile_fields ? p.in_fields - first_field : p.tile_fields;
@@ -375,6 +466,13 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) weight_gradient
     const int warp = thread_index() / 32;
     const Job* jobs = shared.jobs + warp % p.warps * C::kSlots;
     const int warp_row = warp / p.warps * C::kRowTiles * 16;
+
+    if constexpr (C::kStraightLine)
+        for (int i = thread_index(); i < rows; i += thread_count()) {
+            const int field = (first_row + i) / p.orbits, orbit = first_row + i - field * p.orbits;
+            const int channel = (field - first_field) * p.geometry.channel_pitch * static_cast<int>(sizeof(typename Policy::Storage));
+            shared.pairs[i] = {field < p.in_fields ? channel : -1, orbit * p.length * 4};
+        }
 
     // Each split takes a run of tiles, each tile in steps of positions.
     const int64_t tiles = static_cast<int64_t>(p.batch) * p.geometry.tiles[0] * p.geometry.tiles[1] * p.geometry.tiles[2];
@@ -408,7 +506,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) weight_gradient
         if (lag == 0) __syncthreads();
         if (i >= lag) {
             const int buffer = lag ? static_cast<int>((i - lag) % 2) : 0;
-            multiply<C>(p, jobs, shared.a + buffer * a_bytes + warp_row * kRowBytes, shared.b + buffer * b_bytes, rows, acc);
+            multiply<C>(p, jobs, shared.a + buffer * a_bytes + warp_row * kRowBytes + Policy::first_a(),
+                        shared.b + buffer * b_bytes + Policy::first_b(), acc);
         }
         __syncthreads();
     }

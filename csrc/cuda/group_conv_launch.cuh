@@ -29,21 +29,28 @@ inline int floor_power_of_two(int a) {
     return power;
 }
 
-// Calls visit(Configuration{}) with the kernels that serve `slots` blocks of accumulators: those of a straight-line transform where there
-// is one. The accumulators of a thread are SlotsPerWarp x RowTiles x ColumnTiles x 4.
+// Calls visit(Configuration{}) with the kernels for `slots` blocks of accumulators until one finds room and returns true: those of the
+// plan's straight-line transform, where there is one, then the generic ones, which need not stage their tile. The accumulators of a thread
+// are SlotsPerWarp x RowTiles x ColumnTiles x 4.
 template <class Policy, class Visit>
-void with_configuration(const std::string& program, int slots, const char* name, const Visit& visit) {
+void with_configuration(const GroupConvPlan& plan, int slots, const char* name, const Visit& visit) {
     if constexpr (sizeof(typename Policy::Accumulator) == 4) {
-        if (program == fourier::P4::name) return visit(Configuration<Policy, fourier::P4, 2, 2, 4, 256, 2>{});
-        if (program == fourier::P4m::name) return visit(Configuration<Policy, fourier::P4m, 2, 2, 4, 256, 2>{});
-        if (program == fourier::P6m::name) return visit(Configuration<Policy, fourier::P6m, 3, 2, 2, 256, 2>{});
-        if (program == fourier::O::name) return visit(Configuration<Policy, fourier::O, 3, 2, 2, 256, 2>{});
-        if (program == fourier::Oh::name) return visit(Configuration<Policy, fourier::Oh, 6, 2, 2, 256, 1>{});
+        const std::string program = regular(plan) ? plan.fourier : "";
+        if (program == fourier::P4::name && visit(Configuration<Policy, fourier::P4, 2, 2, 4, 256, 2>{})) return;
+        if (program == fourier::P4m::name && visit(Configuration<Policy, fourier::P4m, 2, 2, 4, 256, 2>{})) return;
+        if (program == fourier::P6m::name && visit(Configuration<Policy, fourier::P6m, 3, 2, 2, 256, 2>{})) return;
+        if (program == fourier::O::name && visit(Configuration<Policy, fourier::O, 3, 2, 2, 256, 2>{})) return;
+        if (program == fourier::Oh::name && visit(Configuration<Policy, fourier::Oh, 6, 2, 2, 256, 1>{})) return;
     }
-    if (slots <= 3 * 8) return visit(Configuration<Policy, Generic, 3, 2, 2, 256, 1>{});
-    if (slots <= 8 * 16) return visit(Configuration<Policy, Generic, 8, 1, 1, 512, 1>{});
-    throw std::runtime_error(std::string(name) + ": the CUDA kernels serve groups whose blocks have at most 128 entries, this one has " +
-                             std::to_string(slots) + "; use the CPU");
+    if (slots > 8 * 16)
+        throw std::runtime_error(std::string(name) +
+                                 ": the CUDA kernels serve groups whose blocks have at most 128 entries, this one has " +
+                                 std::to_string(slots) + "; use the CPU");
+    const bool found = slots <= 3 * 8 ? visit(Configuration<Policy, Generic, 3, 2, 2, 256, 1>{})
+                                      : visit(Configuration<Policy, Generic, 8, 1, 1, 512, 1>{});
+    if (!found)
+        throw std::runtime_error(std::string(name) + ": a group of order " + std::to_string(plan.order) +
+                                 " needs more shared memory than this device has; use the CPU");
 }
 
 template <class C>
@@ -120,19 +127,21 @@ inline int channel_pitch(int elements, int itemsize) {
 
 // Places the parts of shared memory after A and B, which together hold at least `least` bytes; returns the bytes in all.
 template <class C>
-size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int64_t least, int fields) {
+size_t place_shared(Common& p, int64_t a_bytes, int64_t b_bytes, int64_t least, int64_t pairs, int64_t tile_bytes) {
     const int64_t offset_bytes = static_cast<int64_t>(p.orbits) * p.length * 4;
-    p.offsets_in_shared = p.geometry.staged && offset_bytes <= kOffsetsInShared;
+    p.offsets_in_shared = p.geometry.staged && (C::kStraightLine || offset_bytes <= kOffsetsInShared);
     int64_t end = std::max(a_bytes + b_bytes, least);
+    const auto place = [&](int& where, int64_t bytes) {
+        where = static_cast<int>(std::min<int64_t>(end, INT32_MAX));
+        end = round_up(end + bytes, 16);
+    };
     p.shared_b = static_cast<int>(a_bytes);
-    p.shared_jobs = static_cast<int>(end);
-    end = round_up(end + p.warps * C::kSlots * static_cast<int64_t>(sizeof(Job)), 16);
-    if (p.offsets_in_shared) end = round_up(end + offset_bytes, 16);
-    p.shared_pixels = static_cast<int>(end);
-    if (!p.geometry.staged) return static_cast<size_t>(end);
-    end = round_up(end + int64_t{8} * p.geometry.pixels, 16);
-    p.shared_tile = static_cast<int>(end);
-    end += static_cast<int64_t>(fields) * p.geometry.channel_pitch * sizeof(typename C::Policy::Storage);
+    place(p.shared_jobs, p.warps * C::kSlots * static_cast<int64_t>(sizeof(Job)));
+    place(p.shared_offsets, p.offsets_in_shared ? offset_bytes : 0);
+    place(p.shared_positions, C::kStraightLine ? int64_t{4} * p.geometry.tile_positions : 0);
+    place(p.shared_pairs, C::kStraightLine ? pairs * static_cast<int64_t>(sizeof(Pair)) : 0);
+    place(p.shared_pixels, p.geometry.staged ? int64_t{8} * p.geometry.pixels : 0);
+    place(p.shared_tile, p.geometry.staged ? tile_bytes : 0);
     return static_cast<size_t>(std::min<int64_t>(end, INT32_MAX));
 }
 
@@ -176,29 +185,27 @@ inline void check_workspace(const Launch& launch, const Context& context, const 
                                  std::to_string(context.workspace_bytes));
 }
 
-[[noreturn]] inline void refuse_shared(const char* name, int order) {
-    throw std::runtime_error(std::string(name) + ": a group of order " + std::to_string(order) +
-                             " needs more shared memory than this device has; use the CPU");
-}
-
 // ---- the convolution and its adjoint in x
 // ------------------------------------------------------------------------------------------------------
 
-// Chunks of fields: the inner index is cut into steps within each, so a chunk whose taps fill whole steps wastes nothing.
+// Chunks of fields: the inner index is cut into steps within each, so a chunk whose taps fill whole steps wastes nothing. The last chunk is
+// filled up to a multiple of the fields that lie together.
 template <class C>
 void set_chunk(Convolution& p, int chunk) {
     constexpr int kStep = C::Policy::kStep;
     p.chunk = chunk;
     p.chunks = static_cast<int>(divide_up(p.in_fields, chunk));
     p.steps_of_chunk = static_cast<int>(divide_up(static_cast<int64_t>(p.orbits) * chunk, kStep));
-    const int last = p.in_fields - (p.chunks - 1) * chunk;
+    const int last = static_cast<int>(round_up(p.in_fields - (p.chunks - 1) * chunk, C::kTogether));
     p.reciprocal = ((uint64_t{1} << 32) + chunk - 1) / chunk;
     p.last_reciprocal = last > 0 ? ((uint64_t{1} << 32) + last - 1) / last : 0;
     p.steps = (p.chunks - 1) * p.steps_of_chunk + static_cast<int>(divide_up(static_cast<int64_t>(p.orbits) * last, kStep));
 }
 
+// False where shared memory has no room.
 template <class C>
-Launch plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint, const char* name, Convolution& p) {
+bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint, const char* name, Convolution& p,
+                      Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, adjoint);
     p.geometry = geometry_of(sizes, adjoint, adjoint && !regular(plan), name);
@@ -209,26 +216,27 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, 
     while (p.row_warps > 1 && p.row_warps * C::kRowTiles * 8 >= positions) p.row_warps /= 2;
     const int rows = p.row_warps * C::kRowTiles * 16;
     choose_tile(p.geometry, rows, p.orbits);
-    p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
+    constexpr int kPixelBytes = sizeof(Pixel<typename Policy::Storage, C::kTogether>);
+    p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, kPixelBytes);
 
     // Two blocks on a multiprocessor come first, then a second buffer for A; a tile that cannot be staged is the last resort.
     const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
-    Launch launch;
     launch.block = 32 * p.warps * p.row_warps;
-    const int64_t a_bytes = int64_t{p.slots} * rows * kRowBytes;
+    const int64_t a_bytes = int64_t{p.slots} * C::slot_bytes(rows);
     const auto fits = [&](bool staged, int buffers, int chunk, size_t budget) {
         p.geometry.staged = staged, p.buffers = buffers;
         set_chunk<C>(p, chunk);
         // The accumulators of 8 fields pass through the space of A and B in the end.
         const int64_t finish_bytes = int64_t{p.slots} * kColumnTile * (rows + 4) * sizeof(typename Policy::Accumulator);
-        launch.shared =
-            place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, finish_bytes, chunk);
+        launch.shared = place_shared<C>(p, buffers * a_bytes, int64_t{2} * p.column_tiles * p.weight_slots * kColumnTileBytes, finish_bytes,
+                                        int64_t{p.steps_of_chunk} * Policy::kStep / C::kTogether,
+                                        int64_t{chunk} / C::kTogether * p.geometry.channel_pitch * kPixelBytes);
         return launch.shared <= budget;
     };
     // The chunk within the budget that takes the fewest steps, up to a tenth more than the fewest possible.
     const auto find = [&](bool staged, int buffers, size_t budget) {
         int best = 0, fewest = std::numeric_limits<int>::max(), fewest_possible = fewest;
-        for (int chunk = 1; chunk <= std::max(1, std::min(p.in_fields, 64)); ++chunk) {
+        for (int chunk = C::kTogether; chunk < std::max(1, std::min(p.in_fields, 64)) + C::kTogether; chunk += C::kTogether) {
             const bool fit = fits(staged, buffers, chunk, budget);
             fewest_possible = std::min(fewest_possible, p.steps);
             if (fit && p.steps < fewest) best = chunk, fewest = p.steps;
@@ -240,14 +248,15 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, 
             for (int buffers : {2, 1})
                 if (find(true, buffers, budget)) return true;
         for (int buffers : {2, 1})
-            for (int chunk = std::min(16, std::max(1, p.in_fields)); chunk >= 1; chunk /= 2)
+            for (int chunk = floor_power_of_two(std::max(C::kTogether, std::min(16, p.in_fields))); chunk >= C::kTogether; chunk /= 2)
                 if (fits(true, buffers, chunk, limit)) return true;
-        for (int buffers : {2, 1})
-            if (find(false, buffers, limit)) return true;
+        if (!C::kStraightLine)
+            for (int buffers : {2, 1})
+                if (find(false, buffers, limit)) return true;
         return false;
     };
     while (!search()) {
-        if (p.column_tiles == 1) refuse_shared(name, plan.order);
+        if (p.column_tiles == 1) return false;
         p.column_tiles /= 2;
     }
 
@@ -258,18 +267,19 @@ Launch plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, 
     double blocks = static_cast<double>(p.batch) * p.column_blocks * p.groups;
     for (int i = 0; i < 3; ++i) blocks *= p.geometry.tiles[i];
     launch.grid = grid_size(blocks, name);
-    return launch;
+    return true;
 }
 
 template <class Policy>
 void run_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bool adjoint, const View& in, const View& weight,
                      const View& bias, const View& out, const Context& context, const char* name) {
-    with_configuration<Policy>(regular(plan) ? plan.fourier : "", section_sizes(plan, adjoint).slots, name, [&](auto configuration) {
+    with_configuration<Policy>(plan, section_sizes(plan, adjoint).slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         Convolution p{};
-        const Launch convolution = plan_convolution<C>(plan, sizes, adjoint, name, p);
+        Launch convolution;
+        if (!plan_convolution<C>(plan, sizes, adjoint, name, p, convolution)) return false;
         check_grid(convolution, out, name);
-        if (convolution.grid == 0) return;
+        if (convolution.grid == 0) return true;
         check_workspace(convolution, context, name);
         p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(in);
@@ -290,20 +300,22 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, boo
         packing.inner_stride = adjoint ? o_stride : plan.weight_size;
         packing.group_stride = sizes.out_fields / sizes.groups * o_stride;
         packing.column_tiles = p.column_blocks * p.column_tiles;
-        packing.chunk = p.chunk, packing.chunks = p.chunks, packing.steps_of_chunk = p.steps_of_chunk, packing.steps = p.steps;
+        packing.chunk = p.chunk, packing.together = C::kTogether, packing.steps_of_chunk = p.steps_of_chunk, packing.steps = p.steps;
         packing.total = elements;
         packing.geometry = p.geometry;
         const int64_t threads = std::max<int64_t>(elements, int64_t{p.orbits} * p.length);
         launch(name, pack_weights<Policy>, divide_up(threads, 256), 256, 0, context.stream, packing);
         launch(name, convolve<C>, convolution.grid, convolution.block, convolution.shared, context.stream, p);
+        return true;
     });
 }
 
 // ---- the weight gradient
 // -----------------------------------------------------------------------------------------------------------------------
 
+// False where shared memory has no room.
 template <class C>
-Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const char* name, WeightGradient& p) {
+bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const char* name, WeightGradient& p, Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, false);
     const Geometry base = geometry_of(sizes, false, false, name);
@@ -315,7 +327,6 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& siz
     p.tile_fields = static_cast<int>(std::min<int64_t>(p.in_fields, (rows + p.orbits - 2) / p.orbits + 1));
 
     const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
-    Launch launch;
     launch.block = 32 * p.warps * p.row_warps;
     const auto fits = [&](bool staged, int buffers, int positions, size_t budget) {
         p.geometry = base;
@@ -323,7 +334,8 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& siz
         p.geometry.staged = staged, p.buffers = buffers;
         p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
         launch.shared = place_shared<C>(p, int64_t{buffers} * p.slots * rows * kRowBytes,
-                                        int64_t{buffers} * p.column_tiles * p.weight_slots * kColumnTileBytes, 0, p.tile_fields);
+                                        int64_t{buffers} * p.column_tiles * p.weight_slots * kColumnTileBytes, 0, rows,
+                                        int64_t{p.tile_fields} * p.geometry.channel_pitch * sizeof(typename Policy::Storage));
         return launch.shared <= budget;
     };
     const auto search = [&] {
@@ -331,10 +343,10 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& siz
             for (int positions : {64, 32, 16})
                 for (int buffers : {2, 1})
                     if (fits(true, buffers, positions, budget)) return true;
-        return fits(false, 2, 64, limit) || fits(false, 1, 64, limit);
+        return !C::kStraightLine && (fits(false, 2, 64, limit) || fits(false, 1, 64, limit));
     };
     while (!search()) {
-        if (p.column_tiles == 1) refuse_shared(name, plan.order);
+        if (p.column_tiles == 1) return false;
         p.column_tiles /= 2;
     }
 
@@ -351,19 +363,20 @@ Launch plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& siz
     const int64_t partial = int64_t{p.groups} * p.weight_slots * p.rows * p.columns * sizeof(typename Policy::Accumulator);
     launch.workspace = round_up(partial, kAlignment) * (p.splits > 1 ? 1 : 0) + round_up(partial * p.splits, kAlignment) +
                        round_up(int64_t{p.orbits} * p.length * 16, kAlignment);
-    return launch;
+    return true;
 }
 
 template <class Policy>
 void run_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const View& x, const View& y, const View& weight,
                          const Context& context, const char* name) {
     const int slots = std::max(plan.order, section_sizes(plan, false).weight_slots);
-    with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
+    with_configuration<Policy>(plan, slots, name, [&](auto configuration) {
         using C = decltype(configuration);
         WeightGradient p{};
-        const Launch gradient = plan_weight_gradient<C>(plan, sizes, name, p);
+        Launch gradient;
+        if (!plan_weight_gradient<C>(plan, sizes, name, p, gradient)) return false;
         check_grid(gradient, weight, name);
-        if (gradient.grid == 0) return;
+        if (gradient.grid == 0) return true;
         check_workspace(gradient, context, name);
         const int64_t values = int64_t{p.groups} * p.weight_slots * p.rows * p.columns;
         const int64_t partial = round_up(values * p.splits * static_cast<int64_t>(sizeof(typename Policy::Accumulator)), kAlignment);
@@ -392,6 +405,7 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes,
         }
         unpacking.total = sizes.out_fields * p.in_fields * plan.weight_size;
         launch(name, unpack_weights<Policy>, divide_up(unpacking.total, 256), 256, 0, context.stream, unpacking);
+        return true;
     });
 }
 
@@ -401,15 +415,15 @@ int64_t workspace_bytes(const GroupConvPlan& plan, const GroupConvSizes& sizes, 
     const SectionSizes section = section_sizes(plan, pass == Pass::transpose);
     const int slots = pass == Pass::weight ? std::max(section.slots, section.weight_slots) : section.slots;
     const char* name = pass == Pass::forward ? "group_conv" : pass == Pass::transpose ? "group_conv_transpose" : "group_conv_weight";
-    with_configuration<Policy>(regular(plan) ? plan.fourier : "", slots, name, [&](auto configuration) {
+    with_configuration<Policy>(plan, slots, name, [&](auto configuration) {
         using C = decltype(configuration);
-        if (pass == Pass::weight) {
-            WeightGradient p{};
-            bytes = plan_weight_gradient<C>(plan, sizes, name, p).workspace;
-        } else {
-            Convolution p{};
-            bytes = plan_convolution<C>(plan, sizes, pass == Pass::transpose, name, p).workspace;
-        }
+        WeightGradient gradient{};
+        Convolution convolution{};
+        Launch launch;
+        const bool found = pass == Pass::weight ? plan_weight_gradient<C>(plan, sizes, name, gradient, launch)
+                                                : plan_convolution<C>(plan, sizes, pass == Pass::transpose, name, convolution, launch);
+        bytes = launch.workspace;
+        return found;
     });
     return bytes;
 }

@@ -31,8 +31,8 @@ inline int lane_index() {
     return emulation::lane();
 }
 
-inline void load_a(uint32_t (&words)[4], const char* tile) {
-    emulation::ldmatrix_x4(words, tile + lane_index() % 16 * kRowBytes + lane_index() / 16 * 16);
+inline void load_a(uint32_t (&words)[4], const char* half_row) {
+    emulation::ldmatrix_x4(words, half_row);
 }
 
 // Copies that complete at wait_for_copies(), or zeros where `valid` is false.
@@ -55,11 +55,10 @@ DEVICE uint32_t shared_address(const void* pointer) {
 }
 
 // The A fragment of 16 rows: lane l gives the address of half a row.
-DEVICE void load_a(uint32_t (&words)[4], const char* tile) {
-    const uint32_t row = shared_address(tile + lane_index() % 16 * kRowBytes + lane_index() / 16 * 16);
+DEVICE void load_a(uint32_t (&words)[4], const char* half_row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                 : "r"(row));
+                 : "r"(shared_address(half_row)));
 }
 
 // Copies that complete at wait_for_copies(), or zeros where `valid` is false.
@@ -97,6 +96,22 @@ DEVICE int fragment_column(int i) {
     return 2 * (lane_index() % 4) + i % 2;
 }
 
+// Where a lane begins to read in 16 rows of A and in a tile of B, for fused multiply-adds and for fragments. What multiplies takes pointers
+// with these added.
+DEVICE int first_of_rows() {
+    return lane_index() / 4 * kRowBytes;
+}
+template <class T>
+DEVICE int first_of_columns() {
+    return 2 * (lane_index() % 4) * static_cast<int>(sizeof(T));
+}
+DEVICE int first_of_a_fragment() {
+    return lane_index() % 16 * kRowBytes + lane_index() / 16 * 16;
+}
+DEVICE int first_of_b_fragment() {
+    return lane_index() * 8;
+}
+
 // acc[m][n] += A rows (16 m ...) times column tile n, fused multiply-adds: A is read 16 bytes along the inner index at a time.
 template <class T, int M, int N, int Rows, int Columns>
 DEVICE void multiply_add(T (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
@@ -107,20 +122,19 @@ DEVICE void multiply_add(T (&acc)[Rows][Columns][4], const char* a, const char* 
     struct alignas(2 * sizeof(T)) Pair {
         T value[2];
     };
-    const int row = lane_index() / 4, column = 2 * (lane_index() % 4);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         Vector left[M][2];
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
-            for (int i = 0; i < 2; ++i) left[m][i] = *reinterpret_cast<const Vector*>(a + (16 * m + 8 * i + row) * kRowBytes + 16 * half);
+            for (int i = 0; i < 2; ++i) left[m][i] = *reinterpret_cast<const Vector*>(a + (16 * m + 8 * i) * kRowBytes + 16 * half);
 #pragma unroll
         for (int k = 0; k < kVector; ++k)
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 const Pair right =
-                    *reinterpret_cast<const Pair*>(b + n * tile_stride + ((half * kVector + k) * kColumnTile + column) * sizeof(T));
+                    *reinterpret_cast<const Pair*>(b + n * tile_stride + (half * kVector + k) * kColumnTile * static_cast<int>(sizeof(T)));
 #pragma unroll
                 for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -140,7 +154,7 @@ DEVICE void multiply_fragments(float (&acc)[Rows][Columns][4], const char* a, co
         struct alignas(8) Pair {
             uint32_t word[2];
         };
-        const Pair right = *reinterpret_cast<const Pair*>(b + n * tile_stride + lane_index() * 8);
+        const Pair right = *reinterpret_cast<const Pair*>(b + n * tile_stride);
 #pragma unroll
         for (int m = 0; m < M; ++m) Policy::mma(acc[m][n], left[m], right.word);
     }
@@ -155,6 +169,8 @@ struct Float32 {
     static constexpr bool kNarrowRange = false;
     static DEVICE Word pack(const float* v) { return bits_of(v[0]); }
     static DEVICE int b_index(int k, int n) { return k * kColumnTile + n; }
+    static DEVICE int first_a() { return first_of_rows(); }
+    static DEVICE int first_b() { return first_of_columns<float>(); }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(float (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
         multiply_add<float, M, N>(acc, a, b, tile_stride);
@@ -174,6 +190,8 @@ struct Float64 {
         return word;
     }
     static DEVICE int b_index(int k, int n) { return k * kColumnTile + n; }
+    static DEVICE int first_a() { return first_of_rows(); }
+    static DEVICE int first_b() { return first_of_columns<double>(); }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(double (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
         multiply_add<double, M, N>(acc, a, b, tile_stride);
@@ -198,6 +216,8 @@ struct TensorFloat32 {
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
     }
+    static DEVICE int first_a() { return first_of_a_fragment(); }
+    static DEVICE int first_b() { return first_of_b_fragment(); }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(float (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
         multiply_fragments<TensorFloat32, M, N>(acc, a, b, tile_stride);
@@ -235,6 +255,8 @@ struct BFloat16 {
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
     }
+    static DEVICE int first_a() { return first_of_a_fragment(); }
+    static DEVICE int first_b() { return first_of_b_fragment(); }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(float (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
         multiply_fragments<BFloat16, M, N>(acc, a, b, tile_stride);
@@ -268,6 +290,8 @@ struct Float16 {
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
     }
+    static DEVICE int first_a() { return first_of_a_fragment(); }
+    static DEVICE int first_b() { return first_of_b_fragment(); }
     template <int M, int N, int Rows, int Columns>
     static DEVICE void multiply(float (&acc)[Rows][Columns][4], const char* a, const char* b, int tile_stride) {
         multiply_fragments<Float16, M, N>(acc, a, b, tile_stride);

@@ -17,7 +17,7 @@ namespace isotypic {
 namespace cuda {
 
 // One block of accumulators of a warp: result[slot] += sum over i < depth of A[a + i a_step] B[b + i b_step].
-struct Job {
+struct alignas(8) Job {
     int slot, depth, a, a_step, b, b_step;
 };
 

@@ -45,9 +45,10 @@ __global__ void pack_weights(const Packing p) {
     const int step = static_cast<int>(tile % p.steps), group = static_cast<int>(tile / p.steps);
     const int chunk = step / p.steps_of_chunk, pair = (step - chunk * p.steps_of_chunk) * Policy::kStep + k;
     const int fields = p.in_fields - chunk * p.chunk < p.chunk ? p.in_fields - chunk * p.chunk : p.chunk;
-    const int t = pair / fields, field = chunk * p.chunk + pair % fields;
+    const int padded = (fields + p.together - 1) / p.together * p.together;
+    const int t = pair / padded, field = chunk * p.chunk + pair % padded;
     Accumulator sum = 0;
-    if (t < section.orbits && column < p.out_fields) {
+    if (t < section.orbits && field < p.in_fields && column < p.out_fields) {
         const Storage* psi =
             static_cast<const Storage*>(p.psi) + group * p.group_stride + column * p.column_stride + field * p.inner_stride;
         const int* weight_index = table<int>(p.tables, section.weight_index) + t * section.weight_length;

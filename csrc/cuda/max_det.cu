@@ -121,7 +121,7 @@ struct WideWarpTeam : WarpTeam {
     }
 };
 
-struct Problem {
+struct MaxDetCall {
     int d;
     int64_t batch;
     const void *tables, *p, *gram, *matrix, *form;
@@ -178,17 +178,17 @@ constexpr int numbers_of_thread(int n) {
 
 // Kept: numbers of the arrays that a thread holds, or 1.
 template <class T, class Team, class Real, int Kept>
-__global__ void solve(Problem problem) {
+__global__ void solve(MaxDetCall call) {
     constexpr bool again = Words<Real>::two;
     Real local[Kept];
     const Team team;
     Real* const work = arrays(local, team);
     const int64_t row = row_of(team);
-    if (row >= problem.batch) return;
-    const max_det::Tables t(problem.d);
+    if (row >= call.batch) return;
+    const max_det::Tables t(call.d);
     const max_det::Layout<Team> at(t);
-    const T *tables = static_cast<const T*>(problem.tables), *p = static_cast<const T*>(problem.p) + row * t.m;
-    T *out = static_cast<T*>(problem.out) + row * (t.n * t.n + 5), *tail = out + t.n * t.n;
+    const T *tables = static_cast<const T*>(call.tables), *p = static_cast<const T*>(call.p) + row * t.m;
+    T *out = static_cast<T*>(call.out) + row * (t.n * t.n + 5), *tail = out + t.n * t.n;
     if (again && tail[0] != max_det::kRefine) return;
     const PowerOfTwo<T> power = largest_power(p, t.m, 1);
     Real* form = work + at.size;
@@ -199,7 +199,7 @@ __global__ void solve(Problem problem) {
     team.sync();
     const max_det::Report<Real> report = max_det::solve(t, tables, work, team, Words<Real>::from(T(power.finite)));
     Real positive = Words<Real>::from(T(1)), exact = positive, rounding{};
-    const Real* gram = max_det::gram(t, tables, work, form, problem.single, team, positive, exact, rounding);
+    const Real* gram = max_det::gram(t, tables, work, form, call.single, team, positive, exact, rounding);
     const T found = Words<Real>::high(report.status), error = Words<Real>::high(max_det::error_estimate<Team, T>(report.condition, again));
     const bool solved = found == max_det::kSolved && Words<Real>::high(positive) > 0;
     const T rounded = Words<Real>::high(rounding);
@@ -211,15 +211,15 @@ __global__ void solve(Problem problem) {
         status = T(solved && accurate ? max_det::kSolved : !again ? max_det::kRefine : solved ? max_det::kInaccurate : max_det::kUndecided);
     if (again && found == max_det::kNotPositive) status = max_det::kUndecided;
     const bool seen = found == max_det::kNotPositive, open = status == max_det::kRefine && !solved;
-    if (!again && (seen || (open && !problem.quick))) {
+    if (!again && (seen || (open && !call.quick))) {
         const double theta = 3.14159265358979323846 * static_cast<double>(Words<Real>::high(report.where)) / t.m;
-        const bool has = problem.quick ? max_det::witness_at(p, 2 * t.d, theta, problem.single, point)
-                                       : max_det::witness(p, 2 * t.d, seen, theta, problem.single, point);
-        if (has || seen) status = T(has ? max_det::kNotPositive : problem.quick ? max_det::kRefine : max_det::kUndecided);
+        const bool has = call.quick ? max_det::witness_at(p, 2 * t.d, theta, call.single, point)
+                                    : max_det::witness(p, 2 * t.d, seen, theta, call.single, point);
+        if (has || seen) status = T(has ? max_det::kNotPositive : call.quick ? max_det::kRefine : max_det::kUndecided);
         if (!has) point[0] = point[1] = 0;
     }
-    const bool wanted = status == max_det::kSolved || (again && problem.candidates),
-               start = !problem.quick && status == max_det::kRefine && found == max_det::kSolved;
+    const bool wanted = status == max_det::kSolved || (again && call.candidates),
+               start = !call.quick && status == max_det::kRefine && found == max_det::kSolved;
     const T before = again ? tail[1] : T(0);
     team.sync();
     for (int i = team.rank(); i < t.n * t.n; i += team.size()) {
@@ -233,19 +233,19 @@ __global__ void solve(Problem problem) {
 }
 
 template <class T, class Team, class Real, int Kept>
-__global__ void adjoint(Problem problem) {
+__global__ void adjoint(MaxDetCall call) {
     constexpr bool again = Words<Real>::two;
     Real local[Kept];
     const Team team;
     Real* const work = arrays(local, team);
     const int64_t row = row_of(team);
-    if (row >= problem.batch) return;
-    const max_det::Tables t(problem.d);
+    if (row >= call.batch) return;
+    const max_det::Tables t(call.d);
     const max_det::Layout<Team> at(t);
-    const int size = t.n * t.n, length = problem.matrix ? size : t.m;
-    const T* q = static_cast<const T*>(problem.gram) + row * size;
-    const T* source = static_cast<const T*>(problem.matrix ? problem.matrix : problem.form) + row * length;
-    T* out = static_cast<T*>(problem.out) + row * t.m;
+    const int size = t.n * t.n, length = call.matrix ? size : t.m;
+    const T* q = static_cast<const T*>(call.gram) + row * size;
+    const T* source = static_cast<const T*>(call.matrix ? call.matrix : call.form) + row * length;
+    T* out = static_cast<T*>(call.out) + row * t.m;
     if (again && out[0] == out[0]) return;
     team.sync();
     Real *gram = work + at.size, *result = gram + size;
@@ -254,83 +254,83 @@ __global__ void adjoint(Problem problem) {
         gram[i] = Words<Real>::from(T(0.5) * (q[i] * power.down + q[i % t.n * t.n + i / t.n] * power.down));
     team.sync();
     const Real condition =
-        max_det::adjoint(t, static_cast<const T*>(problem.tables), work, gram, problem.matrix ? source : nullptr, source, result, team);
+        max_det::adjoint(t, static_cast<const T*>(call.tables), work, gram, call.matrix ? source : nullptr, source, result, team);
     const bool marked = !again && Words<Real>::high(max_det::error_estimate<Team, T>(condition, false)) > max_det::Tolerance::refine;
     for (int k = team.rank(); k < t.m; k += team.size()) {
         const T value = Words<Real>::high(result[k]);
-        out[k] = problem.matrix ? value : value * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
+        out[k] = call.matrix ? value : value * power.down * power.down;  // Hess^-1 has degree -2 in the Gram
         if (k == 0 && marked) out[0] = T(NAN);
     }
 }
 
 // Of forms of at most kLargest coefficients.
 template <class T, int kLargest>
-__global__ void frame(Problem problem) {
+__global__ void frame(MaxDetCall call) {
     const int64_t row = static_cast<int64_t>(block_index()) * thread_count() + thread_index();
-    if (row >= problem.batch) return;
-    const max_det::Tables t(problem.d);
-    const T* given = static_cast<const T*>(problem.p) + row * t.m;
+    if (row >= call.batch) return;
+    const max_det::Tables t(call.d);
+    const T* given = static_cast<const T*>(call.p) + row * t.m;
     const PowerOfTwo<T> power = largest_power(given, t.m, 1);
     Wide<T> work[2 * kLargest];
     T p[kLargest], result[kLargest], h[4];
     for (int k = 0; k < t.m; ++k) p[k] = power.finite ? given[k] * power.down : T(0);
-    max_det::frame<ThreadTeam>(t, static_cast<const T*>(problem.tables), p, work, result, h);
-    T* out = static_cast<T*>(problem.out) + row * (t.m + 4);
+    max_det::frame<ThreadTeam>(t, static_cast<const T*>(call.tables), p, work, result, h);
+    T* out = static_cast<T*>(call.out) + row * (t.m + 4);
     for (int k = 0; k < t.m; ++k) out[k] = power.finite ? result[k] * power.up : T(NAN);
     for (int i = 0; i < 4; ++i) out[t.m + i] = h[i];
 }
 
 // The first launch, by the side of the Gram.
 template <class T, int N = 1>
-void run_first(const char* name, bool derivative, const Problem& problem, void* stream) {
+void run_first(const char* name, bool derivative, const MaxDetCall& call, void* stream) {
     if constexpr (N > kThreadSide) {
-        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(problem.d)) * sizeof(T);
-        launch(name, derivative ? adjoint<T, WarpTeam, T, 1> : solve<T, WarpTeam, T, 1>, problem.batch, 32, bytes, stream, problem);
-    } else if (problem.d + 1 == N) {
+        const size_t bytes = static_cast<size_t>(numbers<WarpTeam>(call.d)) * sizeof(T);
+        launch(name, derivative ? adjoint<T, WarpTeam, T, 1> : solve<T, WarpTeam, T, 1>, call.batch, 32, bytes, stream, call);
+    } else if (call.d + 1 == N) {
         constexpr int kKept = numbers_of_thread(N);
-        if (numbers<ThreadTeam>(problem.d) != kKept) throw std::runtime_error(std::string(name) + ": arrays of another size than planned");
-        const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
+        if (numbers<ThreadTeam>(call.d) != kKept) throw std::runtime_error(std::string(name) + ": arrays of another size than planned");
+        const int64_t grid = (call.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
         const auto kernel = derivative ? adjoint<T, ThreadTeam, T, kKept> : solve<T, ThreadTeam, T, kKept>;
-        launch(name, kernel, grid, kThreadsPerBlock, 0, stream, problem);
+        launch(name, kernel, grid, kThreadsPerBlock, 0, stream, call);
     } else {
-        run_first<T, N + 1>(name, derivative, problem, stream);
+        run_first<T, N + 1>(name, derivative, call, stream);
     }
 }
 
 template <class T>
-void run(const char* name, bool derivative, const Problem& problem, void* stream) {
-    run_first<T>(name, derivative, problem, stream);
-    if (problem.quick) return;
-    const size_t bytes = static_cast<size_t>(numbers<WideWarpTeam>(problem.d)) * sizeof(Wide<T>);
-    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>, 1> : solve<T, WideWarpTeam, Wide<T>, 1>, problem.batch, 32, bytes, stream,
-           problem);
+void run(const char* name, bool derivative, const MaxDetCall& call, void* stream) {
+    run_first<T>(name, derivative, call, stream);
+    if (call.quick) return;
+    const size_t bytes = static_cast<size_t>(numbers<WideWarpTeam>(call.d)) * sizeof(Wide<T>);
+    launch(name, derivative ? adjoint<T, WideWarpTeam, Wide<T>, 1> : solve<T, WideWarpTeam, Wide<T>, 1>, call.batch, 32, bytes, stream,
+           call);
 }
 
 }  // namespace
 
 void max_det(const View& p, const View& tables, bool single, bool candidates, bool quick, const View& solution, void* stream) {
-    Problem problem{};
-    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
-    problem.p = p.data, problem.tables = tables.data, problem.out = solution.data;
-    problem.single = single, problem.candidates = candidates, problem.quick = quick;
-    run<double>("max_det", false, problem, stream);
+    MaxDetCall call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = solution.data;
+    call.single = single, call.candidates = candidates, call.quick = quick;
+    run<double>("max_det", false, call, stream);
 }
 
 void max_det_frame(const View& p, const View& tables, const View& framed, void* stream) {
-    Problem problem{};
-    problem.d = static_cast<int>(p.sizes[1] / 2), problem.batch = p.sizes[0];
-    problem.p = p.data, problem.tables = tables.data, problem.out = framed.data;
-    const int64_t grid = (problem.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
-    launch("max_det_frame", problem.d <= 6 ? frame<double, 13> : frame<double, 41>, grid, kThreadsPerBlock, 0, stream, problem);
+    MaxDetCall call{};
+    call.d = static_cast<int>(p.sizes[1] / 2), call.batch = p.sizes[0];
+    call.p = p.data, call.tables = tables.data, call.out = framed.data;
+    const int64_t grid = (call.batch + kThreadsPerBlock - 1) / kThreadsPerBlock;
+    launch("max_det_frame", call.d <= 6 ? frame<double, 13> : frame<double, 41>, grid, kThreadsPerBlock, 0, stream, call);
 }
 
 void max_det_adjoint(const View& gram, const View& matrix, const View& form, const View& tables, const View& result, void* stream) {
-    Problem problem{};
-    problem.d = static_cast<int>(gram.sizes[1] - 1), problem.batch = gram.sizes[0];
-    problem.gram = gram.data, problem.tables = tables.data, problem.out = result.data;
-    problem.matrix = matrix.defined() ? matrix.data : nullptr;
-    problem.form = form.defined() ? form.data : nullptr;
-    run<double>("max_det_adjoint", true, problem, stream);
+    MaxDetCall call{};
+    call.d = static_cast<int>(gram.sizes[1] - 1), call.batch = gram.sizes[0];
+    call.gram = gram.data, call.tables = tables.data, call.out = result.data;
+    call.matrix = matrix.defined() ? matrix.data : nullptr;
+    call.form = form.defined() ? form.data : nullptr;
+    run<double>("max_det_adjoint", true, call, stream);
 }
 
 }  // namespace cuda

@@ -94,6 +94,11 @@ void rotate_each(const View& r, const View& x, double scale, const View& y, void
 void rotate_outer(const View& x, const View& y, double scale, const View& r, void* stream) {
     y.dtype == DType::float64 ? run_outer<double>(x, y, scale, r, stream) : run_outer<float>(x, y, scale, r, stream);
 }
+// Two kernels: a warp that has a matrix is not the block that has a point.
+void rotate_both(const View& x, const View& r, const View& y, double scale, const View& to_r, const View& to_y, void* stream) {
+    rotate_outer(x, y, scale, to_r, stream);
+    rotate_each(r, x, scale, to_y, stream);
+}
 
 }  // namespace cuda
 }  // namespace isotypic

@@ -239,9 +239,15 @@ def define(
     torch.library.register_vmap(f"isotypic::{name}", vmap, lib=_LIBRARY)
 
     apply = eager_node.apply  # type: ignore[attr-defined]
+    known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
 
     def routed(*args: Any) -> Any:
-        taken = REGISTERED if torch.compiler.is_dynamo_compiling() else route(*args[:tensors])
+        if torch.compiler.is_dynamo_compiling():
+            return operator(*args)
+        result = known(args, no_names)  # in backward formulas, whose calls are direct
+        if result is not None and result is not NotImplemented:
+            return result
+        taken = route(*args[:tensors])
         if taken == REGISTERED:
             return operator(*args)
         return eager(*args) if taken == DIRECT else as_one_step(apply, args)

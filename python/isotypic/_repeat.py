@@ -82,9 +82,16 @@ def _watched(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     return result, steps
 
 
+def _like(result: Tensor) -> Tensor:
+    """What ``torch.empty_like`` makes another result of, without the memory of one."""
+    if result.is_contiguous():
+        return result.new_empty(()).expand(result.shape)
+    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device="meta")
+
+
 def _one_step(values: tuple[Any, ...], result: Any, steps: list[_Step], handle: type | None) -> dict[str, Any] | None:
     """The call as one step, as ``Repeat.learn`` takes it."""
-    if len(steps) != 1 or type(result) is not Tensor or not result.is_cpu or not result.is_contiguous() or not result.numel():
+    if len(steps) != 1 or type(result) is not Tensor or not result.is_cpu or not result.numel():
         return None
     run, arguments, made = steps[0]
     places = {id(value): i for i, value in enumerate(values) if isinstance(value, Tensor)}
@@ -103,7 +110,9 @@ def _one_step(values: tuple[Any, ...], result: Any, steps: list[_Step], handle: 
             constants.append(argument)
     if made is None:
         pick += [i for i, value in enumerate(values) if handle is not None and type(value) is handle]
-    like = None if made is not None else result.detach().new_empty(()).expand(result.shape)
+    like = None if made is not None else _like(result.detach())
+    if like is not None and like.is_meta and torch.empty_like(like).stride() != result.stride():  # not dense
+        return None
     return {"run": run, "pick": pick, "constants": constants, "result_like": like}
 
 
@@ -139,4 +148,5 @@ def repeated(function: F, handle: type | None = None) -> F:
         return result
 
     short.known = repeat  # type: ignore[attr-defined]
+    short.run = run  # type: ignore[attr-defined]
     return short  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from torch import Tensor
 import isotypic as iso
 from isotypic._extension import kernels
 from isotypic.ops.algebra import attention_reference as plain
-from isotypic.ops.algebra.attention import key_ranges
+from isotypic.ops.algebra.attention import key_ranges, padding
 from isotypic.ops.algebra.signature import algebra as signature
 
 attend = iso.ops.distance_attention
@@ -345,3 +345,18 @@ def test_wrong_offsets() -> None:
         attend(*operands(1, 3, 4, 2, 1, 2, False), heads=2, lengths=torch.tensor([0, 2, 4]))
     with pytest.raises(ValueError, match="weight must be None for sta"):
         attend(*tensors, heads=2, algebra="sta", weight=torch.ones(2, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("itself", [False, True])
+def test_padding_is_what_is_behind_the_lengths_or_left_out_by_the_mask(itself: bool) -> None:
+    items, mask = torch.zeros(2, 3, 1, 16), torch.ones(2, 3, 3, dtype=torch.bool)
+    mask[0, 0], mask[0, :, 0] = False, False
+    by_mask, behind = torch.tensor([[True, False, False], [False] * 3]), torch.tensor([[False] * 3, [False, False, True]])
+    lengths = torch.tensor([3, 2])
+    for given_mask, given_lengths, expected in ((mask, None, by_mask), (None, lengths, behind), (mask, lengths, by_mask | behind)):
+        found = padding(items, items, given_mask, given_lengths, itself=itself)
+        assert found is not None and torch.equal(found, expected)
+    assert padding(items, items, None, None, itself=itself) is None
+    mask[0, 0, 1] = True  # nobody attends to the first item, which attends to another
+    found = padding(items, items, mask, None, itself=itself)
+    assert found is not None and bool(found[0, 0]) == (not itself)

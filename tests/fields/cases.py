@@ -154,11 +154,12 @@ CASES = (
 def _registered(field_type: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     """The three registered operators with arguments, of one field type."""
     x, weight, bias = CASES[3].inputs({}) if field_type == "regular" else CASES[0].inputs({})
-    if field_type == "linear":
+    if field_type.startswith("linear"):
         x, weight, bias = linear_inputs({})
         settings: tuple[Any, ...] = ("p3m1", "linear", [], [], [], 1)
-        size, kernel = [2], []
-        x = x.permute(1, 2, 0)[None]
+        size, kernel = [], []
+        if field_type == "linear with positions":
+            size, x = [2], x.permute(1, 2, 0)[None]
     else:
         stride, groups = ([2, 2], 2) if field_type == "regular" else ([1, 1], 1)
         settings = ("p4m", field_type, stride, [1, 1], [1, 1], groups)
@@ -171,4 +172,5 @@ def _registered(field_type: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     )
 
 
-REGISTERED = tuple((field_type, *entry) for field_type in ("regular", "scalar", "linear") for entry in _registered(field_type))
+FIELD_TYPES = ("regular", "scalar", "linear", "linear with positions")
+REGISTERED = tuple((field_type, *entry) for field_type in FIELD_TYPES for entry in _registered(field_type))

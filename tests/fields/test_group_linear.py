@@ -71,3 +71,28 @@ def test_messages() -> None:
         iso.ops.group_linear(torch.zeros(2, 3, 8), torch.zeros(5, 3, 4), group="p4m")
     with pytest.raises(ValueError, match=r"^group_linear: x must have shape \(B, C, \|G\|=8\) or"):
         iso.ops.group_linear(torch.zeros(2, 8), torch.zeros(5, 3, 8), group="p4m")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_short_calls_keep_the_layout(batch: int) -> None:
+    """Without positions results lie in memory as rows of samples; gradients come in any layout, and each call is one launch."""
+    _C = pytest.importorskip("isotypic._C")
+    x, weight = torch.randn(batch, 2, 4, requires_grad=True), torch.randn(3, 2, 4, requires_grad=True)
+    expected = reference.group_linear(x, weight, group="p4")
+    cotangent = torch.randn(batch, 3, 4)
+    wanted = torch.autograd.grad(expected, (x, weight), cotangent)
+    rows = cotangent.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    launched: list[str] = []
+    strides = set()
+    for given in (cotangent, rows, cotangent, rows):
+        y = iso.ops.group_linear(x, weight, group="p4")
+        strides.add(y.stride())
+        _C.watch_calls(lambda run, *_: launched.append(getattr(run, "__name__", "")))
+        try:
+            found = torch.autograd.grad(y, (x, weight), given)
+        finally:
+            _C.watch_calls(None)
+        for one, other in zip((y, *found), (expected, *wanted), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert len(strides) == 1
+    assert launched.count("group_conv_weight") >= 3 and launched.count("group_conv_transpose") >= 3

@@ -46,6 +46,8 @@ PAIRS: list[tuple[Callable[[Any], nn.Module], Any, Any]] = [
     (lambda g: GroupAvgPool2d(2, group=g), "p4", "pmm"),
     (lambda g: GroupPool("max", group=g), "p4", "pmm"),
     (lambda g: Restrict(g, "p1"), "p4", "pmm"),
+    (lambda g: Restrict("p4m", g), "p4", "pmm"),
+    (lambda g: GroupPool("mean", group="p4m", subgroup=g), "p4", "pmm"),
     (lambda g: FieldMask(5, g), "p6", "p3m1"),
     (lambda g: SteerableConv2d(1, 1, 3, group=g), "C8", "D4"),
 ]
@@ -54,9 +56,11 @@ PAIRS: list[tuple[Callable[[Any], nn.Module], Any, Any]] = [
 @pytest.mark.parametrize(("make", "group", "other"), PAIRS)
 def test_state_dicts_of_another_group_are_refused(make: Callable[[Any], nn.Module], group: str, other: str) -> None:
     layer, wrong = nn.Sequential(make(group)), nn.Sequential(make(other))
-    with pytest.raises(RuntimeError, match=rf"'0\._extra_state' of a layer for {other}, this layer is for {group}"):
+    with pytest.raises(
+        RuntimeError, match=rf"'0\._extra_state' of a layer for (p4m to )?{other}( to p1)?, this layer is for (p4m to )?{group}"
+    ):
         layer.load_state_dict(wrong.state_dict())
-    with pytest.raises(RuntimeError, match=rf"of a layer for {other}"):
+    with pytest.raises(RuntimeError, match=rf"of a layer for .*{other}"):
         layer.load_state_dict(wrong.state_dict(), strict=False)
     file = io.BytesIO()
     torch.save(layer.state_dict(), file)
@@ -139,6 +143,80 @@ def test_networks_that_fit(network: nn.Module, shape: tuple[int, ...]) -> None:
     check_network(network, torch.randn(shape))
     assert network.training and all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+class Between(nn.Module):
+    """A function between a lifting convolution and a group convolution; "+" and "cat" join two fields of their groups."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor] | str, other: str = "pmm") -> None:
+        super().__init__()
+        self.lift, self.function, self.then = LiftConv2d(1, 4, 3, "p4"), function, GroupConv2d(4, 2, 3, "p4")
+        self.other = LiftConv2d(1, 4, 3, other)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.function == "+":
+            return self.then(self.lift(x) + self.other(x))
+        if self.function == "cat":
+            return self.then(torch.cat([self.lift(x)[:, :2], self.other(x)[:, :2]], 1))
+        return self.then(x=self.function(self.lift(x)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: y.movedim(1, -1).mul(2).movedim(-1, 1),
+        lambda y: F.linear(y.permute(0, 2, 3, 4, 1), torch.eye(4)).movedim(-1, 1),
+        lambda y: torch.cat([y[:, 2:], y[:, :2].flip(1)], 1),
+        lambda y: y.softmax(2),
+        lambda y: F.pad(y, (1, 1, 1, 1))[..., 1:-1, 1:-1].contiguous(),
+    ],
+)
+def test_functions_that_keep_a_field(function: Callable[[Tensor], Tensor]) -> None:
+    network = Between(function)
+    check_network(network, torch.randn(1, 1, 7, 7))
+    x = torch.randn(1, 1, 7, 7, dtype=torch.float64)
+    if "eye" not in function.__code__.co_names:
+        assert_equivariant(network.double(), "p4", x, in_field="scalar", out_field="regular")
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda y: y.transpose(1, 2), r"then \(GroupConv2d\) is for .* axes in another order"),
+        (lambda y: y.mT, r"then .* axes in another order"),
+        (lambda y: y.flip(2), r"then .* no field .* from flip on a field of p4"),
+        (lambda y: y.flip(-1), r"from flip"),
+        (lambda y: y.roll(1, 2), r"from roll"),
+        (lambda y: y[:, :, [1, 0, 2, 3]], r"from __getitem__"),
+        (lambda y: y.sort(2).values, r"from sort"),
+        (lambda y: torch.einsum("bcghw,gk->bckhw", y, torch.ones(4, 4).to(y)), r"from einsum"),
+        (lambda y: F.conv3d(y, torch.ones(4, 4, 3, 3, 3).to(y), padding=1), r"from conv3d"),
+        (lambda y: torch.stack([y[:, :, 0]] * 4, 2), r"no field"),
+        (lambda y: torch.cat([y[:, :, 2:], y[:, :, :2]], 2), r"no field"),
+        ("+", r"add takes a field of p4 from lift \(LiftConv2d\) and one of pmm from other"),
+        ("cat", r"cat takes a field of p4 from lift \(LiftConv2d\) and one of pmm from other"),
+    ],
+)
+def test_functions_that_lose_a_field_are_named(function: Callable[[Tensor], Tensor] | str, text: str) -> None:
+    network = Between(function).double().eval()
+    x = torch.randn(1, 1, 7, 7, dtype=torch.float64)
+    with pytest.raises(ValueError, match=rf"^check_network: .*{text}"):
+        check_network(network, x)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.AvgPool3d(3, 1, 1),),
+        (nn.MaxPool3d(2),),
+        (nn.Flatten(1, 2), nn.BatchNorm2d(16)),
+        (nn.Flatten(1, 2), nn.GroupNorm(2, 16)),
+        (nn.Flatten(1, 2), nn.PReLU(16)),
+    ],
+)
+def test_layers_of_torch_that_mix_a_field_are_named(layers: tuple[nn.Module, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"{len(layers)} \({type(layers[-1]).__name__}\) mixes the entries of a field of p4"):
+        check_network(nn.Sequential(LiftConv2d(1, 4, 3, "p4"), *layers), torch.randn(1, 1, 9, 9))
 
 
 MIXED: list[tuple[nn.Module, tuple[int, ...], str]] = [
@@ -278,6 +356,23 @@ class TestStrictInGraphs:
         torch.export.export(layer.eval(), (torch.ones(good),))
         with pytest.raises(ValueError, match=r"breaks exact equivariance"):
             torch.export.export(layer, (torch.ones(bad),))
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        GroupConv2d(1, 1, 3, "p6", padding=1, strict=True),
+        GroupConvTranspose2d(1, 1, 3, "p6", padding=1, strict=True),
+        BlurPool2d("p6", strict=True),
+    ],
+)
+def test_strict_hexagonal_padding_is_checked_under_compile(layer: nn.Module, fullgraph: bool) -> None:
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"outside of the hexagon|breaks exact equivariance|Observed exception"):
+        torch.compile(layer.eval(), backend="eager", fullgraph=fullgraph)(torch.randn(1, 1, 6, 5, 5))
+    with pytest.raises(ValueError, match=r"a graph cannot tell|breaks exact equivariance"):
+        torch.export.export(layer, (torch.randn(1, 1, 6, 5, 5),))
 
 
 def test_strict_transposed_convolutions_and_functions_in_graphs() -> None:

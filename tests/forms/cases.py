@@ -138,7 +138,7 @@ def _registered_forms() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         ("forms", "transvectants_weight", (f, z, *settings)),
         ("forms", "transvectants_weight_polar", (f, h, z, *settings)),
         *_registered_grams(),
-        ("forms", "spectral_factor", (torch.tensor([[5.0, 2.0], [3.0, -1.0]], dtype=torch.float64),)),
+        ("forms", "spectral_factor", (torch.tensor([[5.0, 2.0], [3.0, -1.0]], dtype=torch.float64), 2e-16)),
         ("forms", "spectral_solve", (torch.tensor([[2.0, 1.0], [3.0, -1.0]], dtype=torch.float64), torch.ones(2, 2).double(), False)),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import comb
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,13 +43,23 @@ def antidiagonal_sums(gram: Tensor) -> Tensor:
     return form
 
 
-def action_matrix(g: Tensor, degree: int) -> Tensor:
-    """(degree + 1, degree + 1): column i holds the coefficients of (a x + b y)^i (c x + e y)^(degree - i), multiplied out."""
-    (a, b), (c, e) = g.tolist()
+def _action_columns(a: Any, b: Any, c: Any, e: Any, degree: int) -> list[list[Any]]:
+    """Column i holds the coefficients of (a x + b y)^i (c x + e y)^(degree - i), multiplied out, by the power of x."""
     columns = []
     for i in range(degree + 1):
-        column = [1.0]  # index: power of x
+        column: list[Any] = [1]
         for x, y in [(a, b)] * i + [(c, e)] * (degree - i):
-            column = [y * (column[k] if k < len(column) else 0.0) + x * (column[k - 1] if k else 0.0) for k in range(len(column) + 1)]
+            column = [y * u + x * v for u, v in zip([*column, 0], [0, *column], strict=True)]
         columns.append(column)
-    return torch.tensor(columns, dtype=torch.float64).T
+    return columns
+
+
+def action_matrix(g: Tensor, degree: int) -> Tensor:
+    """(degree + 1, degree + 1): the coefficients of p o g are this times those of p."""
+    return torch.tensor(_action_columns(*g.flatten().tolist(), degree), dtype=torch.float64).T
+
+
+def exact_action(p: Tensor, g: Tensor) -> list[Fraction]:
+    """The coefficients of p o g, exactly."""
+    columns = _action_columns(*map(Fraction, g.flatten().tolist()), len(p) - 1)
+    return [sum((column[k] * Fraction(v) for column, v in zip(columns, p.tolist(), strict=True)), Fraction(0)) for k in range(len(p))]

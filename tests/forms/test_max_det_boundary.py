@@ -7,7 +7,7 @@ from fractions import Fraction
 import mpmath
 import pytest
 import torch
-from forms.form_cases import action_matrix, antidiagonal_sums, round_forms, sums_of_squares
+from forms.form_cases import action_matrix, antidiagonal_sums, exact_action, round_forms, sums_of_squares
 from torch import Tensor
 
 import isotypic as iso
@@ -227,13 +227,7 @@ def test_frames_are_constants() -> None:
     found = max_det_frame(p)
     h = found[:, 7:].reshape(-1, 2, 2)
     assert ((torch.linalg.det(h) - 1).abs() < 1e-9).all()
-    for row, framed, matrix in zip(p.tolist(), found[:, :7], h.tolist(), strict=True):
-        (a, b), (c, e) = ([Fraction(v) for v in line] for line in matrix)
-        exact = [Fraction(0)] * 7
-        for k, value in enumerate(row):
-            term = [Fraction(value)]
-            for x, y in [(a, b)] * k + [(c, e)] * (6 - k):
-                term = [y * u + x * v for u, v in zip([*term, Fraction(0)], [Fraction(0), *term], strict=True)]
-            exact = [u + v for u, v in zip(exact, term, strict=True)]
+    for row, framed, matrix in zip(p, found[:, :7], h, strict=True):
+        exact = exact_action(row, matrix)
         assert max(abs(float(u) - v) for u, v in zip(exact, framed.tolist(), strict=True)) <= 4 * EPS * float(framed.abs().max())
     torch.library.opcheck(torch.ops.isotypic.max_det_frame.default, (p,))

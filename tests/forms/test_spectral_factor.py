@@ -65,7 +65,7 @@ def test_scales_and_zero_rows() -> None:
 def test_derivatives_of_every_kind() -> None:
     r = (autocorrelation(torch.randn(3, 5, dtype=torch.float64)) + torch.eye(5, dtype=torch.float64)[0] / 2).requires_grad_()
     assert gradcheck(factor, (r,), check_forward_ad=True) and gradgradcheck(factor, (r,))
-    torch.library.opcheck(torch.ops.isotypic.spectral_factor.default, (r,))
+    torch.library.opcheck(torch.ops.isotypic.spectral_factor.default, (r, 2e-16))
     mapped = torch.func.vmap(torch.func.jacrev(factor))(r.detach())
     whole = torch.func.jacrev(factor)(r.detach())
     torch.testing.assert_close(mapped, torch.stack([whole[i, :, i] for i in range(3)]))
@@ -143,6 +143,34 @@ def test_next_to_the_boundary_against_mpmath() -> None:
     assert abs(float(gradient @ direction) / float(slope) - 1) < 2e-6
 
 
+def with_zeros(zeros: list[float], others: int, seed: int) -> torch.Tensor:
+    """An autocorrelation whose R has double zeros at these places of the circle, r_0 = 1."""
+    h = np.random.default_rng(seed).standard_normal(others + 1)
+    for zero in zeros:
+        h = np.convolve(h, [1, -2 * np.cos(zero), 1])
+    r = autocorrelation(torch.from_numpy(h))
+    return r / r[0]
+
+
+@pytest.mark.parametrize("others", [0, 3, 12, 60])
+@pytest.mark.parametrize("dip", [1e-3, 1e-6, 1e-7, 1e-9, 1e-11])
+def test_dips_below_zero_are_refused(others: int, dip: float) -> None:
+    for seed, zeros in enumerate(([0.7], [1.2345], [2.9], [0.4, 1.9])):
+        r = with_zeros(zeros, others, seed)
+        if len(zeros) == 1:
+            assert (autocorrelation(factor(r)) - r).abs().max() < 1e-6
+        r[0] -= dip
+        with pytest.raises(ValueError, match=r"nonnegative on the circle, .* in 1 of 1 rows"):
+            factor(r)
+
+
+def test_zeros_of_high_order_are_not_called_negative() -> None:
+    r = with_zeros([1.0, 1.0, 1.0], 2, 0)
+    assert (autocorrelation(factor(r)) - r).abs().max() < 1e-6
+    r[0] += 1e-5
+    assert (autocorrelation(factor(r)) - r).abs().max() < 1e-9
+
+
 def test_what_has_no_factor_is_refused() -> None:
     with pytest.raises(ValueError, match=r"r must be nonnegative on the circle, .* in 2 of 3 rows \(1, 2\)"):
         factor(torch.tensor([[5.0, 2.0], [1.0, 0.6], [-1.0, 0.0]]))
@@ -156,3 +184,27 @@ def test_what_has_no_factor_is_refused() -> None:
     ):
         with pytest.raises(error, match=words):
             factor(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [2, 4, 16, 64])
+def test_zeros_of_the_response_and_dips_below(dtype: torch.dtype, n: int) -> None:
+    """Rounding takes R below zero next to its zeros: such rows have factors, and what dips by more is refused."""
+    generator = np.random.default_rng(n)
+    eps = torch.finfo(dtype).eps
+    points = np.exp(-2j * np.pi * np.arange(2 * n + 2) / (2 * n + 2))
+    for trial in range(12):
+        taps = np.ones_like(points)
+        for k in range(n // 2):
+            angle = generator.uniform(0.002, 0.02) if trial == 0 and k == 0 else generator.uniform(0, np.pi)  # nearly a fourfold zero
+            radius = 1.0 if k == 0 or generator.random() < 0.3 else generator.uniform(0, 0.95)
+            taps = taps * (1 - 2 * radius * np.cos(angle) * points + (radius * points) ** 2)
+        exact = autocorrelation(torch.from_numpy(np.real(np.fft.ifft(taps))[: n + 1]))
+        r = (exact / exact[0]).to(dtype)
+        allowed = max(16 * (n + 1) * 2.0**-52, eps) * float(r.abs().sum())
+        h = factor(r)
+        assert (autocorrelation(h.double()) - r.double()).abs().max() < 1.1 * allowed + 2e-7
+        dip = r.double()
+        dip[0] -= 4 * allowed
+        with pytest.raises(ValueError, match="nonnegative on the circle"):
+            factor(dip.to(dtype))

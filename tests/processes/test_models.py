@@ -310,6 +310,55 @@ def test_labelled_arrays() -> None:
     assert torch.allclose(torch.tensor(mean["t"].to_numpy()).reshape(-1), expected.reshape(-1), atol=1e-6)
 
 
+def test_labelled_arrays_keep_their_axes() -> None:
+    """Coordinates in any order, points along one axis, and an axis that only one of the variables has."""
+    xarray = pytest.importorskip("xarray")
+    model = make("TETNP").float()
+    field = xarray.DataArray(torch.randn(3, 2).numpy(), {"lat": [0.0, 0.1, 0.2], "lon": [0.0, 0.5]}, name="t")
+    north_up = xarray.Dataset(coords={"lat": [0.9, 0.5, 0.1], "lon": [0.4, 0.2]})
+    stations = xarray.Dataset(coords={"lat": ("station", [0.9, 0.2, 0.5]), "lon": ("station", [0.1, 0.7, 0.4])})
+
+    def predicted(targets: Any) -> Any:
+        return model.predict_frame(field, targets, inputs=("lat", "lon"), outputs="t")[0]["t"]
+
+    mean = predicted(north_up)
+    assert mean.dims == ("lat", "lon") and mean["lat"].to_numpy().tolist() == [0.9, 0.5, 0.1]
+    ascending = predicted(north_up.sortby(["lat", "lon"]))
+    assert abs(mean.to_numpy()[::-1, ::-1] - ascending.to_numpy()).max() < 1e-5
+    assert predicted(field.T).dims == ("lon", "lat")
+    assert predicted(stations).dims == ("station",)
+    assert abs(float(predicted(stations)[1]) - float(predicted(xarray.Dataset(coords={"lat": 0.2, "lon": 0.7})))) < 1e-5
+    row = predicted(field.isel(lat=1))
+    assert row.dims == ("lon",) and abs(row.to_numpy() - predicted(field).to_numpy()[1]).max() < 1e-5
+
+
+@every_model
+def test_sixteen_bits_take_positions_of_32(name: str) -> None:
+    xc, yc, xt, _ = task()
+    model = make(name).bfloat16()
+    mean, variance = model(xc.float(), yc.bfloat16(), xt.float())
+    assert mean.dtype == variance.dtype == torch.bfloat16 and bool(mean.isfinite().all())
+    assert model(xc.bfloat16(), yc.bfloat16(), xt.bfloat16())[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("architecture", ["resnet", "unet"])
+def test_gradients_in_float32_are_those_of_float64(architecture: str, dim: int) -> None:
+    """Networks on a grid lay out float32 with a gradient in another way."""
+    torch.manual_seed(0)
+    model = ConvCNP(dim, 1, 6, 4, 2, architecture=architecture)
+    wide = copy.deepcopy(model).double()
+    sets = task(dim=dim)
+    gradients = [
+        torch.autograd.grad(-each.loglik(*(t.to(dtype) for t in sets)).sum(), list(each.parameters()))
+        for each, dtype in ((model, torch.float32), (wide, torch.float64))
+    ]
+    for found, expected in zip(*gradients, strict=True):
+        assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-6
+    with torch.no_grad():
+        assert (model(*(t.float() for t in sets[:3]))[0] - wide(*sets[:3])[0]).abs().max() < 1e-4
+
+
 BAD = [
     (lambda x, y, t: (x[:, :4], y, t), "yc must have as many tasks and points as xc"),
     (lambda x, y, t: (x[:2], y[:2], t), "xc and xt must have the same number of tasks"),

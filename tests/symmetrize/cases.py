@@ -156,7 +156,7 @@ CASES = (
             ("rotation", lambda r: r[0]),
         ),
         tensors=("rotation", "y"),
-        operators=("rotate_sum", "rotate_each", "rotate_outer"),
+        operators=("rotate_sum", "rotate_both"),
     ),
     Case(
         "sort sinkhorn",
@@ -199,6 +199,7 @@ def _registered() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         "rotate_sum": (rotation, y, 0.5),
         "rotate_each": (rotation, x, 0.5),
         "rotate_outer": (x, y, 0.5),
+        "rotate_both": (x, rotation, y, 0.5),
         "permute": (x, torch.stack([torch.randperm(5) for _ in range(2)]), False, 1),
         "sort_sinkhorn_entropy": (t, lengths, TAU, 3),
         "sort_sinkhorn_gradient": (t, x, torch.randn_like(x), weight, lengths, TAU, 3),

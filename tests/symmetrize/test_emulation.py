@@ -104,6 +104,9 @@ def test_rotate_mean(emulation: ModuleType, d: int) -> None:
     (found,) = empty(r)
     emulation.rotate_outer(view(x), view(y), 0.5, view(found))
     assert close(found, 0.5 * torch.einsum("bni,bknj->bkij", x.double(), y.double()))
+    sums, turned = empty(r, y)
+    emulation.rotate_both(view(x), view(r), view(y), 0.5, view(sums), view(turned))
+    assert torch.equal(sums, found) and close(turned, 0.5 * torch.einsum("bkij,bni->bknj", r.double(), x.double()))
 
 
 @pytest.mark.parametrize("bytes_", [2, 4, 12])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from isotypic.nn import WeightSpace, WeightSpec
 from isotypic.nn.weights._order import before
@@ -162,6 +163,50 @@ class Tied(nn.Module):
         return self.second(y)
 
 
+def with_hook(index: int) -> nn.Module:
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    network[index].register_forward_hook(lambda module, args, output: output.cumsum(-1))
+    return network
+
+
+def with_forward() -> nn.Module:
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    network[0].forward = lambda x: torch.cumsum(x, -1)  # type: ignore[method-assign]
+    return network
+
+
+class Pooled(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.function = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.function(self.first(x)))
+
+
+def test_global_means_are_read() -> None:
+    for function in (lambda y: y.mean((2, 3)), lambda y: torch.mean(y, dim=[-1, -2]), lambda y: y.mean((-2, -1), keepdim=True).flatten(1)):
+        network, x = Pooled(function), torch.randn(2, 3, 4, 4)
+        expected = network(x)
+        network.load_state_dict(WeightSpace.from_modules([network]).permute([torch.tensor([2, 0, 3, 1])]).to_state_dicts()[0])
+        torch.testing.assert_close(network(x), expected)
+
+
+def test_groups_of_a_first_convolution_are_asked_for() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 1, 3))
+    with pytest.warns(UserWarning, match=r"does not say whether a convolution has groups; '0.weight' of shape \(8, 2, 3, 3\)"):
+        WeightSpace.from_state_dicts([network.state_dict()])
+    spec = WeightSpec([4, 8, 1], [(3, 3), (3, 3)])
+    with pytest.raises(ValueError, match=r"spec is WeightSpec\(\[4, 8, 1\]"):
+        WeightSpace.from_state_dicts([network.state_dict()], spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
+        WeightSpace.from_state_dicts([plain.state_dict()], spec)
+        WeightSpace.from_modules([plain])
+        WeightSpace.from_state_dicts([mlp(2, 3, 1).state_dict()])
+
+
 def test_modules_are_read_in_the_order_of_application() -> None:
     network = Backwards()
     ws = WeightSpace.from_modules([network, Backwards()])
@@ -209,6 +254,19 @@ def test_cnns_are_read_from_modules() -> None:
         (lambda: Tied("branch"), r"is no chain of layers|cannot be traced"),
         (lambda: Tied("softmax"), r"calls cumsum, which is not known"),
         (lambda: nn.Sequential(nn.ReLU()), r"has no layers"),
+        (lambda: nn.Sequential(nn.Linear(3, 8), nn.AvgPool1d(3, 1, 1), nn.Linear(8, 2)), r"'1' is a AvgPool1d, which would mix neurons"),
+        (lambda: nn.Sequential(nn.Linear(3, 8), nn.AdaptiveMaxPool1d(8), nn.Linear(8, 2)), r"'1' is a AdaptiveMaxPool1d, which would mix"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool3d(3, 1, 1), nn.Conv2d(4, 2, 3)), r"'1' is a AvgPool3d, which would mix"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 8)), r"'2' is a Linear that acts on the last axis of positions"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.Linear(16, 8)), r"'1' is a Flatten of axes 2 to -1"),
+        (lambda: nn.Sequential(nn.Linear(3, 8), nn.Conv1d(8, 2, 1)), r"'1' is a Conv1d, which acts on 1 axes of positions, and gets .* 0"),
+        (lambda: with_hook(0), r"'0' is a Linear that has hooks"),
+        (lambda: with_hook(1), r"'1' is a ReLU that has hooks"),
+        (lambda: prune.l1_unstructured(nn.Linear(3, 8), "weight", 0.5), r"'' is a Linear that has hooks"),
+        (lambda: with_forward(), r"'0' is a Linear that has a forward pass of its own"),
+        (lambda: Pooled(lambda y: y.mean((1, 2))), r"calls the method mean over axes \(1, 2\)"),
+        (lambda: Pooled(lambda y: y.flatten(2)), r"calls the method flatten of axes 2 to -1"),
+        (lambda: Pooled(lambda y: torch.nn.functional.max_pool3d(y, 3, 1, 1).flatten(1)), r"which would mix neurons"),
         (lambda: nn.ModuleDict({"a": nn.Linear(2, 2)}), r"cannot be traced by torch.fx"),
     ],
 )

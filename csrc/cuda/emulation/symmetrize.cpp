@@ -47,6 +47,9 @@ PYBIND11_MODULE(emulated_symmetrize, m) {
     m.def("rotate_outer", [](const Tensor& x, const Tensor& y, double scale, const Tensor& r) {
         cuda::rotate_outer(to_view(x), to_view(y), scale, to_view(r), nullptr);
     });
+    m.def("rotate_both", [](const Tensor& x, const Tensor& r, const Tensor& y, double scale, const Tensor& to_r, const Tensor& to_y) {
+        cuda::rotate_both(to_view(x), to_view(r), to_view(y), scale, to_view(to_r), to_view(to_y), nullptr);
+    });
     m.def("permute", [](uintptr_t x, uintptr_t order, bool inverse, int axes, uintptr_t y, int64_t batch, int64_t n, int64_t bytes) {
         PermuteCall call;
         call.batch = batch, call.n = n, call.bytes = bytes, call.axes = axes, call.inverse = inverse;

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from isotypic import ops, pga
+from isotypic._words import Algebra
 from isotypic.ops._checks import DTYPES, is_integer
 from isotypic.ops.algebra._arguments import resolve
 
@@ -14,7 +15,7 @@ def random_versor(
     *shape: int,
     dtype: torch.dtype | None = None,
     mirrors: bool = True,
-    algebra: str = "pga",
+    algebra: Algebra = "pga",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Random versors (*shape, 16), for `pga.sandwich`.

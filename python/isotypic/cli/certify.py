@@ -31,8 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         ends = None if arguments.domain is None else arguments.domain.split(":")
         domain = None if ends is None else tuple(rational(end) if end.strip() else None for end in ends)
+        if domain is not None and len(domain) != 2:
+            raise ValueError("one colon between the ends")
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"--domain must be LOW:HIGH with numbers or nothing for the ends, got {arguments.domain}") from None
+        raise ValueError(
+            f"--domain must be LOW:HIGH with numbers or nothing for the ends, as in -1:1/2, 0: and :, got {arguments.domain!r}"
+        ) from None
     certificates = []
     for form in read_forms(arguments.file):
         if not form:

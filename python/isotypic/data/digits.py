@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isotypic._words import Turned
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -79,7 +81,7 @@ def rotate(images: Tensor, degrees: Tensor | float) -> Tensor:
 
 
 def rotated_mnist(
-    train: str = "rotated", test: str = "rotated", *, train_size: int = 4000, test_size: int = 1000, copies: int = 2, seed: int = 0
+    train: Turned = "rotated", test: Turned = "rotated", *, train_size: int = 4000, test_size: int = 1000, copies: int = 2, seed: int = 0
 ) -> Digits:
     """A stratified split of `mnist`, with digits upright or turned by angles drawn uniformly from the circle.
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from isotypic._files import looks_like, written
 from isotypic._optional import needed
+from isotypic._words import Schedule
 from isotypic.data.neural_field import NeuralField
 from isotypic.nn._arguments import check_tensor
 from isotypic.ops._checks import is_integer
@@ -64,7 +65,7 @@ def fit_fields(
     *,
     steps: int = 1000,
     learning_rate: float = 5e-4,
-    schedule: str = "constant",
+    schedule: Schedule = "constant",
     point_batches: int = 1,
     psnr_goal: float = math.inf,
     initial: Tensor | None = None,
@@ -210,7 +211,7 @@ def _fit(
     batches: list[tuple[Tensor, Tensor]],
     steps: int,
     learning_rate: float,
-    schedule: str,
+    schedule: Schedule,
     psnr_goal: float,
 ) -> None:
     """Fits one chunk in place. Each batch is (d_0, q) coordinates and (N, d_M, q) targets."""

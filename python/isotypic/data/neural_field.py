@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isotypic._words import FieldActivation
 from isotypic.nn._arguments import check_tensor
 from isotypic.nn.weights.space import WeightSpace
 from isotypic.nn.weights.spec import WeightSpec, as_spec
@@ -43,7 +44,7 @@ class NeuralField:
     """
 
     def __init__(
-        self, spec: WeightSpec | Sequence[int], activation: str = "sine", frequency: float | None = None, offset: float = 0.5
+        self, spec: WeightSpec | Sequence[int], activation: FieldActivation = "sine", frequency: float | None = None, offset: float = 0.5
     ) -> None:
         self.spec = as_spec("NeuralField", spec)
         if any(self.spec.filters):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,8 @@ def _column(name: str, column: Any) -> Tensor:
 
 
 def _npz(path: str | Path) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"WeightSet: the file name must be a string or a path, got {type(path).__name__}")
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"WeightSet: the file name must end in .npz, got {path.name}")

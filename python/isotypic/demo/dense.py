@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from isotypic import nn as inn
 from isotypic.ops.fields.bank import filter_bank
@@ -39,22 +39,27 @@ class DenseConv2d(nn.Module):
         return self.conv._conv_forward(x if self.lift else x.flatten(1, 2), filters, self.conv.bias).unflatten(1, (-1, self.order))
 
 
-class TorchBatchNorm(_BatchNorm):
-    """Batch normalisation of fields by torch, with its ReLU in place."""
+class TorchBatchNorm(nn.Module):
+    """Batch normalisation of fields by torch, with its ReLU in place.
+
+    Not a subclass of torch's, which `SyncBatchNorm.convert_sync_batchnorm` would replace together with the ReLU.
+    """
 
     def __init__(self, norm: inn.GroupBatchNorm) -> None:
-        dtype = next((tensor.dtype for tensor in norm.state_dict().values()), None)
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, dtype=dtype)
-        self.load_state_dict(norm.state_dict())
-        self.activation = norm.activation
+        super().__init__()
+        self.norm = copy.deepcopy(norm)
         self.train(norm.training)
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Fields of any group and space."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        y = super().forward(input)
-        return y if self.activation is None else y.relu_()
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        batch = norm.training or norm.running_mean is None
+        momentum = norm.momentum
+        if batch and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(norm.num_batches_tracked)
+        y = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, batch, momentum or 0.0, norm.eps)
+        return y if norm.activation is None else y.relu_()
 
 
 def dense(model: nn.Module, *, expanded: bool) -> nn.Module:

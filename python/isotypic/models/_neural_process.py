@@ -218,6 +218,7 @@ class NeuralProcess(nn.Module):
             inputs: names of the dim_x columns or coordinates; outputs: names of the dim_y columns or variables.
             features: names of the dim_features columns of auxiliary inputs, in both.
 
-        Returns: mean and variance, each as `targets` with the columns or variables `outputs`.
+        Returns: mean and variance: a DataFrame with the index of `targets` and the columns `outputs`, or a Dataset with its axes, in their
+        order, its coordinates, and the variables `outputs`.
         """
         return _frames.predict_frame(self, context, targets, inputs, outputs, features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import RelationalDifference
 from isotypic.models._point_sets import PointSet, Targets
 from isotypic.models.te_tnp import TokenProcess
 from isotypic.nn.processes.attention import PairAttention, pointwise
@@ -44,7 +45,7 @@ class CNP(TokenProcess):
         encoded = self.encoder(tokens)
         weights = encoded.new_ones(encoded.shape[:2]) if mask is None else mask.to(encoded.dtype)
         pooled = (encoded * weights[..., None]).sum(1) / weights.sum(1).clamp(min=1)[:, None]
-        parts = [pooled[:, None].expand(-1, targets.x.shape[1], -1), targets.x]
+        parts = [pooled[:, None].expand(-1, targets.x.shape[1], -1), targets.x.to(pooled.dtype)]
         return self.head(torch.cat(parts if targets.features is None else [*parts, targets.features], -1))
 
 
@@ -76,7 +77,7 @@ class RCNP(TokenProcess):
         num_blocks: int = 3,
         *,
         width: int = 128,
-        difference: str = "vector",
+        difference: RelationalDifference = "vector",
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import Architecture
 from isotypic.models._neural_process import NeuralProcess
 from isotypic.models._point_sets import PointSet, Targets
 from isotypic.nn._arguments import positive, positive_number
@@ -37,7 +38,7 @@ class GridEncoder(nn.Module):
                 # A point has its features where it has any of its values: their density is not that of one of these.
                 known = context.present.amax(-1, keepdim=True)
                 parts += [context.features * known, known]
-            smooth = set_conv(context.x, torch.cat(parts, -1), grid, log_lengthscale.exp(), density=False)
+            smooth = set_conv(context.x, torch.cat(parts, -1), grid, log_lengthscale.exp().to(context.x.dtype), density=False)
             count = context.y.shape[-1]
             density, values = smooth[:, :count], smooth[:, count : 2 * count]
             fields += [density, values / (density + 1e-5)]
@@ -115,7 +116,7 @@ class GridProcess(NeuralProcess):
     def represent(self, contexts: list[PointSet], targets: Targets) -> Tensor:
         grid = self.grid([*((context.x, context.mask) for context in contexts), (targets.x, targets.mask)])
         fields = self.network(self.encoder(contexts, grid))
-        decoded = set_conv_decode(fields, grid, targets.x, self.log_lengthscale.exp())
+        decoded = set_conv_decode(fields, grid, targets.x, self.log_lengthscale.exp().to(targets.x.dtype))
         return self.head(decoded if targets.features is None else torch.cat([decoded, targets.features], -1))
 
 
@@ -161,7 +162,7 @@ class ConvCNP(GridProcess):
         num_blocks: int = 6,
         kernel_size: int = 5,
         *,
-        architecture: str = "resnet",
+        architecture: Architecture = "resnet",
         margin: float | None = None,
         dim_features: int = 0,
         lengthscale: float | None = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import FusedActivation, Pool, Symmetry, WeightActivation, WeightNorm
 from isotypic.nn._arguments import number, positive, same_dtype
 from isotypic.nn.weights._module import as_weight_space
 from isotypic.nn.weights.io_position import IOPosition
@@ -63,13 +64,13 @@ class DWSNet(nn.Module):
         spec: WeightSpec | Sequence[int],
         channels: Sequence[int],
         out_features: int | None,
-        norm: str | None = "batch",
-        activation: str = "relu",
+        norm: WeightNorm | None = "batch",
+        activation: WeightActivation = "relu",
         residual: bool = False,
         dropout: float = 0.0,
-        pool: str = "mean",
+        pool: Pool = "mean",
         rank: int = 0,
-        symmetry: str = "hidden",
+        symmetry: Symmetry = "hidden",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -151,7 +152,7 @@ class DWSNet(nn.Module):
         return self.dropout(self.activation(flat))
 
 
-def _norm(norm: str | None, spec: WeightSpec, channels: int, activation: str | None) -> nn.Module:
+def _norm(norm: WeightNorm | None, spec: WeightSpec, channels: int, activation: FusedActivation | None) -> nn.Module:
     if norm == "batch":
         return WeightSpaceBatchNorm(channels, activation=activation)
     if norm == "block":

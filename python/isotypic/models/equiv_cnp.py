@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
-from isotypic._public import leaf
+from isotypic._symbolic_trace import leaf
 from isotypic.models.conv_cnp import GridProcess
 from isotypic.nn._arguments import resolve_group
 from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from isotypic._words import Algebra
 from isotypic.nn.algebra.attention import cleared
 from isotypic.nn.algebra.block import GATrBlock
 from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair, check_reference
@@ -57,7 +58,7 @@ class GATr(nn.Module):
         hidden_s_channels: int,
         num_blocks: int,
         num_heads: int = 8,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         *,
         checkpoint: bool = False,
         device: torch.device | str | None = None,

@@ -73,16 +73,21 @@ class GIN(nn.Module):
         batch, nodes = x.shape[:2]
         check_nodes("GIN", "adjacency", adjacency, (batch, nodes, nodes), f"(B={batch}, n={nodes}, n={nodes})", parameter)
         mask = node_mask("GIN", lengths, x)
-        adjacency = cleared(cleared(adjacency, mask).mT, mask).mT
-        hidden = cleared(self.embed(cleared(x, mask)), mask)
+
+        def clear(values: Tensor) -> Tensor:
+            return values if lengths is None else cleared(values, mask)
+
+        if lengths is not None:
+            adjacency = cleared(adjacency, mask[:, :, None] & mask[:, None])
+        hidden = clear(self.embed(clear(x)))
         graph = hidden.new_zeros(batch, 1, hidden.shape[2])
         for index, update in enumerate(self.updates):
-            gathered = (1 + self.eps[index]) * hidden + adjacency @ hidden + graph
+            gathered = torch.baddbmm((1 + self.eps[index]) * hidden + graph, adjacency, hidden)
             if self.virtual_node:
                 graph = graph + self.virtual[index](masked_mean(hidden, mask)[:, None])
-            hidden = cleared(hidden + update(gathered), mask)
+            hidden = clear(hidden + update(gathered))
         if self.output == "node":
-            return cleared(self.head(self.norm(hidden)), mask)
+            return clear(self.head(self.norm(hidden)))
         return self.head(self.norm(hidden.sum(1) + graph[:, 0]))
 
     if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import PairMode
 from isotypic.models._neural_process import NeuralProcess
 from isotypic.models._point_sets import PointSet, Targets
 from isotypic.nn._arguments import positive
@@ -24,7 +25,7 @@ class Tokens(nn.Module):
     def inputs(self, y: Tensor, present: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
         parts = [y * present, 1 - present]
         if self.dim_positions:
-            parts.append(x)
+            parts.append(x.to(y.dtype))
         return torch.cat(parts if features is None else [*parts, features], -1)
 
     def forward(self, contexts: list[PointSet]) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -36,7 +37,8 @@ class Tokens(nn.Module):
         return self.out(torch.cat(tokens, 1), x), x, mask
 
     def targets(self, targets: Targets, dim_out: int) -> Tensor:
-        zeros = targets.x.new_zeros(*targets.x.shape[:2], dim_out)
+        # Of the dtype of the parameters: positions may be wider.
+        zeros = targets.x.new_zeros(*targets.x.shape[:2], dim_out, dtype=self.mlps[0][0].weight.dtype)  # type: ignore[index, union-attr]
         return self.mlps[0](self.inputs(zeros, zeros, targets.x, targets.features))
 
 
@@ -101,7 +103,7 @@ class TETNP(TokenProcess):
         num_blocks: int = 5,
         *,
         width: int = 128,
-        mode: str = "mix",
+        mode: PairMode = "mix",
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:
@@ -109,7 +111,7 @@ class TETNP(TokenProcess):
         self._build(channels, heads, num_blocks, width, mode)
         self.head = self.normalized_head(channels)
 
-    def _build(self, channels: int, heads: int, num_blocks: int, width: int, mode: str) -> None:
+    def _build(self, channels: int, heads: int, num_blocks: int, width: int, mode: PairMode) -> None:
         self.blocks = nn.ModuleList(PairBlock(channels, heads, self.dim_x, width, mode) for _ in range(num_blocks))
 
     def represent(self, contexts: list[PointSet], targets: Targets) -> Tensor:
@@ -149,7 +151,7 @@ class PTTETNP(TETNP):
         *,
         num_latents: int = 64,
         width: int = 128,
-        mode: str = "mix",
+        mode: PairMode = "mix",
         dim_features: int = 0,
         min_variance: float = 1e-4,
     ) -> None:
@@ -162,7 +164,7 @@ class PTTETNP(TETNP):
         self.offsets = nn.Parameter(torch.randn(num_latents, dim_x))
         self.latents = RelaxSite(channels)
 
-    def _build(self, channels: int, heads: int, num_blocks: int, width: int, mode: str) -> None:
+    def _build(self, channels: int, heads: int, num_blocks: int, width: int, mode: PairMode) -> None:
         steps = ["from_context", "to_targets", "to_context"]
         self.blocks = nn.ModuleList(
             nn.ModuleDict({step: PairBlock(channels, heads, self.dim_x, width, mode) for step in steps[: 3 if i < num_blocks - 1 else 2]})

@@ -30,10 +30,10 @@ class _VNReLU(nn.Module):
         self.slope = slope
 
     def forward(self, q: Tensor) -> Tensor:
-        """q (..., C, d)"""
-        k = self.direction(q.mT).mT
+        """q (..., d, C)"""
+        k = self.direction(q)
         # A direction that vanishes, as at coincident points, takes nothing away; the square is at least the smallest normal number.
-        inner, square = (q * k).sum(-1, keepdim=True), (k * k).sum(-1, keepdim=True)
+        inner, square = (q * k).sum(-2, keepdim=True), (k * k).sum(-2, keepdim=True)
         tiny = torch.finfo(q.dtype).eps ** 2
         return q - (1 - self.slope) * inner.clamp(max=0) / (square + tiny) * k
 
@@ -46,8 +46,8 @@ class _VNNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, q: Tensor) -> Tensor:
-        square = (q * q).sum(-1).mean(-1, keepdim=True)[..., None]
-        return self.gain[:, None] * q / (square + torch.finfo(q.dtype).eps).sqrt()
+        square = (q * q).sum(-2, keepdim=True).mean(-1, keepdim=True)
+        return q * (self.gain * (square + torch.finfo(q.dtype).eps).rsqrt())
 
 
 class _EdgeConv(nn.Module):
@@ -64,9 +64,10 @@ class _EdgeConv(nn.Module):
         self.norm = _VNNorm(after)
 
     def forward(self, q: Tensor, offset: Tensor, invariants: Tensor, weights: Tensor) -> Tensor:
-        """q (B, n, C, d); offset (B, n, n, d); invariants (B, n, n, K); weights (B, n, n, 1, 1), whose rows sum to one or vanish."""
-        edges = self.centre(q.mT).mT[:, :, None] + self.other(q.mT).mT[:, None] + self.gate(invariants)[..., None] * offset[..., None, :]
-        return self.norm(self.skip(q.mT).mT + self.mix((weights * self.relu(edges)).sum(2).mT).mT)
+        """q (B, n, d, C); offset (B, n, n, d); invariants (B, n, n, K); weights (B, n, n), whose rows sum to one or vanish."""
+        edges = self.centre(q)[:, :, None] + self.other(q)[:, None] + self.gate(invariants)[..., None, :] * offset[..., None]
+        heard = (weights[:, :, None] @ self.relu(edges).flatten(3)).view(*q.shape[:3], edges.shape[-1])
+        return self.norm(self.skip(q) + self.mix(heard))
 
 
 class VNDGCNN(nn.Module):
@@ -145,22 +146,23 @@ class VNDGCNN(nn.Module):
             scalars = cleared(scalars, mask)
         offset = vectors[:, :, None, 0] - vectors[:, None, :, 0]
         square = (offset * offset).sum(-1)
-        weights = self._weights(square, mask)[..., None, None]
+        weights = self._weights(square, mask)
         pairs = [scalars[:, :, None].expand(-1, -1, nodes, -1), scalars[:, None].expand(-1, nodes, -1, -1), square[..., None].log1p()]
         invariants = torch.cat(pairs, -1)
-        hidden = torch.cat([vectors, (scalars[..., None, None] * vectors[:, :, None]).flatten(2, 3)], 2)
+        # Channels last: the loops over them are long, and those over d are not.
+        hidden = torch.cat([vectors, (scalars[..., None, None] * vectors[:, :, None]).flatten(2, 3)], 2).mT.contiguous()
         for layer in self.layers:
             hidden = cleared(layer(hidden, offset, invariants, weights), mask)
-        cloud = masked_mean(hidden, mask)  # (B, C, d)
-        both = torch.cat([hidden, cloud[:, None].expand_as(hidden)], 2)
+        cloud = masked_mean(hidden, mask)  # (B, d, C)
         rows = vectors.new_zeros(batch, nodes, 0)
         if self.scalars is not None:
             # Inner products with directions of the point and of the cloud are all that O(d) leaves.
-            inner = torch.cat([(hidden * self.local(hidden.mT).mT).sum(-1), (hidden * cloud[:, None]).sum(-1), scalars], -1)
+            inner = torch.cat([(hidden * self.local(hidden)).sum(-2), (hidden * cloud[:, None]).sum(-2), scalars], -1)
             rows = cleared(self.scalars(inner), mask)
         if self.vectors is None:
             return VNFeatures(rows, vectors.new_zeros(batch, 0, vectors.shape[-1]))
-        return VNFeatures(rows, self.vectors(masked_mean(self.relu(both), mask).mT).mT)
+        both = torch.cat([hidden, cloud[:, None].expand_as(hidden)], -1)
+        return VNFeatures(rows, self.vectors(masked_mean(self.relu(both), mask)).mT)
 
     if TYPE_CHECKING:
         __call__ = forward

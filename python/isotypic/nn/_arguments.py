@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import groups
+from isotypic._words import PaddingMode
 from isotypic.ops._checks import DTYPES, is_integer
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
@@ -157,7 +158,7 @@ def check_channels(owner: str, conv: Any, group: groups.Group, in_order: int, ou
             )
 
 
-def check_wrapped(owner: str, padding_mode: str, sides: Sequence[tuple[int, int]], size: Sequence[int]) -> None:
+def check_wrapped(owner: str, padding_mode: PaddingMode, sides: Sequence[tuple[int, int]], size: Sequence[int]) -> None:
     """Raises where reflection or periodic continuation would need more values than the input has."""
     if padding_mode == "replicate":  # of one value any number of copies
         return
@@ -175,7 +176,7 @@ def check_exchanged(owner: str, group: groups.Group, **values: Sequence[int]) ->
             raise ValueError(f"{owner}: {name} must be equal on the axes that {group.name} exchanges, got {tuple(value)}")
 
 
-def check_reflect(owner: str, group: groups.Group, padding_mode: str) -> None:
+def check_reflect(owner: str, group: groups.Group, padding_mode: PaddingMode) -> None:
     """Raises for reflection or replication at the sides of a box that the group does not leave invariant."""
     if padding_mode in ("reflect", "replicate") and not group.preserves_axes:
         raise ValueError(

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from isotypic._words import FusedActivation
 from isotypic.nn._arguments import number
 from isotypic.ops.norms.batch_norm import ACTIVATIONS, batch_norm, batch_statistics, normalised
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def check_activation(owner: str, activation: str | None) -> None:
+def check_activation(owner: str, activation: FusedActivation | None) -> None:
     if activation not in ACTIVATIONS:
         raise ValueError(f"{owner}: activation must be None or 'relu', got {activation!r}")
 
@@ -62,9 +63,9 @@ class _ActivatedBatchNorm(_Synchronised, _NormBase):
     on axis 1.
     """
 
-    activation: str | None
+    activation: FusedActivation | None
 
-    def __init__(self, num_features: int, eps: float, *settings: Any, activation: str | None) -> None:
+    def __init__(self, num_features: int, eps: float, *settings: Any, activation: FusedActivation | None) -> None:
         check_activation(type(self).__name__, activation)
         number(type(self).__name__, 0, eps=eps)
         super().__init__(num_features, eps, *settings)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from isotypic import ops
+from isotypic._words import Algebra
 from isotypic.ops.algebra import _arguments
 
 
-def sandwich(versor: Tensor, x: Tensor, algebra: str = "pga") -> Tensor:
+def sandwich(versor: Tensor, x: Tensor, algebra: Algebra = "pga") -> Tensor:
     """The action of a versor on a multivector, u x u^-1 for an even one and u x* u^-1 for an odd one, x* = (-1)^grade x.
 
     An element of E(3) is a versor of G(3,0,1): `embed_rotation`, `embed_translation`, `embed_reflection` and geometric products of them.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from isotypic import groups
+from isotypic._words import RelaxMode
 from isotypic.relaxation.domain import Domain
 from isotypic.relaxation.fixed_input import FixedInput, components
 from isotypic.relaxation.site import Site
@@ -70,7 +71,7 @@ class Entrance:
     """At a site: the output of the submodule with the fixed input in it."""
 
     def __init__(
-        self, name: str, model: nn.Module, relaxation: Relaxation, fixed: FixedInput, site: Site, declared: bool, mode: str
+        self, name: str, model: nn.Module, relaxation: Relaxation, fixed: FixedInput, site: Site, declared: bool, mode: RelaxMode
     ) -> None:
         self.name, self.model, self.relaxation, self.fixed, self.mode = name, model, relaxation, fixed, mode
         # What the model declares is asked of it again in each call: its functions may be bound to it, and a copy has its own.
@@ -141,7 +142,7 @@ def _sites(model: nn.Module) -> Mapping[str, Any]:
     return sites() if callable(sites) else sites
 
 
-def _check_input(name: str, fixed: Any, site: Site, declared: bool, domain: Domain | None, mode: str) -> None:
+def _check_input(name: str, fixed: Any, site: Site, declared: bool, domain: Domain | None, mode: RelaxMode) -> None:
     if not isinstance(fixed, FixedInput):
         raise TypeError(f"relax: at[{name!r}] must be a FixedInput or a pair of one and its coordinates, got {type(fixed).__name__}")
     if domain is not None and fixed.dim_x and domain.dim_x != fixed.dim_x:
@@ -195,7 +196,7 @@ def relax(
     at: Mapping[str, Any] | None = None,
     domain: Domain | None = None,
     p: float = 0.5,
-    mode: str = "add",
+    mode: RelaxMode = "add",
 ) -> Module:
     """Makes an equivariant network approximately equivariant: at each site v becomes v + t, v (1 + t) or a network of v and t.
 

@@ -41,7 +41,7 @@ class PermutationPart:
                 return ops.permute_adjacency(flat, order, not inverse).unflatten(0, (b, k))
             return ops.permute_nodes(flat, order, not inverse).unflatten(0, (b, k))
         if tag == "edge":
-            moved = self.sort.apply_adjacency(flat) if inverse else self.sort.undo(self.sort.undo(flat).transpose(1, 2)).transpose(1, 2)
+            moved = self.sort.apply_adjacency(flat) if inverse else self.sort.undo_adjacency(flat)
         else:
             moved = self.sort.apply(flat) if inverse else self.sort.undo(flat)
         return moved.unflatten(0, (b, k))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from isotypic._words import Layout
 from isotypic.ops._checks import check_flag, is_integer
 from isotypic.symmetrize import _tree
 from isotypic.symmetrize.context import Context, takes_lengths
@@ -103,7 +104,7 @@ class Symmetrize(nn.Module):
         *,
         tolerance: float | None = None,
         freeze_base: bool = False,
-        layout: str = "padded",
+        layout: Layout = "padded",
     ) -> None:
         super().__init__()
         if not callable(base):

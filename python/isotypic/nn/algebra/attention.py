@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import ops
+from isotypic._words import Algebra
 from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_pair
 from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout
 from isotypic.ops.algebra._arguments import resolve
@@ -64,7 +65,7 @@ class GATrAttention(nn.Module):
         multi_query: bool = True,
         context_mv_channels: int | None = None,
         context_s_channels: int | None = None,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         subgroup: bool = True,
         bias: bool = True,
         normalize: bool = False,

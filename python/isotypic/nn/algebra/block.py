@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import Algebra, GatedActivation
 from isotypic.nn.algebra.attention import GATrAttention, cleared, items
 from isotypic.nn.algebra.linear import check_pair
 from isotypic.nn.algebra.mlp import GeometricMLP
@@ -46,7 +47,7 @@ class GATrBlock(nn.Module):
         s_channels: int = 0,
         *,
         num_heads: int = 8,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         subgroup: bool = True,
         multi_query: bool | None = None,
         attention_ratio: int | None = None,
@@ -54,8 +55,8 @@ class GATrBlock(nn.Module):
         head_scale: bool = False,
         normalize: bool | None = None,
         affine: bool | None = None,
-        activation: str = "gelu_tanh",
-        scalar_activation: str | None = None,
+        activation: GatedActivation = "gelu_tanh",
+        scalar_activation: GatedActivation | None = None,
         trivectors: bool = True,
         dropout: float = 0.0,
         recompute: bool = False,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import ops
+from isotypic._words import Algebra, Initialization
 from isotypic.nn._arguments import check_dtype, check_tensor, same_dtype
 from isotypic.ops._checks import is_integer
 from isotypic.ops.algebra._arguments import resolve
@@ -86,10 +87,10 @@ class MultivectorLinear(nn.Module):
         in_s_channels: int = 0,
         out_s_channels: int = 0,
         *,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         bias: bool = True,
         subgroup: bool = True,
-        initialization: str = "default",
+        initialization: Initialization = "default",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from isotypic._words import Algebra, GatedActivation
 from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_reference
 from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout, ScalarGate
 from isotypic.ops.algebra._arguments import resolve
@@ -43,7 +44,7 @@ class GeometricBilinear(nn.Module):
         out_s_channels: int = 0,
         *,
         hidden_mv_channels: int | None = None,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         subgroup: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -118,10 +119,10 @@ class GeometricMLP(nn.Module):
         s_channels: int = 0,
         *,
         ratio: int = 2,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         subgroup: bool = True,
-        activation: str = "gelu_tanh",
-        scalar_activation: str | None = None,
+        activation: GatedActivation = "gelu_tanh",
+        scalar_activation: GatedActivation | None = None,
         normalize: bool = False,
         dropout: float = 0.0,
         recompute: bool = False,

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isotypic._words import Algebra, GatedActivation
 from isotypic.nn._arguments import number
 from isotypic.nn.algebra.linear import check_counts, check_pair
 from isotypic.ops._checks import without_autocast
@@ -41,7 +42,7 @@ class EquiLayerNorm(nn.Module):
         mv_channels: int = 0,
         s_channels: int = 0,
         *,
-        algebra: str = "pga",
+        algebra: Algebra = "pga",
         affine: bool = False,
         epsilon: float = 0.01,
         device: torch.device | str | None = None,
@@ -85,7 +86,7 @@ class ScalarGate(nn.Module):
     tensor(False)
     """
 
-    def __init__(self, activation: str = "gelu_tanh", scalar_activation: str | None = None) -> None:
+    def __init__(self, activation: GatedActivation = "gelu_tanh", scalar_activation: GatedActivation | None = None) -> None:
         super().__init__()
         self.activation, self.scalar_activation = activation, activation if scalar_activation is None else scalar_activation
         for name in (self.activation, self.scalar_activation):

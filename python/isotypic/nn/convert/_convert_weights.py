@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import Symmetry
 from isotypic.nn._arguments import check_tensor
 from isotypic.nn.weights.linear import DWSLinear, NPLinear
 from isotypic.nn.weights.spec import WeightSpec
@@ -22,7 +23,7 @@ class LayerParameters:
     gives all of them the same value.
     """
 
-    def __init__(self, spec: WeightSpec, symmetry: str, channels: tuple[int, int], like: Tensor) -> None:
+    def __init__(self, spec: WeightSpec, symmetry: Symmetry, channels: tuple[int, int], like: Tensor) -> None:
         self.layout = weight_layout(spec.widths, symmetry)
         self.weight = like.new_zeros(self.layout.linear, *channels)
         self.bias = like.new_zeros(self.layout.affine, channels[1])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import Pool
 from isotypic.nn.convert._convert_weights import LayerParameters, StateDict, convert
 from isotypic.nn.weights.linear import DWSInvariant, DWSLinear
 from isotypic.nn.weights.spec import WeightSpec, as_spec
@@ -14,7 +15,7 @@ from isotypic.ops import weight_layout
 
 
 def from_dwsnets(
-    state_dict: Mapping[str, Tensor], spec: WeightSpec | Sequence[int], reduction: str = "mean"
+    state_dict: Mapping[str, Tensor], spec: WeightSpec | Sequence[int], reduction: Pool = "mean"
 ) -> nn.Module | dict[str, nn.Module]:
     """The same function as a trained layer of DWSNets, the code of Navon et al., 2023.
 
@@ -59,7 +60,7 @@ def from_dwsnets(
 _DWS_LAYER = "bias_to_bias.layers.0_0.layer.set_layer.Gamma.0.weight"
 
 
-def _dws_layer(source: StateDict, reduction: str) -> nn.Module:
+def _dws_layer(source: StateDict, reduction: Pool) -> nn.Module:
     spec, depth = source.spec, source.spec.depth
     first = source.tensors.get(_DWS_LAYER)
     if first is None or first.dim() != 2:
@@ -143,7 +144,7 @@ def _diagonal(matrix: Tensor, slots: slice) -> Tensor:
     return torch.eye(features, device=matrix.device, dtype=matrix.dtype)[:, :, None, None] * matrix
 
 
-def _dws_invariant(source: StateDict, reduction: str) -> nn.Module:
+def _dws_invariant(source: StateDict, reduction: Pool) -> nn.Module:
     spec = source.spec
     layout = weight_layout(spec.widths)
     weight = source.tensors["layer.0.weight"]

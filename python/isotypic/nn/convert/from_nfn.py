@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from isotypic._words import Symmetry
 from isotypic.nn.convert._convert_weights import LayerParameters, StateDict, convert
 from isotypic.nn.weights.linear import DWSLinear, NPLinear
 from isotypic.nn.weights.spec import WeightSpec, as_spec
@@ -69,7 +70,7 @@ def _nfn_pointwise(source: StateDict) -> nn.Module:
 class _NFN:
     """The linear layers of nfn: each map reads several blocks side by side, channels before features."""
 
-    def __init__(self, source: StateDict, symmetry: str) -> None:
+    def __init__(self, source: StateDict, symmetry: Symmetry) -> None:
         self.source, self.spec, self.symmetry = source, source.spec, symmetry
         self.depth = self.spec.depth
         if symmetry == "hidden" and self.depth < 2:

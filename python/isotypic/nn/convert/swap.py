@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from isotypic import groups
 from isotypic._warnings import EquivarianceWarning
+from isotypic._words import SwapHead, SwapInit
 from isotypic.nn._arguments import resolve_group
 from isotypic.nn.convert.swapping.kinds import DROPOUT, MIXING, name_of
 from isotypic.nn.convert.swapping.plan import Fields, Plan
@@ -170,8 +171,8 @@ def swap(
     pointwise: Sequence[type[nn.Module]] = (),
     keep: Sequence[str | type[nn.Module]] = (),
     fields: Fields = None,
-    head: str | None = None,
-    init: str | None = None,
+    head: SwapHead | None = None,
+    init: SwapInit | None = None,
 ) -> nn.Module:
     """A plain CNN made equivariant: a copy with its layers swapped for those of regular fields, and about as many parameters.
 

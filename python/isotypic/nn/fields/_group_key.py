@@ -13,6 +13,7 @@ from isotypic._constants import without_format
 from isotypic.groups.planar import PlanarGroup, planar_group
 from isotypic.nn._arguments import resolve_group
 
+_TO = " to "  # between group and subgroup
 _OLD = "the group of the layer; a file from before there were group keys loads with strict=False"
 
 
@@ -24,12 +25,17 @@ class Grouped(nn.Module):
     """
 
     group: str
+    subgroup: str | None = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         return super()._apply(without_format(fn), recurse)
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(list(self.group.encode()), dtype=torch.uint8, device="cpu")
+        return torch.tensor(list(self._groups().encode()), dtype=torch.uint8, device="cpu")
+
+    def _groups(self) -> str:
+        """All that a state dict says: the group, and the subgroup of a layer that has one."""
+        return self.group if self.subgroup is None else f"{self.group}{_TO}{self.subgroup}"
 
     def set_extra_state(self, state: Any) -> None:
         """What a state dict holds was compared in `_load_from_state_dict`."""
@@ -51,8 +57,9 @@ class Grouped(nn.Module):
             missing_keys[:] = [f"{name} ({_OLD})" if name == key else name for name in missing_keys]
             return
         found = decode(state_dict[key])
-        if self.group and found and not same_group(found, self.group):
-            error_msgs.append(f"{owner}: the state dict has {key!r} of a layer for {found}, this layer is for {self.group}")
+        here, there = self._groups().split(_TO), found.split(_TO)
+        if self.group and found and not (len(here) == len(there) and all(map(same_group, there, here))):
+            error_msgs.append(f"{owner}: the state dict has {key!r} of a layer for {found}, this layer is for {self._groups()}")
 
 
 def decode(state: Any) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
+from isotypic._words import GroupPoolMode
 from isotypic.groups.planar import PlanarGroup
 from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
 from isotypic.nn.fields._group_key import Grouped, field_group
@@ -43,7 +44,7 @@ class GroupPool(Grouped, Constants):
 
     def __init__(
         self,
-        mode: str = "max",
+        mode: GroupPoolMode = "max",
         keepdim: bool = False,
         group: str | finite_groups.Group | PlanarGroup | None = None,
         subgroup: str | finite_groups.Group | None = None,
@@ -57,7 +58,10 @@ class GroupPool(Grouped, Constants):
             whole, self.group, name, self.order = field_group("GroupPool", group, None)
             self.dim, self.names = whole.dim, f", group={name}"
             if subgroup is not None:
+                if whole.order != self.order:
+                    raise ValueError(f"GroupPool: {name} has elements that do not act on the grid, and takes no subgroup")
                 part = resolve_group("GroupPool", subgroup)
+                self.subgroup = part.key
                 self.names += f", subgroup={part.name}"
                 check_subgroup("GroupPool", whole, part)
                 cosets = np.sort(whole.left_cosets(part))

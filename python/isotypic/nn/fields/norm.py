@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isotypic._words import FusedActivation
 from isotypic.nn._arguments import check_tensor, positive, same_dtype
 from isotypic.nn._batch_norm import _ActivatedBatchNorm
 
@@ -49,7 +50,7 @@ class GroupBatchNorm(_ActivatedBatchNorm):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        activation: str | None = None,
+        activation: FusedActivation | None = None,
     ) -> None:
         positive("GroupBatchNorm", num_fields=num_fields)
         super().__init__(num_fields, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
+from isotypic._words import Padding, PaddingMode
 from isotypic.nn._arguments import check_field, number, positive, relabelled, resolve_group
 from isotypic.nn.fields.conv import GroupConv2d
 from isotypic.relaxation.domain import Domain
@@ -53,10 +54,10 @@ class RelaxedGroupConv2d(nn.Module):
         kernel_size: int | Sequence[int],
         group: str | finite_groups.Group = "p4",
         stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] | str = 0,
+        padding: int | Sequence[int] | Padding = 0,
         dilation: int | Sequence[int] = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
         num_filters: int = 2,
         domain: Domain | None = None,

@@ -13,6 +13,7 @@ from torch import Tensor
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic._register import plain
+from isotypic._words import PaddingMode
 from isotypic.groups.planar import PlanarGroup
 from isotypic.nn._arguments import PADDING_MODES, check_exchanged, check_reflect, check_wrapped, per_axis
 from isotypic.nn.fields._group_key import Grouped, field_group
@@ -28,7 +29,7 @@ class _SpatialPool(Grouped):
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     window: tuple[int, ...]
-    padding_mode: str = "zeros"
+    padding_mode: PaddingMode = "zeros"
     group: str
     group_name: str
     order: int
@@ -134,7 +135,12 @@ class _BlurPool(_SpatialPool, Constants):
     kernel: Tensor
 
     def __init__(
-        self, group: str | finite_groups.Group | PlanarGroup, kernel_size: int, stride: int | Sequence[int], padding_mode: str, strict: bool
+        self,
+        group: str | finite_groups.Group | PlanarGroup,
+        kernel_size: int,
+        stride: int | Sequence[int],
+        padding_mode: PaddingMode,
+        strict: bool,
     ) -> None:
         super().__init__(dtype=torch.float64)  # fields of any dtype may come, whatever the dtype of the network around the layer
         owner = type(self).__name__
@@ -212,7 +218,7 @@ class BlurPool2d(_BlurPool):
         group: str | finite_groups.Group | PlanarGroup = "p4",
         kernel_size: int = 3,
         stride: int | Sequence[int] = 2,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
     ) -> None:
         super().__init__(group, kernel_size, stride, padding_mode, strict)
@@ -239,7 +245,7 @@ class BlurPool3d(_BlurPool):
         group: str | finite_groups.Group | PlanarGroup = "O",
         kernel_size: int = 3,
         stride: int | Sequence[int] = 2,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
     ) -> None:
         super().__init__(group, kernel_size, stride, padding_mode, strict)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isotypic._constants import Constants
 from isotypic._register import needs_gradient, plain
+from isotypic._words import Padding, PaddingMode
 from isotypic.groups.planar import PlanarGroup, planar_group
 from isotypic.nn._arguments import check_dtype, check_field, check_initialised, divisible, positive, relabelled
 from isotypic.nn.fields import _steerable_basis, bank
@@ -50,11 +51,11 @@ class _SteerableConv2d(Grouped, Constants):
         kernel_size: int,
         group: str | PlanarGroup,
         stride: int,
-        padding: int | Sequence[int] | str,
+        padding: int | Sequence[int] | Padding,
         dilation: int,
         groups: int,
         bias: bool,
-        padding_mode: str,
+        padding_mode: PaddingMode,
         strict: bool,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -208,7 +209,7 @@ class _SteerableConv2d(Grouped, Constants):
                 conv.kernel_size[0],
                 group=planar,
                 stride=conv.stride[0],
-                padding=conv.padding,
+                padding=conv.padding,  # type: ignore[arg-type]
                 dilation=conv.dilation[0],
                 groups=conv.groups,
                 bias=conv.bias is not None,
@@ -279,11 +280,11 @@ class SteerableLiftConv2d(_SteerableConv2d):
         kernel_size: int,
         group: str | PlanarGroup = "C8",
         stride: int = 1,
-        padding: int | Sequence[int] | str = 0,
+        padding: int | Sequence[int] | Padding = 0,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -338,11 +339,11 @@ class SteerableConv2d(_SteerableConv2d):
         kernel_size: int,
         group: str | PlanarGroup = "C8",
         stride: int = 1,
-        padding: int | Sequence[int] | str = 0,
+        padding: int | Sequence[int] | Padding = 0,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         strict: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from isotypic._public import leaf
+from isotypic._symbolic_trace import leaf
+from isotypic._words import Difference, PairMode, PairReduction
 from isotypic.ops.processes.pair_attention import check_settings, pair_attention
 
 
@@ -38,9 +39,9 @@ class PairAttention(nn.Module):
         heads: int,
         dim_x: int,
         width: int = 128,
-        mode: str = "mix",
-        reduce: str = "softmax",
-        difference: str = "vector",
+        mode: PairMode = "mix",
+        reduce: PairReduction = "softmax",
+        difference: Difference = "vector",
     ) -> None:
         super().__init__()
         check_settings("PairAttention", mode, reduce, difference)
@@ -67,7 +68,9 @@ class PairAttention(nn.Module):
 class PairBlock(nn.Module):
     """Attention and an MLP, each with a layer norm before and the input added after."""
 
-    def __init__(self, channels: int, heads: int, dim_x: int, width: int = 128, mode: str = "mix", difference: str = "vector") -> None:
+    def __init__(
+        self, channels: int, heads: int, dim_x: int, width: int = 128, mode: PairMode = "mix", difference: Difference = "vector"
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.attention = PairAttention(channels, heads, dim_x, width, mode, difference=difference)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isotypic._public import leaf
+from isotypic._symbolic_trace import leaf
 
 Coordinates = Tensor | tuple[Tensor, ...]
 

@@ -68,8 +68,10 @@ def _reason(state_dict: Mapping[str, Tensor], prefix: str, kind: str, tensor: Te
         return "it is of a recurrent layer, which applies its weights more than once: networks have to be chains of layers"
     if kind.startswith("in_proj_"):
         return "it is of an attention, which is no chain of layers"
-    if kind in ("original0", "original1", "weight_g", "weight_v") or "parametrizations" in prefix:
-        return "it is of a parametrised weight: remove the parametrisation first, which leaves a plain weight"
+    if kind in ("original0", "original1", "weight_g", "weight_v", "weight_orig", "weight_u") or "parametrizations" in prefix:
+        return "it is of a parametrised or pruned weight: remove the parametrisation first, which leaves a plain weight"
+    if kind == "weight_mask":
+        return "it is of a pruned weight: torch.nn.utils.prune.remove leaves a plain weight"
     return "if it is one under another name, that name goes into the keys of spec; a parameter of its own has other symmetries than a chain"
 
 
@@ -278,6 +280,14 @@ def read_state_dicts(
             )
         flats.append(flat)
         specs.append(found if not specs or found != specs[0] else specs[0])
+    first, name = tuple(specs[0].weight_shape(0)), specs[0].keys[0][0]
+    if spec is None and keys is None and len(first) > 2:
+        warnings.warn(
+            f"{_READER}: a state dict does not say whether a convolution has groups; {name!r} of shape {first} is read as one "
+            f"of {first[1]} channels without groups; WeightSpace.from_modules sees groups, and a spec of these widths says that there "
+            "are none",
+            stacklevel=3,
+        )
     missing = [weight for weight, bias in specs[0].keys if bias is None]
     if missing:
         warnings.warn(f"{_READER}: no bias beside {', '.join(missing)}; zeros take its place", stacklevel=3)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isotypic._constants import Constants
+from isotypic._words import Scheme
 from isotypic.nn._arguments import number, positive
 from isotypic.nn.weights._module import _WeightSpaceModule
 from isotypic.nn.weights.space import WeightSpace
@@ -56,7 +57,7 @@ class IOPosition(_WeightSpaceModule, Constants):
         num_frequencies: int = 6,
         max_frequency: float = 10.0,
         learned: bool = False,
-        scheme: str = "geometric",
+        scheme: Scheme = "geometric",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -105,7 +106,7 @@ class IOPosition(_WeightSpaceModule, Constants):
         return f"{self.spec}, {self.in_channels}, {frequencies}, learned={self.learned}{scheme}"
 
 
-def sinusoids(width: int, num_frequencies: int, max_frequency: float, scheme: str = "geometric") -> NDArray[np.float64]:
+def sinusoids(width: int, num_frequencies: int, max_frequency: float, scheme: Scheme = "geometric") -> NDArray[np.float64]:
     """(width, 2 F), or (width, 2 F + 1) for the scheme of nfn."""
     position = np.linspace(-1, 1, width)[:, None]
     if scheme == "nfn":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import ops
+from isotypic._words import Pool, Symmetry
 from isotypic.nn._arguments import positive, same_dtype
 from isotypic.nn.weights._module import _WeightSpaceModule, as_weight_space
 from isotypic.nn.weights.space import WeightSpace
@@ -24,7 +25,7 @@ Self = TypeVar("Self", bound="_WeightLinear")
 class _WeightLinear(_WeightSpaceModule):
     """Parameters, initialisation and the call, for either symmetry."""
 
-    symmetry: str
+    symmetry: Symmetry
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class _WeightLinear(_WeightSpaceModule):
         in_channels: int,
         out_channels: int,
         bias: bool,
-        pool: str,
+        pool: Pool,
         rank: int,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -135,7 +136,7 @@ class DWSLinear(_WeightLinear):
         in_channels: int,
         out_channels: int,
         bias: bool = True,
-        pool: str = "mean",
+        pool: Pool = "mean",
         rank: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -170,7 +171,7 @@ class NPLinear(_WeightLinear):
         in_channels: int,
         out_channels: int,
         bias: bool = True,
-        pool: str = "mean",
+        pool: Pool = "mean",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -207,8 +208,8 @@ class DWSInvariant(nn.Module):
         in_channels: int,
         out_features: int,
         bias: bool = True,
-        pool: str = "mean",
-        symmetry: str = "hidden",
+        pool: Pool = "mean",
+        symmetry: Symmetry = "hidden",
         rank: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -272,12 +273,12 @@ def check_spec(owner: str, spec: WeightSpec | Sequence[int]) -> WeightSpec:
     return spec
 
 
-def check_pool(owner: str, pool: str) -> None:
+def check_pool(owner: str, pool: Pool) -> None:
     if pool not in ("mean", "sum", "max"):
         raise ValueError(f"{owner}: pool must be 'mean', 'sum' or 'max', got {pool!r}")
 
 
-def check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
+def check_rank(owner: str, rank: int, spec: WeightSpec, pool: Pool) -> None:
     if not is_integer(rank):
         raise ValueError(f"{owner}: rank must be an integer, got {rank!r}")
     if rank and (pool == "max" or spec.depth < 2 or not 0 < rank <= spec.in_features):
@@ -287,7 +288,7 @@ def check_rank(owner: str, rank: int, spec: WeightSpec, pool: str) -> None:
         )
 
 
-def _second_moment(pool: str, count: int) -> float:
+def _second_moment(pool: Pool, count: int) -> float:
     """E[z^2] of the mean, sum or maximum of independent standard normal numbers."""
     if pool == "mean":
         return 1 / count
@@ -308,7 +309,7 @@ def _total_counts(layout: WeightLayout) -> Tensor:
     return counts
 
 
-def _standard_deviations(layout: WeightLayout, pool: str, channels: int) -> Tensor:
+def _standard_deviations(layout: WeightLayout, pool: Pool, channels: int) -> Tensor:
     """(K,): of each matrix of the weight, so that the terms of each entry of the output have variances that add up to one."""
     last = len(layout.widths) - 1
     permuted = {nodes.label for nodes in layout.nodes}

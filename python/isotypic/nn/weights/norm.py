@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isotypic._words import FusedActivation
 from isotypic.nn._arguments import check_tensor, number, positive, same_dtype
 from isotypic.nn._batch_norm import _ActivatedBatchNorm, _Synchronised, check_activation
 from isotypic.nn.weights._module import _WeightSpaceModule, as_weight_space
@@ -74,7 +75,7 @@ class WeightSpaceBatchNorm(_WeightSpaceModule, _ActivatedBatchNorm):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        activation: str | None = None,
+        activation: FusedActivation | None = None,
     ) -> None:
         positive("WeightSpaceBatchNorm", num_channels=num_channels)
         super().__init__(num_channels, eps, momentum, affine, track_running_stats, device, dtype, activation=activation)
@@ -155,7 +156,7 @@ class WeightSpaceBlockNorm(_Synchronised, _WeightSpaceModule):
         affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        activation: str | None = None,
+        activation: FusedActivation | None = None,
     ) -> None:
         super().__init__()
         check_activation("WeightSpaceBlockNorm", activation)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isotypic._words import Algebra
 from isotypic.ops import _launch
 from isotypic.ops.algebra import attention_reference, reference
 
@@ -46,7 +47,7 @@ WEIGHT_PARTS = 64
 """csrc/ops/multivector_linear.hpp"""
 
 
-def linear(shape: Sequence[int], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+def linear(shape: Sequence[int], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     def compute(x: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
         y = x.new_empty(tuple(shape))
         if y.numel() and weight.shape[1]:
@@ -57,7 +58,7 @@ def linear(shape: Sequence[int], x: Tensor, weight: Tensor, shift: Tensor | None
     return _launch.in_float32(compute, x, weight, shift)
 
 
-def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     def compute(y: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
         x = y.new_empty(tuple(shape))
         if x.numel() and y.numel():
@@ -68,7 +69,7 @@ def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, shift: Ten
     return _launch.in_float32(compute, y, weight, shift)
 
 
-def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra: str) -> Tensor:
+def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Tensor:
     def compute(x: Tensor, y: Tensor) -> Tensor:
         weight = x.new_zeros(tuple(shape))
         if weight.numel() and x.shape[0]:

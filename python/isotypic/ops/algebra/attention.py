@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from isotypic._register import Gradients, define
+from isotypic._words import Algebra
 from isotypic.ops._checks import check_tensors, is_integer
 from isotypic.ops.algebra import _arguments, _kernels
 from isotypic.ops.algebra import attention_reference as plain
@@ -31,7 +32,7 @@ def distance_attention(
     heads: int,
     mask: Tensor | None = None,
     lengths: Tensor | None = None,
-    algebra: str = "pga",
+    algebra: Algebra = "pga",
     weight: Tensor | None = None,
     trivectors: bool = True,
 ) -> tuple[Tensor, Tensor]:

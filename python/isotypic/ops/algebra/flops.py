@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isotypic._flops import flops
+from isotypic._words import Algebra
 from isotypic.ops.algebra import attention, attention_reference, linear, products, scale
 from isotypic.ops.algebra.signature import algebra as signature
 
@@ -26,7 +27,7 @@ def terms(table: str) -> int:
 
 
 @lru_cache
-def entries(algebra: str, maps: int) -> int:
+def entries(algebra: Algebra, maps: int) -> int:
     """Of the first so many linear maps."""
     return int(np.count_nonzero(signature(algebra).linear[:maps]))
 
@@ -37,13 +38,13 @@ def _product(a: Shape, b: Shape, scale: Shape | None, table: str, *, out_shape: 
 
 
 @flops(products.bilinear)
-def _bilinear(factors: Shape, scale: Shape | None, algebra: str, *, out_shape: Shape) -> int:
+def _bilinear(factors: Shape, scale: Shape | None, algebra: Algebra, *, out_shape: Shape) -> int:
     kinds = ("geometric",) if scale is None else ("geometric", "join")
     return 2 * factors[0] * (factors[1] // (2 * len(kinds))) * sum(terms(f"{algebra} {kind}") for kind in kinds)
 
 
 @flops(products.bilinear_backward)
-def _bilinear_backward(grad: Shape, factors: Shape, scale: Shape | None, algebra: str, *, out_shape: Shape) -> int:
+def _bilinear_backward(grad: Shape, factors: Shape, scale: Shape | None, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * _bilinear(factors, scale, algebra, out_shape=out_shape)
 
 
@@ -54,22 +55,22 @@ def _pass_over_memory(x: Shape, *_: Any, out_shape: Shape) -> int:
 
 
 @flops(linear.linear)
-def _linear(x: Shape, weight: Shape, shift: Any, algebra: str, *, out_shape: Shape) -> int:
+def _linear(x: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * x[0] * weight[0] * weight[1] * entries(algebra, weight[2])
 
 
 @flops(linear.linear_scalars)
-def _linear_scalars(x: Shape, weight: Shape, shift: Any, algebra: str, *, out_shape: Any) -> int:
+def _linear_scalars(x: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Any) -> int:
     return _linear(x, weight, shift, algebra, out_shape=out_shape)
 
 
 @flops(linear.transpose)
-def _transpose(y: Shape, weight: Shape, shift: Any, algebra: str, *, out_shape: Shape) -> int:
+def _transpose(y: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * y[0] * weight[0] * weight[1] * entries(algebra, weight[2])
 
 
 @flops(linear.weight_gradient)
-def _weight_gradient(x: Shape, y: Shape, maps: int, algebra: str, *, out_shape: Shape) -> int:
+def _weight_gradient(x: Shape, y: Shape, maps: int, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * x[0] * x[1] * y[1] * entries(algebra, maps)
 
 

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from isotypic._register import Gradients, define
+from isotypic._words import Algebra
 from isotypic.ops._checks import check_tensors
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.algebra import _arguments, _kernels, reference
 from isotypic.ops.algebra.signature import algebra as signature
 
 
-def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift: Tensor | None = None) -> Tensor:
+def multivector_linear(x: Tensor, weight: Tensor, algebra: Algebra = "pga", *, shift: Tensor | None = None) -> Tensor:
     """The equivariant linear maps between multivectors, y[o] = sum_ca weight[o, c, a] L_a x[c] (+ shift[o] in the scalar component).
 
     L_a are the five projections to a grade and, in G(3,0,1), the multiplication by e0 of each of the grades 0 to 3, each map divided by its
@@ -75,7 +76,9 @@ def multivector_linear(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift
     return y if x.dim() == 3 else y.reshape(*batch, *y.shape[-2:])
 
 
-def multivector_linear_scalars(x: Tensor, weight: Tensor, algebra: str = "pga", *, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def multivector_linear_scalars(
+    x: Tensor, weight: Tensor, algebra: Algebra = "pga", *, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`multivector_linear` on x (..., C_in, 16), and (..., C_in k): of each channel the components through which scalars leave, one or, for
     "sta" with 10 maps, two. For layers, which have checked their arguments; the batch of shift (..., C_out, k) expands to that of x."""
     batch = x.shape[:-2]
@@ -96,35 +99,35 @@ def _shape(x: Tensor, weight: Tensor) -> Sequence[int]:
     return x.shape[0], weight.shape[0], 16
 
 
-def _shape_transpose(y: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Sequence[int]:
+def _shape_transpose(y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Sequence[int]:
     _check(y, weight, 0, "multivector_linear_transpose")
     return y.shape[0], weight.shape[1], 16
 
 
-def _shape_weight(x: Tensor, y: Tensor, maps: int, algebra: str) -> Sequence[int]:
+def _shape_weight(x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Sequence[int]:
     if x.dim() != 3 or y.dim() != 3 or x.shape[0] != y.shape[0] or x.shape[2] != 16 or y.shape[2] != 16:
         raise ValueError(f"multivector_linear_weight: x and y must be (N, C, 16), got {tuple(x.shape)} and {tuple(y.shape)}")
     return y.shape[1], x.shape[1], maps
 
 
-def _components(shift: Tensor, algebra: str) -> tuple[int, ...]:
+def _components(shift: Tensor, algebra: Algebra) -> tuple[int, ...]:
     return signature(algebra).scalars[: shift.shape[-1]]
 
 
-def _leaving(x: Tensor, weight: Tensor, algebra: str) -> Tensor:
+def _leaving(x: Tensor, weight: Tensor, algebra: Algebra) -> Tensor:
     """(N, C, 16) -> (N, C, k): the components through which scalars leave, and enter."""
     return torch.stack([x[..., i] for i in signature(algebra).scalars[: 1 if weight.shape[2] == 5 else 2]], -1)
 
 
-def _launch(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+def _launch(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     return _kernels.linear(_shape(x, weight), x, weight, shift, algebra)
 
 
-def _fake(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor:
+def _fake(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     return x.new_empty(_shape(x, weight))
 
 
-def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Gradients:
+def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Gradients:
     return (
         transpose(grad, weight, None, algebra) if needs[0] else None,
         weight_gradient(x, grad, weight.shape[2], algebra) if needs[1] else None,
@@ -132,7 +135,7 @@ def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, sh
     )
 
 
-def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor | None:
+def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor | None:
     dx, dweight, dshift = tangents
     terms = [
         None if dx is None else linear(dx, weight, None, algebra),
@@ -146,7 +149,7 @@ def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, a
 def _vmap_of(operator: Any, several: bool) -> Any:
     """More calls are more rows, unless the weight is mapped."""
 
-    def vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Any, Any]:
         batch = info.batch_size
         moved = [
             None if t is None else t.unsqueeze(0).expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
@@ -177,15 +180,15 @@ linear: Any = define(
 )
 
 
-def _launch_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> tuple[Tensor, Tensor]:
+def _launch_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, Tensor]:
     return _launch(x, weight, shift, algebra), _leaving(x, weight, algebra)
 
 
-def _fake_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> tuple[Tensor, Tensor]:
+def _fake_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, Tensor]:
     return _fake(x, weight, shift, algebra), torch.empty_like(_leaving(x, weight, algebra))
 
 
-def _backward_scalars(needs: Sequence[bool], grads: Any, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Gradients:
+def _backward_scalars(needs: Sequence[bool], grads: Any, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Gradients:
     of_y, of_scalars = grads
     if of_y is None:
         return reference.spread(of_scalars, _components(of_scalars, algebra)) if needs[0] else None, None, None
@@ -196,7 +199,7 @@ def _backward_scalars(needs: Sequence[bool], grads: Any, x: Tensor, weight: Tens
     )
 
 
-def _jvp_scalars(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> tuple[Any, Any]:
+def _jvp_scalars(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Any, Any]:
     dx = torch.zeros_like(x) if tangents[0] is None else tangents[0]
     return _jvp((dx, *tangents[1:]), x, weight, shift, algebra), _leaving(dx, weight, algebra)
 
@@ -212,7 +215,9 @@ linear_scalars: Any = define(
 )
 
 
-def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Gradients:
+def _backward_transpose(
+    needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra
+) -> Gradients:
     return (
         linear(grad, weight, None, algebra) if needs[0] else None,
         weight_gradient(grad, y, weight.shape[2], algebra) if needs[1] else None,
@@ -220,7 +225,7 @@ def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: 
     )
 
 
-def _jvp_transpose(tangents: Gradients, y: Tensor, weight: Tensor, shift: Tensor | None, algebra: str) -> Tensor | None:
+def _jvp_transpose(tangents: Gradients, y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor | None:
     dy, dweight, dshift = tangents
     terms = [
         None if dy is None else transpose(dy, weight, None, algebra),
@@ -231,7 +236,7 @@ def _jvp_transpose(tangents: Gradients, y: Tensor, weight: Tensor, shift: Tensor
     return sum(given[1:], given[0]) if given else None
 
 
-def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, maps: int, algebra: str) -> Gradients:
+def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Gradients:
     return (
         transpose(y, grad, None, algebra) if needs[0] else None,
         linear(x, grad, None, algebra) if needs[1] else None,

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from isotypic._register import Gradients, product_rule
 from isotypic._repeat import repeated
+from isotypic._words import Algebra
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.algebra import _arguments, _kernels
 
 
 @repeated
-def geometric_product(x: Tensor, y: Tensor, algebra: str = "pga") -> Tensor:
+def geometric_product(x: Tensor, y: Tensor, algebra: Algebra = "pga") -> Tensor:
     """The geometric product of multivectors, z = x y.
 
     Components are those of 1 | e0 e1 e2 e3 | e01 e02 e03 e12 e13 e23 | e012 e013 e023 e123 | e0123. The product is straight-line code over
@@ -154,7 +155,7 @@ multivector_product: Any = kernel_operator(
 )
 
 
-def products_and_joins(factors: Tensor, scale: Tensor | None, algebra: str) -> Tensor:
+def products_and_joins(factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor:
     """Of factors (..., 4 H, 16) = x | y | u | v the geometric products x y and the joins of u and v times scale, (..., 2 H, 16); without
     scale of x | y the products alone, (..., H, 16). scale (...) has a batch that expands to that of factors. For layers, which have checked
     their arguments."""
@@ -164,18 +165,18 @@ def products_and_joins(factors: Tensor, scale: Tensor | None, algebra: str) -> T
     return found.reshape(*batch, *found.shape[-2:])
 
 
-def _tables(algebra: str, scale: Any) -> tuple[str, ...]:
+def _tables(algebra: Algebra, scale: Any) -> tuple[str, ...]:
     return (f"{algebra} geometric",) if scale is None else (f"{algebra} geometric", f"{algebra} join")
 
 
-def _shape_bilinear(factors: Tensor, scale: Tensor | None, algebra: str) -> Sequence[int]:
+def _shape_bilinear(factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Sequence[int]:
     each = 2 * len(_tables(algebra, scale))
     if factors.dim() != 3 or factors.shape[2] != 16 or factors.shape[1] % each:
         raise ValueError(f"multivector_bilinear: factors must have shape (N, {each} H, 16), got {tuple(factors.shape)}")
     return factors.shape[0], factors.shape[1] // 2, 16
 
 
-def _factors(factors: Tensor, scale: Tensor | None, algebra: str) -> list[tuple[Tensor, Tensor, Tensor | None, str]]:
+def _factors(factors: Tensor, scale: Tensor | None, algebra: Algebra) -> list[tuple[Tensor, Tensor, Tensor | None, str]]:
     """Two factors, a scale and the table of each kind of product."""
     tables = _tables(algebra, scale)
     parts = factors.chunk(2 * len(tables), 1)
@@ -183,7 +184,7 @@ def _factors(factors: Tensor, scale: Tensor | None, algebra: str) -> list[tuple[
     return [(parts[2 * i], parts[2 * i + 1], scales[i], table) for i, table in enumerate(tables)]
 
 
-def _run_bilinear(name: str, shape: Sequence[int], factors: Tensor, scale: Tensor | None, algebra: str) -> Tensor:
+def _run_bilinear(name: str, shape: Sequence[int], factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor:
     result = factors.new_empty(tuple(shape))
     kinds = _factors(factors, scale, algebra)
     for into, arguments in zip(result.chunk(len(kinds), 1), kinds, strict=True):
@@ -191,7 +192,7 @@ def _run_bilinear(name: str, shape: Sequence[int], factors: Tensor, scale: Tenso
     return result
 
 
-def _backward_bilinear(needs: Sequence[bool], grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: str) -> Gradients:
+def _backward_bilinear(needs: Sequence[bool], grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Gradients:
     of_scale = None
     if scale is not None and needs[1]:
         u, v, _, table = _factors(factors, scale, algebra)[1]
@@ -199,7 +200,7 @@ def _backward_bilinear(needs: Sequence[bool], grad: Tensor, factors: Tensor, sca
     return bilinear_backward(grad, factors, scale, algebra) if needs[0] else None, of_scale
 
 
-def _jvp_bilinear(tangents: Gradients, factors: Tensor, scale: Tensor | None, algebra: str) -> Tensor | None:
+def _jvp_bilinear(tangents: Gradients, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor | None:
     moved, of_scale = tangents
     terms = []
     for i, (a, b, s, table) in enumerate(_factors(factors, scale, algebra)):
@@ -220,14 +221,16 @@ bilinear: Any = kernel_operator(
 )
 
 
-def _shape_bilinear_backward(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: str) -> Sequence[int]:
+def _shape_bilinear_backward(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Sequence[int]:
     expected = _shape_bilinear(factors, scale, algebra)
     if tuple(grad.shape) != tuple(expected):
         raise ValueError(f"multivector_bilinear_backward: grad must have shape {tuple(expected)}, got {tuple(grad.shape)}")
     return factors.shape
 
 
-def _run_bilinear_backward(name: str, shape: Sequence[int], grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: str) -> Tensor:
+def _run_bilinear_backward(
+    name: str, shape: Sequence[int], grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra
+) -> Tensor:
     result = factors.new_empty(tuple(shape))
     kinds = _factors(factors, scale, algebra)
     places = result.chunk(2 * len(kinds), 1)
@@ -237,7 +240,7 @@ def _run_bilinear_backward(name: str, shape: Sequence[int], grad: Tensor, factor
     return result
 
 
-def _by_parts(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: str) -> Tensor:
+def _by_parts(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor:
     """`multivector_bilinear_backward` of products that have derivatives."""
     found = []
     kinds = _factors(factors, scale, algebra)
@@ -247,14 +250,14 @@ def _by_parts(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: str)
 
 
 def _backward_bilinear_backward(
-    needs: Sequence[bool], grad: Tensor, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: str
+    needs: Sequence[bool], grad: Tensor, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra
 ) -> Gradients:
     given = (incoming, factors) if scale is None else (incoming, factors, scale)
     found = torch.func.vjp(lambda w, f, s=None: _by_parts(w, f, s, algebra), *given)[1](grad)
     return tuple(gradient if need else None for gradient, need in zip((*found, None), needs, strict=False))
 
 
-def _jvp_bilinear_backward(tangents: Gradients, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: str) -> Tensor | None:
+def _jvp_bilinear_backward(tangents: Gradients, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor | None:
     moved = product_rule(_by_parts, tangents[:2], (incoming, factors, scale, algebra))
     if tangents[2] is None:
         return moved

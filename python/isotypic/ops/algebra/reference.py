@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from isotypic._words import Algebra
 from isotypic.ops.algebra.signature import algebra as signature
 
 TABLES = ("geometric", "join")
@@ -25,7 +26,7 @@ def product(a: Tensor, b: Tensor, scale: Tensor | None, name: str) -> Tensor:
     return result if scale is None else result * scale.unsqueeze(-1)
 
 
-def geometric_product(x: Tensor, y: Tensor, algebra: str = "pga") -> Tensor:
+def geometric_product(x: Tensor, y: Tensor, algebra: Algebra = "pga") -> Tensor:
     return product(x, y, None, f"{algebra} geometric")
 
 
@@ -33,7 +34,7 @@ def equi_join(x: Tensor, y: Tensor, reference: Tensor) -> Tensor:
     return product(x, y, None, "pga join") * reference[..., 14:15]
 
 
-def multivector_linear(x: Tensor, weight: Tensor, shift: Tensor | None = None, algebra: str = "pga") -> Tensor:
+def multivector_linear(x: Tensor, weight: Tensor, shift: Tensor | None = None, algebra: Algebra = "pga") -> Tensor:
     """sum_ca weight[o, c, a] maps[a] x[c], with the dense maps; shift is added to the components through which scalars enter."""
     known = signature(algebra)
     maps = torch.as_tensor(known.linear[: weight.shape[-1]], dtype=x.dtype, device=x.device)

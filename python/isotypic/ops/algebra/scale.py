@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic._register import DIRECT, Gradients, has_memory, route
+from isotypic._words import Algebra
 from isotypic.ops import _launch
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.algebra import _kernels, reference
@@ -103,7 +104,7 @@ gate: Any = kernel_operator(
 """Of x (N, 16)."""
 
 
-def _signs(algebra: str) -> list[float]:
+def _signs(algebra: Algebra) -> list[float]:
     return [float(sign) for sign in signature(algebra).inner]
 
 
@@ -112,7 +113,7 @@ def _grades(like: Tensor) -> Tensor:
     return torch.eye(5, dtype=like.dtype, device=like.device)[list(GRADES)]
 
 
-def _parts(x: Tensor, epsilon: float, algebra: str) -> tuple[Tensor, Tensor, Tensor]:
+def _parts(x: Tensor, epsilon: float, algebra: Algebra) -> tuple[Tensor, Tensor, Tensor]:
     """Of x (N, C, 16): 1 / norm (N, 1, 1), which is constant where the second (N, 1, 1) is false, and the derivative of the mean square
     divided by 2 / C, (N, C, 16)."""
     signs = torch.tensor(_signs(algebra), dtype=x.dtype, device=x.device)
@@ -125,19 +126,19 @@ def _parts(x: Tensor, epsilon: float, algebra: str) -> tuple[Tensor, Tensor, Ten
     return mean.clamp_min(epsilon).rsqrt(), mean >= epsilon, signs * x
 
 
-def norm_reference(x: Tensor, weight: Tensor | None, epsilon: float, algebra: str) -> Tensor:
+def norm_reference(x: Tensor, weight: Tensor | None, epsilon: float, algebra: Algebra) -> Tensor:
     y = x * _parts(x, epsilon, algebra)[0]
     return y if weight is None else y * (weight @ _grades(weight).mT)
 
 
-def _norm(name: str, shape: Sequence[int], x: Tensor, weight: Tensor | None, epsilon: float, algebra: str) -> Tensor:
+def _norm(name: str, shape: Sequence[int], x: Tensor, weight: Tensor | None, epsilon: float, algebra: Algebra) -> Tensor:
     def compute(x: Tensor, weight: Tensor | None) -> Tensor:
         return norm_reference(x, weight, epsilon, algebra) if x.is_cuda else _kernels.norm(x, weight, _signs(algebra), epsilon)
 
     return _launch.in_float32(compute, x, weight)
 
 
-def _norm_backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor | None, epsilon: float, algebra: str) -> Gradients:
+def _norm_backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor | None, epsilon: float, algebra: Algebra) -> Gradients:
     if _has_kernel(grad, x, weight):
         wide = [None if t is None else (t.float() if t.dtype in _launch.HALF else t).contiguous() for t in (grad, x, weight)]
         dx, of_weight = _kernels.norm_backward(*wide, _signs(algebra), epsilon)  # type: ignore[arg-type]
@@ -151,7 +152,7 @@ def _norm_backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tenso
     )
 
 
-def _norm_jvp(tangents: Gradients, x: Tensor, weight: Tensor | None, epsilon: float, algebra: str) -> Tensor | None:
+def _norm_jvp(tangents: Gradients, x: Tensor, weight: Tensor | None, epsilon: float, algebra: Algebra) -> Tensor | None:
     dx, dweight = tangents
     scale, varies, direction = _parts(x, epsilon, algebra)
     moved = None

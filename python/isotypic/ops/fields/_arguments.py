@@ -102,7 +102,7 @@ def check_sizes(
     """
     key, field, stride, padding, dilation, channel_groups = settings
     group = resolve_group(operator, key)
-    axes = 1 if field == "linear" else group.dim
+    axes = int(len(x_shape) > 3) if field == "linear" else group.dim
     if axes > 3:
         raise ValueError(f"{operator}: group must act on at most 3 axes, got {group.name} on {axes}")
     sources = _sources(group, field)
@@ -297,6 +297,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_g
     if x.dim() < 3 or x.shape[2] != resolved.order:
         expected = f"(B, C, |G|={resolved.order}) or (B, C, |G|={resolved.order}, *spatial)"
         raise ValueError(f"{operator}: x must have shape {expected}, got {tuple(x.shape)}; the call is for {resolved.name}")
-    check_sizes(operator, settings, (x.shape[0], *x.shape[1:3], 1), weight.shape)
+    check_sizes(operator, settings, x.shape[:3], weight.shape)
     check_bias(operator, bias, weight.shape[0])
     return settings

@@ -7,6 +7,9 @@ With conv bilinear, y = conv(x, w), each operator is one of its three contractio
     group_conv_weight     (x, y) -> w, the adjoint in w
 
 so that the derivative of each in each argument is one of the other two.
+
+Of a field without positions, (B, C, |G|) of a linear map, the samples are the positions of one row: what a kernel writes lies in memory as
+(C, |G|, B) (``_rows``).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from isotypic import groups as finite_groups
 from isotypic._extension import kept_class, kernels
 from isotypic._register import Gradients, define, product_rule
 from isotypic._repeat import repeated
+from isotypic._words import Padding
 from isotypic.ops import _checks, _launch
 from isotypic.ops._checks import check_integers, recall
 from isotypic.ops.fields import _arguments, _cuda, _plan
@@ -37,7 +41,7 @@ def lift_conv(
     *,
     group: str | finite_groups.Group,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Size | Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
     strict: bool = False,
@@ -82,7 +86,7 @@ def group_conv(
     *,
     group: str | finite_groups.Group,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Size | Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
     strict: bool = False,
@@ -187,13 +191,14 @@ def _call(
 ) -> _Call:
     operator = NAMES[field]
     sizes = _arguments.check_sizes(operator, Settings(group, field, stride, padding, dilation, groups), x_shape, weight_shape, y_shape)
+    row = (x_shape[0],) if _without_positions(x_shape, field) else None
     kernel_sizes = kernels(operator).GroupConvSizes(
-        x_shape[0],
+        1 if row else x_shape[0],
         x_shape[1],
         weight_shape[0],
         groups,
-        _plan.embed(sizes.in_size, 1),
-        _plan.embed(sizes.out_size, 1),
+        _plan.embed(row or sizes.in_size, 1),
+        _plan.embed(row or sizes.out_size, 1),
         _plan.embed(sizes.kernel, 1),
         _plan.embed(stride, 1),
         _plan.embed(padding, 0),
@@ -224,6 +229,26 @@ def kept_of_weight() -> object | None:
 convolution = repeated(_convolution, _KEPT)
 
 
+def _without_positions(shape: Sequence[int], field: str) -> bool:
+    return field == "linear" and len(shape) == 3
+
+
+def _new(like: Tensor, shape: Sequence[int], field: str) -> Tensor:
+    """What a kernel writes: contiguous, or in rows."""
+    samples, _, order = shape[:3] if _without_positions(shape, field) else (1, 1, 1)
+    if type(samples) is int and samples == 1:
+        return like.new_empty(shape)
+    return like.new_empty_strided(shape, (1, order * samples, samples))
+
+
+def _rows(field_values: Tensor, field: str) -> Tensor:
+    """The same values in memory as a kernel reads an output."""
+    if not _without_positions(field_values.shape, field):
+        return field_values.contiguous()
+    row = field_values.permute(1, 2, 0)
+    return field_values if row.is_contiguous() else row.contiguous().permute(2, 0, 1)
+
+
 def _run(operator: str, kernel: str, field: str, call: _Call, first: Tensor, *others: Tensor | None) -> None:
     """Run a kernel of the extension, whose tensors are on one device."""
     _launch.extension_for(operator, first)
@@ -246,21 +271,12 @@ def _launch_forward(
     groups: int,
 ) -> Tensor:
     call = _call(x.shape, weight.shape, None, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
-    y = x.new_empty(call.sizes.y_shape)
+    y = _new(x, call.sizes.y_shape, field)
     if call.empty:
         y.zero_()
         return y if bias is None else y.add_(bias.view(-1, *(1,) * (y.dim() - 2)))
     packed_bias = None if bias is None else bias.contiguous()
     _run(NAMES[field], "group_conv", field, call, x, weight.contiguous(), packed_bias, y)
-    return y
-
-
-def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
-    """(O, |G|, B) of a linear map of x (B, C, |G|), by the kernel on the CPU."""
-    samples, fields, order = x.shape
-    call = _call((1, fields, order, samples), weight.shape, None, *settings)
-    y = x.new_empty(call.sizes.y_shape[1:])
-    _run("group_linear", "group_conv", "linear", call, x, weight, None if bias is None else bias.contiguous(), y)
     return y
 
 
@@ -277,10 +293,10 @@ def _launch_transpose(
 ) -> Tensor:
     x_shape = _x_shape(y, weight, field, groups, input_size)
     call = _call(x_shape, weight.shape, y.shape, group, field, tuple(stride), tuple(padding), tuple(dilation), groups)
-    x = y.new_empty(x_shape)
+    x = _new(y, x_shape, field)
     if call.empty:
         return x.zero_()
-    _run("group_conv_transpose", "group_conv_transpose", field, call, y.contiguous(), weight.contiguous(), x)
+    _run("group_conv_transpose", "group_conv_transpose", field, call, _rows(y, field), weight.contiguous(), x)
     return x
 
 
@@ -300,7 +316,7 @@ def _launch_weight(
     weight = x.new_empty(weight_shape)
     if call.empty:
         return weight.zero_()
-    _run("group_conv_weight", "group_conv_weight", field, call, x, y.contiguous(), weight)
+    _run("group_conv_weight", "group_conv_weight", field, call, x, _rows(y, field), weight)
     return weight
 
 
@@ -317,7 +333,7 @@ def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any
     _checks.check_tensors(operator, {"x": x, "weight": weight, "bias": bias})
     sizes = _arguments.check_sizes(operator, Settings(*settings), x.shape, weight.shape)
     _arguments.check_bias(operator, bias, weight.shape[0])
-    return x.new_empty(sizes.y_shape)
+    return _new(x, sizes.y_shape, settings[1])
 
 
 def _fake_transpose(y: Tensor, weight: Tensor, *settings: Any) -> Tensor:
@@ -325,7 +341,7 @@ def _fake_transpose(y: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     _checks.check_tensors("group_conv_transpose", {"y": y, "weight": weight})
     x_shape = _x_shape(y, weight, conv[1], conv[5], input_size)
     _arguments.check_sizes("group_conv_transpose", Settings(*conv), x_shape, weight.shape, y.shape)
-    return y.new_empty(x_shape)
+    return _new(y, x_shape, conv[1])
 
 
 def _fake_weight(x: Tensor, y: Tensor, *settings: Any) -> Tensor:
@@ -346,6 +362,8 @@ def _spatial(tensor: Tensor, field: str) -> Sequence[int]:
 
 def _backward_forward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, _: None, *settings: Any) -> Gradients:
     field = settings[1]
+    if type(grad) is Tensor:  # once for both kernels
+        grad = _rows(grad, field)
     return (
         convolve_transpose(grad, weight, *settings, _spatial(x, field)) if needs[0] else None,
         convolve_weight(x, grad, *settings, _spatial(weight, field)) if needs[1] else None,

@@ -7,12 +7,11 @@ import math
 from torch import Tensor
 
 from isotypic import groups as finite_groups
-from isotypic._register import DIRECT, route
 from isotypic._repeat import repeated
 from isotypic.ops import _checks
 from isotypic.ops._checks import recall
 from isotypic.ops.fields import _arguments
-from isotypic.ops.fields.group_conv import convolve, linear_rows
+from isotypic.ops.fields.group_conv import convolve
 
 
 def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: str | finite_groups.Group) -> Tensor:
@@ -37,23 +36,15 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     >>> group_linear(torch.zeros(2, 3, 48), torch.zeros(5, 3, 48), group="Oh").shape
     torch.Size([2, 5, 48])
     """
-    key = group if isinstance(group, str) else getattr(group, "key", group)
-    if isinstance(x, Tensor) and x.dim() == 3:
-        return _rows(x, weight, bias, key).permute(2, 0, 1)
-    settings = recall(_arguments.linear, x, weight, bias, group)
-    _checks.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
-    spatial = x.shape[3:]
-    if len(spatial) == 1:
-        return convolve(x, weight, bias, *settings)
-    y = convolve(x.reshape(*x.shape[:3], math.prod(spatial)), weight, bias, *settings)
-    return y.reshape(*y.shape[:3], *spatial)
+    return _linear(x, weight, bias, group if isinstance(group, str) else getattr(group, "key", group))
 
 
 @repeated
-def _rows(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_groups.Group) -> Tensor:
-    """(O, |G|, B) of x (B, C, |G|): the samples are the positions of one row."""
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, group: str | finite_groups.Group) -> Tensor:
     settings = recall(_arguments.linear, x, weight, bias, group)
     _checks.check_tensors("group_linear", {"x": x, "weight": weight, "bias": bias})
-    if route(x, weight, bias) == DIRECT and x.is_cpu and x.numel() and weight.numel():
-        return linear_rows(x, weight.contiguous(), bias, *settings)
-    return convolve(x.permute(1, 2, 0).unsqueeze(0), weight, bias, *settings).squeeze(0)
+    spatial = x.shape[3:]
+    if len(spatial) <= 1:
+        return convolve(x, weight, bias, *settings)
+    y = convolve(x.reshape(*x.shape[:3], math.prod(spatial)), weight, bias, *settings)
+    return y.reshape(*y.shape[:3], *spatial)

@@ -99,6 +99,11 @@ def project_gram(gram: Tensor, form: Tensor) -> Tensor:
         raise ValueError(
             f"project_gram: the batch of form must broadcast with that of gram, {tuple(gram.shape[:-2])}, got {tuple(form.shape[:-1])}"
         ) from None
+    return project(gram, form, torch.tensor(circle.spread(n - 1), dtype=gram.dtype, device=gram.device))
+
+
+def project(gram: Tensor, form: Tensor, weights: Tensor) -> Tensor:
+    """The same unchecked; weights: ``circle.spread``."""
+    n = gram.shape[-1]
     symmetric = (gram + gram.mT) / 2
-    weights = torch.tensor(circle.spread(n - 1), dtype=gram.dtype, device=gram.device)
     return symmetric + weights * hankel(form - antidiagonal_sums(symmetric, n), n)

@@ -14,7 +14,7 @@ from torch import Tensor
 from isotypic._register import plain
 from isotypic.ops._checks import is_integer
 from isotypic.ops.forms import circle
-from isotypic.ops.forms.gram import check_form, project_gram
+from isotypic.ops.forms.gram import check_form, project
 from isotypic.ops.forms.max_det_gram import MAX_DEGREE
 
 
@@ -33,6 +33,10 @@ class Tables(NamedTuple):
     """(n, n): the coefficients of the basis."""
     unit: Tensor
     """(m): (x^2 + y^2)^d."""
+    spread: Tensor
+    """(n, n): the weights of the projection."""
+    identity: Tensor
+    """(n, n)"""
 
 
 @lru_cache(maxsize=64)
@@ -46,6 +50,8 @@ def tables(d: int, nodes: int) -> dict[str, np.ndarray]:
         "basis": circle.basis(d, coarse),
         "change": circle.basis_coefficients(d),
         "unit": np.array([float(comb(d, k // 2)) if k % 2 == 0 else 0.0 for k in range(2 * d + 1)]),
+        "spread": np.array(circle.spread(d)),
+        "identity": np.eye(d + 1),
     }
 
 
@@ -93,39 +99,48 @@ def moment_gram(p: Tensor, *, newton_steps: int = 0, nodes: int | None = None) -
     d, n = degree // 2, degree // 2 + 1
     count = 16 * n if nodes is None else nodes
     check_settings("moment_gram", newton_steps, nodes, degree)
-    at_hand = not torch.compiler.is_compiling() and plain(p) and not p.is_cuda  # a device keeps no memory of a captured graph for good
-    return from_moments(p, (_kept if at_hand else _made)(d, count, p.dtype, p.device), newton_steps)
+    # A device keeps no memory of a captured graph for good.
+    return from_moments(p, (_kept if _is_at_hand(p) else _made)(d, count, p.dtype, p.device), newton_steps)
+
+
+def _is_at_hand(p: Tensor) -> bool:
+    """Whether values may be read without waiting for a device, and tables kept."""
+    return not torch.compiler.is_compiling() and not p.is_cuda and plain(p)
 
 
 def from_moments(p: Tensor, c: Tables, newton_steps: int) -> Tensor:
     n = c.change.shape[0]
     d = n - 1
     samples = p @ c.samples.mT
-    scale = samples.detach().abs().amax(-1, keepdim=True)
-    positive = ((samples > 0) & (scale < torch.inf)).all(-1, keepdim=True)
-    # A form that is not positive is replaced by one that is, so that no NaN meets its gradient of zero.
-    scale = torch.where(positive, scale, 1)
-    unit = torch.where(positive, p / scale, c.unit)
-    samples = torch.where(positive, samples / scale, 1)
+    values = samples.detach()
+    scale = values.amax(-1, keepdim=True)
+    positive = (values.amin(-1, keepdim=True) > 0) & (scale < torch.inf)
+    ordinary = _is_at_hand(p) and bool(positive.all())
+    if not ordinary:
+        scale = torch.where(positive, scale, 1)
+    unit, samples = p / scale, samples / scale
+    if not ordinary:
+        # A form that is not positive is replaced by one that is, so that no NaN meets its gradient of zero.
+        unit, samples = torch.where(positive, unit, c.unit), torch.where(positive, samples, 1)
     density = samples ** (-(d + 1) / d if d else -1.0)
     hankel = (c.weights * density[..., None]).mT @ c.weights
     hankel = hankel * (n / (samples * density).mean(-1))[..., None, None]
     for _ in range(newton_steps):
-        hankel = _newton_step(hankel, unit @ c.coarse_samples.mT, c.basis)
-    root = _inverse_factor(hankel) @ c.change
-    gram = project_gram(root.mT @ root, unit) * scale[..., None]
-    return torch.where(positive[..., None], gram, 0)
+        hankel = _newton_step(hankel, unit @ c.coarse_samples.mT, c)
+    root = _inverse_factor(hankel, c.identity) @ c.change
+    gram = project(root.mT @ root, unit, c.spread) * scale[..., None]
+    return gram if ordinary else torch.where(positive[..., None], gram, 0)
 
 
-def _inverse_factor(matrix: Tensor) -> Tensor:
+def _inverse_factor(matrix: Tensor, identity: Tensor) -> Tensor:
     """R with R^T R = matrix^-1."""
-    factor = torch.linalg.cholesky_ex(matrix).L
-    return torch.linalg.solve_triangular(factor, torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device), upper=False)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky_ex(matrix).L, identity, upper=False)
 
 
-def _newton_step(hankel: Tensor, samples: Tensor, basis: Tensor) -> Tensor:
+def _newton_step(hankel: Tensor, samples: Tensor, c: Tables) -> Tensor:
     """One step of the dual in samples (csrc/ops/max_det.hpp): H += sum over nodes of -step z u u^T, z = (K o K)^-1 (p - diag K)."""
-    root = _inverse_factor(hankel) @ basis.mT
+    basis = c.basis
+    root = _inverse_factor(hankel, c.identity) @ basis.mT
     kernel = root.mT @ root
     gradient = samples - kernel.diagonal(dim1=-2, dim2=-1)
     direction = torch.linalg.solve(kernel.square(), gradient)

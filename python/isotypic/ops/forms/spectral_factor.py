@@ -28,6 +28,9 @@ from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.forms import wilson
 
 LARGEST = 1024
+CANDIDATES = 4096  # places at which minima are refined at once
+NEAR = 1e-9
+"""Error of an autocorrelation from which on a row counts as one whose R touches zero."""
 
 
 def spectral_factor(r: Tensor) -> Tensor:
@@ -36,14 +39,16 @@ def spectral_factor(r: Tensor) -> Tensor:
     The filter with the taps h has the power response R(s) = r_0 + 2 sum_k r_k cos(k s), and all its zeros within or on the unit circle.
     Where R > 0 the coefficients of h are right to rounding times the condition of the problem, at most of the order of max R / min R, and
     first derivatives to ten times that: 1e-10 and 1e-6 at 1e8. At zeros of R less than half of the digits are left, as for any double
-    root.
+    root; the autocorrelation of h is within 1e-6 r_0 of r, or r is refused. Where R touches zero, h may be the factor of r with a rounding
+    error of R, epsilon of the dtype or 16 (n + 1) 2^-52 of sum_k |r_k|, added to r_0.
 
     Args:
         r: (..., n + 1), float32 or float64 (float32 is computed in float64 and rounded), n up to 1024.
 
     Returns: h (..., n + 1). It is differentiable in any order where R > 0.
-    Raises TypeError for other dtypes; ValueError for an empty last axis, numbers that are not finite, and rows with R < 0 somewhere,
-    which have no factor.
+    Raises TypeError for other dtypes; ValueError for an empty last axis, numbers that are not finite, rows with R < 0 somewhere by more
+    than rounding (of numbers of this dtype and of sums of n terms in float64), which have no factor, and rows with zeros of R of such an
+    order that none is found.
 
     >>> spectral_factor(torch.tensor([5.0, 2.0]))  # 5 + 4 cos s = |2 + e^(-is)|^2
     tensor([2., 1.])
@@ -54,7 +59,7 @@ def spectral_factor(r: Tensor) -> Tensor:
     if r.dim() < 1 or not 1 <= r.shape[-1] <= LARGEST + 1:
         raise ValueError(f"spectral_factor: r must have shape (..., n + 1) with 0 <= n <= {LARGEST}, got {tuple(r.shape)}")
     rows = r.reshape(-1, r.shape[-1]).double()
-    return factor(rows).to(r.dtype).reshape(r.shape)
+    return factor(rows, torch.finfo(r.dtype).eps).to(r.dtype).reshape(r.shape)
 
 
 def wilson_matrix(h: Tensor) -> Tensor:
@@ -78,7 +83,7 @@ def _transposed_times(h: Tensor, y: Tensor) -> Tensor:
 # r, h, b and x (B, n + 1), float64.
 
 
-def _factor(name: str, shape: Sequence[int], r: Tensor) -> Tensor:
+def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tensor:
     if not bool(r.isfinite().all()):
         raise ValueError("spectral_factor: r must be finite")
     if r.numel() == 0:
@@ -87,15 +92,38 @@ def _factor(name: str, shape: Sequence[int], r: Tensor) -> Tensor:
     zero = ~r.any(-1)
     unit = r / torch.where(r[:, 0] > 0, r[:, 0], 1)[:, None]
     response = 2 * torch.fft.rfft(unit, max(256, 8 << (n - 1).bit_length())).real - unit[:, :1]
-    below = response.amin(-1) < -16 * n * eps * unit.abs().sum(-1)
-    _refuse_negative(r, ((r[:, 0] <= 0) | below) & ~zero)
-    if r.device.type == "cpu":
-        h, error = torch.empty_like(unit), torch.empty_like(unit[:, 0])
-        _launch.launch(name, name, unit.contiguous(), h, error, like=h)
-    else:
-        h, error = wilson.factor(unit, response)
-    _refuse_negative(r, ~(error <= 1e-6) & ~zero)
+    allowed = max(16 * n * eps, rounding) * unit.abs().sum(-1)
+    below = _minimum(unit, response) < -allowed
+    wrong = ((r[:, 0] <= 0) | below) & ~zero
+    _refuse(
+        r,
+        wrong,
+        "nonnegative on the circle, r_0 + 2 sum_k r_k cos(k s) >= 0, which fails",
+        "isotypic.sl2.certify(row, domain='circle') proves where",
+    )
+    h, error = _factor_unit(name, unit, response)
+    rows = ((error > NEAR) & ~zero & ~wrong).nonzero()[:, 0]
+    if len(rows):  # R touches zero: lifted by what rounding does it has a factor for certain
+        lift = torch.eye(1, n, dtype=r.dtype, device=r.device) * allowed[rows, None]
+        lifted, new = _factor_unit(name, unit[rows] + lift, response[rows] + allowed[rows, None])
+        better = new + allowed[rows] < error[rows]
+        h[rows[better]], error[rows[better]] = lifted[better], new[better]
+    _refuse(
+        r,
+        ~(error <= 1e-6) & ~zero,
+        "positive on the circle: at zeros of high order, or of rounded numbers, no factor is found to 1e-6 r_0, which happens",
+        "with a part in 10^5 more in r_0 there is one",
+    )
     return torch.where(zero[:, None], 0, h * r[:, :1].clamp_min(0).sqrt())
+
+
+def _factor_unit(name: str, unit: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, n + 1), (B): the factors of rows with r_0 about 1, and the largest errors of their autocorrelations."""
+    if unit.device.type != "cpu":
+        return wilson.factor(unit, response)
+    h, error = torch.empty_like(unit), torch.empty_like(unit[:, 0])
+    _launch.launch(name, name, unit.contiguous(), h, error, like=h)
+    return h, error
 
 
 def _solve(name: str, shape: Sequence[int], h: Tensor, b: Tensor, transposed: bool) -> Tensor:
@@ -114,22 +142,44 @@ def _solve(name: str, shape: Sequence[int], h: Tensor, b: Tensor, transposed: bo
     return torch.where(zero, 0, x / size)
 
 
-def _refuse_negative(r: Tensor, negative: Tensor) -> None:
-    if bool(negative.any()):
-        rows = negative.nonzero()[:, 0].tolist()
+def _minimum(unit: Tensor, response: Tensor) -> Tensor:
+    """(B,): the least value of R, from those on a grid of [0, pi] and Newton's method at those that may be beside it.
+
+    With |R''| <= n^2 max |R| (Bernstein) and 8 n points on the circle, R at the next point of the grid is at most 0.08 max |R| larger.
+    """
+    least = response.amin(-1)
+    low = response <= 0.08 * response.abs().amax(-1, keepdim=True)
+    padded = torch.nn.functional.pad(response, (1, 1), value=torch.inf)
+    row, place = (low & (response <= padded[:, :-2]) & (response <= padded[:, 2:])).nonzero(as_tuple=True)
+    step = torch.pi / (response.shape[-1] - 1)
+    k = torch.arange(1, unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    starts = torch.cat([place * step, (place - 0.5) * step, (place + 0.5) * step])  # two zeros may lie around one point
+    for rows, start in zip(row.repeat(3).split(CANDIDATES), starts.split(CANDIDATES), strict=True):
+        taps = 2 * unit[rows, 1:]
+        s = start
+        for _ in range(6):
+            sine, cosine = (k * s[:, None]).sin(), (k * s[:, None]).cos()
+            slope, curvature = -(taps * k * sine).sum(-1), -(taps * k * k * cosine).sum(-1)
+            move = torch.where(curvature > 0, -slope / curvature, 0.0).clamp(-step, step)
+            s = torch.minimum(torch.maximum(s + move, start - step), start + step)
+        values = unit[rows, 0] + (taps * (k * s[:, None]).cos()).sum(-1)
+        least = least.scatter_reduce(0, rows, values, "amin")
+    return least
+
+
+def _refuse(r: Tensor, wrong: Tensor, expected: str, remedy: str) -> None:
+    if bool(wrong.any()):
+        rows = wrong.nonzero()[:, 0].tolist()
         named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-        raise ValueError(
-            "spectral_factor: r must be nonnegative on the circle, r_0 + 2 sum_k r_k cos(k s) >= 0, which fails in "
-            f"{len(rows)} of {len(r)} rows ({named}); isotypic.sl2.certify(row, domain='circle') proves where"
-        )
+        raise ValueError(f"spectral_factor: r must be {expected} in {len(rows)} of {len(r)} rows ({named}); {remedy}")
 
 
-def _backward_factor(needs: Sequence[bool], grad: Tensor, h: Tensor, r: Tensor) -> Gradients:
+def _backward_factor(needs: Sequence[bool], grad: Tensor, h: Tensor, r: Tensor, rounding: float) -> Gradients:
     return (solve(h, grad, True) if needs[0] else None,)
 
 
-def _jvp_factor(tangents: Gradients, r: Tensor) -> Tensor | None:
-    return None if tangents[0] is None else solve(factor(r), tangents[0], False)
+def _jvp_factor(tangents: Gradients, r: Tensor, rounding: float) -> Tensor | None:
+    return None if tangents[0] is None else solve(factor(r, rounding), tangents[0], False)
 
 
 def _backward_solve(needs: Sequence[bool], grad: Tensor, x: Tensor, h: Tensor, b: Tensor, transposed: bool) -> Gradients:
@@ -149,8 +199,8 @@ def _jvp_solve(tangents: Gradients, h: Tensor, b: Tensor, transposed: bool) -> T
 
 
 factor = kernel_operator(
-    "spectral_factor(Tensor r) -> Tensor",
-    shape=lambda r: r.shape,
+    "spectral_factor(Tensor r, float rounding) -> Tensor",
+    shape=lambda r, rounding: r.shape,
     samples=(0,),
     run=_factor,
     backward=_backward_factor,

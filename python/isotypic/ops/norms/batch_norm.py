@@ -20,6 +20,7 @@ from torch import Tensor
 from isotypic._extension import kernels
 from isotypic._register import DIRECT, Gradients, define, route
 from isotypic._repeat import repeated
+from isotypic._words import FusedActivation
 from isotypic.ops._checks import autocast_enabled, check_tensors
 from isotypic.ops._launch import launch, workspace
 
@@ -37,7 +38,7 @@ def batch_norm(
     training: bool = False,
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
-    activation: str | None = None,
+    activation: FusedActivation | None = None,
     axis: int = 1,
 ) -> Tensor:
     """Batch normalisation and activation in one: act(weight (x - mean) / sqrt(var + eps) + bias), channel by channel.
@@ -111,7 +112,7 @@ def batch_statistics(x: Tensor, axis: int) -> Tensor:
 
 
 def normalised(
-    x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float, activation: str | None, axis: int
+    x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float, activation: FusedActivation | None, axis: int
 ) -> Tensor:
     """`batch_norm` with statistics (2, C) that are given, and differentiable."""
     y = apply(_three(x, axis), statistics.to(_wide(x.dtype)), weight, bias, float(eps), activation == "relu")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from isotypic._words import FusedActivation
+
 
 def batch_norm(
     x: Tensor,
@@ -14,7 +16,7 @@ def batch_norm(
     var: Tensor | None = None,
     *,
     eps: float = 1e-5,
-    activation: str | None = None,
+    activation: FusedActivation | None = None,
     axis: int = 1,
 ) -> Tensor:
     """act(weight (x - mean) / sqrt(var + eps) + bias), with the mean and variance of each channel of x where they are not given."""

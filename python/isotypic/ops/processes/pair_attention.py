@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from isotypic._register import Gradients
+from isotypic._words import Difference, PairMode, PairReduction
 from isotypic.ops import _launch
 from isotypic.ops._kernel_operator import kernel_operator
 from isotypic.ops.processes import reference
@@ -36,9 +37,9 @@ def pair_attention(
     x_k: Tensor | None,
     mlp: Sequence[tuple[Tensor, Tensor]],
     *,
-    mode: str = "mix",
-    reduce: str = "softmax",
-    difference: str = "vector",
+    mode: PairMode = "mix",
+    reduce: PairReduction = "softmax",
+    difference: Difference = "vector",
     mask: Tensor | None = None,
 ) -> Tensor:
     """Attention that mixes heads and sees differences of positions, with O(N) memory.
@@ -157,7 +158,7 @@ def check_pairs(
 _TENSORS = 11  # q, k, v, x_q, x_k, and three layers
 
 
-def _settings(mode: str, reduce: str, difference: str) -> tuple[bool, bool, int]:
+def _settings(mode: PairMode, reduce: PairReduction, difference: Difference) -> tuple[bool, bool, int]:
     return mode == "mix", reduce == "softmax", DIFFERENCES.index(difference)
 
 
@@ -244,7 +245,7 @@ class Pairs(NamedTuple):
     gates: list[Tensor | None]
 
 
-def _pairs(theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], mode: str, difference: str) -> Pairs:
+def _pairs(theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], mode: PairMode, difference: Difference) -> Pairs:
     q, k, _, x_q, x_k, *layers = theta
     dq, dk, _, dx_q, dx_k, *dlayers = _zeros_for_none(theta, direction)
     assert q is not None and k is not None and dq is not None and dk is not None
@@ -282,7 +283,12 @@ def _pairs(theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], m
 
 
 def tangent(
-    theta: Sequence[Tensor | None], direction: Sequence[Tensor | None], mask: Tensor | None, mode: str, reduce: str, difference: str
+    theta: Sequence[Tensor | None],
+    direction: Sequence[Tensor | None],
+    mask: Tensor | None,
+    mode: PairMode,
+    reduce: PairReduction,
+    difference: Difference,
 ) -> Tensor:
     """The derivative of `out` along a direction, in plain torch; None stands for zero."""
     v, dv = theta[2], direction[2]
@@ -323,9 +329,9 @@ def curvature(
     theta: Sequence[Tensor | None],
     direction: Sequence[Tensor | None],
     mask: Tensor | None,
-    mode: str,
-    reduce: str,
-    difference: str,
+    mode: PairMode,
+    reduce: PairReduction,
+    difference: Difference,
 ) -> list[Tensor | None]:
     """d <grad, tangent(theta, direction)> / d theta: reverse mode through `tangent`, written out, in plain torch.
 

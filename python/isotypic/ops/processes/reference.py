@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isotypic._words import Difference, PairMode, PairReduction
+
 Mlp = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -42,7 +44,7 @@ def pair_mlp(pairs: Tensor, mlp: Mlp) -> Tensor:
     return F.linear(F.relu(F.linear(F.relu(F.linear(pairs, w1, b1)), w2, b2)), w3, b3)
 
 
-def pair_scores(q: Tensor, k: Tensor, x_q: Tensor | None, x_k: Tensor | None, mlp: Mlp, mode: str, difference: str) -> Tensor:
+def pair_scores(q: Tensor, k: Tensor, x_q: Tensor | None, x_k: Tensor | None, mlp: Mlp, mode: PairMode, difference: Difference) -> Tensor:
     """(B, H, N_q, N_k): a_ij, of every pair."""
     scores = q @ k.mT / math.sqrt(max(q.shape[-1], 1))
     inputs = []
@@ -63,9 +65,9 @@ def pair_attention(
     x_q: Tensor | None,
     x_k: Tensor | None,
     mlp: Mlp,
-    mode: str = "mix",
-    reduce: str = "softmax",
-    difference: str = "vector",
+    mode: PairMode = "mix",
+    reduce: PairReduction = "softmax",
+    difference: Difference = "vector",
     mask: Tensor | None = None,
 ) -> Tensor:
     """(B, H, N_q, D): sum_j of softmax_j(a_ij) v_j or of a_ij v_j, over the pairs that the mask (B, 1 or N_q, N_k) has True for."""

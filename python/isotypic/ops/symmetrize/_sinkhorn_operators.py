@@ -2,7 +2,7 @@
 
     sort_sinkhorn_entropy     t -> h = -(1 / n) sum_ij P_ij log P_ij
     sort_sinkhorn_gradient    t, x, y, w -> the gradient in t of sum_c x_c^T P y_c + w h
-    sort_sinkhorn_through     t, x -> x in another order, with the gradient of P in t: straight through
+    sort_sinkhorn_through     t, x -> x in another order, on one axis or on two, with the gradient of P in t: straight through
 
 The gradient is a kernel that computes the iterations again, so that a graph keeps no more than t; its own derivatives are those of the same
 function in dense matrices.
@@ -218,11 +218,18 @@ entropy = define(
 )
 
 
-# Straight through
+# Straight through: P^T x, or P^T x P on two axes; P x and P x P^T with `inverse`
 
 
-def _launch_through(t: Tensor, x: Tensor, order: Tensor, lengths: Tensor | None, tau: float, iterations: int, inverse: bool) -> Tensor:
-    return permute(x, order, inverse, 1) if x.numel() else x.clone()
+def _launch_through(
+    t: Tensor, x: Tensor, order: Tensor, lengths: Tensor | None, tau: float, iterations: int, inverse: bool, axes: int
+) -> Tensor:
+    return permute(x, order, inverse, axes) if x.numel() else x.clone()
+
+
+def _both_sides(x: Tensor) -> Tensor:
+    """(B, n, 2 n C): the rows and the columns of x (B, n, n, C)."""
+    return torch.cat([x.flatten(2), x.transpose(1, 2).flatten(2)], 2)
 
 
 def _backward_through(
@@ -235,26 +242,43 @@ def _backward_through(
     tau: float,
     iterations: int,
     inverse: bool,
+    axes: int,
 ) -> Gradients:
-    """With node i and place j in sorted coordinates: <grad, P^T x> = sum_c (P^T x)_c^T P~ grad_c, and <grad, P y> likewise."""
-    back = permute(grad, order, not inverse, 1)
+    """With node i and place j in sorted coordinates: <grad, P^T x> = sum_c (P^T x)_c^T P~ grad_c, and <grad, P y> likewise. On two axes
+    P~ stands on either side of x, and the channels are its columns and then its rows."""
+    back = permute(grad, order, not inverse, axes) if needs[1] or inverse else None
     to_t = None
     if needs[0]:
-        nodes, places = (back, x) if inverse else (permute(x, order, False, 1), grad)
+        nodes, places = (back, x) if inverse else (permute(x, order, False, axes), grad)
+        if axes == 2:
+            nodes, places = _both_sides(nodes), _both_sides(places)
         to_t = gradient(t, nodes, places, None, lengths, tau, iterations)
     return to_t, back if needs[1] else None, None, None
 
 
 def _jvp_through(
-    tangents: Gradients, t: Tensor, x: Tensor, order: Tensor, lengths: Tensor | None, tau: float, iterations: int, inverse: bool
+    tangents: Gradients,
+    t: Tensor,
+    x: Tensor,
+    order: Tensor,
+    lengths: Tensor | None,
+    tau: float,
+    iterations: int,
+    inverse: bool,
+    axes: int,
 ) -> Tensor | None:
-    total = None if tangents[1] is None else permute(tangents[1], order, inverse, 1)
+    total = None if tangents[1] is None else permute(tangents[1], order, inverse, axes)
     if tangents[0] is not None:
         k, _, scalings = _dual_iterations(t, tangents[0], lengths, tau, iterations)
         soft = (scalings[-2] * k * scalings[-1].mT).tangent
+        if not inverse:
+            soft, x = soft.mT, permute(x, order, False, axes)
         # In sorted coordinates for nodes.
-        moved = soft @ _masked(x, lengths) if inverse else soft.mT @ _masked(permute(x, order, False, 1), lengths)
-        moved = permute(moved, order, True, 1) if inverse else moved
+        moved = (soft @ _masked(x.flatten(2), lengths)).view(x.shape)
+        if axes == 2:
+            columns = (soft @ _masked(x.transpose(1, 2).flatten(2), lengths)).view(x.shape)
+            moved = moved + columns.transpose(1, 2)
+        moved = permute(moved, order, True, axes) if inverse else moved
         total = moved if total is None else total + moved
     return total
 
@@ -266,7 +290,7 @@ def _vmap_through(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor
 
 
 through = define(
-    "sort_sinkhorn_through(Tensor t, Tensor x, Tensor order, Tensor? lengths, float tau, int iterations, bool inverse) -> Tensor",
+    "sort_sinkhorn_through(Tensor t, Tensor x, Tensor order, Tensor? lengths, float tau, int iterations, bool inverse, int axes) -> Tensor",
     launch=_launch_through,
     fake=lambda t, x, *_: x.new_empty(x.shape),
     backward=_backward_through,

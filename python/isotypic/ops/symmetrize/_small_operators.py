@@ -15,7 +15,7 @@ from isotypic.ops.symmetrize import reference
 from isotypic.ops.symmetrize._derivatives import fold
 
 
-def _run(name: str, shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, ...]:
+def run(name: str, shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, ...]:
     """The results of a kernel, float32 where the tensors have 16 bits; those are rounded once."""
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     dtype = tensors[0].dtype
@@ -43,7 +43,7 @@ def _shaped(name: str, tensors: dict[str, Tensor], values: Sequence[str] = ()) -
 
 def _launch_frame(v: Tensor, proper: bool) -> tuple[Tensor, ...]:
     _shaped("orthonormal_frame", {"v": v})
-    q, u = _run("orthonormal_frame", [v.shape, v.shape], v, proper)
+    q, u = run("orthonormal_frame", [v.shape, v.shape], v, proper)
     if v.dtype in _launch.HALF:  # what the kernel has bounded in float32 may have been rounded to infinity
         u = u.clamp_(-torch.finfo(v.dtype).max, torch.finfo(v.dtype).max)
     return q, u
@@ -121,7 +121,7 @@ def _shape_frame_backward(grad: Tensor, frame: Tensor, inverse: Tensor) -> Seque
 frame_backward = kernel_operator(
     "orthonormal_frame_backward(Tensor grad, Tensor frame, Tensor inverse) -> Tensor",
     shape=_shape_frame_backward,
-    run=lambda name, shape, *args: _run(name, [shape], *args)[0],
+    run=lambda name, shape, *args: run(name, [shape], *args)[0],
     samples=(0, 1, 2),
     backward=_backward_frame_backward,
     jvp=_jvp_frame_backward,
@@ -142,7 +142,7 @@ def _over_gaps(values: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
 
 def _launch_eigen(a: Tensor) -> tuple[Tensor, ...]:
     count, d = _shaped("symmetric_eigen", {"a": a})
-    return _run("symmetric_eigen", [(count, d), a.shape], a)
+    return run("symmetric_eigen", [(count, d), a.shape], a)
 
 
 def _fake_eigen(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,7 +211,7 @@ def _shape_eigen_backward(grad_values: Tensor, grad_vectors: Tensor, values: Ten
 eigen_backward = kernel_operator(
     "symmetric_eigen_backward(Tensor grad_values, Tensor grad_vectors, Tensor values, Tensor vectors) -> Tensor",
     shape=_shape_eigen_backward,
-    run=lambda name, shape, *args: _run(name, [shape], *args)[0],
+    run=lambda name, shape, *args: run(name, [shape], *args)[0],
     samples=(0, 1, 2, 3),
     backward=_backward_eigen_backward,
     jvp=_jvp_eigen_backward,
@@ -225,7 +225,7 @@ eigen_backward = kernel_operator(
 
 def _launch_polar(a: Tensor) -> tuple[Tensor, ...]:
     _shaped("polar", {"a": a})
-    return _run("polar", [a.shape, a.shape], a)
+    return run("polar", [a.shape, a.shape], a)
 
 
 def _fake_polar(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,7 +289,7 @@ def _jvp_sylvester(tangents: Gradients, s: Tensor, w: Tensor) -> Tensor | None:
 sylvester = kernel_operator(
     "sylvester(Tensor s, Tensor w) -> Tensor",
     shape=_shape_sylvester,
-    run=lambda name, shape, *args: _run(name, [shape], *args)[0],
+    run=lambda name, shape, *args: run(name, [shape], *args)[0],
     samples=(0, 1),
     backward=_backward_sylvester,
     jvp=_jvp_sylvester,
@@ -333,7 +333,7 @@ def _shape_polar_backward(grad_rotation: Tensor, grad_stretch: Tensor, rotation:
 polar_backward = kernel_operator(
     "polar_backward(Tensor grad_rotation, Tensor grad_stretch, Tensor rotation, Tensor stretch) -> Tensor",
     shape=_shape_polar_backward,
-    run=lambda name, shape, *args: _run(name, [shape], *args)[0],
+    run=lambda name, shape, *args: run(name, [shape], *args)[0],
     samples=(0, 1, 2, 3),
     backward=_backward_polar_backward,
     jvp=_jvp_polar_backward,

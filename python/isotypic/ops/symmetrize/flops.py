@@ -32,6 +32,12 @@ def _rotate_outer(x: Shape, y: Shape, scale: float, *, out_shape: Shape) -> int:
     return 2 * batch * samples * nodes * d**2
 
 
+@flops(rotate_mean.rotate_both)
+def _rotate_both(x: Shape, rotation: Shape, y: Shape, scale: float, *, out_shape: Any) -> int:
+    batch, samples, nodes, d = y
+    return 4 * batch * samples * nodes * d**2
+
+
 # Sinkhorn, by csrc/ops/sort_sinkhorn_solver.hpp; the numbers are multiply-adds for a node.
 
 HALF_STEP = 2  # a sum from either side

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from isotypic._register import Gradients
+from isotypic._register import Gradients, define
 from isotypic.ops import _launch
 from isotypic.ops._checks import check_tensors
 from isotypic.ops._kernel_operator import kernel_operator
+from isotypic.ops.symmetrize._derivatives import fold
+from isotypic.ops.symmetrize._small_operators import run
 
 
 def rotate_mean(rotation: Tensor, y: Tensor) -> Tensor:
@@ -36,7 +39,8 @@ def rotate_mean(rotation: Tensor, y: Tensor) -> Tensor:
     return rotate_sum(rotation, y, 1 / max(k, 1))
 
 
-# The trilinear form scale sum <x, R_j y_j> has three derivatives, and the derivatives of each are the other two.
+# The trilinear form scale sum <x, R_j y_j> has three derivatives, and the derivatives of each are the other two. rotate_both is two of
+# them in one pass over y.
 
 
 def _run(name: str, shape: Sequence[int], *args: Any) -> Tensor:
@@ -64,6 +68,8 @@ def _shape_outer(x: Tensor, y: Tensor, scale: float) -> Sequence[int]:
 
 
 def _backward_sum(needs: Sequence[bool], x: Tensor, rotation: Tensor, y: Tensor, scale: float) -> Gradients:
+    if needs[0] and needs[1]:
+        return rotate_both(x, rotation, y, scale)
     return rotate_outer(x, y, scale) if needs[0] else None, rotate_each(rotation, x, scale) if needs[1] else None
 
 
@@ -83,4 +89,45 @@ rotate_each = kernel_operator(
 )
 rotate_outer = kernel_operator(
     "rotate_outer(Tensor x, Tensor y, float scale) -> Tensor", shape=_shape_outer, run=_run, samples=(0, 1), backward=_backward_outer
+)
+
+
+def _launch_both(x: Tensor, rotation: Tensor, y: Tensor, scale: float) -> tuple[Tensor, ...]:
+    return run("rotate_both", [rotation.shape, y.shape], x, rotation, y, scale)
+
+
+def _backward_both(needs: Sequence[bool], grads: Any, x: Tensor, rotation: Tensor, y: Tensor, scale: float) -> Gradients:
+    through_rotation, through_y = grads
+    to_x = to_rotation = to_y = None
+    if through_rotation is not None:
+        to_x = rotate_sum(through_rotation, y, scale) if needs[0] else None
+        to_y = rotate_each(through_rotation, x, scale) if needs[2] else None
+    if through_y is not None:
+        if needs[0]:
+            more = rotate_sum(rotation, through_y, scale)
+            to_x = more if to_x is None else to_x + more
+        to_rotation = rotate_outer(x, through_y, scale) if needs[1] else None
+    return to_x, to_rotation, to_y
+
+
+def _jvp_both(tangents: Gradients, x: Tensor, rotation: Tensor, y: Tensor, scale: float) -> Any:
+    dx, dr, dy = (torch.zeros_like(t) if dt is None else dt for dt, t in zip(tangents, (x, rotation, y), strict=True))
+    to_rotation = rotate_outer(dx, y, scale) + rotate_outer(x, dy, scale)
+    return to_rotation, rotate_each(dr, x, scale) + rotate_each(rotation, dx, scale)
+
+
+def _vmap_both(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+    folded, size = fold(info, in_dims, *args)
+    to_rotation, to_y = rotate_both(*folded)
+    batch = to_y.shape[0] // size
+    return (to_rotation.unflatten(0, (size, batch)), to_y.unflatten(0, (size, batch))), (0, 0)
+
+
+rotate_both = define(
+    "rotate_both(Tensor x, Tensor rotation, Tensor y, float scale) -> (Tensor, Tensor)",
+    launch=_launch_both,
+    fake=lambda x, rotation, y, scale: (rotation.new_empty(rotation.shape), y.new_empty(y.shape)),
+    backward=_backward_both,
+    vmap=_vmap_both,
+    jvp=_jvp_both,
 )

@@ -45,20 +45,19 @@ class SortSinkhorn:
 
     def apply(self, x: Tensor) -> Tensor:
         """P^T x for x (B, n, ...): the nodes in sorted order. The gradient in x is that of P, that in the scores that of P~."""
-        return self._through("apply", "x", x, False)
+        return self._through("apply", "x", x, False, 1)
 
     def undo(self, y: Tensor) -> Tensor:
         """P y for y (B, n, ...): the nodes back in their places. Gradients as in :meth:`apply`."""
-        return self._through("undo", "y", y, True)
+        return self._through("undo", "y", y, True, 1)
 
     def apply_adjacency(self, a: Tensor) -> Tensor:
         """P^T A P for a (B, n, n, ...). The gradient in a is that of P, that in the scores that of P~ in both places."""
-        self._check("apply_adjacency", "a", a, 2)
-        if not (torch.is_grad_enabled() and self._scores.requires_grad):
-            return permute_adjacency(a, self.order)
-        if a.layout != torch.strided:
-            raise TypeError(f"sort_sinkhorn: a of apply_adjacency must be dense where scores need a gradient, got layout {a.layout}")
-        return self.apply(self.apply(a).transpose(1, 2)).transpose(1, 2)
+        return self._through("apply_adjacency", "a", a, False, 2)
+
+    def undo_adjacency(self, a: Tensor) -> Tensor:
+        """P A P^T for a (B, n, n, ...): the nodes back in their places. Gradients as in :meth:`apply_adjacency`."""
+        return self._through("undo_adjacency", "a", a, True, 2)
 
     def soft(self) -> Tensor:
         """(B, n, n): P~ itself, with entry (i, j) for node i in place j; for tests."""
@@ -70,18 +69,22 @@ class SortSinkhorn:
             self._sorted = permute_nodes(self._scores, self.order)
         return self._sorted
 
-    def _through(self, method: str, name: str, x: Tensor, inverse: bool) -> Tensor:
-        self._check(method, name, x, 1)
-        if torch.is_grad_enabled() and self._scores.requires_grad and x.is_complex():
-            return torch.view_as_complex(self._through(method, name, torch.view_as_real(x), inverse).contiguous())
-        if not (torch.is_grad_enabled() and self._scores.requires_grad) or not x.is_floating_point():
-            return permute_nodes(x, self.order, inverse)
+    def _through(self, method: str, name: str, x: Tensor, inverse: bool, axes: int) -> Tensor:
+        self._check(method, name, x, axes)
+        differentiated = torch.is_grad_enabled() and self._scores.requires_grad
+        if differentiated and x.layout != torch.strided:
+            raise TypeError(f"sort_sinkhorn: {name} of {method} must be dense where scores need a gradient, got layout {x.layout}")
+        if differentiated and x.is_complex():
+            return torch.view_as_complex(self._through(method, name, torch.view_as_real(x), inverse, axes).contiguous())
+        if not differentiated or not x.is_floating_point():
+            return (permute_nodes if axes == 1 else permute_adjacency)(x, self.order, inverse)
         t = self._in_order()
         # In the wider type of both: scores of 16 bits would be equal, and say nothing of the soft permutation.
         dtype, wide = x.dtype, torch.promote_types(x.dtype, t.dtype)
         t, x = t.to(wide), x.to(wide)
-        flat = x.reshape(*x.shape[:2], x[0, 0].numel() if x.shape[0] and x.shape[1] else 0)
-        return operators.through(t, flat, self.order, self.lengths, self.tau, self.iterations, inverse).reshape(x.shape).to(dtype)
+        rows, more = x.shape[: 1 + axes], x.shape[1 + axes :]
+        flat = x.reshape(*rows, more.numel())
+        return operators.through(t, flat, self.order, self.lengths, self.tau, self.iterations, inverse, axes).reshape(x.shape).to(dtype)
 
     def _check(self, method: str, name: str, x: Any, axes: int) -> None:
         if not isinstance(x, Tensor):
@@ -111,7 +114,8 @@ def sort_sinkhorn(scores: Tensor, lengths: Tensor | None = None, *, tau: float, 
         tau: the temperature, above 0, in units of the scores.
         iterations: of Sinkhorn, at least 1.
 
-    Returns: a :class:`SortSinkhorn` with ``order`` (B, n), ``entropy`` (B,), ``apply``, ``undo``, ``apply_adjacency`` and ``soft``.
+    Returns: a :class:`SortSinkhorn` with ``order`` (B, n), ``entropy`` (B,), ``apply``, ``undo``, ``apply_adjacency``,
+        ``undo_adjacency`` and ``soft``.
     Raises TypeError for wrong types; ValueError for wrong shapes, lengths outside 0 ... n, scores that are not finite, settings out of
     range.
 

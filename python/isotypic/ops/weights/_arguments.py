@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isotypic._words import Pool, Symmetry
 from isotypic.ops._checks import check_tensors
 from isotypic.ops.weights.layout import MOST_LAYERS, POOLS, WeightLayout, weight_layout
 
 
-def layout(operator: str, widths: Sequence[int], symmetry: str, basis: Tensor | None, name: str) -> WeightLayout:
+def layout(operator: str, widths: Sequence[int], symmetry: Symmetry, basis: Tensor | None, name: str) -> WeightLayout:
     """The layout of a call, with errors that name the operator. ``basis``, called ``name``, is (q, d_0) or None."""
     try:
         widths = tuple(widths)
@@ -38,7 +39,7 @@ def _check_matrix(operator: str, name: str, basis: Any, widths: Sequence[int]) -
         raise ValueError(f"{operator}: {name} must have shape (q >= 1, d_0={widths[0]}), got {tuple(basis.shape)}")
 
 
-def check_pool(operator: str, pool: str, basis: Tensor | None, name: str) -> None:
+def check_pool(operator: str, pool: Pool, basis: Tensor | None, name: str) -> None:
     if pool not in POOLS:
         raise ValueError(f"{operator}: pool must be one of {', '.join(POOLS)}, got {pool!r}")
     if pool == "max" and basis is not None:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from isotypic._extension import kernels
 from isotypic._register import Gradients
+from isotypic._words import Symmetry
 from isotypic.ops._kernel_operator import Operator, kernel_operator
 from isotypic.ops._launch import dtype_name, workspace
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
@@ -49,7 +50,7 @@ def plan_arguments(layout: WeightLayout) -> tuple[list[int], list[Any], list[Any
 
 
 @lru_cache(maxsize=1024)
-def _plan(widths: tuple[int, ...], symmetry: str, rank: int) -> Any:
+def _plan(widths: tuple[int, ...], symmetry: Symmetry, rank: int) -> Any:
     *tables, counts = plan_arguments(weight_layout(widths, symmetry, rank))
     return kernels("weight_linear").WeightPlan(*tables, *counts)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from isotypic._repeat import repeated
+from isotypic._words import Symmetry
 from isotypic.ops.weights import _arguments as arguments
 from isotypic.ops.weights import _operators as operators
 
@@ -18,7 +19,7 @@ def weight_affine(
     terms: Tensor | None = None,
     *,
     widths: Sequence[int],
-    symmetry: str = "hidden",
+    symmetry: Symmetry = "hidden",
     basis: Tensor | None = None,
     sizes: Tensor | None = None,
 ) -> Tensor:

@@ -29,6 +29,7 @@ from functools import lru_cache
 
 import torch
 
+from isotypic._words import Symmetry
 from isotypic.ops._checks import is_integer
 
 SYMMETRIES = ("hidden", "all")
@@ -84,7 +85,7 @@ class WeightLayout:
     """Offsets and counts for one set of widths. Made by :func:`weight_layout`."""
 
     widths: tuple[int, ...]
-    symmetry: str
+    symmetry: Symmetry
     """"hidden" or "all"."""
     rank: int
     """Number of learned features of the input axis, 0 where that axis is read as it is."""
@@ -116,7 +117,7 @@ class WeightLayout:
         return self.global_slots
 
 
-def weight_layout(widths: Sequence[int], symmetry: str = "hidden", rank: int = 0) -> WeightLayout:
+def weight_layout(widths: Sequence[int], symmetry: Symmetry = "hidden", rank: int = 0) -> WeightLayout:
     """The layout of the weights of an MLP.
 
     Args:
@@ -134,7 +135,7 @@ def weight_layout(widths: Sequence[int], symmetry: str = "hidden", rank: int = 0
     return (_layout if torch.compiler.is_compiling() else _cached_layout)(tuple(widths), symmetry, rank)
 
 
-def _layout(widths: tuple[int, ...], symmetry: str, rank: int) -> WeightLayout:
+def _layout(widths: tuple[int, ...], symmetry: Symmetry, rank: int) -> WeightLayout:
     if len(widths) < 2 or not all(map(is_integer, widths)) or min(widths) < 1:
         raise ValueError(f"weight_layout: widths must be two or more positive integers, got {widths}")
     if symmetry not in SYMMETRIES:

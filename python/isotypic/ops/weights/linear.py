@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isotypic._extension import kept_class
 from isotypic._repeat import repeated
+from isotypic._words import Pool, Symmetry
 from isotypic.ops.weights import _arguments as arguments
 from isotypic.ops.weights import _operators as operators
 
@@ -19,8 +20,8 @@ def weight_linear(
     bias: Tensor | None = None,
     *,
     widths: Sequence[int],
-    symmetry: str = "hidden",
-    pool: str = "mean",
+    symmetry: Symmetry = "hidden",
+    pool: Pool = "mean",
     project: Tensor | None = None,
     expand: Tensor | None = None,
     sizes: Tensor | None = None,
@@ -64,8 +65,8 @@ def _layer(
     expand: Tensor | None,
     sizes: Tensor | None,
     widths: Sequence[int],
-    symmetry: str,
-    pool: str,
+    symmetry: Symmetry,
+    pool: Pool,
     kept: Any = None,
 ) -> Tensor:
     """``weight_linear``, and what a layer calls. ``kept`` is the layer's ``_C.WeightMatrices``, used for a repeated call on the CPU without

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from isotypic._repeat import repeated
+from isotypic._words import Pool, Symmetry
 from isotypic.ops.weights import _arguments as arguments
 from isotypic.ops.weights import _operators as operators
 
@@ -16,8 +17,8 @@ def weight_pool(
     x: Tensor,
     *,
     widths: Sequence[int],
-    symmetry: str = "hidden",
-    pool: str = "mean",
+    symmetry: Symmetry = "hidden",
+    pool: Pool = "mean",
     basis: Tensor | None = None,
     sizes: Tensor | None = None,
 ) -> Tensor:

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from isotypic._words import Pool
 from isotypic.ops.weights.layout import WeightLayout
 
 
@@ -103,7 +104,7 @@ def _pool(block: Tensor, axes: dict[int, int], kind: str, sizes: Tensor | None, 
     return total / count if kind == "mean" else total
 
 
-def weight_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, layout: WeightLayout, pool: str) -> Tensor:
+def weight_pool(x: Tensor, basis: Tensor | None, sizes: Tensor | None, layout: WeightLayout, pool: Pool) -> Tensor:
     """pooled (B, N, C) of x (B, P, C)."""
     weights, biases = weight_blocks(x if sizes is None else x.masked_fill(~weight_mask(sizes, layout)[..., None], 0.0), layout)
     if basis is not None:
@@ -188,7 +189,7 @@ def weight_linear(
     bias: Tensor | None,
     sizes: Tensor | None,
     layout: WeightLayout,
-    pool: str,
+    pool: Pool,
     project: Tensor | None = None,
     expand: Tensor | None = None,
 ) -> Tensor:

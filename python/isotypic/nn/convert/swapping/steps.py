@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from torch import fx, nn
 
+from isotypic._words import GroupPoolMode
 from isotypic.nn.convert.swapping.kinds import (
     Kind,
 )
@@ -74,7 +75,7 @@ class Steps:
         with self.graph.inserting_before(node):
             return self.graph.call_method(name, args)
 
-    def pool(self, node: Any, source: Any, mode: str) -> Kind:
+    def pool(self, node: Any, source: Any, mode: GroupPoolMode) -> Kind:
         """Pools what a step reads over the group."""
         if self.plan.pretrained:
             mode = "mean"
