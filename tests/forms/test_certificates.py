@@ -454,3 +454,9 @@ def test_exponents_that_would_fill_the_memory(tmp_path: Path) -> None:
         path.write_text(f"{text} 0 1\n")
         with pytest.raises(ValueError, match=r"^forms.txt, line 1: coefficients must be numbers"):
             read_forms(path)
+
+
+def test_the_minus_of_typesetting_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "forms.txt"
+    path.write_text("1 \N{MINUS SIGN}1/2 1e\N{MINUS SIGN}1\n", encoding="utf-8")
+    assert read_forms(path) == [[1, Fraction(-1, 2), Fraction(1, 10)]]
