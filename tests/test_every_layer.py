@@ -50,13 +50,13 @@ class OnLattice(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.layer.field == "regular":
+        if not self.layer.scalar:
             x = from_lattice_fields(x, self.layer.places, self.layer.cosets.shape[0])
         return to_lattice_fields(self.layer(x), self.layer.cosets)
 
 
 def on_lattice(layer: Any, x: Tensor) -> tuple[nn.Module, Tensor]:
-    return OnLattice(layer), to_lattice_fields(x, layer.cosets) if layer.field == "regular" else x
+    return OnLattice(layer), to_lattice_fields(x, layer.cosets) if not layer.scalar else x
 
 
 def move_forms(x: Tensor, degrees: Sequence[int], g: Tensor) -> Tensor:

@@ -155,7 +155,8 @@ def test_conversion_of_torch_leaves_batch_norms_alone(name: str) -> None:
 
 UNCOUNTED = {
     *("FieldDropout", "FieldGroupNorm", "FieldInstanceNorm", "FieldLayerNorm", "FieldMask", "FieldPixelShuffle", "GroupBatchNorm"),
-    *("GroupAvgPool2d", "GroupAvgPool3d", "GroupMaxPool2d", "GroupMaxPool3d", "GroupPool", "IOPosition", "PerChannel", "Restrict"),
+    *("GroupAvgPool1d", "GroupMaxPool1d", "GroupAvgPool2d", "GroupAvgPool3d", "GroupMaxPool2d", "GroupMaxPool3d"),
+    *("GroupPool", "IOPosition", "PerChannel", "Restrict"),
     *("WeightSpaceBatchNorm", "WeightSpaceBlockNorm", "WeightSpacePointwise", "EquiLayerNorm", "ScalarGate", "GradeDropout"),
 }
 """No products: copies, sums, maxima, normalisation, frequencies."""

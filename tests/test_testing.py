@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import isotypic as iso
 from isotypic import groups
 from isotypic.nn import GroupConv2d, GroupPool, LiftConv2d
 from isotypic.testing import act, assert_equivariant, equivariance_error, hexagonal_mask
@@ -191,3 +192,37 @@ def test_bad_fields() -> None:
         act("p9", 0, torch.zeros(1, 2, 4))
     with pytest.raises(ValueError, match=r"^assert_equivariant: unknown group 'p9'"):
         assert_equivariant(nn.ReLU(), "p9", torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize("name", ["C8", "D12"])
+def test_planar_groups_act_by_quarter_turns_exactly_and_by_the_others_up_to_interpolation(name: str) -> None:
+    group = iso.nn.PlanarGroup(name)
+    line = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    rows, columns = torch.meshgrid(line, line, indexing="ij")
+
+    def bump(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(-8 * ((a - 0.2) ** 2 + (b + 0.1) ** 2))
+
+    image = bump(rows, columns)[None, None]
+    exact = set(group.subgroup_indices(iso.groups.get(group.lattice)).tolist())
+    for element in range(group.order):
+        matrix = torch.tensor(group.elements[group.inverse[element]])
+        expected = bump(matrix[0, 0] * rows + matrix[0, 1] * columns, matrix[1, 0] * rows + matrix[1, 1] * columns)
+        found = act(group, element, image, "scalar")[0, 0]
+        assert (found - expected).abs().max() < (1e-12 if element in exact else 0.02)
+        field = act(name, element, image[:, :, None].expand(1, 1, group.order, 41, 41) * torch.arange(group.order).view(-1, 1, 1))
+        source = group.multiply[group.inverse[element]]
+        torch.testing.assert_close(field[0, 0], found * torch.tensor(source).view(-1, 1, 1))
+    with pytest.raises(TypeError, match=r"^act: a turn between the positions needs a floating-point dtype, got torch.int64"):
+        act(name, 1, torch.zeros(1, 1, 5, 5, dtype=torch.int64), "scalar")
+
+
+def test_planar_layers_are_compared_under_the_lattice_unless_asked_for_more() -> None:
+    torch.manual_seed(0)
+    layer = iso.nn.SteerableConv2d(2, 3, 5, "C8", padding=2).double()
+    x = torch.randn(1, 2, 8, 9, 9, dtype=torch.float64)
+    assert_equivariant(layer, "C8", x)
+    assert equivariance_error(layer, "C8", x, elements=[1]) > 1e-3
+    assert_equivariant(iso.nn.GroupLinear(2, 3, "C8").double(), "C8", x[..., 0, 0])
+    with pytest.raises(AssertionError, match="does not commute with element 1 of C8"):
+        assert_equivariant(lambda y: y * torch.arange(8.0), "C8", torch.randn(1, 2, 8))

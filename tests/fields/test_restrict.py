@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from isotypic import groups
-from isotypic.nn import FieldDropout, FieldMask, GroupConv2d, LiftConv2d, Restrict
+from isotypic.nn import FieldDropout, FieldMask, GroupConv2d, GroupPool, LiftConv2d, PlanarGroup, Restrict
 from isotypic.testing import act, assert_equivariant
 
 PAIRS = [
@@ -39,6 +42,33 @@ def test_regular_fields_of_the_subgroup(group: str, subgroup: str) -> None:
         assert torch.equal(
             act(group, 0, layer(act(group, index, x)).reshape(x.shape)), act(group, 0, act(subgroup, element, y).reshape(x.shape))
         )
+
+
+@pytest.mark.parametrize("group, subgroup", [("D8", "C8"), ("C8", "p4"), ("D12", "p4m"), ("D16", "D8"), ("C8", "p2"), ("D8", "pm")])
+def test_planar_groups(group: str, subgroup: str) -> None:
+    """The matrices say which element of the whole an element of the part is."""
+    whole = PlanarGroup(group)
+    part: Any = PlanarGroup(subgroup) if subgroup[0] in "CD" else groups.get(subgroup)
+    layer, pool = Restrict(group, subgroup), GroupPool("mean", group=group, subgroup=subgroup)
+    x = torch.randn(2, 3, whole.order)
+    for element in range(part.order):
+        index = next(i for i in range(whole.order) if np.allclose(whole.elements[i], part.elements[element]))
+        moved = x[:, :, whole.multiply[whole.inverse[index]]]
+        expected = layer(x)[:, :, part.multiply[part.inverse[element]]]
+        assert torch.equal(layer(moved), expected)
+    # Pooling over cosets a H forgets what H on the right does.
+    index = next(i for i in range(whole.order) if np.allclose(whole.elements[i], part.elements[-1]))
+    torch.testing.assert_close(pool(x[:, :, whole.multiply[:, index]]), pool(x))
+    assert pool(x).shape == (2, 3, whole.order // part.order)
+
+
+def test_parts_of_planar_groups_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"^Restrict: the elements of p3 must be among those of C8"):
+        Restrict("C8", "p3")
+    with pytest.raises(ValueError, match=r"^Restrict: the elements of C8 must be among those of p4m"):
+        Restrict("p4m", "C8")
+    with pytest.raises(ValueError, match=r"^GroupPool: the elements of D8 must be among those of C8"):
+        GroupPool("max", group="C8", subgroup="D8")
 
 
 def test_a_network_that_lowers_its_symmetry() -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isotypic import groups
-from isotypic.nn import GroupConv2d, GroupPool, LiftConv2d, PlanarGroup, SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn import GroupConv2d, GroupPool, LiftConv2d, PlanarGroup, SteerableConv2d, SteerableConvTranspose2d, SteerableLiftConv2d
 
 DOUBLE = torch.float64
 KINDS = (SteerableLiftConv2d, SteerableConv2d)
@@ -357,3 +357,36 @@ def test_a_turn_of_the_filters_is_a_turn_of_the_image() -> None:
     values = torch.from_numpy(functions_at_turned_taps("C8", 5))
     turned = torch.einsum("n,nij->ij", layer.coefficients[0, 0], values[1])
     assert layer(x)[0, 0, 1].item() == pytest.approx(F.conv2d(x, turned[None, None]).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["C4", "C8", "D8", "C12"])
+@pytest.mark.parametrize(
+    "kernel_size, settings", [(3, dict()), (4, dict(stride=2, padding=1)), (5, dict(groups=2, stride=2, padding=2, dilation=2))]
+)
+def test_the_transposed_convolution_is_the_adjoint(name: str, kernel_size: int, settings: dict[str, Any]) -> None:
+    layer = make(SteerableConvTranspose2d, 4, 2, kernel_size, name, **settings)
+    direct = make(SteerableConv2d, 2, 4, kernel_size, name, bias=False, **settings)
+    with torch.no_grad():
+        direct.coefficients.copy_(layer.coefficients)
+    y = torch.randn(1, 4, layer.order, 5, 5, dtype=DOUBLE)
+    z = layer(y) - layer.bias[:, None, None, None]
+    x = torch.randn_like(z)
+    torch.testing.assert_close((z * x).sum(), (y * direct(x)).sum())
+    plain = layer.to_conv()
+    torch.testing.assert_close(plain(y.flatten(1, 2)).unflatten(1, (2, -1)), layer(y))
+    again = SteerableConvTranspose2d.from_conv(plain, name)
+    torch.testing.assert_close(again.coefficients, layer.coefficients)
+    torch.testing.assert_close(again.bias, layer.bias)
+
+
+def test_the_transposed_convolution_refuses() -> None:
+    with pytest.raises(ValueError, match=r"^SteerableConvTranspose2d: in_fields=3 must be divisible by groups=2"):
+        SteerableConvTranspose2d(3, 2, 3, groups=2)
+    with pytest.raises(ValueError, match=r"^SteerableConvTranspose2d: input must have shape \(B, C=3, \|G\|=8, H, W\)"):
+        SteerableConvTranspose2d(3, 2, 3)(torch.zeros(1, 3, 4, 5, 5))
+    with pytest.raises(TypeError, match=r"^SteerableConvTranspose2d.from_conv: conv must be an nn.ConvTranspose2d, got Conv2d"):
+        SteerableConvTranspose2d.from_conv(nn.Conv2d(8, 8, 3), "C8")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"^SteerableConvTranspose2d.from_conv: conv.in_channels=4 must be a multiple of \|G\| \* groups = 8 \* 1"
+    ):
+        SteerableConvTranspose2d.from_conv(nn.ConvTranspose2d(4, 8, 3), "C8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import random
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from sympy import Poly, Rational, chebyshevt_poly, cyclotomic_poly, expand, legendre_poly, symbols
+from sympy import Matrix, Poly, Rational, chebyshevt_poly, cyclotomic_poly, expand, legendre_poly, symbols
 
 from isotypic import cli
 from isotypic.sl2 import Certificate, certify
 from isotypic.sl2.exact.digits import as_text, decimal, integer, rational
+from isotypic.sl2.exact.rank import PRIMES, spans
 from isotypic.sl2.files import read_forms
 
 T = symbols("t")
@@ -194,6 +196,51 @@ def test_degree_64() -> None:
     assert found.verdict == POSITIVE and identity_holds(found)
 
 
+def test_wilkinson_of_degree_64() -> None:
+    """Roots that double precision and ten times as much do not tell apart: minutes, before roots stopped where rounding does."""
+    wilkinson = Poly(1, T)
+    for k in range(1, 33):
+        wilkinson *= Poly(T - k, T)
+    square = coefficients(wilkinson**2)
+    found = certify([square[0] + 1, *square[1:]], domain=LINE)
+    assert found.verdict == POSITIVE and found.verify()
+
+
+def test_a_cluster_of_twelve_roots() -> None:
+    """Roots of size 1e-12 lie together once the half-line has moved them to 1/3: they part slowly, and were given up before they had."""
+    generator = random.Random(4)
+    f, g = ([generator.randint(-9, 9) for _ in range(6)] + [9] for _ in range(2))
+    close = [c * 10 ** (12 * k) for k, c in enumerate(coefficients(polynomial(f) ** 2 + polynomial(g) ** 2))]
+    found = certify(close, domain=(None, Fraction(1, 3)))
+    assert found.verdict == POSITIVE and found.verify() and identity_holds(found)
+
+
+def test_squares_span() -> None:
+    generator = random.Random(2)
+    for _ in range(30):
+        n, rank = generator.randint(1, 6), generator.randint(1, 6)
+        base = [[Fraction(generator.randint(-3, 3), generator.randint(1, 3)) for _ in range(n)] for _ in range(rank)]
+        rows = [[sum(generator.randint(-2, 2) * v for v in column) for column in zip(*base, strict=True)] for _ in range(n + 1)] + base
+        assert spans(rows, n) == (Matrix([[Rational(v.numerator, v.denominator) for v in row] for row in rows]).rank() == n)
+    assert spans([[Fraction(math.prod(PRIMES)), Fraction(1)], [Fraction(0), Fraction(1)]], 2)  # zero modulo each of the primes
+    assert not spans([[Fraction(1), Fraction(2)]], 2) and not spans([], 1) and not spans([[Fraction(1)]], 2)
+
+
+def test_a_slice_of_the_campaign(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tools/certify_campaign.py`: each family once and more, on domains of every kind."""
+    path = Path(__file__).resolve().parents[2] / "tools" / "certify_campaign.py"
+    spec = importlib.util.spec_from_file_location("certify_campaign", path)
+    assert spec is not None and spec.loader is not None
+    campaign = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(campaign)
+    monkeypatch.setattr("sys.argv", ["certify_campaign.py", "--cases", "39", "--degrees", "4", "9", "--seed", "3"])
+    assert campaign.main() == 0, capsys.readouterr().out
+    false = dataclasses.replace(certify([1, 0, 1], domain=LINE), verdict=NONNEGATIVE)  # what it refuses
+    assert not campaign.proven(false, [Fraction(1), Fraction(0), Fraction(1)], LINE)
+    wrong = certify([1, 0, 2], domain=LINE)
+    assert not campaign.proven(wrong, [Fraction(1), Fraction(0), Fraction(1)], LINE)
+
+
 @pytest.mark.parametrize(
     ("r", "verdict"),
     [
@@ -324,6 +371,7 @@ def test_kinds_of_input() -> None:
 def test_lean() -> None:
     text = certify([2, -3, 0, 1], domain=(-2, 2)).to_lean("cubic")
     assert text.startswith("theorem cubic (t : ℝ) (hl : (-2 : ℝ) ≤ t) (hh : t ≤ (2 : ℝ)) : 0 ≤ ") and "by ring" in text
+    assert certify([0], domain=LINE).to_lean() == "theorem certified (t : ℝ) : 0 ≤ (0 : ℝ) := le_refl _\n"
     assert "< 0" in certify([1, 0, -3, 0, 1]).to_lean() and certify([1, 0, 1]).to_lean().count("\n") > 3
 
 
@@ -406,3 +454,9 @@ def test_exponents_that_would_fill_the_memory(tmp_path: Path) -> None:
         path.write_text(f"{text} 0 1\n")
         with pytest.raises(ValueError, match=r"^forms.txt, line 1: coefficients must be numbers"):
             read_forms(path)
+
+
+def test_the_minus_of_typesetting_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "forms.txt"
+    path.write_text("1 \N{MINUS SIGN}1/2 1e\N{MINUS SIGN}1\n", encoding="utf-8")
+    assert read_forms(path) == [[1, Fraction(-1, 2), Fraction(1, 10)]]

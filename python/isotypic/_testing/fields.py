@@ -7,6 +7,9 @@ A module F is equivariant when F(L_g f) = L_g F(f) for every g, with the action 
 
 Groups that map axes to axes act on whole boxes, odd or even. The others (hexagonal groups in axial coordinates) act on the largest
 invariant set of positions in a box of odd sizes, `hexagonal_mask`: outside it a field counts as zero, and is not compared.
+
+C_N and D_N with N = 8, 12, 16, ... move the square lattice by their quarter turns and reflections alone. The other elements act up to
+interpolation between positions (bilinear, zero outside of the array), so that they are compared only where they are asked for by name.
 """
 
 from __future__ import annotations
@@ -16,14 +19,21 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic import groups
+from isotypic.groups.planar import PlanarGroup, planar_or_none
 from isotypic.ops._checks import is_integer, resolve_group
 
 __all__ = ["act", "assert_equivariant", "equivariance_error", "hexagonal_mask"]
 
 Field = Literal["regular", "scalar"]
+AnyGroup = str | groups.Group | PlanarGroup
+
+
+def _resolve(owner: str, group: AnyGroup) -> groups.Group | PlanarGroup:
+    return planar_or_none(group) or resolve_group(owner, group)  # type: ignore[arg-type]
 
 
 def _positions(size: Sequence[int]) -> np.ndarray:
@@ -65,7 +75,7 @@ def hexagonal_mask(size: int, group: str | groups.Group = "p6m") -> Tensor:
     return torch.from_numpy(_mask(resolve_group("hexagonal_mask", group), (size, size)).copy())
 
 
-def _check_field(group: groups.Group, tensor: Tensor, field: str) -> int:
+def _check_field(group: groups.Group | PlanarGroup, tensor: Tensor, field: str) -> int:
     """The number of spatial axes in use: n, or 0 for fields without space."""
     if field == "regular":
         if tensor.dim() not in (3, 3 + group.dim) or tensor.shape[2] != group.order:
@@ -79,11 +89,13 @@ def _check_field(group: groups.Group, tensor: Tensor, field: str) -> int:
     return group.dim if tensor.dim() >= group.dim + 2 else 0
 
 
-def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = "regular") -> Tensor:
+def act(group: AnyGroup, element: int, tensor: Tensor, field: Field = "regular") -> Tensor:
     """The field moved by an element of the group, L_g f, about the centre of the grid; exact, a permutation of the entries.
 
+    Elements of a `PlanarGroup` that are no symmetries of the lattice read between positions, by bilinear interpolation.
+
     Args:
-        group: a name or a `groups.Group`.
+        group: a name, a `groups.Group` or a `PlanarGroup`.
         element: index into `group.elements`.
         tensor: a regular field (B, C, |G|, *spatial) or (B, C, |G|), or a scalar field (B, C, *spatial) or (B, C); any dtype.
         field: "regular" or "scalar".
@@ -96,7 +108,7 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
     >>> turned[0, 0, 1, 1]
     tensor(4.)
     """
-    resolved = resolve_group("act", group)
+    resolved = _resolve("act", group)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"act: tensor must be a torch.Tensor, got {type(tensor).__name__}")
     spatial = _check_field(resolved, tensor, field)
@@ -111,12 +123,12 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
     if not spatial:
         return tensor
     matrix = resolved.elements[inverse]
-    lead, size = tensor.dim() - spatial, tensor.shape[tensor.dim() - spatial :]
+    if isinstance(resolved, PlanarGroup):
+        whole = np.round(matrix)
+        return _turned(tensor, matrix) if np.abs(matrix - whole).max() > 1e-9 else _permuted(tensor, whole.astype(np.int64))
     if resolved.preserves_axes:
-        # out(x) = f(g^-1 x): axis i of x is read along the axis j of f with g^-1[j, i] = +-1, backwards where it is -1.
-        axes = np.abs(matrix).argmax(axis=0)
-        flipped = [lead + i for i in range(spatial) if matrix[axes[i], i] < 0]
-        return tensor.permute(*range(lead), *(lead + int(j) for j in axes)).flip(flipped)
+        return _permuted(tensor, matrix)
+    lead, size = tensor.dim() - spatial, tensor.shape[tensor.dim() - spatial :]
     if len(set(size)) != 1:
         raise ValueError(f"act: {resolved.name} acts on arrays with equal sides, got spatial sizes {tuple(size)}")
     mask = torch.from_numpy(_mask(resolved, size).copy()).to(tensor.device)
@@ -125,7 +137,29 @@ def act(group: str | groups.Group, element: int, tensor: Tensor, field: Field = 
     return torch.where(mask, moved, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
 
 
-def _infer(group: groups.Group, output: Tensor) -> Field:
+def _permuted(tensor: Tensor, matrix: np.ndarray) -> Tensor:
+    """f(matrix x) for a signed permutation of the last axes, with axes of unequal sizes exchanged."""
+    spatial = len(matrix)
+    lead = tensor.dim() - spatial
+    # Axis i of x is read along the axis j of f with matrix[j, i] = +-1, backwards where it is -1.
+    axes = np.abs(matrix).argmax(axis=0)
+    flipped = [lead + i for i in range(spatial) if matrix[axes[i], i] < 0]
+    return tensor.permute(*range(lead), *(lead + int(j) for j in axes)).flip(flipped)
+
+
+def _turned(tensor: Tensor, matrix: np.ndarray) -> Tensor:
+    """f(matrix x) on the plane, by bilinear interpolation."""
+    if not tensor.is_floating_point():
+        raise TypeError(f"act: a turn between the positions needs a floating-point dtype, got {tensor.dtype}")
+    height, width = tensor.shape[-2:]
+    rows, columns = (torch.arange(n, device=tensor.device, dtype=torch.float64) - (n - 1) / 2 for n in (height, width))
+    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1) @ torch.tensor(matrix.T.copy(), device=tensor.device)
+    half = places.new_tensor([max(height - 1, 1) / 2, max(width - 1, 1) / 2])
+    grid = (places / half).flip(-1).to(tensor.dtype)  # torch counts columns first, from -1 to 1 between the outermost positions
+    return F.grid_sample(tensor.reshape(1, -1, height, width), grid[None], align_corners=True).reshape(tensor.shape)
+
+
+def _infer(group: groups.Group | PlanarGroup, output: Tensor) -> Field:
     """A regular field has the group on its third axis; everything else is scalar."""
     regular = output.dim() in (3, 3 + group.dim) and output.shape[2] == group.order and group.order > 1
     return "regular" if regular else "scalar"
@@ -133,7 +167,7 @@ def _infer(group: groups.Group, output: Tensor) -> Field:
 
 def _compare(
     module: Callable[[Tensor], Tensor],
-    group: groups.Group,
+    group: groups.Group | PlanarGroup,
     x: Tensor,
     in_field: Field,
     out_field: Field | None,
@@ -144,7 +178,10 @@ def _compare(
         raise TypeError(f"equivariance: input must be a torch.Tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"equivariance: input must have a floating-point dtype, got {x.dtype}")
-    if _check_field(group, x, in_field) and not group.preserves_axes:
+    spatial = _check_field(group, x, in_field)
+    if isinstance(group, PlanarGroup):
+        elements = group.subgroup_indices(groups.get(group.lattice)).tolist() if elements is None and spatial else elements
+    elif spatial and not group.preserves_axes:
         x = act(group, 0, x, in_field)
     with torch.no_grad():
         output = module(x)
@@ -165,7 +202,7 @@ def _compare(
 
 def equivariance_error(
     module: Callable[[Tensor], Tensor],
-    group: str | groups.Group,
+    group: AnyGroup,
     x: Tensor,
     *,
     in_field: Field = "regular",
@@ -183,7 +220,7 @@ def equivariance_error(
     0.0
     """
     worst = 0.0
-    for _, found, expected in _compare(module, resolve_group("equivariance_error", group), x, in_field, out_field, elements):
+    for _, found, expected in _compare(module, _resolve("equivariance_error", group), x, in_field, out_field, elements):
         if expected.numel() == 0:
             continue
         scale = expected.abs().max().double().item()
@@ -199,7 +236,7 @@ def equivariance_error(
 
 def assert_equivariant(
     module: Callable[[Tensor], Tensor],
-    group: str | groups.Group,
+    group: AnyGroup,
     x: Tensor,
     *,
     in_field: Field = "regular",
@@ -215,17 +252,18 @@ def assert_equivariant(
 
     Args:
         module: any callable from a field to a field.
-        group: a name or a `groups.Group`.
+        group: a name, a `groups.Group` or a `PlanarGroup`.
         x: the input, a floating-point field; for hexagonal groups values outside `hexagonal_mask` are set to zero first.
         in_field: "regular" or "scalar"; out_field: the same, by default read off the output's shape: regular when its third axis is |G|.
         atol: 0 by default. rtol: eps^(2/3) of the less precise of the dtypes of input and output by default (float32 2e-5, float64 4e-11).
-        elements: indices of the elements to test, by default all.
+        elements: indices of the elements to test, by default all; of a `PlanarGroup` on a grid those that are symmetries of the lattice,
+            because the others are right up to interpolation only.
 
     Raises AssertionError as said, ValueError for shapes that are no such fields, TypeError for integer input.
 
     >>> assert_equivariant(torch.nn.ReLU(), "p4m", torch.randn(1, 2, 8, 5, 5))
     """
-    resolved = resolve_group("assert_equivariant", group)
+    resolved = _resolve("assert_equivariant", group)
     for element, found, expected in _compare(module, resolved, x, in_field, out_field, elements):
         if expected.numel() == 0:
             continue

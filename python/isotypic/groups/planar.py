@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .group import Group
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -56,6 +59,8 @@ class PlanarGroup:
     """q = N / 4, the number of cosets H R^j."""
     cosets: NDArray[np.int64]
     """(q, |H|): the index of h R^j at [j, h], with h in the order of `isotypic.groups.get(lattice)`."""
+    between: NDArray[np.int64]
+    """(q, q |H|): the index of R^-i h R^j at [i, (j, h)], the entry of a weight on G between the fields j and i of H."""
 
     def __init__(self, name: str) -> None:
         match = re.fullmatch(r"([CD])([1-9]\d*)", name) if isinstance(name, str) else None
@@ -78,6 +83,40 @@ class PlanarGroup:
         self.elements = _frozen(np.stack([cosine, -sine * sign, sine, cosine * sign], axis=1).reshape(-1, 2, 2))
         inside = np.flatnonzero(turns % self.index == 0)
         self.cosets = _frozen(self.multiply[inside, : self.index].T.copy())
+        self.between = _frozen(self.multiply[self.inverse[: self.index, None], self.cosets.reshape(1, -1)])
+
+    @property
+    def dim(self) -> int:
+        """2, the dimension of the plane."""
+        return 2
+
+    def subgroup_indices(self, subgroup: Group | PlanarGroup) -> NDArray[np.int64]:
+        """The index in this group of every element of ``subgroup``, in the subgroup's order; (subgroup.order,).
+
+        Raises ValueError when ``subgroup`` acts on another dimension or has an element outside this group.
+
+        >>> from isotypic import groups
+        >>> PlanarGroup("C8").subgroup_indices(groups.get("p2"))
+        array([0, 4])
+        """
+        if subgroup.dim != 2:
+            raise ValueError(f"subgroup of {self.name}: must act on dimension 2, got {subgroup.name} on dimension {subgroup.dim}")
+        apart = np.abs(self.elements[:, None] - subgroup.elements).max(axis=(2, 3))
+        if apart.min(axis=0).max() > 1e-9:
+            raise ValueError(f"subgroup of {self.name}: {subgroup.name} has elements that are not in {self.name}")
+        return np.asarray(apart.argmin(axis=0))
+
+    def left_cosets(self, subgroup: Sequence[int]) -> NDArray[np.int64]:
+        """The cosets a H of a subgroup given by the indices of its elements, one a row: (order / |H|, |H|), a the smallest index."""
+        return self._cosets(self.multiply, subgroup)
+
+    def right_cosets(self, subgroup: Sequence[int]) -> NDArray[np.int64]:
+        """The cosets H a of a subgroup given by the indices of its elements, one a row: (order / |H|, |H|), a the smallest index."""
+        return self._cosets(self.multiply.T, subgroup)
+
+    def _cosets(self, product: NDArray[np.int64], subgroup: Sequence[int]) -> NDArray[np.int64]:
+        cosets = product[:, np.asarray(subgroup, dtype=np.int64)]
+        return np.asarray(cosets[cosets.min(axis=1) == np.arange(self.order)])
 
     def __repr__(self) -> str:
         return f"PlanarGroup({self.name!r})"
@@ -97,3 +136,13 @@ def _named(name: str) -> PlanarGroup:
 def planar_group(group: str | PlanarGroup) -> PlanarGroup:
     """The group itself, or the one of that name."""
     return group if isinstance(group, PlanarGroup) else _named(group)
+
+
+def planar_or_none(group: object) -> PlanarGroup | None:
+    """The group of the plane that is meant; None for what is none, and for "C4" and "D4", which are groups of space by name."""
+    if isinstance(group, str) and group not in ("C4", "D4"):
+        try:
+            return _named(group)
+        except ValueError:
+            return None
+    return group if isinstance(group, PlanarGroup) else None

@@ -19,6 +19,7 @@ from isotypic.nn.fields.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftCo
 from isotypic.nn.fields.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
 from isotypic.nn.fields.dropout import FieldDropout
 from isotypic.nn.fields.group_pool import GroupPool
+from isotypic.nn.fields.line import GroupAvgPool1d, GroupConv1d, GroupConvTranspose1d, GroupMaxPool1d, LiftConv1d
 from isotypic.nn.fields.linear import GroupLinear
 from isotypic.nn.fields.mask import FieldMask
 from isotypic.nn.fields.norm import FieldGroupNorm, FieldInstanceNorm, FieldLayerNorm, GroupBatchNorm
@@ -28,6 +29,7 @@ from isotypic.nn.fields.relaxed import RelaxedGroupConv2d
 from isotypic.nn.fields.restrict import Restrict
 from isotypic.nn.fields.spatial_pool import BlurPool2d, BlurPool3d, GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
 from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.fields.steerable_transpose import SteerableConvTranspose2d
 from isotypic.nn.forms.moment import MomentLayer
 from isotypic.nn.forms.positive import PositivePolynomial
 from isotypic.nn.forms.transvectants import Transvectants
@@ -55,18 +57,23 @@ __all__ = [
     "GeometricBilinear",
     "GeometricMLP",
     "GradeDropout",
+    "GroupAvgPool1d",
     "GroupAvgPool2d",
     "GroupAvgPool3d",
     "GroupBatchNorm",
+    "GroupConv1d",
     "GroupConv2d",
     "GroupConv3d",
+    "GroupConvTranspose1d",
     "GroupConvTranspose2d",
     "GroupConvTranspose3d",
     "GroupLinear",
+    "GroupMaxPool1d",
     "GroupMaxPool2d",
     "GroupMaxPool3d",
     "GroupPool",
     "IOPosition",
+    "LiftConv1d",
     "LiftConv2d",
     "LiftConv3d",
     "MomentLayer",
@@ -79,6 +86,7 @@ __all__ = [
     "Restrict",
     "ScalarGate",
     "SteerableConv2d",
+    "SteerableConvTranspose2d",
     "SteerableLiftConv2d",
     "SwapReport",
     "Transvectants",

@@ -27,12 +27,6 @@ def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None)
     return resolved
 
 
-def check_subgroup(owner: str, group: groups.Group, subgroup: groups.Group) -> None:
-    """Raises unless every element of `subgroup`, as a matrix, is an element of `group`."""
-    if not group.is_subgroup(subgroup):
-        raise ValueError(f"{owner}: the elements of {subgroup.name} must be among those of {group.name}")
-
-
 def positive(owner: str, **counts: int) -> None:
     """Raises unless every count is a positive integer."""
     for name, count in counts.items():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from isotypic.sl2.domains import Circle, Domain, Form, Interval, Term, add
+from isotypic.sl2.domains import Circle, Domain, Form, Interval, Term
 from isotypic.sl2.exact.digits import as_text, decimal, integer, rational
 from isotypic.sl2.exact.polynomials import integral, multiply, primitive, trimmed, value, value_sign
+from isotypic.sl2.exact.rank import spans
 from isotypic.sl2.exact.squares import Zero
-from isotypic.sl2.rational import Rational, semidefinite_rank
+from isotypic.sl2.rational import Rational
 
 POSITIVE, NONNEGATIVE, NEGATIVE = "positive", "nonnegative", "negative somewhere"
 
@@ -123,9 +125,8 @@ class Certificate:
             given = [Fraction(c) for c in self.coefficients]
             if not _sums_to(given, [(term.multiplier, term.squares) for term in self.terms]):
                 return False
-        if self.verdict == POSITIVE:
-            gram = self.gram
-            return gram is not None and semidefinite_rank([list(row) for row in gram]) == len(gram)
+        if self.verdict == POSITIVE:  # with positive weights the Gram is definite where the squares span
+            return spans([f for _, f in self.form_squares], len(form) // 2 + 1)
         if not any(form):
             return True
         if self.infinite_zero:
@@ -238,15 +239,24 @@ def _domain_name(domain: Domain) -> Any:
 
 
 def _sums_to(p: list[Fraction], terms: list[Any]) -> bool:
-    """Whether p is the sum of multiplier * weight * f^2, coefficient by coefficient."""
-    total: list[Fraction] = []
+    """Whether p is the sum of multiplier * weight * f^2, coefficient by coefficient; in integers, over a common denominator."""
+    parts = []
     for multiplier, squares in terms:
+        outside, below = integral(list(multiplier))
         for weight, f in squares:
             if weight <= 0:
                 return False
-            total = add(total, [weight * v for v in multiply(multiplier, multiply(f, f))])
-    size = max(len(p), len(total))
-    return add(p, [Fraction(0)] * size)[:size] == add(total, [Fraction(0)] * size)
+            whole, scale = integral(list(f))
+            parts.append((weight.numerator, weight.denominator * below * scale * scale, multiply(outside, multiply(whole, whole))))
+    given, below = integral(p)
+    common = math.lcm(below, *(denominator for _, denominator, _ in parts))
+    total = [c * (common // below) for c in given]
+    for numerator, denominator, values in parts:
+        factor = numerator * (common // denominator)
+        total += [0] * (len(values) - len(total))
+        for k, c in enumerate(values):
+            total[k] -= factor * c
+    return not any(total)
 
 
 def _is_zero(form: list[Fraction], zero: Zero) -> bool:

@@ -15,12 +15,13 @@ G. Szego, "Orthogonal polynomials", 1939, theorem 1.21.1 (Lukacs).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from isotypic.sl2.exact.polynomials import multiply
+from isotypic.sl2.exact.polynomials import integral, multiply
 
 Rationals = list[Fraction]
 
@@ -32,9 +33,22 @@ def power(p: Sequence[Any], exponent: int) -> list[Any]:
     return result
 
 
-def add(p: Sequence[Fraction], q: Sequence[Fraction]) -> Rationals:
+def add(p: Sequence[Any], q: Sequence[Any]) -> list[Any]:
     size = max(len(p), len(q))
-    return [(p[k] if k < len(p) else Fraction(0)) + (q[k] if k < len(q) else Fraction(0)) for k in range(size)]
+    return [(p[k] if k < len(p) else 0) + (q[k] if k < len(q) else 0) for k in range(size)]
+
+
+def substituted(f: Sequence[Fraction], top: Sequence[Fraction], bottom: Sequence[Fraction]) -> Rationals:
+    """sum_k f_k top^k bottom^(n - k), by Horner's rule in integers."""
+    whole, scale = integral(f)
+    unit = math.lcm(*(value.denominator for value in (*top, *bottom)))
+    first, second = ([int(value * unit) for value in part] for part in (top, bottom))
+    total: list[int] = []
+    factor = [1]
+    for value in reversed(whole):
+        total = add(multiply(total, first), [value * v for v in factor])
+        factor = multiply(factor, second)
+    return [Fraction(value, scale * unit ** (len(f) - 1)) for value in total]
 
 
 @dataclass(frozen=True)
@@ -85,11 +99,7 @@ class Interval:
             end, sign = (self.low, 1) if self.low is not None else (self.high, -1)
             assert end is not None
             top, bottom = [end, Fraction(0), Fraction(sign)], [Fraction(1)]
-        result: Rationals = [Fraction(0)] * (2 * n + 1)
-        for k, value in enumerate(p):
-            if value:
-                result = add(result, [value * v for v in multiply(power(top, k), power(bottom, n - k))])
-        return result
+        return add(substituted(p, top, bottom), [Fraction(0)] * (2 * n + 1))
 
     def point(self, x: Fraction, y: Fraction) -> tuple[Fraction, ...] | None:
         """The t of a point of the form; None at infinity."""
@@ -114,11 +124,7 @@ class Interval:
 
         def part(f: Sequence[Fraction], parity: int) -> tuple[Fraction, ...]:
             """Of f(x, y) = sum f_k x^k y^(n - k), the k of this parity, without the x and the y that are left over."""
-            total: Rationals = []
-            for k in range(parity, n + 1, 2):
-                if f[k]:
-                    total = add(total, [f[k] * v for v in multiply(power(x2, k // 2), power(y2, (n - k) // 2))])
-            return tuple(total)
+            return tuple(substituted(f[parity::2], x2, y2))
 
         def factor(parity: int) -> tuple[Fraction, ...]:
             result = list(x2) if parity else [Fraction(1)]
@@ -141,20 +147,21 @@ class Circle:
 
     def form(self, p: Sequence[tuple[Fraction, Fraction]]) -> Rationals:
         n = len(p) - 1
-        zero, one = Fraction(0), Fraction(1)
-        radius, result = [one, zero, one], [p[0][0] * v for v in power([one, zero, one], n)]
-        real, imaginary = [one], [zero]  # of (y + i x)^(2k), by powers of x
-        for k in range(1, n + 1):
-            # (y + i x)^2 = y^2 - x^2 + 2 i x y
-            square, twice = [one, zero, -one], [zero, one + one]
+        scale = math.lcm(*(part.denominator for pair in p for part in pair))
+        # (y + i x)^2 = y^2 - x^2 + 2 i x y
+        square, twice, radius = [1, 0, -1], [0, 2], [1, 0, 1]
+        real: list[int] = []
+        imaginary: list[int] = []
+        factor = [1]
+        for a, b in ((int(pair[0] * scale), int(pair[1] * scale)) for pair in reversed(p)):
             real, imaginary = (
-                add(multiply(real, square), [-v for v in multiply(imaginary, twice)]),
-                add(multiply(real, twice), multiply(imaginary, square)),
+                add(add(multiply(real, square), [-v for v in multiply(imaginary, twice)]), [a * v for v in factor]),
+                add(add(multiply(real, twice), multiply(imaginary, square)), [b * v for v in factor]),
             )
-            a, b = p[k]
-            both = add([2 * a * v for v in real], [-2 * b * v for v in imaginary])
-            result = add(result, multiply(both, power(radius, n - k)))
-        return (result + [zero] * (2 * n + 1))[: 2 * n + 1]
+            last, factor = factor, multiply(factor, radius)
+        # r_0 is there twice.
+        total = add([2 * v for v in real], [-int(p[0][0] * scale) * v for v in last])
+        return [Fraction(v, scale) for v in add(total, [0] * (2 * n + 1))]
 
     def point(self, x: Fraction, y: Fraction) -> tuple[Fraction, ...]:
         """(cos, sin) of the angle."""

@@ -14,13 +14,15 @@ from torch import Tensor, fx, nn
 from isotypic import groups
 from isotypic._warnings import EquivarianceWarning
 from isotypic._words import SwapHead, SwapInit
-from isotypic.nn._arguments import resolve_group
-from isotypic.nn.convert.swapping.kinds import DROPOUT, MIXING, name_of
+from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.convert.swapping.expand import Expand, expand_modules
+from isotypic.nn.convert.swapping.kinds import CONVOLUTIONS, DROPOUT, MIXING, name_of
 from isotypic.nn.convert.swapping.plan import Fields, Plan
 from isotypic.nn.convert.swapping.report import Line, SwapReport
 from isotypic.nn.convert.swapping.steps import hooks
-from isotypic.nn.convert.swapping.trace import CONTAINERS, same_steps, trace
+from isotypic.nn.convert.swapping.trace import CONTAINERS, is_layer, same_steps, trace
 from isotypic.nn.convert.swapping.walk import Walk
+from isotypic.nn.fields._group_key import any_group
 from isotypic.nn.fields.dropout import FieldDropout
 
 
@@ -38,21 +40,30 @@ def _inputs(example: Any) -> tuple[Any, ...]:
     return () if example is None else tuple(example) if isinstance(example, (tuple, list)) else (example,)
 
 
-def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group:
+def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group | PlanarGroup:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise TypeError(f"swap: model must be an nn.Module, got the class {model.__name__}; make one of it: {model.__name__}(...)")
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap: model must be an nn.Module, got {type(model).__name__}")
-    resolved = resolve_group("swap", group)
-    if resolved.dim not in (2, 3):
-        raise ValueError(f"swap: group must act on 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
+    if is_layer(model):
+        raise TypeError(f"swap: the model is one {type(model).__name__}, whose forward pass has no layers; wrap it: nn.Sequential(model)")
+    resolved = any_group("swap", group)
+    if resolved.dim not in (1, 2, 3):
+        raise ValueError(f"swap: group must act on 1, 2 or 3 spatial axes, but {resolved.name} acts on {resolved.dim}")
+    if isinstance(resolved, PlanarGroup) and options["init"] == "pretrained":
+        raise ValueError(
+            f"swap: init='pretrained' cannot turn trained filters between positions, as {resolved.name} asks; take {resolved.lattice}"
+        )
     if options["head"] not in (None, "pool", "fields"):
         raise ValueError(f'swap: head must be None, "pool" or "fields", got {options["head"]!r}')
     if options["init"] not in (None, "pretrained"):
         raise ValueError(f'swap: init must be None or "pretrained", got {options["init"]!r}')
     if options["init"] == "pretrained" and options["fields"] is not None:
         raise ValueError("swap: fields cannot be chosen with init='pretrained', which needs a field for every channel")
-    for entry in options["pointwise"]:
-        if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
-            raise TypeError(f"swap: pointwise must hold types of modules, got {entry!r}")
+    for option in ("pointwise", "expand"):
+        for entry in options[option]:
+            if not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+                raise TypeError(f"swap: {option} must hold types of modules, got {entry!r}")
     names = dict(model.named_modules())
     for entry in options["keep"]:
         if isinstance(entry, str) and entry not in names:
@@ -64,12 +75,13 @@ def _check(model: Any, group: Any, options: dict[str, Any]) -> groups.Group:
     return resolved
 
 
-def _check_dimension(model: nn.Module, group: groups.Group) -> None:
-    dims = {2: nn.Conv2d, 3: nn.Conv3d}
-    other = dims[5 - group.dim]
-    for module in model.modules():
-        if type(module) is other:
-            raise ValueError(f"swap: group must act on {5 - group.dim} spatial axes, but {group.name} acts on {group.dim}")
+def _check_dimension(model: nn.Module, group: groups.Group | PlanarGroup) -> None:
+    """Raises where all convolutions are on another number of axes."""
+    found = {CONVOLUTIONS.index(type(module)) + 1 for module in model.modules() if type(module) in CONVOLUTIONS}
+    if found and group.dim not in found:
+        raise ValueError(
+            f"swap: group must act on {' or '.join(map(str, sorted(found)))} spatial axes, but {group.name} acts on {group.dim}"
+        )
 
 
 def _tied(model: nn.Module, plan: Plan) -> None:
@@ -128,8 +140,18 @@ def _check_outputs(plain: nn.Module, net: nn.Module, inputs: tuple[Any, ...], fi
         raise TypeError(f"swap: the network that was made gives outputs of shapes {found} on the example, the model {expected}")
 
 
-def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields: bool) -> float:
-    """max over g of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
+def _check_expanded(plain: nn.Module, net: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Raises unless what was written out computes what the model does, in evaluation."""
+    with torch.no_grad():
+        pairs = zip(*(_flat(copy.deepcopy(network).eval()(*inputs)) for network in (plain, net)), strict=True)
+        for expected, found in pairs:
+            scale = expected.abs().max().clamp(min=1e-30)
+            if expected.shape != found.shape or not float((expected - found).abs().max() / scale) <= 1e-4:
+                raise TypeError("swap: with its modules written as expand says, the model gives other outputs on the example")
+
+
+def _error(net: nn.Module, group: groups.Group | PlanarGroup, elements: Sequence[int], inputs: tuple[Any, ...], fields: bool) -> float:
+    """max over elements of |F(g x) - g F(x)| / max |F(x)|, over all outputs; images are moved, other inputs are not."""
     from isotypic._testing.fields import act
 
     dim = group.dim
@@ -146,7 +168,7 @@ def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields:
     inputs = tuple(moved(0, value, False) for value in inputs)
     with torch.no_grad():
         outputs, worst = _flat(net(*inputs)), 0.0
-        for element in range(1, group.order):
+        for element in elements:
             found = _flat(net(*(moved(element, value, False) for value in inputs)))
             for one, other in zip(outputs, found, strict=True):
                 if not one.is_floating_point() or not one.numel():
@@ -164,7 +186,7 @@ def _error(net: nn.Module, group: groups.Group, inputs: tuple[Any, ...], fields:
 
 def swap(
     model: nn.Module,
-    group: str | groups.Group,
+    group: str | groups.Group | PlanarGroup,
     example: Tensor | Sequence[Any] | None = None,
     *,
     report: bool = True,
@@ -173,6 +195,7 @@ def swap(
     fields: Fields = None,
     head: SwapHead | None = None,
     init: SwapInit | None = None,
+    expand: Expand | None = None,
 ) -> nn.Module:
     """A plain CNN made equivariant: a copy with its layers swapped for those of regular fields, and about as many parameters.
 
@@ -190,7 +213,8 @@ def swap(
 
     Args:
         model: a network that `torch.fx` can trace. It is not changed.
-        group: a name or a `groups.Group` acting on 2 axes, or on 3 for networks of `nn.Conv3d`.
+        group: a name or a `groups.Group` acting on 2 axes, on 3 for networks of `nn.Conv3d`, or on 1 for those of `nn.Conv1d`; C_N and D_N
+            with N = 8, 12, 16, ... (a `PlanarGroup`) make steerable convolutions, exact for the part that maps the lattice to itself.
         example: an input, or a tuple of them. It decides what is an image, shows which sizes and strides are only approximately
             equivariant, measures the error, and is needed for padding on the hexagonal lattice.
         report: set `result.report`; refused where the model has such an attribute.
@@ -202,6 +226,8 @@ def swap(
         init: None initialises the layers; "pretrained" gives every channel a field and starts with the weights of the model. The result
             is then its mean over the group, and |G| times as large; only nearly so with norms over channels, groups of
             them or the batch, on hexagonal groups, which cut images to a hexagon, and where a function of the outputs is not linear.
+        expand: types of modules, and functions that write such a module as known ones: `{NormAct: lambda m: nn.Sequential(m.norm, m.act)}`.
+            Those of timm with a norm and an activation in one are known. With an example, the same outputs are asked for.
 
     Raises TypeError naming the module that has no equivariant counterpart, and why; ValueError for arguments that fit no network.
 
@@ -213,15 +239,19 @@ def swap(
     >>> bool(torch.allclose(net(digits), net(digits.rot90(1, (-2, -1))), atol=1e-5)), net.report.exact
     (True, True)
     """
-    options = {"pointwise": tuple(pointwise), "keep": tuple(keep), "fields": fields, "head": head, "init": init}
+    options = {"pointwise": tuple(pointwise), "keep": tuple(keep), "fields": fields, "head": head, "init": init, "expand": expand or {}}
     resolved = _check(model, group, options)
     _check_dimension(model, resolved)
     if report and hasattr(model, "report"):
         raise ValueError("swap: the model has an attribute `report`; swap it with report=False")
     inputs = _inputs(example)
     net = copy.deepcopy(model)
+    net, expanded = expand_modules(net, expand or {}, lambda module, name: type(module) in (*keep, *pointwise) or name in keep)
+    if expanded and inputs:
+        _check_expanded(model, net, inputs)
     modes = {name: module.training for name, module in net.named_modules()}
     plan = Plan(net, resolved, tuple(pointwise), tuple(keep), fields, head, init == "pretrained")
+    plan.lines = {line.name: line for line in expanded}
     walks = []
     for mode in (True, False):
         graph = trace(net.train(mode), plan.declared)
@@ -331,9 +361,18 @@ def _report(model: nn.Module, result: nn.Module, plan: Plan, walk: Walk, inputs:
     lines = sorted(plan.lines.values(), key=lambda line: order.get(line.name, len(order)))
     if walk.reasons:
         lines.append(Line("forward", type(model).__name__, "GraphModule", "; ".join(walk.reasons)))
+    if plan.pretrained and not plan.lattice.preserves_axes:
+        note = "a hexagon of each image and kernel is left: near the plain network's mean over the group, not that mean"
+        lines.append(Line("weights", "of the model", "of the model", note))
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (model, result)]
     made = SwapReport(plan.group.name, lines, counts[0], counts[1], "graph" if walk.reasons else "as written")
     if inputs:
         with _evaluating(result):
-            made.equivariance_error = _error(result, plan.group, inputs, plan.head == "fields")
+            group, fields = plan.group, plan.head == "fields"
+            exact = group.subgroup_indices(plan.lattice).tolist() if isinstance(group, PlanarGroup) else list(range(group.order))
+            made.equivariance_error = _error(result, group, exact, inputs, fields)
+            if isinstance(group, PlanarGroup):
+                between = _error(result, group, sorted(set(range(group.order)) - set(exact)), inputs, fields)
+                note = f"exact under {plan.lattice.name}; the other elements, between positions, up to {between:.0e} on the example"
+                lines.append(Line("group", group.name, plan.lattice.name, note, exact=False))
     return made

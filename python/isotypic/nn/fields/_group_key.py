@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isotypic import groups
 from isotypic._constants import without_format
-from isotypic.groups.planar import PlanarGroup, planar_group
+from isotypic.groups.planar import PlanarGroup, planar_or_none
 from isotypic.nn._arguments import resolve_group
 
 _TO = " to "  # between group and subgroup
@@ -89,18 +89,30 @@ def same_group(first: str, second: str) -> bool:
 def field_group(owner: str, group: str | groups.Group | PlanarGroup, dim: int | None) -> tuple[groups.Group, str, str, int]:
     """The group that acts on the grid, and key, name and order of the one whose fields these are: C_N and D_N move the lattice by a part
     of their elements."""
-    if isinstance(group, PlanarGroup) or (
-        dim in (2, None) and isinstance(group, str) and group not in groups.names() and _is_planar(group)
-    ):
-        planar = planar_group(group)
-        return groups.get(planar.lattice), planar.name, planar.name, planar.order
-    resolved = resolve_group(owner, group, dim)
+    resolved = any_group(owner, group, dim)
+    if isinstance(resolved, PlanarGroup):
+        return groups.get(resolved.lattice), resolved.name, resolved.name, resolved.order
     return resolved, resolved.key, resolved.name, resolved.order
 
 
-def _is_planar(name: str) -> bool:
+def any_group(owner: str, group: str | groups.Group | PlanarGroup, dim: int | None = None) -> groups.Group | PlanarGroup:
+    """The group itself, a named one, or C_N and D_N by a name that no other group has ("C8", not "C4", which acts on space)."""
+    planar = planar_or_none(group) if dim in (2, None) else None
+    return planar or resolve_group(owner, group, dim)  # type: ignore[arg-type]
+
+
+def part_of(owner: str, group: groups.Group | PlanarGroup, subgroup: groups.Group | PlanarGroup) -> list[int]:
+    """The index in `group` of every element of `subgroup`; raises unless all of them, as matrices, are there."""
     try:
-        planar_group(name)
+        if isinstance(group, PlanarGroup):
+            return group.subgroup_indices(subgroup).tolist()
+        if isinstance(subgroup, groups.Group):
+            return group.subgroup_indices(subgroup).tolist()
     except ValueError:
-        return False
-    return True
+        pass
+    raise ValueError(f"{owner}: the elements of {subgroup.name} must be among those of {group.name}")
+
+
+def key_of(group: groups.Group | PlanarGroup) -> str:
+    """What a state dict says of a group."""
+    return group.name if isinstance(group, PlanarGroup) else group.key

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isotypic import groups
-from isotypic._register import plain
 from isotypic.ops.fields.equivariance import report
 
 
@@ -43,6 +42,12 @@ def _outside(group: str, size: tuple[int, ...]) -> Tensor | None:
 _KNOWN: set[tuple[Any, ...]] = set()
 
 
+def _readable(x: Tensor) -> bool:
+    """Whether the values of a tensor may be looked at. `plain` says no in a frame that torch compiles by itself, as those that are called
+    from one that it has given up are."""
+    return type(x) in (Tensor, nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def check_outside(layer: Any, x: Tensor, dim: int, strict: bool) -> None:
     """Whether the input of a layer with padding is zero outside of the hexagon, which elements of the group move out of the array.
 
@@ -60,7 +65,7 @@ def check_outside(layer: Any, x: Tensor, dim: int, strict: bool) -> None:
         return
     size = tuple(x.shape[-dim:])
     configuration = owner, layer.group, size, layer.padding
-    if (not strict and configuration in _KNOWN) or not plain(x) or x.is_meta or not x.numel():
+    if (not strict and configuration in _KNOWN) or not _readable(x) or x.is_meta or not x.numel():
         return
     outside = _outside(layer.group, size)
     if outside is None or not bool(outside.any()):

@@ -38,6 +38,10 @@ from isotypic.ops.fields.group_conv import convolution, kept_of_weight
 Self = TypeVar("Self", bound="_Conv")
 
 
+Plain = nn.Conv1d | nn.Conv2d | nn.Conv3d
+PLAIN: tuple[type[Plain], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
 class _Conv(Grouped):
     """What the four convolutions share; `field` is the type of the input, "scalar" (lift) or "regular"."""
 
@@ -169,12 +173,12 @@ class _Conv(Grouped):
             self._blocks = None  # it may be as large as the weight
         return super().train(mode)
 
-    def to_conv(self) -> nn.Conv2d | nn.Conv3d:
+    def to_conv(self) -> Plain:
         """The plain convolution with the same function on flattened fields, (B, C |G|, *spatial) -> (B, O |G|, *spatial).
 
         When lifting, its input is (B, C, *spatial). It has |G| times the parameters: its filter bank holds every filter in every position.
         """
-        conv = (nn.Conv2d if self.dim == 2 else nn.Conv3d)(
+        conv = PLAIN[self.dim - 1](
             self.in_fields * (self.order if self.field == "regular" else 1),
             self.out_fields * self.order,
             self.kernel_size,  # type: ignore[arg-type]
@@ -196,7 +200,7 @@ class _Conv(Grouped):
     @classmethod
     def from_conv(
         cls: type[Self],
-        conv: nn.Conv2d | nn.Conv3d,
+        conv: Plain,
         group: str | finite_groups.Group,
         *,
         field_per_channel: bool = False,
@@ -216,7 +220,7 @@ class _Conv(Grouped):
         """
         owner = f"{cls.__name__}.from_conv"
         resolved = resolve_group(owner, group, cls.dim)
-        if not isinstance(conv, nn.Conv2d if cls.dim == 2 else nn.Conv3d):
+        if not isinstance(conv, PLAIN[cls.dim - 1]):
             raise TypeError(f"{owner}: conv must be an nn.Conv{cls.dim}d, got {type(conv).__name__}")
         check_initialised(owner, "conv", conv)
         in_order = 1 if field_per_channel or cls.field == "scalar" else resolved.order

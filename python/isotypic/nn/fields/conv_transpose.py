@@ -32,8 +32,12 @@ from isotypic.ops.fields.bank import filter_bank
 Self = TypeVar("Self", bound="_ConvTranspose")
 
 
+Plain = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+PLAIN: tuple[type[Plain], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
 class _ConvTranspose(Grouped):
-    """What the two transposed convolutions share."""
+    """What transposed convolutions share."""
 
     dim: ClassVar[int]
     weight: nn.Parameter
@@ -110,9 +114,9 @@ class _ConvTranspose(Grouped):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def to_conv(self) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+    def to_conv(self) -> Plain:
         """The plain transposed convolution with the same function on flattened fields, (B, C |G|, *spatial) -> (B, O |G|, *spatial)."""
-        conv = (nn.ConvTranspose2d if self.dim == 2 else nn.ConvTranspose3d)(
+        conv = PLAIN[self.dim - 1](
             self.in_fields * self.order,
             self.out_fields * self.order,
             self.kernel_size,  # type: ignore[arg-type]
@@ -134,7 +138,7 @@ class _ConvTranspose(Grouped):
     @classmethod
     def from_conv(
         cls: type[Self],
-        conv: nn.ConvTranspose2d | nn.ConvTranspose3d,
+        conv: Plain,
         group: str | finite_groups.Group,
         *,
         field_per_channel: bool = False,
@@ -149,7 +153,7 @@ class _ConvTranspose(Grouped):
         """
         owner = f"{cls.__name__}.from_conv"
         resolved = resolve_group(owner, group, cls.dim)
-        if not isinstance(conv, nn.ConvTranspose2d if cls.dim == 2 else nn.ConvTranspose3d):
+        if not isinstance(conv, PLAIN[cls.dim - 1]):
             raise TypeError(f"{owner}: conv must be an nn.ConvTranspose{cls.dim}d, got {type(conv).__name__}")
         check_initialised(owner, "conv", conv)
         order = 1 if field_per_channel else resolved.order

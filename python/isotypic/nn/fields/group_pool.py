@@ -11,8 +11,8 @@ from isotypic import groups as finite_groups
 from isotypic._constants import Constants
 from isotypic._words import GroupPoolMode
 from isotypic.groups.planar import PlanarGroup
-from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
-from isotypic.nn.fields._group_key import Grouped, field_group
+from isotypic.nn._arguments import check_tensor
+from isotypic.nn.fields._group_key import Grouped, any_group, key_of, part_of
 
 
 class GroupPool(Grouped, Constants):
@@ -25,7 +25,7 @@ class GroupPool(Grouped, Constants):
         keepdim: keep an axis of length 1 in place of |G|.
         group: a name, a `groups.Group` or a `PlanarGroup`, with which fields of another order and images are refused. Without it the layer
             takes a third axis of any length for a group; (B, C, H, W), whose third axis may as well be rows, is refused.
-        subgroup: a name or a `groups.Group` with elements among those of `group`, for a quotient field.
+        subgroup: a name, a `groups.Group` or a `PlanarGroup` with elements among those of `group`, for a quotient field.
 
     Input:  (B, C, |G|, *spatial)
     Output: (B, C, *spatial), (B, C, 1, *spatial) with `keepdim`, or (B, C, |G| / |H|, *spatial) with a subgroup
@@ -47,7 +47,7 @@ class GroupPool(Grouped, Constants):
         mode: GroupPoolMode = "max",
         keepdim: bool = False,
         group: str | finite_groups.Group | PlanarGroup | None = None,
-        subgroup: str | finite_groups.Group | None = None,
+        subgroup: str | finite_groups.Group | PlanarGroup | None = None,
     ) -> None:
         super().__init__()
         if mode not in ("max", "mean"):
@@ -55,16 +55,14 @@ class GroupPool(Grouped, Constants):
         self.mode, self.keepdim, self.order, self.dim, self.names, self.group = mode, keepdim, 0, 0, "", ""
         cosets = None
         if group is not None:
-            whole, self.group, name, self.order = field_group("GroupPool", group, None)
-            self.dim, self.names = whole.dim, f", group={name}"
+            whole = any_group("GroupPool", group)
+            self.group, self.order, self.dim, self.names = key_of(whole), whole.order, whole.dim, f", group={whole.name}"
             if subgroup is not None:
-                if whole.order != self.order:
-                    raise ValueError(f"GroupPool: {name} has elements that do not act on the grid, and takes no subgroup")
-                part = resolve_group("GroupPool", subgroup)
-                self.subgroup = part.key
+                part = any_group("GroupPool", subgroup)
+                self.subgroup = key_of(part)
                 self.names += f", subgroup={part.name}"
-                check_subgroup("GroupPool", whole, part)
-                cosets = np.sort(whole.left_cosets(part))
+                inside = part_of("GroupPool", whole, part)
+                cosets = np.sort(whole.left_cosets(inside))
         elif subgroup is not None:
             raise ValueError("GroupPool: subgroup needs its group")
         if cosets is None:

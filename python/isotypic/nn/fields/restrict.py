@@ -9,8 +9,9 @@ from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._constants import Constants
-from isotypic.nn._arguments import check_subgroup, check_tensor, resolve_group
-from isotypic.nn.fields._group_key import Grouped
+from isotypic.groups.planar import PlanarGroup
+from isotypic.nn._arguments import check_tensor
+from isotypic.nn.fields._group_key import Grouped, any_group, key_of, part_of
 
 
 class Restrict(Grouped, Constants):
@@ -21,7 +22,7 @@ class Restrict(Grouped, Constants):
     Layers after it need to be equivariant under H only, such as in the deeper layers of a network whose data is symmetric only locally.
 
     Args:
-        group, subgroup: names or `groups.Group`s with the elements of `subgroup` among those of `group`.
+        group, subgroup: names, `groups.Group`s or `PlanarGroup`s with the elements of `subgroup` among those of `group`.
 
     Input:  (B, C, |G|, *spatial)
     Output: (B, C |G| / |H|, |H|, *spatial)
@@ -36,13 +37,13 @@ class Restrict(Grouped, Constants):
 
     entries: Tensor
 
-    def __init__(self, group: str | finite_groups.Group, subgroup: str | finite_groups.Group) -> None:
+    def __init__(self, group: str | finite_groups.Group | PlanarGroup, subgroup: str | finite_groups.Group | PlanarGroup) -> None:
         super().__init__()
-        whole, part = resolve_group("Restrict", group), resolve_group("Restrict", subgroup)
-        check_subgroup("Restrict", whole, part)
-        self.group, self.subgroup, self.order, self.suborder = whole.key, part.key, whole.order, part.order
+        whole, part = any_group("Restrict", group), any_group("Restrict", subgroup)
+        inside = part_of("Restrict", whole, part)
+        self.group, self.subgroup, self.order, self.suborder = key_of(whole), key_of(part), whole.order, part.order
         self.names = f"{whole.name}, {part.name}"
-        self.add_constant("entries", np.array(whole.right_cosets(part)).flatten())
+        self.add_constant("entries", np.array(whole.right_cosets(inside)).flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("Restrict", "input", x)

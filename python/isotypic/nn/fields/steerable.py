@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from isotypic._constants import Constants
-from isotypic._register import needs_gradient, plain
 from isotypic._words import Padding, PaddingMode
 from isotypic.groups.planar import PlanarGroup, planar_group
-from isotypic.nn._arguments import check_dtype, check_field, check_initialised, divisible, positive, relabelled
-from isotypic.nn.fields import _steerable_basis, bank
-from isotypic.nn.fields._group_key import Grouped
-from isotypic.nn.fields._lattice_fields import from_lattice_fields, permute_bank, to_lattice_fields
+from isotypic.nn._arguments import check_dtype, check_field, divisible, positive, relabelled
+from isotypic.nn.fields._lattice_fields import from_lattice_fields, to_lattice_fields
+from isotypic.nn.fields._steerable import Steerable, check_plain
 from isotypic.nn.fields.conv import GroupConv2d, LiftConv2d
 from isotypic.ops.fields.group_conv import convolution
 
 Self = TypeVar("Self", bound="_SteerableConv2d")
 
 
-class _SteerableConv2d(Grouped, Constants):
-    """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular".
-
-    A filter is a function on the group and the plane, psi[o, c, u](y) = sum_n coefficients[o, c, u, n] b_n(y). With G the union of the
-    cosets H R^j of the lattice's subgroup H, and t a tap, the convolution of the q fields of H that a regular field of G splits into has
-    the weight
-
-        weight[(o, i), (c, j), h](t) = psi[o, c, R^-i h R^j](R^-i t),
-
-    which needs samples of b_n at the taps turned by R^-i alone: what H does to the taps is left to the kernels, and is exact.
-    """
+class _SteerableConv2d(Steerable):
+    """What both convolutions share; `field` is the type of the input, "scalar" (lift) or "regular"."""
 
     field: ClassVar[str]
-    bias: nn.Parameter | None
-    samples: Tensor
-    sources: Tensor
-    cosets: Tensor
-    places: Tensor
 
     def __init__(
         self,
@@ -59,7 +42,6 @@ class _SteerableConv2d(Grouped, Constants):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
-        super().__init__()
         owner = type(self).__name__
         planar = planar_group(group)
         regular = self.field == "regular"
@@ -68,8 +50,8 @@ class _SteerableConv2d(Grouped, Constants):
         divisible(owner, groups, **{in_name: in_fields}, out_fields=out_fields)
         positive(owner, stride=stride, dilation=dilation)
         check_dtype(owner, dtype)
-        self.group, self.order = planar.name, planar.order
-        self.in_fields, self.out_fields, self.kernel_size, self.groups = in_fields, out_fields, kernel_size, groups
+        super().__init__(planar, kernel_size, (out_fields, in_fields // groups), not regular, out_fields if bias else 0, device, dtype)
+        self.in_fields, self.out_fields, self.groups = in_fields, out_fields, groups
 
         # The convolution that runs. It checks and pads, and holds no weight: that is an expression of the coefficients.
         self.blocks = (GroupConv2d if regular else LiftConv2d)(
@@ -87,18 +69,6 @@ class _SteerableConv2d(Grouped, Constants):
             device="meta",
         )
         self.blocks.weight = None  # type: ignore[assignment]
-
-        basis = _steerable_basis.samples(self.group, kernel_size)
-        shape = (out_fields, in_fields // groups, *((self.order,) if regular else ()), basis.shape[1])
-        self.coefficients = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_fields, device=device, dtype=dtype)) if bias else None
-        # R^-i h R^j for each i and (j, h).
-        sources = planar.multiply[planar.inverse[: planar.index, None], planar.cosets.reshape(1, -1)]
-        self.add_constant("samples", basis, device, dtype)
-        self.add_constant("sources", sources, device)
-        self.add_constant("cosets", planar.cosets, device)
-        self.add_constant("places", planar.cosets.argsort(axis=None), device)
-        self._evaluated: tuple[Tensor, Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -106,53 +76,7 @@ class _SteerableConv2d(Grouped, Constants):
 
         K. He et al., "Delving Deep into Rectifiers", 2015; M. Weiler, F. A. Hamprecht and M. Storath, 2018.
         """
-        # Every basis function has norm 1, so that the taps of one filter have the summed variance (functions) * Var(coefficient).
-        bound = math.sqrt(6 / math.prod(self.coefficients.shape[1:]))
-        with torch.no_grad():
-            self.coefficients.uniform_(-bound, bound)
-            if self.bias is not None:
-                self.bias.zero_()
-
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._evaluated = None
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_evaluated": None}
-
-    def _expand(self, coefficients: Tensor) -> Tensor:
-        # Linear algebra of the filters' own size: autocast would only lose digits.
-        with torch.autocast(coefficients.device.type, enabled=False):
-            out_fields, in_fields = coefficients.shape[:2]
-            index, _, *size = self.samples.shape
-            samples = self.samples.flatten(2).to(coefficients.dtype)  # parameters alone follow a mixed-precision policy
-            if self.field == "scalar":
-                weight = torch.einsum("ocn,int->oict", coefficients, samples)
-                return weight.reshape(out_fields * index, in_fields, *size)
-            turned = coefficients.index_select(2, self.sources.flatten()).unflatten(2, self.sources.shape)
-            weight = torch.einsum("ocisn,int->oicst", turned, samples)
-            return weight.reshape(out_fields * index, in_fields * index, self.order // index, *size)
-
-    def lattice_weight(self) -> Tensor:
-        """The weight of the p4 or p4m convolution that runs, (O q, C q, |H|, k, k), or (O q, C, k, k) when lifting.
-
-        It is linear in `coefficients`. In eval mode, without gradients, it is kept on a CPU until the coefficients have other values.
-        """
-        coefficients = self.coefficients
-        traced = torch.compiler.is_compiling() or not plain(coefficients)
-        if traced or self.training or needs_gradient(coefficients) or not coefficients.is_cpu:
-            return self._expand(coefficients)
-        # Values are compared, not versions: a change through `.data` leaves no other trace.
-        known = self._evaluated
-        if known is None or known[0].dtype != coefficients.dtype or not torch.equal(known[0], coefficients):
-            with torch.inference_mode(False), torch.no_grad():
-                own = coefficients.detach().clone()
-                known = self._evaluated = own, self._expand(own)
-        return known[1]
-
-    def _lattice_bias(self) -> Tensor | None:
-        return None if self.bias is None else self.bias.repeat_interleave(self.cosets.shape[0])
+        self._initialise(math.prod(self.coefficients.shape[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
         regular = self.field == "regular"
@@ -168,14 +92,9 @@ class _SteerableConv2d(Grouped, Constants):
 
     def to_conv(self) -> nn.Conv2d:
         """The plain convolution with the same function on flattened fields, (B, C |G|, H, W) -> (B, O |G|, H, W), or from (B, C, H, W)."""
-        lattice = copy.deepcopy(self.blocks)
-        lattice.weight = nn.Parameter(self.lattice_weight().detach())
-        lattice.bias = None if self.bias is None else nn.Parameter(self.bias.detach().repeat_interleave(self.cosets.shape[0]))
-        conv = lattice.to_conv()
+        conv = self._lattice_layer(copy.deepcopy(self.blocks))
         assert isinstance(conv, nn.Conv2d)
-        with torch.no_grad():
-            conv.weight.copy_(permute_bank(conv.weight, self.places, self.field == "regular"))
-        return conv.train(self.training)
+        return conv
 
     @classmethod
     def from_conv(cls: type[Self], conv: nn.Conv2d, group: str | PlanarGroup, *, strict: bool = False) -> Self:
@@ -187,20 +106,8 @@ class _SteerableConv2d(Grouped, Constants):
         """
         owner = f"{cls.__name__}.from_conv"
         planar = planar_group(group)
-        if not isinstance(conv, nn.Conv2d):
-            raise TypeError(f"{owner}: conv must be an nn.Conv2d, got {type(conv).__name__}")
-        check_initialised(owner, "conv", conv)
-        regular = cls.field == "regular"
-        in_order = planar.order if regular else 1
-        for name, channels, order in (("in_channels", conv.in_channels, in_order), ("out_channels", conv.out_channels, planar.order)):
-            if channels % (order * conv.groups):
-                raise ValueError(
-                    f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular fields "
-                    f"of {planar.name}"
-                )
-        for name in ("kernel_size", "stride", "dilation"):
-            if len(set(getattr(conv, name))) != 1:
-                raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
+        check_plain(owner, conv, nn.Conv2d, planar, cls.field == "scalar")
+        in_order = planar.order if cls.field == "regular" else 1
         try:
             layer = cls(
                 conv.in_channels // in_order,
@@ -219,21 +126,7 @@ class _SteerableConv2d(Grouped, Constants):
             )
         except (TypeError, ValueError) as error:
             raise relabelled(error, cls.__name__, owner) from None
-        with torch.no_grad():
-            dense = permute_bank(conv.weight.double(), layer.cosets.flatten(), regular)
-            weight = bank.project(dense, planar.lattice, cls.field).unflatten(0, (-1, planar.index))
-            samples = torch.tensor(_steerable_basis.samples(planar.name, layer.kernel_size), device=weight.device)
-            design = samples.flatten(2).transpose(1, 2).flatten(0, 1)  # (q taps, functions)
-            solve = torch.linalg.pinv(design).unflatten(1, (planar.index, -1))
-            if regular:
-                # (O, q, C, |G|, taps) with the elements of the group in their order: psi[o, c, u](R^-i t).
-                weight = weight.unflatten(2, (-1, planar.index)).flatten(3, 4).flatten(4)
-                weight = weight.gather(3, layer.sources.argsort(dim=1)[:, None, :, None].expand_as(weight))
-                layer.coefficients.copy_(torch.einsum("oicut,nit->ocun", weight, solve))
-            else:
-                layer.coefficients.copy_(torch.einsum("oict,nit->ocn", weight.flatten(3), solve))
-            if layer.bias is not None and conv.bias is not None:
-                layer.bias.copy_(conv.bias.reshape(-1, planar.order).mean(dim=1))
+        layer._project(conv.weight, conv.bias, planar)
         return layer.train(conv.training)
 
     def extra_repr(self) -> str:

@@ -29,6 +29,8 @@ from isotypic.ops.forms import wilson
 
 LARGEST = 1024
 CANDIDATES = 4096  # places at which minima are refined at once
+NEAR = 1e-9
+"""Error of an autocorrelation from which on a row counts as one whose R touches zero."""
 
 
 def spectral_factor(r: Tensor) -> Tensor:
@@ -37,7 +39,8 @@ def spectral_factor(r: Tensor) -> Tensor:
     The filter with the taps h has the power response R(s) = r_0 + 2 sum_k r_k cos(k s), and all its zeros within or on the unit circle.
     Where R > 0 the coefficients of h are right to rounding times the condition of the problem, at most of the order of max R / min R, and
     first derivatives to ten times that: 1e-10 and 1e-6 at 1e8. At zeros of R less than half of the digits are left, as for any double
-    root; the autocorrelation of h is within 1e-6 r_0 of r, or r is refused.
+    root; the autocorrelation of h is within 1e-6 r_0 of r, or r is refused. Where R touches zero, h may be the factor of r with a rounding
+    error of R, epsilon of the dtype or 16 (n + 1) 2^-52 of sum_k |r_k|, added to r_0.
 
     Args:
         r: (..., n + 1), float32 or float64 (float32 is computed in float64 and rounded), n up to 1024.
@@ -89,7 +92,8 @@ def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tens
     zero = ~r.any(-1)
     unit = r / torch.where(r[:, 0] > 0, r[:, 0], 1)[:, None]
     response = 2 * torch.fft.rfft(unit, max(256, 8 << (n - 1).bit_length())).real - unit[:, :1]
-    below = _minimum(unit, response) < -max(16 * n * eps, rounding) * unit.abs().sum(-1)
+    allowed = max(16 * n * eps, rounding) * unit.abs().sum(-1)
+    below = _minimum(unit, response) < -allowed
     wrong = ((r[:, 0] <= 0) | below) & ~zero
     _refuse(
         r,
@@ -97,11 +101,13 @@ def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tens
         "nonnegative on the circle, r_0 + 2 sum_k r_k cos(k s) >= 0, which fails",
         "isotypic.sl2.certify(row, domain='circle') proves where",
     )
-    if r.device.type == "cpu":
-        h, error = torch.empty_like(unit), torch.empty_like(unit[:, 0])
-        _launch.launch(name, name, unit.contiguous(), h, error, like=h)
-    else:
-        h, error = wilson.factor(unit, response)
+    h, error = _factor_unit(name, unit, response)
+    rows = ((error > NEAR) & ~zero & ~wrong).nonzero()[:, 0]
+    if len(rows):  # R touches zero: lifted by what rounding does it has a factor for certain
+        lift = torch.eye(1, n, dtype=r.dtype, device=r.device) * allowed[rows, None]
+        lifted, new = _factor_unit(name, unit[rows] + lift, response[rows] + allowed[rows, None])
+        better = new + allowed[rows] < error[rows]
+        h[rows[better]], error[rows[better]] = lifted[better], new[better]
     _refuse(
         r,
         ~(error <= 1e-6) & ~zero,
@@ -109,6 +115,15 @@ def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tens
         "with a part in 10^5 more in r_0 there is one",
     )
     return torch.where(zero[:, None], 0, h * r[:, :1].clamp_min(0).sqrt())
+
+
+def _factor_unit(name: str, unit: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, n + 1), (B): the factors of rows with r_0 about 1, and the largest errors of their autocorrelations."""
+    if unit.device.type != "cpu":
+        return wilson.factor(unit, response)
+    h, error = torch.empty_like(unit), torch.empty_like(unit[:, 0])
+    _launch.launch(name, name, unit.contiguous(), h, error, like=h)
+    return h, error
 
 
 def _solve(name: str, shape: Sequence[int], h: Tensor, b: Tensor, transposed: bool) -> Tensor:
@@ -138,8 +153,9 @@ def _minimum(unit: Tensor, response: Tensor) -> Tensor:
     row, place = (low & (response <= padded[:, :-2]) & (response <= padded[:, 2:])).nonzero(as_tuple=True)
     step = torch.pi / (response.shape[-1] - 1)
     k = torch.arange(1, unit.shape[-1], dtype=unit.dtype, device=unit.device)
-    for rows, places in zip(row.split(CANDIDATES), place.split(CANDIDATES), strict=True):
-        start, taps = places * step, 2 * unit[rows, 1:]
+    starts = torch.cat([place * step, (place - 0.5) * step, (place + 0.5) * step])  # two zeros may lie around one point
+    for rows, start in zip(row.repeat(3).split(CANDIDATES), starts.split(CANDIDATES), strict=True):
+        taps = 2 * unit[rows, 1:]
         s = start
         for _ in range(6):
             sine, cosine = (k * s[:, None]).sin(), (k * s[:, None]).cos()

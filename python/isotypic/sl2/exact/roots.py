@@ -16,6 +16,10 @@ from itertools import pairwise
 from isotypic.sl2.exact.polynomials import Polynomial
 
 ROUNDS = 200
+NOISE = 16
+"""Units of the last place that Horner's rule may be off: 3 for each step, in |s| < 0.71. What is below says nothing of the root."""
+LEAP = 2
+"""A step takes a root no further than about 2^LEAP times its size: where rounding leaves no derivative it would end anywhere."""
 
 
 @dataclass
@@ -25,11 +29,13 @@ class Roots:
     re: list[int]
     im: list[int]
     scale: int
+    bits: int
+    """To which they were taken."""
 
-    def rescaled(self, scale: int) -> Roots:
+    def rescaled(self, scale: int, bits: int) -> Roots:
         shift = scale - self.scale
         move = (lambda v: v << shift) if shift >= 0 else (lambda v: v >> -shift)
-        return Roots([move(v) for v in self.re], [move(v) for v in self.im], scale)
+        return Roots([move(v) for v in self.re], [move(v) for v in self.im], scale, bits)
 
 
 def _starts(p: Polynomial) -> list[tuple[float, float]]:
@@ -52,9 +58,12 @@ def find(p: Polynomial, bits: int, start: Roots | None = None) -> Roots:
     starts = _starts(p)
     small = math.floor(min(exponent for exponent, _ in starts))
     found = start
-    for level in _levels(bits):
+    levels = _levels(bits)
+    if start is not None:  # less precise than the start would lose what it tells apart
+        levels = [level for level in levels if level > start.bits] or levels[-1:]
+    for level in levels:
         scale = level - small + 8
-        found = _start(starts, scale) if found is None else found.rescaled(scale)
+        found = _start(starts, scale, level) if found is None else found.rescaled(scale, level)
         _iterate(p, found, level)
     assert found is not None
     return found
@@ -68,8 +77,8 @@ def _levels(bits: int) -> list[int]:
     return levels
 
 
-def _start(starts: list[tuple[float, float]], scale: int) -> Roots:
-    found = Roots([], [], scale)
+def _start(starts: list[tuple[float, float]], scale: int, bits: int) -> Roots:
+    found = Roots([], [], scale, bits)
     for exponent, angle in starts:
         whole = math.floor(exponent)
         shift = whole + scale - 52
@@ -80,17 +89,15 @@ def _start(starts: list[tuple[float, float]], scale: int) -> Roots:
 
 
 def _iterate(p: Polynomial, found: Roots, bits: int) -> None:
-    """Steps of each root until one is so small that the next would be rounding, or until they shrink no more."""
-    last = {i: math.inf for i in range(len(found.re))}
+    """Steps of each root until one is so small that the next would be rounding, or the polynomial is rounding there.
+
+    Not until steps stop to shrink: those within a cluster shrink slowly before its roots have parted.
+    """
+    left = list(range(len(found.re)))
     for _ in range(ROUNDS):
-        if not last:
+        left = [i for i in left if _improve(p, found.re, found.im, i, found.scale, bits) >= -bits // 2]
+        if not left:
             return
-        for i in list(last):
-            step = _improve(p, found.re, found.im, i, found.scale, bits)
-            if step < -bits // 2 or (step < -10 and step > last[i] - 1):
-                del last[i]
-            else:
-                last[i] = step
 
 
 def _improve(p: Polynomial, re: list[int], im: list[int], i: int, scale: int, bits: int) -> int:
@@ -109,10 +116,10 @@ def _improve(p: Polynomial, re: list[int], im: list[int], i: int, scale: int, bi
         shift = k * exponent - top + width
         coefficient = p[k] << shift if shift >= 0 else p[k] >> -shift
         fx, fy = ((fx * sx - fy * sy) >> width) + coefficient, (fx * sy + fy * sx) >> width
-    if not fx and not fy:
+    norm = fx * fx + fy * fy
+    if norm <= NOISE * NOISE:
         return -bits
     # f' / f - sum over j of 1 / (s - s_j), in units of 2^-width.
-    norm = fx * fx + fy * fy
     hx, hy = ((gx * fx + gy * fy) << width) // norm, ((gy * fx - gx * fy) << width) // norm
     unit = width + scale + exponent
     for j in range(len(re)):
@@ -129,5 +136,7 @@ def _improve(p: Polynomial, re: list[int], im: list[int], i: int, scale: int, bi
     # The step 1 / h back in units of z.
     wx, wy = (hx << (2 * width)) // norm, -(hy << (2 * width)) // norm
     wx, wy = (wx << down, wy << down) if down >= 0 else (wx >> -down, wy >> -down)
-    re[i], im[i] = x - wx, y - wy
-    return max(abs(wx), abs(wy)).bit_length() - size
+    length = max(abs(wx), abs(wy)).bit_length()
+    excess = max(length - size - LEAP, 0)
+    re[i], im[i] = x - (wx >> excess), y - (wy >> excess)
+    return length - size

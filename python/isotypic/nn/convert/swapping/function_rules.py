@@ -7,7 +7,11 @@ from typing import Any
 from torch import fx, nn
 
 from isotypic.nn.convert.swapping.kinds import (
+    ADAPTIVE_MAX_POOLS,
+    ADAPTIVE_MEAN_POOLS,
     FREE,
+    MAX_POOLS,
+    MEAN_POOLS,
     Kind,
     name_of,
 )
@@ -53,27 +57,56 @@ class FunctionRules(ModuleRules):
 
     def function_max_pool2d(self, node: Any, source: Any, x: Kind) -> Any:
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-        return self.build(node, (nn.MaxPool2d if self.dim == 2 else nn.MaxPool3d)(**self.arguments(node, *names)))
+        return self.build(node, MAX_POOLS[self.dim - 1](**self.arguments(node, *names)))
 
     def function_avg_pool2d(self, node: Any, source: Any, x: Kind) -> Any:
         names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-        return self.build(node, (nn.AvgPool2d if self.dim == 2 else nn.AvgPool3d)(**self.arguments(node, *names)))
+        settings = self.arguments(node, *names)
+        if self.whole(settings["kernel_size"], source) and set(settings) <= {"kernel_size", "stride"}:  # as in generalised-mean pooling
+            return self.build(node, ADAPTIVE_MEAN_POOLS[self.dim - 1](1))
+        return self.build(node, MEAN_POOLS[self.dim - 1](**settings))
 
-    function_max_pool3d, function_avg_pool3d = function_max_pool2d, function_avg_pool2d
+    def whole(self, window: Any, source: Any) -> bool:
+        """Whether a window is the size of the tensor: (x.size(-2), x.size(-1)), x.shape[2:], x.size()[-2:]."""
+
+        def of_source(node: Any) -> bool:
+            if not isinstance(node, fx.Node) or name_of(node) not in ("size", "shape"):
+                return False
+            read = node.args[0]  # of fields, one element of the group
+            return read is source or (isinstance(read, fx.Node) and name_of(read) == "select" and read.args[0] is source)
+
+        def axis(node: Any) -> int | None:
+            if not isinstance(node, fx.Node):
+                return None
+            if of_source(node) and len(node.args) == 2 and isinstance(node.args[1], int):
+                return node.args[1]
+            taken = name_of(node) == "getitem" and of_source(node.args[0]) and isinstance(node.args[1], int)
+            return node.args[1] if taken else None  # type: ignore[return-value]
+
+        if isinstance(window, (tuple, list)):
+            places = [axis(entry) for entry in window]
+            return None not in places and [place % (self.dim + 2) for place in places if place is not None] == list(range(2, self.dim + 2))
+        if not isinstance(window, fx.Node) or name_of(window) != "getitem" or not of_source(window.args[0]):
+            return False
+        return window.args[1] in (slice(2, None), slice(-self.dim, None))
+
+    function_max_pool1d = function_max_pool3d = function_max_pool2d
+    function_avg_pool1d = function_avg_pool3d = function_avg_pool2d
 
     def function_adaptive_avg_pool2d(self, node: Any, source: Any, x: Kind) -> Any:
-        return self.build(node, (nn.AdaptiveAvgPool2d if self.dim == 2 else nn.AdaptiveAvgPool3d)(**self.arguments(node, "output_size")))
+        return self.build(node, ADAPTIVE_MEAN_POOLS[self.dim - 1](**self.arguments(node, "output_size")))
 
     def function_adaptive_max_pool2d(self, node: Any, source: Any, x: Kind) -> Any:
-        return self.build(node, (nn.AdaptiveMaxPool2d if self.dim == 2 else nn.AdaptiveMaxPool3d)(**self.arguments(node, "output_size")))
+        return self.build(node, ADAPTIVE_MAX_POOLS[self.dim - 1](**self.arguments(node, "output_size")))
 
-    function_adaptive_avg_pool3d, function_adaptive_max_pool3d = function_adaptive_avg_pool2d, function_adaptive_max_pool2d
+    function_adaptive_avg_pool1d = function_adaptive_avg_pool3d = function_adaptive_avg_pool2d
+    function_adaptive_max_pool1d = function_adaptive_max_pool3d = function_adaptive_max_pool2d
 
     def function_pixel_shuffle(self, node: Any, source: Any, x: Kind) -> Any:
         return self.build(node, nn.PixelShuffle(**self.arguments(node, "upscale_factor")))
 
     def function_interpolate(self, node: Any, source: Any, x: Kind) -> Any:
-        if not self.group.preserves_axes:
+        if not self.lattice.preserves_axes:
             raise TypeError(f"its finer grid is none of {self.group.name}")
         if x.space not in ("grid", "point") or x.last:
             raise TypeError(f"{x} have no positions")
@@ -112,7 +145,7 @@ class FunctionRules(ModuleRules):
         else:
             self.plan.say(node.name, "pad", "pad", "by what sizes say: exact where it is the same on all sides", exact=False)
         more = padding[2 * self.dim :]
-        if not self.group.preserves_axes and any(spatial):
+        if not self.lattice.preserves_axes and any(spatial):
             raise TypeError(f"its padded array is no hexagon, as {self.group.name} asks; use the padding of the convolution")
         if not more:
             if x.form == "field" and settings.get("mode", "constant") != "constant":
@@ -155,7 +188,7 @@ class FunctionRules(ModuleRules):
         channel = self.dim + 1 if x.last else 1
         others = {key: value for key, value in node.kwargs.items() if key not in ("dim", "axis", "keepdim")}
         if dims == spatial and x.space in ("grid", "point"):
-            if not self.group.preserves_axes:
+            if not self.lattice.preserves_axes:
                 self.mask(node)
                 (source,) = node.all_input_nodes
             gives = x.replace(space="point" if keep else "none", last=x.last and keep, given=False)
@@ -233,13 +266,13 @@ class FunctionRules(ModuleRules):
             if x.form == "field":
                 x = self.pool(node, source, "max")
                 (source,) = node.all_input_nodes[:1]
-            everywhere = (nn.AdaptiveAvgPool2d if self.dim == 2 else nn.AdaptiveAvgPool3d)(1)
+            everywhere = ADAPTIVE_MEAN_POOLS[self.dim - 1](1)
             self.before(node, source, everywhere, "pool", x.replace(space="point"))
             self.plan.say(node.name, "flatten", "a pooling over all positions", "head='pool'")
             return x.replace(space="none")
         if x.form == "field" and self.plan.pretrained:
             if self.plan.head == "pool":
-                everywhere = (nn.AdaptiveAvgPool2d if self.dim == 2 else nn.AdaptiveAvgPool3d)(1)
+                everywhere = ADAPTIVE_MEAN_POOLS[self.dim - 1](1)
                 source = self.before(node, source, PerChannel(everywhere, self.group), "pool", x.replace(space="point"))
             node.op, node.target, node.args, node.kwargs = "call_method", "flatten", (source, 2), {}
             self.because("flattened fields")

@@ -48,13 +48,24 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 MIXING: tuple[type[nn.Module], ...] = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 """Layers that decide how many channels they give."""
 
-GLOBAL = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+# By the number of spatial axes, from 1.
+MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+MEAN_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+ADAPTIVE_MAX_POOLS = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+ADAPTIVE_MEAN_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+GLOBAL = (*ADAPTIVE_MEAN_POOLS, *ADAPTIVE_MAX_POOLS)
 
 POINTWISE_MODULES = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh),
     *(nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Threshold),
     *(nn.Dropout, nn.AlphaDropout, nn.Identity, nn.RReLU),
 )
+POINTWISE_ELSEWHERE = {
+    *("timm.layers.drop.DropPath", "torchvision.ops.stochastic_depth.StochasticDepth"),
+    *(f"timm.layers.activations.{name}" for name in ("Swish", "Mish", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "HardMish")),
+    *(f"timm.layers.activations.{name}" for name in ("GELU", "GELUTanh", "QuickGELU")),
+}
+"""Modules of other libraries that act on each value, or on each sample as a whole."""
 DROPOUT = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 POINTWISE = {
     *("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid"),
@@ -67,6 +78,11 @@ BINARY = {
 }
 CONCATENATING = {"cat", "concat", "concatenate"}
 SIZES = {"size", "shape", "dim", "ndim", "device", "dtype", "numel", "nelement", "stride", "is_cuda", "is_contiguous", "element_size"}
+
+
+def qualified(module: nn.Module) -> str:
+    """The name of its class with that of its library."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def name_of(node: fx.Node) -> str:

@@ -11,12 +11,18 @@ import torch
 from torch import nn
 
 from isotypic import groups
+from isotypic.groups.planar import PlanarGroup
 from isotypic.nn.fields.conv import GroupConv2d, GroupConv3d, LiftConv2d, LiftConv3d
 from isotypic.nn.fields.conv_transpose import GroupConvTranspose2d, GroupConvTranspose3d
+from isotypic.nn.fields.line import GroupAvgPool1d, GroupConv1d, GroupConvTranspose1d, GroupMaxPool1d, LiftConv1d
 from isotypic.nn.fields.linear import GroupLinear
 from isotypic.nn.fields.norm import FieldGroupNorm, FieldInstanceNorm, FieldLayerNorm, GroupBatchNorm
 from isotypic.nn.fields.spatial_pool import GroupAvgPool2d, GroupAvgPool3d, GroupMaxPool2d, GroupMaxPool3d
+from isotypic.nn.fields.steerable import SteerableConv2d, SteerableLiftConv2d
+from isotypic.nn.fields.steerable_transpose import SteerableConvTranspose2d
 from isotypic.ops.fields.equivariance import Grid, _broken
+
+AnyGroup = groups.Group | PlanarGroup
 
 
 def place(module: nn.Module) -> dict[str, Any]:
@@ -79,35 +85,35 @@ def square(conv: nn.Module, group: groups.Group) -> tuple[nn.Module, str]:
     return result, f"kernel {tuple(size)} made {sides}, because {group.name} exchanges the axes"
 
 
-def convolution(conv: Any, group: groups.Group, lift: bool, width: int, fields: int, blocks: int, pretrained: bool) -> nn.Module:
+LIFTS: Any = (LiftConv1d, LiftConv2d, LiftConv3d)
+CONVOLUTIONS: Any = (GroupConv1d, GroupConv2d, GroupConv3d)
+TRANSPOSED: Any = (GroupConvTranspose1d, GroupConvTranspose2d, GroupConvTranspose3d)
+MAX_POOLS: Any = (GroupMaxPool1d, GroupMaxPool2d, GroupMaxPool3d)
+MEAN_POOLS: Any = (GroupAvgPool1d, GroupAvgPool2d, GroupAvgPool3d)
+
+
+def convolution(conv: Any, group: AnyGroup, lift: bool, width: int, fields: int, blocks: int, pretrained: bool) -> nn.Module:
     """`width` fields (channels when lifting) to `fields` fields, in `blocks` blocks."""
-    transposed = isinstance(conv, (nn.ConvTranspose2d, nn.ConvTranspose3d))
-    if transposed:
-        kind: Any = GroupConvTranspose2d if group.dim == 2 else GroupConvTranspose3d
+    transposed = isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    sizes = {"kernel_size": conv.kernel_size, "stride": conv.stride, "dilation": conv.dilation}
+    if isinstance(group, PlanarGroup):
+        kind: Any = SteerableConvTranspose2d if transposed else SteerableLiftConv2d if lift else SteerableConv2d
+        for name, values in sizes.items():
+            if len(set(values)) > 1:
+                raise TypeError(f"{name} must be equal on both axes for {group.name}, got {tuple(values)}")
+        sizes = {name: values[0] for name, values in sizes.items()}
     else:
-        kind = (LiftConv2d, LiftConv3d)[group.dim - 2] if lift else (GroupConv2d, GroupConv3d)[group.dim - 2]
+        kind = (TRANSPOSED if transposed else LIFTS if lift else CONVOLUTIONS)[group.dim - 1]
     if pretrained:
         return follow(conv, kind.from_conv(conv, group, field_per_channel=True))
     options: dict[str, Any] = {"output_padding": conv.output_padding} if transposed else {"padding_mode": conv.padding_mode}
     if transposed and conv.padding_mode != "zeros":
         raise TypeError(f"padding_mode must be zeros, got {conv.padding_mode}")
-    layer = kind(
-        width,
-        fields,
-        conv.kernel_size,
-        group=group,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        groups=blocks,
-        bias=conv.bias is not None,
-        **options,
-        **place(conv),
-    )
-    return follow(conv, layer)
+    options |= {"padding": conv.padding, "groups": blocks, "bias": conv.bias is not None, **sizes, **place(conv)}
+    return follow(conv, kind(width, fields, group=group, **options))
 
 
-def linear(layer: nn.Linear, group: groups.Group, width: int, fields: int, pretrained: bool) -> nn.Module:
+def linear(layer: nn.Linear, group: AnyGroup, width: int, fields: int, pretrained: bool) -> nn.Module:
     new = GroupLinear(width, fields, group=group, bias=layer.bias is not None, **place(layer))
     if pretrained:  # each element of the group computes the plain layer
         with torch.no_grad():
@@ -150,18 +156,16 @@ def layer_norm(norm: Any, width: int, pretrained: bool) -> nn.Module:
     return follow(norm, new)
 
 
-def max_pool(pool: Any, group: groups.Group) -> nn.Module:
+def max_pool(pool: Any, group: AnyGroup) -> nn.Module:
     default(pool, ceil_mode=False, dilation=1, return_indices=False)
-    kind = (GroupMaxPool2d, GroupMaxPool3d)[group.dim - 2]
-    return kind(pool.kernel_size, pool.stride, pool.padding, group=group)
+    return MAX_POOLS[group.dim - 1](pool.kernel_size, pool.stride, pool.padding, group=group)
 
 
-def average_pool(pool: Any, group: groups.Group) -> nn.Module:
-    default(pool, ceil_mode=False, divisor_override=None)
+def average_pool(pool: Any, group: AnyGroup) -> nn.Module:
+    default(pool, ceil_mode=False, **({} if group.dim == 1 else {"divisor_override": None}))
     if any(as_tuple(pool.padding, group.dim)):
         default(pool, count_include_pad=True)
-    kind = (GroupAvgPool2d, GroupAvgPool3d)[group.dim - 2]
-    return kind(pool.kernel_size, pool.stride, pool.padding, group=group)
+    return MEAN_POOLS[group.dim - 1](pool.kernel_size, pool.stride, pool.padding, group=group)
 
 
 def resized(layer: Any, width: int) -> nn.Module:
@@ -187,7 +191,7 @@ def off_centre(layer: Any, group: groups.Group, size: tuple[int, ...]) -> str:
     """Why the outputs of a strided layer are not equivariant for inputs of this size; "" where they are."""
     dim = group.dim
     ones = (1,) * dim
-    if isinstance(layer, (GroupConvTranspose2d, GroupConvTranspose3d)):
+    if isinstance(layer, TRANSPOSED):
         output = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + o + 1
             for n, s, p, d, k, o in zip(

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from isotypic.groups.planar import PlanarGroup
 from isotypic.nn.convert.swapping import layers
 from isotypic.nn.convert.swapping.kinds import (
+    ADAPTIVE_MEAN_POOLS,
     CONVOLUTIONS,
     FREE,
     GLOBAL,
+    MAX_POOLS,
+    MEAN_POOLS,
     POINTWISE_MODULES,
     TRANSPOSED,
     Kind,
@@ -30,6 +34,7 @@ Rule = Callable[[fx.Node, Any, Kind], tuple[nn.Module, Kind]]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 UPSAMPLING = (nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)
 PADDING = (
+    *(nn.ZeroPad1d, nn.ConstantPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d),
     *(nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d),
     *(nn.ZeroPad3d, nn.ConstantPad3d, nn.ReflectionPad3d, nn.ReplicationPad3d, nn.CircularPad3d),
 )
@@ -45,10 +50,10 @@ class ModuleRules(Steps):
             (nn.Linear,): self.linear,
             NORMS: self.batch_norm,
             (nn.GroupNorm,): self.group_norm,
-            (nn.InstanceNorm2d, nn.InstanceNorm3d): self.instance_norm,
+            (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d): self.instance_norm,
             (nn.LayerNorm,): self.layer_norm,
-            (nn.MaxPool2d, nn.MaxPool3d): self.max_pool,
-            (nn.AvgPool2d, nn.AvgPool3d): self.average_pool,
+            MAX_POOLS: self.max_pool,
+            MEAN_POOLS: self.average_pool,
             GLOBAL: self.global_pool,
             (nn.Flatten,): self.flatten_module,
             UPSAMPLING: self.upsampling,
@@ -89,7 +94,7 @@ class ModuleRules(Steps):
             self.plan.say(str(node.target), describe(conv), describe(conv), "on scalar fields, behind a pooling over the group")
             new = layers.resized(conv, width)
             return new, Kind("scalar", conv.out_channels, conv.out_channels, x.space)
-        used, note = layers.square(conv, self.group)
+        used, note = layers.square(conv, self.lattice)
         if any(layers.as_tuple(conv.padding, self.dim) if not isinstance(conv.padding, str) else (conv.padding == "same",)):
             self.mask(node)
         fields, blocks = self.grouped(node, conv, width)
@@ -212,9 +217,10 @@ class ModuleRules(Steps):
 
     def instance_norm(self, node: Any, norm: Any, x: Kind) -> tuple[nn.Module, Kind]:
         self.mask(node)
+        self.on_axes(norm)
         if x.form == "scalar":
             return norm, x
-        if not self.group.preserves_axes:
+        if not self.lattice.preserves_axes:
             raise TypeError(f"its mean over the array is not one over the hexagon, as {self.group.name} asks")
         assert x.width is not None
         return layers.instance_norm(norm, x.width, self.plan.pretrained), x
@@ -230,21 +236,29 @@ class ModuleRules(Steps):
         return new, x
 
     def max_pool(self, node: Any, pool: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.on_axes(pool)
         return layers.max_pool(pool, self.group), x
 
     def average_pool(self, node: Any, pool: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.on_axes(pool)
         return layers.average_pool(pool, self.group), x
+
+    def on_axes(self, module: nn.Module) -> None:
+        """Raises for a layer on another number of axes than the group acts on; the number is in the name of its type."""
+        if type(module).__name__[-2:] != f"{self.dim}d":
+            raise TypeError(f"{self.group.name} acts on {self.dim} axes")
 
     def is_global(self, node: Any, output_size: Any) -> bool:
         return set(layers.as_tuple(output_size, self.dim)) == {1}
 
     def global_pool(self, node: Any, pool: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.on_axes(pool)
         if getattr(pool, "return_indices", False):
             raise TypeError("return_indices must be False, got True")
         self.mask(node)
         if not self.is_global(node, pool.output_size):
             self.exchanged("output_size", pool.output_size)
-            if not self.group.preserves_axes:
+            if not self.lattice.preserves_axes:
                 raise TypeError(f"{self.group.name} does not map its windows to one another")
             return (PerChannel(pool, self.group) if x.form == "field" else pool), x
         if x.form == "scalar":
@@ -267,7 +281,7 @@ class ModuleRules(Steps):
         self.mask(node)
         steps: list[nn.Module] = []
         if self.plan.head == "pool":
-            everywhere = (nn.AdaptiveAvgPool2d if self.dim == 2 else nn.AdaptiveAvgPool3d)(1)
+            everywhere = ADAPTIVE_MEAN_POOLS[self.dim - 1](1)
             self.plan.say(str(node.target), "Flatten", "a pooling over all positions", "head='pool'")
             if x.form == "field" and self.plan.pretrained:
                 return nn.Sequential(PerChannel(everywhere, self.group), nn.Flatten(2)), x.replace(space="none")
@@ -281,7 +295,7 @@ class ModuleRules(Steps):
         return (nn.Sequential(*steps, flatten) if steps else flatten), gives
 
     def upsampling(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
-        if not self.group.preserves_axes:
+        if not self.lattice.preserves_axes:
             raise TypeError(f"its finer grid is none of {self.group.name}")
         self.exchanged("size", module.size)
         self.exchanged("scale_factor", module.scale_factor)
@@ -292,7 +306,7 @@ class ModuleRules(Steps):
         values = tuple(values) if isinstance(values, (tuple, list)) else ()
         if not all(value is None or isinstance(value, (int, float)) for value in values):
             return
-        for matrix in self.group.elements:
+        for matrix in self.lattice.elements:
             if any(values[i] != values[j] for i, j in zip(*matrix.nonzero(), strict=True) if max(i, j) < len(values)):
                 raise TypeError(f"{name} must be equal on the axes that {self.group.name} exchanges, got {values}")
 
@@ -313,8 +327,9 @@ class ModuleRules(Steps):
             return
 
     def padding(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
+        self.on_axes(module)
         self.symmetric(module.padding)
-        if not self.group.preserves_axes:
+        if not self.lattice.preserves_axes:
             raise TypeError(f"its padded array is no hexagon, as {self.group.name} asks; use the padding of the convolution")
         return (PerChannel(module, self.group) if x.form == "field" else module), x
 
@@ -322,13 +337,15 @@ class ModuleRules(Steps):
         """Raises unless a padding is the same on sides that the group exchanges."""
         pairs = [(padding[2 * i], padding[2 * i + 1]) for i in range(len(padding) // 2)][::-1]
         pairs = [(0, 0)] * (self.dim - len(pairs)) + pairs
-        for matrix in self.group.elements:
+        for matrix in self.lattice.elements:
             for i, j in zip(*matrix.nonzero(), strict=True):
                 if (pairs[i] if matrix[i, j] > 0 else pairs[i][::-1]) != pairs[j]:
                     raise TypeError(f"padding {tuple(padding)} is not the same on the sides that {self.group.name} exchanges")
 
     def pixel_shuffle(self, node: Any, module: Any, x: Kind) -> tuple[nn.Module, Kind]:
         blocks = module.upscale_factor**2
+        if self.dim != 2 or isinstance(self.group, PlanarGroup):
+            raise TypeError(f"its places are not exchanged by {self.group.name}; upsample, or take a group of the square lattice")
         if x.form != "field" or x.width is None or x.channels is None:
             raise TypeError(f"it reads {x}, whose channels would be places that the group exchanges")
         if x.width % blocks:
@@ -358,8 +375,9 @@ class ModuleRules(Steps):
             factor = None if old.recompute_scale_factor else old.scale_factor
             self.centred_positions(node, name, describe(old), describe(new), "corners" if old.align_corners else old.mode, factor)
         size = self.size(node.all_input_nodes[0])
+        new = getattr(new, "blocks", new)  # the convolution inside of a steerable one
         if size is None or not hasattr(new, "group") or not (hasattr(new, "stride") or hasattr(new, "window")):
             return
-        reason = layers.off_centre(new, self.group, size)
+        reason = layers.off_centre(new, self.lattice, size)
         if reason:
             self.plan.say(name, describe(old), describe(new), reason, exact=False)

@@ -9,7 +9,20 @@ from typing import Any
 from torch import fx, nn
 
 from isotypic import groups
-from isotypic.nn.convert.swapping.kinds import BINARY, CONCATENATING, CONVOLUTIONS, GLOBAL, MIXING, SIZES, TRANSPOSED, Kind, name_of
+from isotypic.groups.planar import PlanarGroup
+from isotypic.nn.convert.swapping.kinds import (
+    BINARY,
+    CONCATENATING,
+    CONVOLUTIONS,
+    GLOBAL,
+    MIXING,
+    POINTWISE_ELSEWHERE,
+    SIZES,
+    TRANSPOSED,
+    Kind,
+    name_of,
+    qualified,
+)
 from isotypic.nn.convert.swapping.report import Line
 
 Fields = Mapping[str, int] | Callable[[int], int] | None
@@ -19,7 +32,7 @@ class Plan:
     def __init__(
         self,
         model: nn.Module,
-        group: groups.Group,
+        group: groups.Group | PlanarGroup,
         pointwise: tuple[type[nn.Module], ...],
         keep: tuple[str | type[nn.Module], ...],
         fields: Fields,
@@ -27,6 +40,8 @@ class Plan:
         pretrained: bool,
     ) -> None:
         self.model, self.group, self.head, self.pretrained = model, group, head, pretrained
+        self.lattice = groups.get(group.lattice) if isinstance(group, PlanarGroup) else group
+        """The group that moves the grid: that of the fields, or the part of C_N or D_N that maps the lattice to itself."""
         self.pointwise, self.keep, self.chosen = pointwise, keep, fields
         self.modules = dict(model.named_modules())
         self.names = {module: name for name, module in reversed(self.modules.items())}
@@ -49,7 +64,10 @@ class Plan:
         return type(module) in self.keep or name in self.keep
 
     def declared(self, module: nn.Module, name: str) -> bool:
-        return self.kept(module, name) or type(module) in self.pointwise
+        return self.kept(module, name) or self.on_values(module)
+
+    def on_values(self, module: nn.Module) -> bool:
+        return type(module) in self.pointwise or qualified(module) in POINTWISE_ELSEWHERE
 
     def fields(self, name: str, channels: int) -> int:
         """C fields of |G| channels in and out cost C^2 |G| k^2 parameters: C = channels / sqrt(|G|) keeps their number."""

@@ -21,6 +21,7 @@ from isotypic.nn.fields.per_channel import PerChannel
 class Steps:
     def __init__(self, plan: Plan, graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
         self.plan, self.graph, self.modules, self.group = plan, graph, modules, plan.group
+        self.lattice = plan.lattice
         self.dim, self.order = plan.group.dim, plan.group.order
         self.flow = Flow(graph, modules, plan)
         self.known: dict[fx.Node, Any] = {}
@@ -87,7 +88,7 @@ class Steps:
 
     def mask(self, node: Any) -> None:
         """Zeros outside of the hexagon, in front of a step that reads there."""
-        if self.group.preserves_axes:
+        if self.lattice.preserves_axes:
             return
         self.in_front.append(self.mask)
         source = node.all_input_nodes[0]
@@ -95,7 +96,7 @@ class Steps:
         if size is None:
             self.refuse(node, f"with padding under {self.group.name} it needs a FieldMask of the size of its input: give swap an example")
         if not (source.op == "call_module" and isinstance(self.inserted.get(str(source.target)), FieldMask)):
-            self.before(node, source, FieldMask(size, self.group), "mask", self.known[source])
+            self.before(node, source, FieldMask(size, self.lattice), "mask", self.known[source])
 
     def size(self, node: Any) -> tuple[int, ...] | None:
         """The spatial size of a tensor of the plain network, where there was an example."""

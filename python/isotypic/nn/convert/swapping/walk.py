@@ -95,8 +95,9 @@ class Walk(FunctionRules):
             self.refuse(node, "it has hooks, which would not see what they expect; remove them, and register them on the result")
         if self.plan.kept(module, name):
             return self.keep(node, module)
-        if type(module) in self.plan.pointwise:
-            self.plan.say(name, type(module).__name__, type(module).__name__, "declared pointwise")
+        if self.plan.on_values(module):
+            note = "declared pointwise" if type(module) in self.plan.pointwise else "acts on each value or sample alone"
+            self.plan.say(name, type(module).__name__, type(module).__name__, note)
             return next((kind for kind in given), FREE)
         if not given or all(kind.form in ("free", "parameter") for kind in given):
             self.plan.unmoved.add(module)
@@ -255,7 +256,8 @@ class Walk(FunctionRules):
                 if kind.form == "field":
                     continue
                 if kind.form != "scalar" or kind.width is None:
-                    self.refuse(node, f"cat of {kind} with fields")
+                    way = "; without init='pretrained' fields are pooled in front of it" if self.plan.pretrained else ""
+                    self.refuse(node, f"cat of {kind} with fields{way}")
                 if kind.space == "grid":
                     one = self.method(node, "unsqueeze", source, 2)
                     moved[place] = self.method(node, "expand", one, -1, -1, self.order, *(-1,) * self.dim)
