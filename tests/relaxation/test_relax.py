@@ -387,8 +387,12 @@ def test_types_and_second_relaxations_are_refused() -> None:
         iso.relax(Tokens(), {"embed": nn.Linear(2, 4)})
     with pytest.raises(TypeError, match="at must be a mapping"):
         iso.relax(Tokens(), ["embed"])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="relaxed already"):
+    with pytest.raises(ValueError, match="relax: the model is relaxed already"):
         iso.relax(relaxed_tokens(), {"embed": FixedInput(2, 4)})
+    own = p4m_network()
+    own.equivariant = True  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="an attribute 'relaxation' or 'equivariant' of its own"):
+        iso.relax(own, {"0": (FixedInput(2, 4, "p4m"), "pixels")})
     with pytest.raises(ValueError, match="a submodule is relaxed already"):
         iso.relax(nn.Sequential(relaxed_tokens()), {"0.embed": (FixedInput(2, 4), "pixels")})
     for arguments in (dict(dim_x=-1, channels=1), dict(dim_x=1, channels=0), dict(dim_x=1, channels=1, hidden=0)):

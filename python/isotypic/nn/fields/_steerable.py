@@ -16,6 +16,7 @@ from isotypic.nn._arguments import check_initialised
 from isotypic.nn.fields import _steerable_basis, bank
 from isotypic.nn.fields._group_key import Grouped
 from isotypic.nn.fields._lattice_fields import permute_bank
+from isotypic.ops._checks import without_autocast
 
 Self = TypeVar("Self", bound="Steerable")
 
@@ -78,7 +79,7 @@ class Steerable(Grouped, Constants):
 
     def _expand(self, coefficients: Tensor) -> Tensor:
         # Linear algebra of the filters' own size: autocast would only lose digits.
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with without_autocast(coefficients.device.type):
             first, second = coefficients.shape[:2]
             index, _, *size = self.samples.shape
             samples = self.samples.flatten(2).to(coefficients.dtype)  # parameters alone follow a mixed-precision policy

@@ -1,4 +1,4 @@
-"""The projection of a dense filter bank onto the equivariant ones, the inverse of the expansion `ops.reference.filter_bank`.
+"""The projection of a dense filter bank onto the equivariant ones, the inverse of the expansion `ops.fields.bank.filter_bank`.
 
 In the expansion bank[o, r, c, s](t) = psi[o, c, r^-1 s](r^-1 t) each entry of psi occurs once for every r. It is therefore sqrt(|G|) times
 an isometry: its adjoint divided by |G|, the mean over r, is its left inverse and gives the nearest equivariant bank to any bank.
