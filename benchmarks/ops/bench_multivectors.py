@@ -23,7 +23,7 @@ from compare import TIMER, compare, floor, kept, record_floor
 from torch import Tensor
 
 import isotypic as iso
-from isotypic.ops.algebra import attention_reference, reference
+from isotypic.ops.algebra import attention_reference, reference, scale
 from isotypic.ops.algebra.attention import attention
 from isotypic.ops.algebra.signature import algebra as signature
 
@@ -244,22 +244,29 @@ def test_attention_far_from_the_origin(benchmark: Any) -> None:
 
 @contextmanager
 def dense_operators() -> Iterator[None]:
-    """The operators of a block as dense einsums, with torch's attention."""
+    """The operators of a block as dense einsums, with torch's attention, norms and gates."""
 
-    def product(x: Tensor, y: Tensor, algebra: str) -> Tensor:
-        return torch.einsum("ijk,...j,...k->...i", constant(algebra, "geometric"), x, y)
+    def product(x: Tensor, y: Tensor, table: str) -> Tensor:
+        return torch.einsum("ijk,...j,...k->...i", constant(*table.split()), x, y)  # type: ignore[arg-type]
 
-    def join(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-        return torch.einsum("ijk,...j,...k->...i", constant("pga", "join"), x, y) * scale[..., 14:15]
+    def products_and_joins(factors: Tensor, scale: Tensor, algebra: str) -> Tensor:
+        x, y, u, v = factors.chunk(4, -2)
+        return torch.cat([product(x, y, "pga geometric"), product(u, v, "pga join") * scale[..., None, None]], -2)
 
     def linear(x: Tensor, weight: Tensor, algebra: str, shift: Tensor | None = None) -> Tensor:
         y = torch.einsum("oca,aij,...cj->...oi", weight, constant(algebra, "linear"), x)
         return y if shift is None else y + reference.spread(shift, signature(algebra).scalars[: shift.shape[-1]])
 
-    named = {"geometric_product": product, "equi_join": join, "multivector_linear": linear, "distance_attention": plain_attention}
+    def linear_scalars(x: Tensor, weight: Tensor, algebra: str, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return linear(x, weight, algebra, shift), x[..., 0]
+
     with pytest.MonkeyPatch.context() as patch:
-        for name, function in named.items():
-            patch.setattr(iso.ops, name, function)
+        patch.setattr(iso.ops, "multivector_linear", linear)
+        patch.setattr(iso.ops, "distance_attention", plain_attention)
+        patch.setattr("isotypic.nn.algebra.linear.multivector_linear_scalars", linear_scalars)
+        patch.setattr("isotypic.nn.algebra.mlp.products_and_joins", products_and_joins)
+        patch.setattr(scale, "gate", scale.gate_reference)
+        patch.setattr(scale, "norm", scale.norm_reference)
         yield
 
 

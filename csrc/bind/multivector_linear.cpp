@@ -20,20 +20,26 @@ Arguments arguments(Call& call, py::handle x, py::handle weight, py::handle y, c
     return {in, weights, out, maps};
 }
 
+View shift_of(Call& call, py::handle shift, Shape shape) {
+    const View added = call.optional(shift, "shift", shape);
+    call.require(!added.defined() || (added.sizes[2] >= 1 && added.sizes[2] <= 2), "shift must have one scalar or two");
+    return added;
+}
+
 void multivector_linear(py::handle x, py::handle weight, py::handle shift, py::handle y, const std::string& algebra) {
     Call call("multivector_linear");
     const Arguments a = arguments(call, x, weight, y, algebra);
-    const View added = call.optional(shift, "shift", {'N', 'O', 'S'});
-    call.require(!added.defined() || (added.sizes[2] >= 1 && added.sizes[2] <= 2), "shift must have one scalar or two");
+    const View added = shift_of(call, shift, {'N', 'O', 'S'});
     call.run([&] { cpu::multivector_linear(a.maps, a.x, a.weight, added, a.y); },
              [&](void* stream) { cuda::multivector_linear(a.maps, a.x, a.weight, added, a.y, stream); });
 }
 
-void multivector_linear_transpose(py::handle y, py::handle weight, py::handle x, const std::string& algebra) {
+void multivector_linear_transpose(py::handle y, py::handle weight, py::handle shift, py::handle x, const std::string& algebra) {
     Call call("multivector_linear_transpose");
     const Arguments a = arguments(call, x, weight, y, algebra);
-    call.run([&] { cpu::multivector_linear_transpose(a.maps, a.y, a.weight, a.x); },
-             [&](void* stream) { cuda::multivector_linear_transpose(a.maps, a.y, a.weight, a.x, stream); });
+    const View added = shift_of(call, shift, {'N', 'C', 'S'});
+    call.run([&] { cpu::multivector_linear_transpose(a.maps, a.y, a.weight, added, a.x); },
+             [&](void* stream) { cuda::multivector_linear_transpose(a.maps, a.y, a.weight, added, a.x, stream); });
 }
 
 void multivector_linear_weight(py::handle x, py::handle y, py::handle weight, py::handle workspace, const std::string& algebra) {
@@ -50,8 +56,8 @@ void multivector_linear_weight(py::handle x, py::handle y, py::handle weight, py
 void bind_multivector_linear(py::module_& m) {
     m.def("multivector_linear", &multivector_linear, py::arg("x"), py::arg("weight"), py::arg("shift"), py::arg("y"), py::arg("algebra"),
           "y = equivariant linear maps of x");
-    m.def("multivector_linear_transpose", &multivector_linear_transpose, py::arg("y"), py::arg("weight"), py::arg("x"), py::arg("algebra"),
-          "the adjoint of multivector_linear in x");
+    m.def("multivector_linear_transpose", &multivector_linear_transpose, py::arg("y"), py::arg("weight"), py::arg("shift"), py::arg("x"),
+          py::arg("algebra"), "the adjoint of multivector_linear in x, plus what the gradients of scalars add");
     m.def("multivector_linear_weight", &multivector_linear_weight, py::arg("x"), py::arg("y"), py::arg("weight"), py::arg("workspace"),
           py::arg("algebra"), "the adjoint of multivector_linear in the weight; CUDA tensors need a workspace (64, O, C, 32)");
 }

@@ -15,7 +15,7 @@ View multivectors(Call& call, py::handle handle, const char* argument) {
 
 void multivector_product(py::handle a, py::handle b, py::handle scale, py::handle z, const std::string& table) {
     Call call("multivector_product", Floats::all);
-    const View x = multivectors(call, a, "a"), y = multivectors(call, b, "b"), result = call.tensor(z, "z", {'N', 'C', kMultivector});
+    const View x = multivectors(call, a, "a"), y = multivectors(call, b, "b"), result = multivectors(call, z, "z");
     const View factors = scale.is_none() ? View{} : call.strided(scale, "scale", {'N', 'C'});
     const int product = product_index(table.c_str());
     call.require(product >= 0, "there is no product of this name");

@@ -304,18 +304,25 @@ void distance_gradients(const AttentionHead& head, int64_t count, const T* queri
                 T* own = gradients + (q * head.geometry + c * kGeometry) * L;
                 const Vec<T> px = broadcast<T>(p[0]), py = broadcast<T>(p[1]), pz = broadcast<T>(p[2]), pw = broadcast<T>(p[3]);
                 const Vec<T> a = px * w - x * pw, b = py * w - y * pw, d = pz * w - z * pw, square = a * a + b * b + d * d;
-                const Vec<T> slope = load(scores + q * kPitch + k), by_query = slope * broadcast<T>(p[4]);
-                const Vec<T> u = by_query * m * static_cast<T>(-2), ua = u * a, ub = u * b, ud = u * d;
+                const Vec<T> slope = load(scores + q * kPitch + k), by_key = slope * m;
+                const Vec<T> u = by_key * broadcast<T>(T{-2} * p[4]), ua = u * a, ub = u * b, ud = u * d;
+                // One multiply-add after the other: a sum of three products in brackets would be an addition more.
+                Vec<T> of_w = load(own + 3 * L);
+                of_w -= ua * x;
+                of_w -= ub * y;
+                of_w -= ud * z;
                 store(own, load(own) + ua * w);
                 store(own + L, load(own + L) + ub * w);
                 store(own + 2 * L, load(own + 2 * L) + ud * w);
-                store(own + 3 * L, load(own + 3 * L) - (ua * x + ub * y + ud * z));
-                store(own + 4 * L, load(own + 4 * L) - slope * m * square);
+                store(own + 3 * L, of_w);
+                store(own + 4 * L, load(own + 4 * L) - by_key * square);
                 dx -= ua * pw;
                 dy -= ub * pw;
                 dz -= ud * pw;
-                dw += ua * px + ub * py + ud * pz;
-                dm -= by_query * square;
+                dw += ua * px;
+                dw += ub * py;
+                dw += ud * pz;
+                dm -= slope * broadcast<T>(p[4]) * square;
             }
             store(out + k, dx);
             store(out + pitch + k, dy);

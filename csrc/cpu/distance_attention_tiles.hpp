@@ -128,6 +128,8 @@ void gather(int64_t rows, int64_t width, int64_t J, const T* a, int64_t a_row, i
     int64_t d = 0;
     for (; d + kValueTile * L <= width; d += kValueTile * L)
         gather_rows<T, kValueTile>(rows, J, a, a_row, a_column, b + d, b_stride, scale, y + d, y_stride);
+    if constexpr (kValueTile > 4)
+        for (; d + 4 * L <= width; d += 4 * L) gather_rows<T, 4>(rows, J, a, a_row, a_column, b + d, b_stride, scale, y + d, y_stride);
     for (; d + 2 * L <= width; d += 2 * L) gather_rows<T, 2>(rows, J, a, a_row, a_column, b + d, b_stride, scale, y + d, y_stride);
     for (; d < width; d += L) gather_rows<T, 1>(rows, J, a, a_row, a_column, b + d, b_stride, scale, y + d, y_stride);
 }

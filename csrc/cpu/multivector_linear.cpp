@@ -110,10 +110,10 @@ void multivector_linear(int maps, const View& x, const View& weight, const View&
     x.dtype == DType::float64 ? map<double>(table, x, weight, shift, false, y) : map<float>(table, x, weight, shift, false, y);
 }
 
-void multivector_linear_transpose(int maps, const View& y, const View& weight, const View& x) {
+void multivector_linear_transpose(int maps, const View& y, const View& weight, const View& shift, const View& x) {
     ask_for_large_pages(x);
     const algebra::LinearMaps& table = algebra::kLinearMaps[maps];
-    y.dtype == DType::float64 ? map<double>(table, y, weight, View{}, true, x) : map<float>(table, y, weight, View{}, true, x);
+    y.dtype == DType::float64 ? map<double>(table, y, weight, shift, true, x) : map<float>(table, y, weight, shift, true, x);
 }
 
 void multivector_linear_weight(int maps, const View& x, const View& y, const View& weight) {

@@ -82,8 +82,9 @@ void run(int64_t count, const void* a_, int64_t a_stride, const void* b_, int64_
         }
         Product::apply(x, y, r);
         if (scale) {
-            for (int64_t l = 0; l < L; ++l) factors[l] = l < rows ? widen(scale[(first + l) * scale_stride]) : T{};
-            const Vec<T> s = load(factors);
+            if (scale_stride)  // otherwise all of them are the first one
+                for (int64_t l = 0; l < L; ++l) factors[l] = l < rows ? widen(scale[(first + l) * scale_stride]) : T{};
+            const Vec<T> s = scale_stride ? load(factors) : broadcast<T>(widen(scale[0]));
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) r[i] *= s;
         }

@@ -165,9 +165,9 @@ void multivector_linear(int maps, const View& x, const View& weight, const View&
     x.dtype == DType::float64 ? run_map<double>(maps, x, weight, shift, false, y, stream)
                               : run_map<float>(maps, x, weight, shift, false, y, stream);
 }
-void multivector_linear_transpose(int maps, const View& y, const View& weight, const View& x, void* stream) {
-    y.dtype == DType::float64 ? run_map<double>(maps, y, weight, View{}, true, x, stream)
-                              : run_map<float>(maps, y, weight, View{}, true, x, stream);
+void multivector_linear_transpose(int maps, const View& y, const View& weight, const View& shift, const View& x, void* stream) {
+    y.dtype == DType::float64 ? run_map<double>(maps, y, weight, shift, true, x, stream)
+                              : run_map<float>(maps, y, weight, shift, true, x, stream);
 }
 void multivector_linear_weight(int maps, const View& x, const View& y, const View& weight, const View& workspace, void* stream) {
     x.dtype == DType::float64 ? run_weight<double>(maps, x, y, weight, workspace, stream)

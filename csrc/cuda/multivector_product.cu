@@ -20,18 +20,21 @@ struct Strides {
     int64_t row, channel;
 };
 
+DEVICE int64_t place(Strides strides, int channels, int64_t index) {
+    return index / channels * strides.row + index % channels * strides.channel;
+}
+
 template <class T>
 DEVICE void read_block(const T* from, Strides strides, int channels, int64_t first, int here, Compute<T>* to) {
     for (int i = thread_index(); i < here * kMultivector; i += kBlock) {
-        const int64_t index = first + i / kMultivector;
-        const int64_t place = index / channels * strides.row + index % channels * strides.channel;
-        to[i / kMultivector * kPitch + i % kMultivector] = widen(from[place + i % kMultivector]);
+        const int64_t at = place(strides, channels, first + i / kMultivector);
+        to[i / kMultivector * kPitch + i % kMultivector] = widen(from[at + i % kMultivector]);
     }
 }
 
 template <class T, class Product>
-__global__ void __launch_bounds__(kBlock)
-    products(const T* a, Strides of_a, const T* b, Strides of_b, const T* scale, Strides of_scale, T* z, int64_t count, int channels) {
+__global__ void __launch_bounds__(kBlock) products(const T* a, Strides of_a, const T* b, Strides of_b, const T* scale, Strides of_scale,
+                                                   T* z, Strides of_z, int64_t count, int channels) {
     using C = Compute<T>;
     C* tile = reinterpret_cast<C*>(shared_memory());
     const int64_t first = static_cast<int64_t>(block_index()) * kBlock;
@@ -48,13 +51,13 @@ __global__ void __launch_bounds__(kBlock)
     Product::apply(x, y, r);
     __syncthreads();
     if (thread_index() < here) {
-        const int64_t index = first + thread_index();
-        const C factor = scale ? widen(scale[index / channels * of_scale.row + index % channels * of_scale.channel]) : C{1};
+        const C factor = scale ? widen(scale[place(of_scale, channels, first + thread_index())]) : C{1};
         for (int i = 0; i < kMultivector; ++i) mine[i] = r[i] * factor;
     }
     __syncthreads();
     for (int i = thread_index(); i < here * kMultivector; i += kBlock)
-        z[first * kMultivector + i] = narrow<T>(tile[i / kMultivector * kPitch + i % kMultivector]);
+        z[place(of_z, channels, first + i / kMultivector) + i % kMultivector] =
+            narrow<T>(tile[i / kMultivector * kPitch + i % kMultivector]);
 }
 
 template <class T, class Product>
@@ -63,7 +66,7 @@ void run(const View& a, const View& b, const View& scale, const View& z, void* s
     launch("multivector_product", products<T, Product>, (count + kBlock - 1) / kBlock, kBlock, kBlock * kPitch * sizeof(Compute<T>), stream,
            static_cast<const T*>(a.data), Strides{a.strides[0], a.strides[1]}, static_cast<const T*>(b.data),
            Strides{b.strides[0], b.strides[1]}, static_cast<const T*>(scale.data), Strides{scale.strides[0], scale.strides[1]},
-           static_cast<T*>(z.data), count, static_cast<int>(a.sizes[1]));
+           static_cast<T*>(z.data), Strides{z.strides[0], z.strides[1]}, count, static_cast<int>(a.sizes[1]));
 }
 
 template <class T>

@@ -36,6 +36,7 @@ __all__ = [
     "REGISTERED",
     "Gradients",
     "define",
+    "has_memory",
     "needs_gradient",
     "plain",
     "product_rule",
@@ -88,7 +89,7 @@ def _below_autograd() -> Iterator[None]:
             yield
 
 
-def _has_memory(tensor: Tensor) -> bool:
+def has_memory(tensor: Tensor) -> bool:
     """Not so: a meta tensor, or a batch inside torch.autograd.grad(..., is_grads_batched=True)."""
     try:
         tensor.data_ptr()
@@ -224,7 +225,7 @@ def define(
         try:
             return launch(*args)
         except RuntimeError:
-            if all(_has_memory(a) for a in args if isinstance(a, Tensor)):
+            if all(has_memory(a) for a in args if isinstance(a, Tensor)):
                 raise
         return operator(*args)
 

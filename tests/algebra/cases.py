@@ -109,13 +109,19 @@ def _registered() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     x, y, z = torch.randn(3, 2, 3, 16, dtype=torch.float64).unbind()
     weight, shift = torch.randn(4, 3, 9, dtype=torch.float64), torch.randn(2, 4, 1, dtype=torch.float64)
     out, scale = torch.randn(2, 4, 16, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    shift_back, factors = torch.randn(2, 3, 1, dtype=torch.float64), torch.randn(2, 8, 16, dtype=torch.float64)
     return (
         ("algebra", "multivector_product", (x, y, scale, "pga join")),
         ("algebra", "multivector_product", (z, y, None, "pga geometric /x")),
         ("algebra", "multivector_product", (z, x, None, "sta geometric /y")),
         ("algebra", "multivector_linear", (x, weight, shift, "pga")),
-        ("algebra", "multivector_linear_transpose", (out, weight, "pga")),
+        ("algebra", "multivector_linear_transpose", (out, weight, shift_back, "pga")),
         ("algebra", "multivector_linear_weight", (x, out, 9, "pga")),
+        ("algebra", "multivector_linear_scalars", (x, weight, shift, "pga")),
+        ("algebra", "multivector_bilinear", (factors, scale[:, 0], "pga")),
+        ("algebra", "multivector_bilinear_backward", (factors[:, :4], factors, scale[:, 0], "pga")),
+        ("algebra", "multivector_gate", (x[:, 0], "gelu_tanh")),
+        ("algebra", "multivector_norm", (x, None, 0.01, "sta")),
     )
 
 

@@ -45,7 +45,7 @@ def test_product(emulation: ModuleType, index: int, dtype: torch.dtype) -> None:
         a, b = whole.chunk(2, 1)
         scale = torch.randn(rows, 1).to(dtype).expand(rows, channels)
         for factor in (None, scale):
-            z = torch.empty(rows, channels, 16, dtype=dtype)
+            z = torch.empty(rows, channels + 1, 16, dtype=dtype)[:, 1:]
             emulation.multivector_product(index, view(a), view(b), view(factor), view(z))
             expected = reference.product(a.double(), b.double(), None if factor is None else factor.double(), PRODUCTS[index])
             assert close(z, expected)
@@ -65,7 +65,9 @@ def test_linear(emulation: ModuleType, algebra: str, maps: int, dtype: torch.dty
         assert close(y, expected.detach())
         g, dx, dweight = torch.randn_like(y), torch.empty_like(x), torch.empty_like(weight)
         wanted = torch.autograd.grad(expected, doubles, g.double())
-        emulation.multivector_linear_transpose(index, view(g), view(weight), view(dx))
+        leaving = torch.randn(items, channels, shift.shape[2], dtype=dtype)
+        emulation.multivector_linear_transpose(index, view(g), view(weight), view(leaving), view(dx))
+        wanted = wanted[0] + reference.spread(leaving.double(), (0, 15)[: shift.shape[2]]), wanted[1]
         emulation.multivector_linear_weight(index, view(x), view(g), view(dweight))
         assert close(dx, wanted[0]) and close(dweight, wanted[1])
 

@@ -411,3 +411,13 @@ def test_wrong_inputs() -> None:
         with pytest.raises((TypeError, ValueError), match="GATrAttention: context must"):
             cross(mv, s, context)
     assert isinstance(net, nn.Module)
+
+
+@with_algebra
+def test_without_memory(algebra: str) -> None:
+    """Tensors on "meta", where there is no autocast to be turned off, go through a whole network and back."""
+    net = GATr(2, 1, 4, 3, 2, 8, 1, num_heads=2, algebra=algebra, device="meta")
+    mv, s = torch.empty(2, 5, 2, 16, device="meta", requires_grad=True), torch.empty(2, 5, 3, device="meta")
+    out_mv, out_s = net(mv, s)
+    (out_mv.sum() + out_s.sum()).backward()
+    assert out_mv.shape == (2, 5, 1, 16) and out_s.shape == (2, 5, 2) and mv.grad is not None and mv.grad.is_meta

@@ -182,3 +182,15 @@ def test_wrong_embeddings() -> None:
             function([0.0] * size)
     with pytest.raises(ValueError, match="embed_reflection: normal must not be zero"):
         pga.embed_reflection(torch.zeros(3), torch.zeros(3))
+
+
+def test_wrong_versors() -> None:
+    for shape, more, error, word in (
+        ((-1,), {}, ValueError, "shape"),
+        ((2.0,), {}, ValueError, "shape"),
+        (((2, 3),), {}, ValueError, "shape"),
+        ((2,), {"dtype": torch.int32}, TypeError, "dtype"),
+        ((2,), {"algebra": "cga"}, ValueError, "algebra"),
+    ):
+        with pytest.raises(error, match=rf"random_versor: {word} must be"):
+            iso.testing.random_versor(*shape, **more)  # type: ignore[arg-type]

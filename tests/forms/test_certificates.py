@@ -371,6 +371,7 @@ def test_kinds_of_input() -> None:
 def test_lean() -> None:
     text = certify([2, -3, 0, 1], domain=(-2, 2)).to_lean("cubic")
     assert text.startswith("theorem cubic (t : ℝ) (hl : (-2 : ℝ) ≤ t) (hh : t ≤ (2 : ℝ)) : 0 ≤ ") and "by ring" in text
+    assert certify([0], domain=LINE).to_lean() == "theorem certified (t : ℝ) : 0 ≤ (0 : ℝ) := le_refl _\n"
     assert "< 0" in certify([1, 0, -3, 0, 1]).to_lean() and certify([1, 0, 1]).to_lean().count("\n") > 3
 
 
@@ -453,3 +454,9 @@ def test_exponents_that_would_fill_the_memory(tmp_path: Path) -> None:
         path.write_text(f"{text} 0 1\n")
         with pytest.raises(ValueError, match=r"^forms.txt, line 1: coefficients must be numbers"):
             read_forms(path)
+
+
+def test_the_minus_of_typesetting_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "forms.txt"
+    path.write_text("1 \N{MINUS SIGN}1/2 1e\N{MINUS SIGN}1\n", encoding="utf-8")
+    assert read_forms(path) == [[1, Fraction(-1, 2), Fraction(1, 10)]]

@@ -46,8 +46,8 @@ PYBIND11_MODULE(emulated_algebra, m) {
     m.def("multivector_linear", [](int maps, const Tensor& x, const Tensor& weight, const Tensor& shift, const Tensor& y) {
         cuda::multivector_linear(maps, to_view(x), to_view(weight), to_view(shift), to_view(y), nullptr);
     });
-    m.def("multivector_linear_transpose", [](int maps, const Tensor& y, const Tensor& weight, const Tensor& x) {
-        cuda::multivector_linear_transpose(maps, to_view(y), to_view(weight), to_view(x), nullptr);
+    m.def("multivector_linear_transpose", [](int maps, const Tensor& y, const Tensor& weight, const Tensor& shift, const Tensor& x) {
+        cuda::multivector_linear_transpose(maps, to_view(y), to_view(weight), to_view(shift), to_view(x), nullptr);
     });
     m.def("multivector_linear_weight", [](int maps, const Tensor& x, const Tensor& y, const Tensor& weight) {
         const View result = to_view(weight), operand = to_view(x);

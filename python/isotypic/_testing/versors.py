@@ -7,6 +7,7 @@ from torch import Tensor
 
 from isotypic import ops, pga
 from isotypic._words import Algebra
+from isotypic.ops._checks import DTYPES, is_integer
 from isotypic.ops.algebra._arguments import resolve
 
 
@@ -30,6 +31,8 @@ def random_versor(
         algebra: "pga" or "sta".
         generator: of the random numbers.
 
+    Raises ValueError for sizes that are none and unknown algebras; TypeError for a dtype that is no supported floating-point one.
+
     >>> random_versor(4, mirrors=False)[:, 1:5].any()  # even
     tensor(False)
     """
@@ -38,6 +41,11 @@ def random_versor(
         return torch.randn(*shape, *last, dtype=dtype, generator=generator)
 
     resolve("random_versor", algebra)
+    for size in shape:
+        if not is_integer(size) or size < 0:
+            raise ValueError(f"random_versor: shape must be integers of at least 0, one by one, got {size!r}")
+    if dtype is not None and dtype not in DTYPES:
+        raise TypeError(f"random_versor: dtype must be a supported floating-point dtype, got {dtype}")
     if algebra == "pga":
         quaternion = torch.nn.functional.normalize(normal(4), dim=-1)
         versor = ops.geometric_product(pga.embed_rotation(quaternion), pga.embed_translation(normal(3)))

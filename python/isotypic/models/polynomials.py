@@ -23,7 +23,7 @@ from isotypic.models._frame import Frame, inverse
 from isotypic.models._gram import GramHead, part_degrees, triangle
 from isotypic.nn._arguments import check_tensor, positive, same_dtype
 from isotypic.nn.forms.transvectants import Transvectants
-from isotypic.ops._checks import is_integer
+from isotypic.ops._checks import is_integer, without_autocast
 from isotypic.sl2.bases import circle_matrix, from_scaled, to_scaled
 
 
@@ -196,12 +196,12 @@ class SL2Net(nn.Module):
         return self.layers[-1](x)[:, 0].split([degree + 1 for degree in self.parts], -1)
 
     def _parts_by_frame(self, frame: Frame, p: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(p.device.type, enabled=False):  # the frame feels 16 bits, the layers do not
+        with without_autocast(p.device.type):  # the frame feels 16 bits, the layers do not
             g, moved, size, positive = frame(p)
             form = to_scaled(moved)
             norm = form.norm(dim=-1, keepdim=True)
         parts = self._parts(form / norm)
-        with torch.autocast(p.device.type, enabled=False):
+        with without_autocast(p.device.type):
             back = [to_scaled(ops.form_action(from_scaled(part.to(p.dtype)), inverse(g))) for part in parts]
             return tuple(torch.where(positive[:, None], part * (size * norm), 0) for part in back)
 
@@ -302,7 +302,7 @@ class SO2Net(Constants):
         form = to_scaled(p)
         if not len(self.layers):
             return self.head(form, form[:, :0])
-        with torch.autocast(p.device.type, enabled=False):  # complex numbers have no 16-bit types
+        with without_autocast(p.device.type):  # complex numbers have no 16-bit types
             return self.head(form, self._parts(form))
 
     if TYPE_CHECKING:

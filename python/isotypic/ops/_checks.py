@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,6 +59,11 @@ def check_flag(operator: str, name: str, value: Any) -> None:
 def autocast_enabled(device: str) -> bool:
     """Whether autocast is on for a type of device; some types (meta) have none."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """As torch.autocast(device, enabled=False), which refuses the types of device that have none."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def check_tensors(operator: str, tensors: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import groups
+from isotypic.ops._checks import without_autocast
 
 
 def components(owner: str, representation: str, dim_x: int) -> tuple[int, ...]:
@@ -112,7 +113,7 @@ class FixedInput(nn.Module):
         for factor in (2.0**octave for octave in range(self.frequencies)):
             angle = factor * math.pi * scaled
             features += [torch.sin(angle) / factor, torch.cos(angle) / factor]
-        with torch.autocast(x.device.type, enabled=False):  # it costs little, and 16 bits do not tell near places apart
+        with without_autocast(x.device.type):  # it costs little, and 16 bits do not tell near places apart
             values = self.network(torch.cat(features, -1).to(self.centre.dtype))
         return values.unflatten(-1, (self.channels, *self.components))
 

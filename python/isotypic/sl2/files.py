@@ -16,8 +16,9 @@ TEXT = (".csv", ".tsv", ".txt")
 def read_forms(path: Path) -> list[list[Fraction]]:
     """The coefficients of x^k y^(degree - k), k from 0: of a JSON file (a list of lists), or of a text file with a form to a line.
 
-    Numbers are integers, decimals ("0.1" is a tenth), and fractions such as 1/3 (strings in JSON). On a line they are separated by commas,
-    semicolons, tabs or blanks; blank lines and what follows a # do not count, and separators at the end of a line are no coefficients.
+    Numbers are integers, decimals ("0.1" is a tenth), and fractions such as 1/3 (strings in JSON); U+2212 is a minus. On a line they are
+    separated by commas, semicolons, tabs or blanks; blank lines and what follows a # do not count, and separators at the end of a line are
+    no coefficients.
 
     Raises ValueError, with the name of the file and the line, for everything else.
     """
@@ -50,7 +51,7 @@ def _shown(value: Any) -> str:
 def _number(value: Any) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, (str, int, Fraction)):
         raise TypeError
-    return rational(value) if isinstance(value, str) else Fraction(value)
+    return rational(value.replace("\N{MINUS SIGN}", "-")) if isinstance(value, str) else Fraction(value)
 
 
 def _text_rows(text: str) -> list[tuple[int, Any]]:

@@ -23,7 +23,7 @@ def _polynomial(f: Sequence[Fraction], homogeneous: bool) -> str:
         if c:
             monomial = f"x^{k} * y^{len(f) - 1 - k}" if homogeneous else f"t^{k}"
             terms.append(f"{_number(c)} * {monomial}")
-    return " + ".join(terms) or "0"
+    return " + ".join(terms) or _number(Fraction(0))
 
 
 def theorem(certificate: Certificate, name: str) -> str:
@@ -54,8 +54,10 @@ def theorem(certificate: Certificate, name: str) -> str:
     for square in certificate.squares():
         outside = _multiplier(square.multiplier, domain)
         summands.append(f"{_number(square.weight)} * {outside}({_polynomial(square.polynomial, homogeneous)})^2")
-    total = "\n      + ".join(summands) or "0"
     head = f"theorem {name} ({variables} : ℝ) {' '.join(assumptions)}".rstrip()
+    if not summands:  # of zero; rw would close the goal, and positivity find none
+        return f"{head} : 0 ≤ {statement} := le_refl _\n"
+    total = "\n      + ".join(summands)
     return (
         f"{head} : 0 ≤ {statement} := by\n{''.join(facts)}"
         f"  have identity : {statement} =\n      {total} := by ring\n  rw [identity]\n  positivity\n"

@@ -43,10 +43,9 @@ def _outputs(model: Symmetrize, graphs: data.Graphs, signature: Tensor, ids: Ten
 def classify(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, Any]]:
     """Trains on three quarters of EXP, pairs together, and answers for others: whether the formula of a graph can be satisfied.
 
-    The last quarter is for validation: epochs, learning rate and draws of the recipe were chosen by the answers there. The test is on as
-    many more pairs of the same law, which no choice has seen. Beside the accuracy: the share of test graphs whose relabelled copy, with
-    noise of its own, gets another answer. That is the control: a model that answers by the order of the nodes is not symmetric, however
-    right it is.
+    The last quarter is for validation: epochs, batches, learning rates and draws were chosen by the answers there. The test is on as many
+    more pairs of the same law, which no choice has seen. Beside the accuracy: the share of test graphs whose relabelled copy, with noise of
+    its own, gets another answer. That is the control: a model that answers by the order of the nodes is not symmetric, however right it is.
     """
     graphs = data.exp(recipe.pairs + recipe.pairs // 4, seed=seed)
     signature = networks.spectral_signature(graphs.adjacency, graphs.features)
@@ -68,8 +67,11 @@ def classify(recipe: Recipe, seed: int, bar: Bar) -> dict[str, dict[str, Any]]:
                 return value if info.entropy is None else value + 0.1 * info.entropy.mean()
 
             start = time.perf_counter()
-            progress = bar(f"EXP: {base}, {sampler}", recipe.graph_epochs * -(-first // 100))
-            curve = fit(model.parameters(), loss, first, epochs=recipe.graph_epochs, batch=100, lr=4e-3, seed=seed, progress=progress)
+            batch, rate = recipe.graph_batch, 4e-3
+            progress = bar(f"EXP: {base}, {sampler}", recipe.graph_epochs * -(-first // batch))
+            slow = {"params": list(model.sampler.parameters()), "lr": recipe.graph_sampler_rate * rate}
+            groups = [{"params": list(model.get_submodule("base").parameters())}, *([slow] if slow["params"] else [])]
+            curve = fit(groups, loss, first, epochs=recipe.graph_epochs, batch=batch, lr=rate, seed=seed, progress=progress)
             chosen_by = _outputs(model, validation, signature[first:last], ids[first:last])[:, 0] > 0
             answers = _outputs(model, test, signature[last:], ids[last:])[:, 0] > 0
             again = _outputs(model, copies, copied, ids[last:] + len(graphs))[:, 0] > 0

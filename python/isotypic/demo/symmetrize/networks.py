@@ -39,14 +39,18 @@ class NodeMLP(FlatMLP):
 
 
 class NumberedGIN(nn.Module):
-    """A GIN whose nodes are told their position in the order that they come in."""
+    """A GIN whose nodes are told their position in the order that they come in.
 
-    def __init__(self, nodes: int, channels: int, outputs: int, hidden: int = 32) -> None:
+    A position is one of n entries, sqrt(n) there, of mean square 1: entries of 1 are lost beside the bias of a linear layer of n inputs.
+    """
+
+    def __init__(self, nodes: int, channels: int, outputs: int, hidden: int = 64) -> None:
         super().__init__()
         self.net = models.GIN(channels + nodes, hidden, outputs, layers=3, output="graph")
 
     def forward(self, features: Tensor, adjacency: Tensor, signature: Tensor) -> Tensor:
-        numbers = torch.eye(features.shape[1], dtype=features.dtype, device=features.device).expand(len(features), -1, -1)
+        nodes = features.shape[1]
+        numbers = (nodes**0.5 * torch.eye(nodes, dtype=features.dtype, device=features.device)).expand(len(features), -1, -1)
         return self.net(torch.cat([features, numbers], -1), adjacency, sizes(features))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,11 @@ class Recipe:
     """The sizes of the jobs."""
 
     pairs: int = 600
-    graph_epochs: int = 8
-    graph_draws: int = 3
+    graph_epochs: int = 20
+    graph_draws: int = 1
+    graph_batch: int = 50
+    graph_sampler_rate: float = 0.01
+    """The learning rate of a sampler's network, as a part of that of the base: a base that reads orders learns of a law that stays."""
     graphs_on_eight: int = 11117
     orbit_steps: int = 400
     trajectories: int = 3000
@@ -39,7 +43,7 @@ Bar = Callable[[str, int], Callable[[], object]]
 
 
 def fit(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[Any],
     loss: Callable[[Tensor], Tensor],
     count: int,
     *,
@@ -49,9 +53,12 @@ def fit(
     seed: int,
     progress: Callable[[], object],
 ) -> list[float]:
-    """Adam with one cycle of the learning rate on loss(indices of a batch); returns the mean loss of each epoch."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr)
+    """Adam with one cycle of the learning rate on loss(indices of a batch); returns the mean loss of each epoch.
+
+    parameters: as Adam takes them, parameters or groups with rates of their own.
+    """
+    optimizer = torch.optim.Adam(parameters, lr)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     steps = -(-count // batch)
     schedule = one_cycle(optimizer, epochs * steps)
     generator = torch.Generator().manual_seed(seed)

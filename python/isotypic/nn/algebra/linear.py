@@ -15,6 +15,7 @@ from isotypic._words import Algebra, Initialization
 from isotypic.nn._arguments import check_dtype, check_tensor, same_dtype
 from isotypic.ops._checks import is_integer
 from isotypic.ops.algebra._arguments import resolve
+from isotypic.ops.algebra.linear import multivector_linear_scalars
 
 INITIALIZATIONS = ("default", "small", "almost_unit_scalar")
 
@@ -154,10 +155,9 @@ class MultivectorLinear(nn.Module):
             shift = self.s_to_mv(s).unflatten(-1, (self.out_mv_channels, through))
         elif self.bias is not None:
             shift = F.pad(self.bias.unsqueeze(-1), (0, through - 1))
-        out_mv = ops.multivector_linear(mv, self.weight, self.algebra, shift=shift)
         if self.mv_to_s is None:
-            return out_mv, s.new_empty(*mv.shape[:-2], 0)
-        scalars = mv[..., 0] if through == 1 else torch.stack([mv[..., i] for i in self.scalars], -1).flatten(-2)
+            return ops.multivector_linear(mv, self.weight, self.algebra, shift=shift), s.new_empty(*mv.shape[:-2], 0)
+        out_mv, scalars = multivector_linear_scalars(mv, self.weight, self.algebra, shift=shift)
         out_s = self.mv_to_s(scalars)
         return out_mv, out_s if self.s_to_s is None else out_s + self.s_to_s(s)
 

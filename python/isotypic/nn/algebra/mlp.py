@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isotypic import ops
 from isotypic._words import Algebra, GatedActivation
 from isotypic.nn.algebra.linear import MultivectorLinear, check_counts, check_reference
 from isotypic.nn.algebra.norm import EquiLayerNorm, GradeDropout, ScalarGate
 from isotypic.ops.algebra._arguments import resolve
-from isotypic.ops.algebra.products import mean_reference
+from isotypic.ops.algebra.products import mean_reference, products_and_joins
 
 
 class GeometricBilinear(nn.Module):
@@ -79,16 +78,12 @@ class GeometricBilinear(nn.Module):
     def forward(self, mv: Tensor, s: Tensor | None = None, reference: Tensor | None = None) -> tuple[Tensor, Tensor]:
         factors, _ = self.linear_in(mv, s)
         if not self.joins:
-            left, right = factors.chunk(2, -2)
-            return self.linear_out(ops.geometric_product(left, right, self.algebra), s)
+            return self.linear_out(products_and_joins(factors, None, self.algebra), s)
         if reference is None:
             reference = mean_reference(mv if mv.dim() > 2 else mv.unsqueeze(-3))[..., 0, :]
         else:
             check_reference("GeometricBilinear", reference, mv.shape[:-2])
-        left, right, join_left, join_right = factors.chunk(4, -2)
-        products = ops.geometric_product(left, right, self.algebra)
-        joins = ops.equi_join(join_left, join_right, reference.unsqueeze(-2).to(join_left.dtype))
-        return self.linear_out(torch.cat([products, joins], -2), s)
+        return self.linear_out(products_and_joins(factors, reference[..., 14].to(factors.dtype), self.algebra), s)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -97,8 +92,9 @@ class GeometricBilinear(nn.Module):
 class GeometricMLP(nn.Module):
     """The second half of a block: `GeometricBilinear`, a gated nonlinearity and a linear layer.
 
-    Fused where that pays: all factors of products and joins are one `ops.multivector_linear`, products and joins one kernel each, and what
-    mixes them another linear map. It is not one kernel; `recompute` is for its memory.
+    All factors of products and joins are one linear map, products and joins are written beside each other into one tensor, the gate and
+    each linear map of multivectors are one kernel, and no gradient of a part of a tensor is spread out to the whole. It is not one kernel,
+    because scalars and multivectors meet in every linear map; `recompute` is for its memory.
 
     Args:
         mv_channels, s_channels: of input and output.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +11,10 @@ from torch import Tensor, nn
 from isotypic._words import Algebra, GatedActivation
 from isotypic.nn._arguments import number
 from isotypic.nn.algebra.linear import check_counts, check_pair
+from isotypic.ops._checks import without_autocast
+from isotypic.ops.algebra import scale
 from isotypic.ops.algebra._arguments import resolve
-from isotypic.ops.algebra.signature import GRADES
-
-ACTIVATIONS = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "silu": F.silu,
-}
+from isotypic.ops.algebra.scale import ACTIVATIONS
 
 
 class EquiLayerNorm(nn.Module):
@@ -59,27 +52,17 @@ class EquiLayerNorm(nn.Module):
         check_counts("EquiLayerNorm", 0, mv_channels=mv_channels, s_channels=s_channels)
         number("EquiLayerNorm", 0.0, epsilon=epsilon)
         self.algebra, self.epsilon, self.affine = algebra, epsilon, affine
-        self._inner = [float(sign) for sign in resolve("EquiLayerNorm", algebra).inner]
+        resolve("EquiLayerNorm", algebra)
         self._counts: tuple[int | None, int | None] = (mv_channels, s_channels or None) if affine else (None, None)
         self.weight_mv = nn.Parameter(torch.ones(mv_channels, 5, device=device, dtype=dtype)) if affine else None
         self.weight_s = nn.Parameter(torch.ones(s_channels, device=device, dtype=dtype)) if affine and s_channels else None
 
-    def _squares(self, mv: Tensor) -> Tensor:
-        """(..., C): sum over grades of |<x, x>|."""
-        if self.algebra == "pga":
-            return mv.square() @ torch.tensor(self._inner, dtype=mv.dtype, device=mv.device)
-        signs = [[sign if grade == at else 0.0 for at in range(5)] for sign, grade in zip(self._inner, GRADES, strict=True)]
-        return (mv.square() @ torch.tensor(signs, dtype=mv.dtype, device=mv.device)).abs().sum(-1)
-
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = check_pair("EquiLayerNorm", mv, s, *self._counts)
-        with torch.autocast(mv.device.type, enabled=False):
-            wide = mv.float() if mv.dtype.itemsize == 2 else mv
-            scale = self._squares(wide).mean(-1, keepdim=True).clamp_min(self.epsilon).rsqrt()
-            out = wide * scale.unsqueeze(-1)
-            if self.weight_mv is not None:
-                out = out * torch.cat([self.weight_mv[:, g : g + 1].expand(-1, n) for g, n in enumerate((1, 4, 6, 4, 1))], -1)
-            out = out.to(mv.dtype)
+        with without_autocast(mv.device.type):
+            weight = None if self.weight_mv is None else self.weight_mv.to(mv.dtype)
+            items = mv.reshape(mv.shape[:-2].numel(), *mv.shape[-2:])
+            out = scale.norm(items, weight, self.epsilon, self.algebra).reshape(mv.shape)
             out_s = F.layer_norm(s, s.shape[-1:]) if s.shape[-1] else s
             return out, out_s if self.weight_s is None else out_s * self.weight_s.to(out_s.dtype)
 
@@ -112,8 +95,9 @@ class ScalarGate(nn.Module):
 
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = check_pair("ScalarGate", mv, s)
-        gated: Any = ACTIVATIONS[self.activation](mv[..., :1]) * mv
-        return gated, ACTIVATIONS[self.scalar_activation](s)
+        with without_autocast(mv.device.type):
+            gated = scale.gate(mv.reshape(mv.shape[:-1].numel(), 16), self.activation).reshape(mv.shape)
+        return gated, ACTIVATIONS[self.scalar_activation][0](s)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -16,6 +16,7 @@ from isotypic.nn._arguments import check_initialised
 from isotypic.nn.fields import _steerable_basis, bank
 from isotypic.nn.fields._group_key import Grouped
 from isotypic.nn.fields._lattice_fields import permute_bank
+from isotypic.ops._checks import without_autocast
 
 Self = TypeVar("Self", bound="Steerable")
 
@@ -78,7 +79,7 @@ class Steerable(Grouped, Constants):
 
     def _expand(self, coefficients: Tensor) -> Tensor:
         # Linear algebra of the filters' own size: autocast would only lose digits.
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with without_autocast(coefficients.device.type):
             first, second = coefficients.shape[:2]
             index, _, *size = self.samples.shape
             samples = self.samples.flatten(2).to(coefficients.dtype)  # parameters alone follow a mixed-precision policy
@@ -118,7 +119,7 @@ class Steerable(Grouped, Constants):
         conv: Any = blocks.to_conv()
         with torch.no_grad():
             conv.weight.copy_(permute_bank(conv.weight, self.places, not self.scalar))
-        return conv.train(self.training)  # type: ignore[no-any-return]
+        return conv.train(self.training)
 
     def _project(self, weight: Tensor, bias: Tensor | None, planar: PlanarGroup) -> None:
         """Coefficients of the filters that are nearest to a bank (first |G|, second |G|, k, k)."""
@@ -144,12 +145,14 @@ def check_plain(owner: str, conv: Any, kind: type[nn.Module], planar: PlanarGrou
     if not isinstance(conv, kind):
         raise TypeError(f"{owner}: conv must be an nn.{kind.__name__}, got {type(conv).__name__}")
     check_initialised(owner, "conv", conv)
+    found: Any = conv
     for name, order in (("in_channels", 1 if scalar else planar.order), ("out_channels", planar.order)):
-        if getattr(conv, name) % (order * conv.groups):
+        channels = getattr(found, name)
+        if channels % (order * found.groups):
             raise ValueError(
-                f"{owner}: conv.{name}={getattr(conv, name)} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular "
+                f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {found.groups} to hold regular "
                 f"fields of {planar.name}"
             )
     for name in ("kernel_size", "stride", "dilation"):
-        if len(set(getattr(conv, name))) != 1:
-            raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
+        if len(set(getattr(found, name))) != 1:
+            raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(found, name)}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from isotypic._constants import Constants
 from isotypic.nn._arguments import check_tensor
-from isotypic.ops._checks import is_integer
+from isotypic.ops._checks import is_integer, without_autocast
 from isotypic.ops.forms.moment_gram import Tables, check_settings, from_moments, tables
 
 
@@ -54,7 +54,7 @@ class MomentLayer(Constants):
             raise ValueError(f"MomentLayer: input must have shape (..., degree + 1 = {self.degree + 1}), got {tuple(p.shape)}")
         if p.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"MomentLayer: input must have dtype float32 or float64, got {p.dtype}")
-        with torch.autocast(p.device.type, enabled=False):
+        with without_autocast(p.device.type):
             return from_moments(p, Tables(*(getattr(self, name).to(p.dtype) for name in Tables._fields)), self.newton_steps)
 
     if TYPE_CHECKING:

@@ -34,6 +34,7 @@ class SeparableBlock(nn.Module):
         return x + self.pointwise(F.relu(self.depthwise(F.relu(x))))
 
 
+@leaf
 class ResNet(nn.Sequential):
     """(B, C, *shape) -> (B, C, *shape)"""
 

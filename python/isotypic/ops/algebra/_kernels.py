@@ -28,11 +28,18 @@ def _multivectors(tensor: Tensor) -> Tensor:
     return tensor if fits and (_is_run(tensor) or tensor.shape[1] % 16 == 0) else tensor.contiguous()
 
 
+def product_into(result: Tensor, a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> None:
+    """result may be a slice of channels."""
+    if result.numel():
+        place = _multivectors(result)
+        _launch.launch("geometric_product", "multivector_product", _multivectors(a), _multivectors(b), scale, place, table, like=a)
+        if place is not result:
+            result.copy_(place)
+
+
 def product(shape: Sequence[int], a: Tensor, b: Tensor, scale: Tensor | None, table: str) -> Tensor:
     result = a.new_empty(tuple(shape))
-    if result.numel():
-        operands = (_multivectors(a), _multivectors(b), scale, result, table)
-        _launch.launch("geometric_product", "multivector_product", *operands, like=a)
+    product_into(result, a, b, scale, table)
     return result
 
 
@@ -51,14 +58,15 @@ def linear(shape: Sequence[int], x: Tensor, weight: Tensor, shift: Tensor | None
     return _launch.in_float32(compute, x, weight, shift)
 
 
-def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, algebra: Algebra) -> Tensor:
-    def compute(y: Tensor, weight: Tensor) -> Tensor:
-        x = y.new_zeros(tuple(shape)) if 0 in y.shape else y.new_empty(tuple(shape))
+def linear_transpose(shape: Sequence[int], y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
+    def compute(y: Tensor, weight: Tensor, shift: Tensor | None) -> Tensor:
+        x = y.new_empty(tuple(shape))
         if x.numel() and y.numel():
-            _launch.launch("multivector_linear", "multivector_linear_transpose", y, weight, x, algebra, like=y)
-        return x
+            _launch.launch("multivector_linear", "multivector_linear_transpose", y, weight, shift, x, algebra, like=y)
+            return x
+        return x.zero_() if shift is None else x.zero_() + reference.spread(shift, (0, 15)[: shift.shape[-1]])
 
-    return _launch.in_float32(compute, y, weight)
+    return _launch.in_float32(compute, y, weight, shift)
 
 
 def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Tensor:
@@ -70,6 +78,37 @@ def linear_weight(shape: Sequence[int], x: Tensor, y: Tensor, maps: int, algebra
         return weight
 
     return _launch.in_float32(compute, x, y)
+
+
+def gate(x: Tensor, factor: Tensor) -> Tensor:
+    """(M, 16) times (M,)."""
+    y = torch.empty_like(x)
+    if y.numel():
+        _launch.launch("multivector_gate", "multivector_gate", x, factor, y, like=x)
+    return y
+
+
+def gate_backward(grad: Tensor, x: Tensor, factor: Tensor, slope: Tensor) -> Tensor:
+    dx = torch.empty_like(x)
+    if dx.numel():
+        _launch.launch("multivector_gate", "multivector_gate_backward", grad, x, factor, slope, dx, like=x)
+    return dx
+
+
+def norm(x: Tensor, weight: Tensor | None, signs: Sequence[float], epsilon: float) -> Tensor:
+    y = torch.empty_like(x)
+    if y.numel():
+        _launch.launch("multivector_norm", "multivector_norm", x, weight, y, signs, epsilon, like=x)
+    return y
+
+
+def norm_backward(grad: Tensor, x: Tensor, weight: Tensor | None, signs: Sequence[float], epsilon: float) -> tuple[Tensor, Tensor]:
+    """The gradient of x and that of the weight, (0,) where there is none."""
+    dx = torch.empty_like(x)
+    dweight = None if weight is None else torch.zeros_like(weight)
+    if dx.numel():
+        _launch.launch("multivector_norm", "multivector_norm_backward", grad, x, weight, dx, dweight, signs, epsilon, like=x)
+    return dx, x.new_empty(0) if dweight is None else dweight
 
 
 ATTENTION_QUERIES = 16
@@ -116,7 +155,8 @@ def attention(shapes: Sequence[Sequence[int]], *args: Any) -> tuple[Tensor, Tens
 def attention_backward(g_mv: Tensor, g_s: Tensor, mv: Tensor, s: Tensor, lse: Tensor, *args: Any) -> tuple[Tensor, ...]:
     tensors, weight, mask, ranges, heads, kind = _prepared(args)
     q_mv, q_s = tensors[0], tensors[3]
-    found = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in tensors]
+    make = torch.empty_like if lse.numel() else torch.zeros_like
+    found = [make(t, memory_format=torch.contiguous_format) for t in tensors]
     found.append(q_mv.new_zeros(heads, q_mv.shape[2] // heads))
     if lse.numel():
         incoming = [_wide(t).contiguous() for t in (g_mv, g_s, mv, s)]

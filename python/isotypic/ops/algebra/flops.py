@@ -10,7 +10,7 @@ import numpy as np
 
 from isotypic._flops import flops
 from isotypic._words import Algebra
-from isotypic.ops.algebra import attention, attention_reference, linear, products
+from isotypic.ops.algebra import attention, attention_reference, linear, products, scale
 from isotypic.ops.algebra.signature import algebra as signature
 
 Shape = Sequence[int]
@@ -37,13 +37,35 @@ def _product(a: Shape, b: Shape, scale: Shape | None, table: str, *, out_shape: 
     return 2 * a[0] * a[1] * terms(table)
 
 
+@flops(products.bilinear)
+def _bilinear(factors: Shape, scale: Shape | None, algebra: Algebra, *, out_shape: Shape) -> int:
+    kinds = ("geometric",) if scale is None else ("geometric", "join")
+    return 2 * factors[0] * (factors[1] // (2 * len(kinds))) * sum(terms(f"{algebra} {kind}") for kind in kinds)
+
+
+@flops(products.bilinear_backward)
+def _bilinear_backward(grad: Shape, factors: Shape, scale: Shape | None, algebra: Algebra, *, out_shape: Shape) -> int:
+    return 2 * _bilinear(factors, scale, algebra, out_shape=out_shape)
+
+
+@flops(scale.gate)
+@flops(scale.norm)
+def _pass_over_memory(x: Shape, *_: Any, out_shape: Shape) -> int:
+    return 0
+
+
 @flops(linear.linear)
 def _linear(x: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * x[0] * weight[0] * weight[1] * entries(algebra, weight[2])
 
 
+@flops(linear.linear_scalars)
+def _linear_scalars(x: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Any) -> int:
+    return _linear(x, weight, shift, algebra, out_shape=out_shape)
+
+
 @flops(linear.transpose)
-def _transpose(y: Shape, weight: Shape, algebra: Algebra, *, out_shape: Shape) -> int:
+def _transpose(y: Shape, weight: Shape, shift: Any, algebra: Algebra, *, out_shape: Shape) -> int:
     return 2 * y[0] * weight[0] * weight[1] * entries(algebra, weight[2])
 
 

@@ -3,6 +3,9 @@
 multivector_linear            x, weight -> y
 multivector_linear_transpose  y, weight -> x    its adjoint in x
 multivector_linear_weight     x, y -> weight    its adjoint in weight
+multivector_linear_scalars    x, weight -> y and the components of x through which scalars leave
+
+The last one is for a layer: its derivative in x is one call of the transpose, to which the gradient of the scalars is a shift.
 """
 
 from __future__ import annotations
@@ -73,6 +76,19 @@ def multivector_linear(x: Tensor, weight: Tensor, algebra: Algebra = "pga", *, s
     return y if x.dim() == 3 else y.reshape(*batch, *y.shape[-2:])
 
 
+def multivector_linear_scalars(
+    x: Tensor, weight: Tensor, algebra: Algebra = "pga", *, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`multivector_linear` on x (..., C_in, 16), and (..., C_in k): of each channel the components through which scalars leave, one or, for
+    "sta" with 10 maps, two. For layers, which have checked their arguments; the batch of shift (..., C_out, k) expands to that of x."""
+    batch = x.shape[:-2]
+    rows = x.reshape(batch.numel(), *x.shape[-2:])
+    if shift is not None:
+        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(batch.numel(), *shift.shape[-2:])
+    y, scalars = linear_scalars(rows, weight, shift, algebra)
+    return y.reshape(*batch, *y.shape[-2:]), scalars.reshape(*batch, scalars.shape[-2] * scalars.shape[-1])
+
+
 def _check(x: Tensor, weight: Tensor, channels: int, name: str) -> None:
     if x.dim() != 3 or x.shape[2] != 16 or weight.dim() != 3 or weight.shape[channels] != x.shape[1]:
         raise ValueError(f"{name}: (N, C, 16) and (C_out, C_in, maps) must agree, got {tuple(x.shape)} and {tuple(weight.shape)}")
@@ -83,7 +99,7 @@ def _shape(x: Tensor, weight: Tensor) -> Sequence[int]:
     return x.shape[0], weight.shape[0], 16
 
 
-def _shape_transpose(y: Tensor, weight: Tensor, algebra: Algebra) -> Sequence[int]:
+def _shape_transpose(y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Sequence[int]:
     _check(y, weight, 0, "multivector_linear_transpose")
     return y.shape[0], weight.shape[1], 16
 
@@ -98,6 +114,11 @@ def _components(shift: Tensor, algebra: Algebra) -> tuple[int, ...]:
     return signature(algebra).scalars[: shift.shape[-1]]
 
 
+def _leaving(x: Tensor, weight: Tensor, algebra: Algebra) -> Tensor:
+    """(N, C, 16) -> (N, C, k): the components through which scalars leave, and enter."""
+    return torch.stack([x[..., i] for i in signature(algebra).scalars[: 1 if weight.shape[2] == 5 else 2]], -1)
+
+
 def _launch(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor:
     return _kernels.linear(_shape(x, weight), x, weight, shift, algebra)
 
@@ -107,11 +128,10 @@ def _fake(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> 
 
 
 def _backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Gradients:
-    count = len(signature(algebra).scalars) if weight.shape[2] != 5 else 1
     return (
-        transpose(grad, weight, algebra) if needs[0] else None,
+        transpose(grad, weight, None, algebra) if needs[0] else None,
         weight_gradient(x, grad, weight.shape[2], algebra) if needs[1] else None,
-        torch.stack([grad[..., i] for i in signature(algebra).scalars[:count]], -1) if needs[2] else None,
+        _leaving(grad, weight, algebra) if needs[2] else None,
     )
 
 
@@ -126,19 +146,27 @@ def _jvp(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, a
     return sum(given[1:], given[0]) if given else None
 
 
-def _vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, int]:
-    batch = info.batch_size
-    moved = [
-        None if t is None else t.unsqueeze(0).expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((x, weight, shift), in_dims, strict=False)
-    ]
-    xs, weights, shifts = moved
-    assert xs is not None and weights is not None
-    if in_dims[1] is None:
-        y = linear(xs.flatten(0, 1), weight, None if shifts is None else shifts.flatten(0, 1), algebra)
-        return y.unflatten(0, (batch, x.shape[0] if in_dims[0] is None else xs.shape[1])), 0
-    calls = [linear(xs[i], weights[i], None if shifts is None else shifts[i], algebra) for i in range(batch)]
-    return torch.stack(calls), 0
+def _vmap_of(operator: Any, several: bool) -> Any:
+    """More calls are more rows, unless the weight is mapped."""
+
+    def vmap(info: Any, in_dims: Sequence[Any], x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Any, Any]:
+        batch = info.batch_size
+        moved = [
+            None if t is None else t.unsqueeze(0).expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip((x, weight, shift), in_dims, strict=False)
+        ]
+        xs, weights, shifts = moved
+        assert xs is not None and weights is not None
+        rows = x.shape[0] if in_dims[0] is None else xs.shape[1]
+        if in_dims[1] is None:
+            results = operator()(xs.flatten(0, 1), weight, None if shifts is None else shifts.flatten(0, 1), algebra)
+            found = [y.unflatten(0, (batch, rows)) for y in (results if several else (results,))]
+        else:
+            calls = [operator()(xs[i], weights[i], None if shifts is None else shifts[i], algebra) for i in range(batch)]
+            found = [torch.stack(same) for same in zip(*calls, strict=True)] if several else [torch.stack(calls)]
+        return (tuple(found), (0,) * len(found)) if several else (found[0], 0)
+
+    return vmap
 
 
 linear: Any = define(
@@ -147,31 +175,82 @@ linear: Any = define(
     fake=_fake,
     backward=_backward,
     jvp=_jvp,
-    vmap=_vmap,
+    vmap=_vmap_of(lambda: linear, False),
     unsaved=1,
 )
 
 
-def _backward_transpose(needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, algebra: Algebra) -> Gradients:
+def _launch_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, Tensor]:
+    return _launch(x, weight, shift, algebra), _leaving(x, weight, algebra)
+
+
+def _fake_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, Tensor]:
+    return _fake(x, weight, shift, algebra), torch.empty_like(_leaving(x, weight, algebra))
+
+
+def _backward_scalars(needs: Sequence[bool], grads: Any, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Gradients:
+    of_y, of_scalars = grads
+    if of_y is None:
+        return reference.spread(of_scalars, _components(of_scalars, algebra)) if needs[0] else None, None, None
+    return (
+        transpose(of_y, weight, of_scalars, algebra) if needs[0] else None,
+        weight_gradient(x, of_y, weight.shape[2], algebra) if needs[1] else None,
+        _leaving(of_y, weight, algebra) if needs[2] else None,
+    )
+
+
+def _jvp_scalars(tangents: Gradients, x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Any, Any]:
+    dx = torch.zeros_like(x) if tangents[0] is None else tangents[0]
+    return _jvp((dx, *tangents[1:]), x, weight, shift, algebra), _leaving(dx, weight, algebra)
+
+
+linear_scalars: Any = define(
+    "multivector_linear_scalars(Tensor x, Tensor weight, Tensor? shift, str algebra) -> (Tensor, Tensor)",
+    launch=_launch_scalars,
+    fake=_fake_scalars,
+    backward=_backward_scalars,
+    jvp=_jvp_scalars,
+    vmap=_vmap_of(lambda: linear_scalars, True),
+    unsaved=1,
+)
+
+
+def _backward_transpose(
+    needs: Sequence[bool], grad: Tensor, y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra
+) -> Gradients:
     return (
         linear(grad, weight, None, algebra) if needs[0] else None,
         weight_gradient(grad, y, weight.shape[2], algebra) if needs[1] else None,
+        _leaving(grad, weight, algebra) if needs[2] else None,
     )
+
+
+def _jvp_transpose(tangents: Gradients, y: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> Tensor | None:
+    dy, dweight, dshift = tangents
+    terms = [
+        None if dy is None else transpose(dy, weight, None, algebra),
+        None if dweight is None else transpose(y, dweight, None, algebra),
+        None if dshift is None else reference.spread(dshift, _components(dshift, algebra)),
+    ]
+    given = [term for term in terms if term is not None]
+    return sum(given[1:], given[0]) if given else None
 
 
 def _backward_weight(needs: Sequence[bool], grad: Tensor, x: Tensor, y: Tensor, maps: int, algebra: Algebra) -> Gradients:
     return (
-        transpose(y, grad, algebra) if needs[0] else None,
+        transpose(y, grad, None, algebra) if needs[0] else None,
         linear(x, grad, None, algebra) if needs[1] else None,
     )
 
 
 transpose: Any = kernel_operator(
-    "multivector_linear_transpose(Tensor y, Tensor weight, str algebra) -> Tensor",
+    "multivector_linear_transpose(Tensor y, Tensor weight, Tensor? shift, str algebra) -> Tensor",
     shape=_shape_transpose,
-    run=lambda name, shape, y, weight, algebra: _kernels.linear_transpose(shape, y, weight, algebra),
-    samples=(0,),
+    run=lambda name, shape, *arguments: _kernels.linear_transpose(shape, *arguments),
+    samples=(0, 2),
     backward=_backward_transpose,
+    jvp=_jvp_transpose,
+    unsaved=1,
 )
 weight_gradient: Any = kernel_operator(
     "multivector_linear_weight(Tensor x, Tensor y, int maps, str algebra) -> Tensor",

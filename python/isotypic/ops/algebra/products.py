@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isotypic._register import Gradients
+from isotypic._register import Gradients, product_rule
 from isotypic._repeat import repeated
 from isotypic._words import Algebra
 from isotypic.ops._kernel_operator import kernel_operator
@@ -152,6 +152,126 @@ multivector_product: Any = kernel_operator(
     samples=(0, 1, 2),
     backward=_backward,
     jvp=_jvp,
+)
+
+
+def products_and_joins(factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor:
+    """Of factors (..., 4 H, 16) = x | y | u | v the geometric products x y and the joins of u and v times scale, (..., 2 H, 16); without
+    scale of x | y the products alone, (..., H, 16). scale (...) has a batch that expands to that of factors. For layers, which have checked
+    their arguments."""
+    batch = factors.shape[:-2]
+    rows = factors.reshape(batch.numel(), *factors.shape[-2:])
+    found = bilinear(rows, None if scale is None else scale.expand(batch).reshape(batch.numel()), algebra)
+    return found.reshape(*batch, *found.shape[-2:])
+
+
+def _tables(algebra: Algebra, scale: Any) -> tuple[str, ...]:
+    return (f"{algebra} geometric",) if scale is None else (f"{algebra} geometric", f"{algebra} join")
+
+
+def _shape_bilinear(factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Sequence[int]:
+    each = 2 * len(_tables(algebra, scale))
+    if factors.dim() != 3 or factors.shape[2] != 16 or factors.shape[1] % each:
+        raise ValueError(f"multivector_bilinear: factors must have shape (N, {each} H, 16), got {tuple(factors.shape)}")
+    return factors.shape[0], factors.shape[1] // 2, 16
+
+
+def _factors(factors: Tensor, scale: Tensor | None, algebra: Algebra) -> list[tuple[Tensor, Tensor, Tensor | None, str]]:
+    """Two factors, a scale and the table of each kind of product."""
+    tables = _tables(algebra, scale)
+    parts = factors.chunk(2 * len(tables), 1)
+    scales = (None, None if scale is None else scale.unsqueeze(-1).expand(parts[0].shape[:2]))
+    return [(parts[2 * i], parts[2 * i + 1], scales[i], table) for i, table in enumerate(tables)]
+
+
+def _run_bilinear(name: str, shape: Sequence[int], factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor:
+    result = factors.new_empty(tuple(shape))
+    kinds = _factors(factors, scale, algebra)
+    for into, arguments in zip(result.chunk(len(kinds), 1), kinds, strict=True):
+        _kernels.product_into(into, *arguments)
+    return result
+
+
+def _backward_bilinear(needs: Sequence[bool], grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Gradients:
+    of_scale = None
+    if scale is not None and needs[1]:
+        u, v, _, table = _factors(factors, scale, algebra)[1]
+        of_scale = (multivector_product(u, v, None, table) * grad.chunk(2, 1)[1]).sum((1, 2))
+    return bilinear_backward(grad, factors, scale, algebra) if needs[0] else None, of_scale
+
+
+def _jvp_bilinear(tangents: Gradients, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor | None:
+    moved, of_scale = tangents
+    terms = []
+    for i, (a, b, s, table) in enumerate(_factors(factors, scale, algebra)):
+        near = None if moved is None else moved.chunk(2 * len(_tables(algebra, scale)), 1)[2 * i : 2 * i + 2]
+        ds = None if i == 0 or of_scale is None else of_scale.unsqueeze(-1).expand(a.shape[:2])
+        found = None if near is None and ds is None else _jvp((*(near or (None, None)), ds), a, b, s, table)
+        terms.append(torch.zeros_like(a) if found is None else found)
+    return torch.cat(terms, 1)
+
+
+bilinear: Any = kernel_operator(
+    "multivector_bilinear(Tensor factors, Tensor? scale, str algebra) -> Tensor",
+    shape=_shape_bilinear,
+    run=_run_bilinear,
+    samples=(0, 1),
+    backward=_backward_bilinear,
+    jvp=_jvp_bilinear,
+)
+
+
+def _shape_bilinear_backward(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Sequence[int]:
+    expected = _shape_bilinear(factors, scale, algebra)
+    if tuple(grad.shape) != tuple(expected):
+        raise ValueError(f"multivector_bilinear_backward: grad must have shape {tuple(expected)}, got {tuple(grad.shape)}")
+    return factors.shape
+
+
+def _run_bilinear_backward(
+    name: str, shape: Sequence[int], grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra
+) -> Tensor:
+    result = factors.new_empty(tuple(shape))
+    kinds = _factors(factors, scale, algebra)
+    places = result.chunk(2 * len(kinds), 1)
+    for i, (of_kind, (a, b, s, table)) in enumerate(zip(grad.chunk(len(kinds), 1), kinds, strict=True)):
+        _kernels.product_into(places[2 * i], of_kind, b, s, f"{table} /x")
+        _kernels.product_into(places[2 * i + 1], of_kind, a, s, f"{table} /y")
+    return result
+
+
+def _by_parts(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor:
+    """`multivector_bilinear_backward` of products that have derivatives."""
+    found = []
+    kinds = _factors(factors, scale, algebra)
+    for of_kind, (a, b, s, table) in zip(grad.chunk(len(kinds), 1), kinds, strict=True):
+        found += [multivector_product(of_kind, b, s, f"{table} /x"), multivector_product(of_kind, a, s, f"{table} /y")]
+    return torch.cat(found, 1)
+
+
+def _backward_bilinear_backward(
+    needs: Sequence[bool], grad: Tensor, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra
+) -> Gradients:
+    given = (incoming, factors) if scale is None else (incoming, factors, scale)
+    found = torch.func.vjp(lambda w, f, s=None: _by_parts(w, f, s, algebra), *given)[1](grad)
+    return tuple(gradient if need else None for gradient, need in zip((*found, None), needs, strict=False))
+
+
+def _jvp_bilinear_backward(tangents: Gradients, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor | None:
+    moved = product_rule(_by_parts, tangents[:2], (incoming, factors, scale, algebra))
+    if tangents[2] is None:
+        return moved
+    near, at_zero = (_by_parts(incoming, factors, s, algebra) for s in (tangents[2], torch.zeros_like(tangents[2])))
+    return near - at_zero if moved is None else moved + near - at_zero
+
+
+bilinear_backward: Any = kernel_operator(
+    "multivector_bilinear_backward(Tensor grad, Tensor factors, Tensor? scale, str algebra) -> Tensor",
+    shape=_shape_bilinear_backward,
+    run=_run_bilinear_backward,
+    samples=(0, 1, 2),
+    backward=_backward_bilinear_backward,
+    jvp=_jvp_bilinear_backward,
 )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isotypic.ops import _launch
-from isotypic.ops._checks import is_integer
+from isotypic.ops._checks import is_integer, without_autocast
 from isotypic.ops.forms import _arguments as _forms
 from isotypic.ops.forms.clebsch_gordan import check_range, norm_squared, roots_of_binomials
 from isotypic.ops.forms.transvectants import polar
@@ -56,7 +56,7 @@ def transvectant(p: Tensor, q: Tensor, k: int, normalize: bool = False) -> Tenso
     dtype = p.dtype
     if dtype != torch.float64 and p.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(p.device.type):
         dtype = torch.get_autocast_dtype(p.device.type)
-        with torch.autocast(p.device.type, enabled=False):
+        with without_autocast(p.device.type):
             return _transvectant(p.to(dtype), q.to(dtype), batch, k, normalize)
     return _transvectant(p, q, batch, k, normalize)
 
