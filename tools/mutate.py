@@ -215,11 +215,12 @@ MUTANTS = (
         ("tests/processes/test_set_conv.py",),
     ),
     Mutant(
-        "processes: products of matrices see beyond the window",
-        "python/isotypic/ops/processes/_separable.py",
-        "if (nodes - 1) > window * abs(float(s)):",
-        "if False:",
+        "processes: lengthscales that are none",
+        "python/isotypic/ops/processes/set_conv.py",
+        "        if not all(0 < value < math.inf for value in scale.tolist()):",
+        "        if False:",
         ("tests/processes/test_set_conv.py",),
+        "lengthscale or refused or wrong",
     ),
     Mutant(
         "processes: queries without a key",

@@ -297,3 +297,17 @@ def test_generalised_mean_pooling_over_a_window_of_the_size_of_the_image(window:
     assert net(torch.rand(1, 3, 13, 13, dtype=torch.float64)).shape == (1, 2)
     with pytest.raises(TypeError, match="avg_pool2d"):
         swap(Call(lambda m, x: F.avg_pool2d(m.conv(x), (x.size(-2), x.size(-1))), conv=nn.Conv2d(3, 8, 3)), "p4")
+
+
+@pytest.mark.parametrize("dim", [2, 3, -1])
+def test_a_softmax_over_positions_is_refused(dim: int) -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.softmax(self.conv(x), dim)
+
+    with pytest.raises(TypeError, match="dim must be 1, the channels"):
+        swap(Positions(), "p4", torch.rand(1, 1, 7, 7))

@@ -33,7 +33,7 @@ AnyGroup = str | groups.Group | PlanarGroup
 
 
 def _resolve(owner: str, group: AnyGroup) -> groups.Group | PlanarGroup:
-    return planar_or_none(group) or resolve_group(owner, group)  # type: ignore[arg-type]
+    return planar_or_none(group) or resolve_group(owner, group)
 
 
 def _positions(size: Sequence[int]) -> np.ndarray:

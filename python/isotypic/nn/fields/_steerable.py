@@ -119,7 +119,7 @@ class Steerable(Grouped, Constants):
         conv: Any = blocks.to_conv()
         with torch.no_grad():
             conv.weight.copy_(permute_bank(conv.weight, self.places, not self.scalar))
-        return conv.train(self.training)  # type: ignore[no-any-return]
+        return conv.train(self.training)
 
     def _project(self, weight: Tensor, bias: Tensor | None, planar: PlanarGroup) -> None:
         """Coefficients of the filters that are nearest to a bank (first |G|, second |G|, k, k)."""
@@ -145,12 +145,14 @@ def check_plain(owner: str, conv: Any, kind: type[nn.Module], planar: PlanarGrou
     if not isinstance(conv, kind):
         raise TypeError(f"{owner}: conv must be an nn.{kind.__name__}, got {type(conv).__name__}")
     check_initialised(owner, "conv", conv)
+    found: Any = conv
     for name, order in (("in_channels", 1 if scalar else planar.order), ("out_channels", planar.order)):
-        if getattr(conv, name) % (order * conv.groups):
+        channels = getattr(found, name)
+        if channels % (order * found.groups):
             raise ValueError(
-                f"{owner}: conv.{name}={getattr(conv, name)} must be a multiple of |G| * groups = {order} * {conv.groups} to hold regular "
+                f"{owner}: conv.{name}={channels} must be a multiple of |G| * groups = {order} * {found.groups} to hold regular "
                 f"fields of {planar.name}"
             )
     for name in ("kernel_size", "stride", "dilation"):
-        if len(set(getattr(conv, name))) != 1:
-            raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(conv, name)}")
+        if len(set(getattr(found, name))) != 1:
+            raise ValueError(f"{owner}: conv.{name} must be the same on both axes, got {getattr(found, name)}")

@@ -15,10 +15,10 @@ from isotypic.ops.algebra.signature import algebra as signature
 
 
 def _attention(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *tensors, weight, mask, ranges, heads, kind = attention.without_idle(*arguments)
-    mv, s = attention.attend(*tensors, weight, mask=mask, ranges=ranges, heads=heads, kind=kind)
-    scores = attention.logits(tensors[0], tensors[1], tensors[3], tensors[4], weight, heads, kind)
-    return mv, s, attention.log_sum_exp(scores, attention.allowed(mask, ranges, tensors[1].shape[1]))
+    q_mv, k_mv, v_mv, q_s, k_s, v_s, weight, mask, ranges, heads, kind = attention.without_idle(*arguments)
+    mv, s = attention.attend(q_mv, k_mv, v_mv, q_s, k_s, v_s, weight, mask=mask, ranges=ranges, heads=heads, kind=kind)
+    scores = attention.logits(q_mv, k_mv, q_s, k_s, weight, heads, kind)
+    return mv, s, attention.log_sum_exp(scores, attention.allowed(mask, ranges, k_mv.shape[1]))
 
 
 def _linear_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Algebra) -> tuple[Tensor, Tensor]:
