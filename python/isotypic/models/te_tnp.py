@@ -38,7 +38,7 @@ class Tokens(nn.Module):
 
     def targets(self, targets: Targets, dim_out: int) -> Tensor:
         # Of the dtype of the parameters: positions may be wider.
-        zeros = targets.x.new_zeros(*targets.x.shape[:2], dim_out, dtype=self.mlps[0][0].weight.dtype)  # type: ignore[index, union-attr]
+        zeros = targets.x.new_zeros(*targets.x.shape[:2], dim_out, dtype=self.mlps[0][0].weight.dtype)  # type: ignore[index]
         return self.mlps[0](self.inputs(zeros, zeros, targets.x, targets.features))
 
 

@@ -28,7 +28,8 @@ def _linear_scalars(x: Tensor, weight: Tensor, shift: Tensor | None, algebra: Al
 
 def _bilinear(factors: Tensor, of_joins: Tensor | None, algebra: Algebra) -> Tensor:
     if of_joins is None:
-        return reference.product(*factors.chunk(2, 1), None, f"{algebra} geometric")
+        x, y = factors.chunk(2, 1)
+        return reference.product(x, y, None, f"{algebra} geometric")
     x, y, u, v = factors.chunk(4, 1)
     return torch.cat(
         [reference.product(x, y, None, f"{algebra} geometric"), reference.product(u, v, of_joins[:, None], f"{algebra} join")], 1

@@ -28,7 +28,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def _gelu_slope(x: Tensor, approximate: str) -> Tensor:
-    return torch.ops.aten.gelu_backward(torch.ones_like(x), x, approximate=approximate)  # type: ignore[no-any-return]
+    return torch.ops.aten.gelu_backward(torch.ones_like(x), x, approximate=approximate)
 
 
 def _sigmoid_slope(x: Tensor) -> Tensor:
@@ -140,8 +140,11 @@ def _norm(name: str, shape: Sequence[int], x: Tensor, weight: Tensor | None, eps
 
 def _norm_backward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor | None, epsilon: float, algebra: Algebra) -> Gradients:
     if _has_kernel(grad, x, weight):
-        wide = [None if t is None else (t.float() if t.dtype in _launch.HALF else t).contiguous() for t in (grad, x, weight)]
-        dx, of_weight = _kernels.norm_backward(*wide, _signs(algebra), epsilon)  # type: ignore[arg-type]
+        wide_grad, wide_x, wide_weight = (
+            None if t is None else (t.float() if t.dtype in _launch.HALF else t).contiguous() for t in (grad, x, weight)
+        )
+        assert wide_grad is not None and wide_x is not None
+        dx, of_weight = _kernels.norm_backward(wide_grad, wide_x, wide_weight, _signs(algebra), epsilon)
         return dx.to(x.dtype), None if weight is None else of_weight.to(weight.dtype)
     scale, varies, direction = _parts(x, epsilon, algebra)
     h = grad if weight is None else grad * (weight @ _grades(weight).mT)

@@ -250,6 +250,7 @@ def _backward_through(
     to_t = None
     if needs[0]:
         nodes, places = (back, x) if inverse else (permute(x, order, False, axes), grad)
+        assert nodes is not None
         if axes == 2:
             nodes, places = _both_sides(nodes), _both_sides(places)
         to_t = gradient(t, nodes, places, None, lengths, tau, iterations)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from isotypic._words import Pool
 from isotypic.ops.weights import reference
 from isotypic.ops.weights.layout import WeightLayout, weight_layout
 
@@ -15,7 +16,7 @@ def _layout(settings: Sequence[Any]) -> WeightLayout:
     return weight_layout(tuple(settings[0]), *settings[1:3])
 
 
-def _kind(settings: Sequence[Any]) -> str:
+def _kind(settings: Sequence[Any]) -> Pool:
     return "mean" if settings[3] else "sum"
 
 
