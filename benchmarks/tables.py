@@ -398,7 +398,23 @@ def conversion_figures(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def recorded(*files: dict[str, Any]) -> str:
+    """Which file was measured where, and which pages show it."""
+    rows = ["| file in `benchmarks/results/` | machine | commit | shown in |", "|---|---|---|---|"]
+    for results in files:
+        info = results["machine_info"]
+        showing = [
+            f"[{page.stem}]({'../README.md' if page.stem == 'README' else page.name})"
+            for page in pages()
+            if any(results["file"] in files.split() and name != "recorded" for name, files, _ in BLOCK.findall(page.read_text()))
+        ]
+        where = f"{info.get('cpu', {}).get('brand_raw', 'unknown')}, {info['cpu_isa']}"
+        rows.append(f"| `{results['file']}` | {where} | {results['commit_info']['id'][:8]} | {', '.join(showing)} |")
+    return "\n".join(rows)
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
+    "recorded": recorded,
     "group convolutions": group_conv_table,
     "networks": network_figures,
     "conversions": conversion_figures,
@@ -469,7 +485,7 @@ def filled(page: str) -> str:
             command = "make bench RESULTS=NAME BENCHMARKS=benchmarks/ops/bench_NAME.py"
             text = f"*Not measured yet. `{command}` does, for NAME {missing}.*"
         else:
-            results = [json.loads(path.read_text()) for path in paths]
+            results = [json.loads(path.read_text()) | {"file": path.name} for path in paths]
             text = "\n\n".join(filter(None, (BLOCKS[name](*results), provenance(results))))
         return f"<!-- figures: {name}, from {files} -->\n{text}\n<!-- end -->"
 
