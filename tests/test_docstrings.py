@@ -72,7 +72,7 @@ def test_dir_shows_public_names_alone(module: str) -> None:
     assert all(not name.startswith("_") or name == "__version__" for name in home.__all__)
 
 
-NAMES = {"torch": torch, "nn": torch.nn, **{name: getattr(isotypic.nn, name) for name in isotypic.nn.__all__}}
+NAMES = {"torch": torch, "nn": torch.nn, "iso": isotypic, **{name: getattr(isotypic.nn, name) for name in isotypic.nn.__all__}}
 """What examples of classes may use besides the names of their module: those of the public package, which a class says it lives in."""
 SOURCES = [entry.name for entry in pkgutil.walk_packages(isotypic.__path__, "isotypic.") if "__main__" not in entry.name]
 

@@ -119,7 +119,7 @@ def _registered() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
         ("algebra", "multivector_linear_weight", (x, out, 9, "pga")),
         ("algebra", "multivector_linear_scalars", (x, weight, shift, "pga")),
         ("algebra", "multivector_bilinear", (factors, scale[:, 0], "pga")),
-        ("algebra", "multivector_bilinear_backward", (factors[:, :4], factors, scale[:, 0], "pga")),
+        ("algebra", "multivector_bilinear_backward", (factors[:, :4].clone(), factors, scale[:, 0], "pga")),
         ("algebra", "multivector_gate", (x[:, 0], "gelu_tanh")),
         ("algebra", "multivector_norm", (x, None, 0.01, "sta")),
     )

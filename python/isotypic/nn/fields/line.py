@@ -39,7 +39,7 @@ class LiftConv1d(_Conv):
 
     T. Cohen and M. Welling, "Group Equivariant Convolutional Networks", 2016.
 
-    >>> mirror = finite_groups.generate([[[-1]]])
+    >>> mirror = iso.groups.generate([[[-1]]])
     >>> LiftConv1d(3, 4, kernel_size=5, group=mirror, padding=2)(torch.zeros(1, 3, 9)).shape
     torch.Size([1, 4, 2, 9])
     """
@@ -89,7 +89,7 @@ class GroupConv1d(_Conv):
 
     T. Cohen and M. Welling, "Group Equivariant Convolutional Networks", 2016.
 
-    >>> mirror = finite_groups.generate([[[-1]]])
+    >>> mirror = iso.groups.generate([[[-1]]])
     >>> GroupConv1d(3, 4, kernel_size=3, group=mirror, padding="same")(torch.zeros(1, 3, 2, 9)).shape
     torch.Size([1, 4, 2, 9])
     """
@@ -138,7 +138,7 @@ class GroupConvTranspose1d(_ConvTranspose):
 
     T. Cohen and M. Welling, "Group Equivariant Convolutional Networks", 2016.
 
-    >>> mirror = finite_groups.generate([[[-1]]])
+    >>> mirror = iso.groups.generate([[[-1]]])
     >>> GroupConvTranspose1d(3, 2, kernel_size=2, group=mirror, stride=2)(torch.zeros(1, 3, 2, 5)).shape
     torch.Size([1, 2, 2, 10])
     """
@@ -181,7 +181,7 @@ class GroupMaxPool1d(_WindowPool):
     Output: the same with size (size + 2 padding - kernel_size) // stride + 1
     Raises ValueError for arguments that fit no layer, and for inputs of another shape.
 
-    >>> GroupMaxPool1d(2, group=finite_groups.generate([[[-1]]]))(torch.zeros(1, 2, 2, 4)).shape
+    >>> GroupMaxPool1d(2, group=iso.groups.generate([[[-1]]]))(torch.zeros(1, 2, 2, 4)).shape
     torch.Size([1, 2, 2, 2])
     """
 
@@ -217,7 +217,7 @@ class GroupAvgPool1d(_WindowPool):
     Output: the same with size (size + 2 padding - kernel_size) // stride + 1
     Raises ValueError for arguments that fit no layer, and for inputs of another shape.
 
-    >>> GroupAvgPool1d(2, group=finite_groups.generate([[[-1]]]))(torch.zeros(1, 2, 2, 4)).shape
+    >>> GroupAvgPool1d(2, group=iso.groups.generate([[[-1]]]))(torch.zeros(1, 2, 2, 4)).shape
     torch.Size([1, 2, 2, 2])
     """
 

@@ -252,9 +252,19 @@ def _by_parts(grad: Tensor, factors: Tensor, scale: Tensor | None, algebra: Alge
 def _backward_bilinear_backward(
     needs: Sequence[bool], grad: Tensor, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra
 ) -> Gradients:
-    given = (incoming, factors) if scale is None else (incoming, factors, scale)
-    found = torch.func.vjp(lambda w, f, s=None: _by_parts(w, f, s, algebra), *given)[1](grad)
-    return tuple(gradient if need else None for gradient, need in zip((*found, None), needs, strict=False))
+    kinds = _factors(factors, scale, algebra)
+    parts = grad.chunk(2 * len(kinds), 1)
+    of_incoming, of_factors, of_scale = [], [], None
+    for i, (w, (a, b, s, table)) in enumerate(zip(incoming.chunk(len(kinds), 1), kinds, strict=True)):
+        every = (True, True, s is not None)
+        first_w, of_b, first_s = _backward(every, parts[2 * i], w, b, s, f"{table} /x")
+        second_w, of_a, second_s = _backward(every, parts[2 * i + 1], w, a, s, f"{table} /y")
+        of_incoming.append(first_w + second_w)
+        of_factors += [of_a, of_b]
+        if s is not None:
+            of_scale = (first_s + second_s).sum(1)
+    found = torch.cat(of_incoming, 1), torch.cat(of_factors, 1), of_scale
+    return tuple(gradient if need else None for gradient, need in zip(found, needs, strict=False))
 
 
 def _jvp_bilinear_backward(tangents: Gradients, incoming: Tensor, factors: Tensor, scale: Tensor | None, algebra: Algebra) -> Tensor | None:
