@@ -254,15 +254,19 @@ def _backward_bilinear_backward(
 ) -> Gradients:
     kinds = _factors(factors, scale, algebra)
     parts = grad.chunk(2 * len(kinds), 1)
-    of_incoming, of_factors, of_scale = [], [], None
+    of_incoming: list[Tensor] = []
+    of_factors: list[Tensor] = []
+    of_scale: Tensor | None = None
+    first: tuple[Any, ...]
+    second: tuple[Any, ...]
     for i, (w, (a, b, s, table)) in enumerate(zip(incoming.chunk(len(kinds), 1), kinds, strict=True)):
         every = (True, True, s is not None)
-        first_w, of_b, first_s = _backward(every, parts[2 * i], w, b, s, f"{table} /x")
-        second_w, of_a, second_s = _backward(every, parts[2 * i + 1], w, a, s, f"{table} /y")
-        of_incoming.append(first_w + second_w)
-        of_factors += [of_a, of_b]
+        first = _backward(every, parts[2 * i], w, b, s, f"{table} /x")
+        second = _backward(every, parts[2 * i + 1], w, a, s, f"{table} /y")
+        of_incoming.append(first[0] + second[0])
+        of_factors += [second[1], first[1]]
         if s is not None:
-            of_scale = (first_s + second_s).sum(1)
+            of_scale = (first[2] + second[2]).sum(1)
     found = torch.cat(of_incoming, 1), torch.cat(of_factors, 1), of_scale
     return tuple(gradient if need else None for gradient, need in zip(found, needs, strict=False))
 
