@@ -257,8 +257,8 @@ def _backward_bilinear_backward(
     of_incoming: list[Tensor] = []
     of_factors: list[Tensor] = []
     of_scale: Tensor | None = None
-    first: tuple[Any, ...]
-    second: tuple[Any, ...]
+    first: Any
+    second: Any
     for i, (w, (a, b, s, table)) in enumerate(zip(incoming.chunk(len(kinds), 1), kinds, strict=True)):
         every = (True, True, s is not None)
         first = _backward(every, parts[2 * i], w, b, s, f"{table} /x")
