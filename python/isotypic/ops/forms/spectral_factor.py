@@ -94,7 +94,12 @@ def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tens
     unit = r / torch.where(r[:, 0] > 0, r[:, 0], 1)[:, None]
     response = 2 * torch.fft.rfft(unit, max(256, 8 << (n - 1).bit_length())).real - unit[:, :1]
     allowed = max(16 * n * eps, rounding) * unit.abs().sum(-1)
-    below = _minimum(unit, response) < -allowed
+    h, error = _factor_unit(name, unit, response)
+    # R is |H|^2 up to 2 n times the error: a factor proves that R is nonnegative, and other rows are looked at.
+    below = torch.zeros_like(zero)
+    unsure = (~(2 * n * error <= allowed)).nonzero()[:, 0]
+    if len(unsure):
+        below[unsure] = _minimum(unit[unsure], response[unsure]) < -allowed[unsure]
     wrong = ((r[:, 0] <= 0) | below) & ~zero
     _refuse(
         r,
@@ -102,7 +107,6 @@ def _factor(name: str, shape: Sequence[int], r: Tensor, rounding: float) -> Tens
         "nonnegative on the circle, r_0 + 2 sum_k r_k cos(k s) >= 0, which fails",
         "isotypic.sl2.certify(row, domain='circle') proves where",
     )
-    h, error = _factor_unit(name, unit, response)
     rows = ((error > NEAR) & ~zero & ~wrong).nonzero()[:, 0]
     if len(rows):  # R touches zero: lifted by what rounding does it has a factor for certain
         lift = torch.eye(1, n, dtype=r.dtype, device=r.device) * allowed[rows, None]
