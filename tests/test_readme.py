@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import platform
 import re
@@ -127,6 +128,19 @@ def test_what_was_measured_again_is_taken_where_it_is_steadier() -> None:
     assert [tables.spread(entry) for entry in results["benchmarks"]] == [0.1, 0.5, 0.1]
     with pytest.raises(SystemExit, match="measure the whole file"):
         again.replace(results, file("b", wide=0.1))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "ops").glob("bench_*.py")), ids=lambda path: path.stem)
+def test_benchmarks_name_their_kernels(path: Path) -> None:
+    """At the top of the file, where conftest.py reads them."""
+    names = {
+        target.id
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert "KERNELS" in names
 
 
 def test_a_kernel_that_has_changed_is_named() -> None:

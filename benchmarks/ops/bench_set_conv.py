@@ -27,6 +27,8 @@ from torch import Tensor
 
 import isotypic as iso
 
+KERNELS = ("set_conv",)
+
 BATCH, POINTS, NODES = 4, 1024, 128
 SCALES = {"1 node": 1 / 64, "2 nodes": 2 / 64, "6 nodes": 6 / 64, "quarter": 0.5, "grid": 2.0}
 
@@ -91,7 +93,6 @@ def extra_bytes() -> int:
     program = """
 import resource, torch, isotypic as iso
 
-KERNELS = ("set_conv",)
 torch.set_num_threads(1)
 x, y, grid = 2 * torch.rand(4, 1024, 2) - 1, torch.randn(4, 1024, 1), (torch.linspace(-1, 1, 128),) * 2
 iso.ops.set_conv(x[:, :8], y[:, :8], grid, 2 / 64)
