@@ -11,9 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tables import ROOT, spread, unsteady
+from steadiness import spread, unsteady
 
 from isotypic._files import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def measured(names: list[str]) -> dict[str, Any]:

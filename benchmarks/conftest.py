@@ -12,7 +12,7 @@ import numpy
 import pytest
 import torch
 from sources import digests
-from tables import MOST_SPREAD, spread
+from steadiness import MOST_SPREAD, spread
 
 import isotypic
 

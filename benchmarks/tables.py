@@ -10,12 +10,11 @@ from statistics import geometric_mean
 from typing import Any
 
 import sources
+from steadiness import MOST_SPREAD, unsteady
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIONS = ("forward", "forward+backward")
 RESULTS = ROOT / "benchmarks" / "results"
-MOST_SPREAD = 0.2
-"""A figure of a larger spread is named beside it; files that were recorded with their spreads have none, or a test fails."""
 BLOCK = re.compile(r"<!-- figures: ([^>,]*), from ([^>]*) -->\n(.*?)\n?<!-- end -->", flags=re.DOTALL)
 """A block in a page: `<!-- figures: name, from one.json other.json -->`, what is written, `<!-- end -->`."""
 
@@ -129,12 +128,12 @@ def operator_table(results: dict[str, Any]) -> str:
 
     factored = {"the same in 25 torch operators": ("factored", "factored compiled")}
     both("layer of a weight space, [2, 32, 32, 1], 32 to 32 channels, batch 64", "test_layer[32-32-{}]", **factored)
-    both("1 to 32 channels", "test_layer[1-32-{}]", **factored)
-    both("[784, 128, 128, 10] with low-rank weights, batch 16", "test_wide_input[{}]", **factored)
-    rows += measured.against("five layers with batch normalisation and ReLU, a training step", ["", "test_network"], **factored)
+    both("the same, 1 to 32 channels", "test_layer[1-32-{}]", **factored)
+    both("the same, [784, 128, 128, 10] with low-rank weights, batch 16", "test_wide_input[{}]", **factored)
+    rows += measured.against("five such layers with normalisation and ReLU, a training step", ["", "test_network"], **factored)
     torchs = {"torch's batch normalisation and ReLU": ("torch", "torch compiled")}
     both("`batch_norm` with its ReLU, p4m fields 32x32", "test_batch_norm[p4m fields 32x32-{}]", **torchs)
-    both("weights, 32 channels", "test_batch_norm[weights [2,32,32,1], 32 channels-{}]", **torchs)
+    both("the same, weights with 32 channels", "test_batch_norm[weights [2,32,32,1], 32 channels-{}]", **torchs)
     for degree in (6, 10, 20):
         names = f"test_against_horner[{degree}]", f"test_backward_against_horner[{degree}]"
         horner = {"Horner's rule": ("horner", "horner compiled", "by rows compiled")}
@@ -438,17 +437,6 @@ def changed(results: dict[str, Any]) -> list[str] | None:
             return None
         recorded |= entry["extra_info"]["kernels"]
     return sorted(stem for stem, digest in recorded.items() if digest != sources.digest(stem))
-
-
-def spread(entry: dict[str, Any]) -> float:
-    """Half of the interquartile range of the times, over their median."""
-    stats = entry["stats"]
-    return float(stats["iqr"] / stats["median"] / 2) if stats["median"] else 0.0
-
-
-def unsteady(results: dict[str, Any]) -> list[str]:
-    """The benchmarks of a file whose times spread by more than they may."""
-    return [entry["name"] for entry in results["benchmarks"] if "stats" in entry and spread(entry) > MOST_SPREAD]
 
 
 def provenance(results: Sequence[dict[str, Any]]) -> str:

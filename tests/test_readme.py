@@ -17,6 +17,7 @@ from typing import Any
 import again
 import pytest
 import sources
+import steadiness
 import tables
 
 from isotypic import cli
@@ -104,7 +105,7 @@ def test_results_that_pages_show_are_steady() -> None:
         wide = {
             entry["name"]: entry["extra_info"]["spread"]
             for entry in results.get("benchmarks", [])
-            if entry["extra_info"].get("spread", 0.0) > tables.MOST_SPREAD
+            if entry["extra_info"].get("spread", 0.0) > steadiness.MOST_SPREAD
         }
         assert not wide, f"{path.name} has to be measured again: {wide}"
 
@@ -123,9 +124,9 @@ def test_what_was_measured_again_is_taken_where_it_is_steadier() -> None:
         return {"benchmarks": rows, "commit_info": {"id": commit, "dirty": False}, "machine_info": {"cpu_isa": "avx2", "torch": "2"}}
 
     results = file("a", steady=0.1, wide=0.5, wider=0.9)
-    assert tables.unsteady(results) == ["wide", "wider"]
+    assert steadiness.unsteady(results) == ["wide", "wider"]
     assert again.replace(results, file("a", wide=0.6, wider=0.1)) == 1
-    assert [tables.spread(entry) for entry in results["benchmarks"]] == [0.1, 0.5, 0.1]
+    assert [steadiness.spread(entry) for entry in results["benchmarks"]] == [0.1, 0.5, 0.1]
     with pytest.raises(SystemExit, match="measure the whole file"):
         again.replace(results, file("b", wide=0.1))
 

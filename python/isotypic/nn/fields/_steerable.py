@@ -33,6 +33,8 @@ class Steerable(Grouped, Constants):
     fields out and b those in, and the other way round where the convolution is transposed; without u, b are scalars.
     """
 
+    in_fields: int
+    out_fields: int
     bias: nn.Parameter | None
     samples: Tensor
     sources: Tensor
@@ -120,6 +122,10 @@ class Steerable(Grouped, Constants):
         with torch.no_grad():
             conv.weight.copy_(permute_bank(conv.weight, self.places, not self.scalar))
         return conv.train(self.training)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_fields}, {self.out_fields}, kernel_size={self.kernel_size}, group={self.group}"
+        return text + ("" if self.bias is not None else ", bias=False")
 
     def _project(self, weight: Tensor, bias: Tensor | None, planar: PlanarGroup) -> None:
         """Coefficients of the filters that are nearest to a bank (first |G|, second |G|, k, k)."""

@@ -129,10 +129,6 @@ class _SteerableConv2d(Steerable):
         layer._project(conv.weight, conv.bias, planar)
         return layer.train(conv.training)
 
-    def extra_repr(self) -> str:
-        text = f"{self.in_fields}, {self.out_fields}, kernel_size={self.kernel_size}, group={self.group}"
-        return text + ("" if self.bias is not None else ", bias=False")
-
 
 class SteerableLiftConv2d(_SteerableConv2d):
     """Lifting convolution with band-limited steerable filters: from a scalar field to regular fields of C_N or D_N.

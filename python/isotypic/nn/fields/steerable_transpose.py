@@ -154,7 +154,3 @@ class SteerableConvTranspose2d(Steerable):
             raise relabelled(error, cls.__name__, owner) from None
         layer._project(conv.weight, conv.bias, planar)
         return layer.train(conv.training)
-
-    def extra_repr(self) -> str:
-        text = f"{self.in_fields}, {self.out_fields}, kernel_size={self.kernel_size}, group={self.group}"
-        return text + ("" if self.bias is not None else ", bias=False")
