@@ -32,7 +32,8 @@ def rank(half: float, error: float) -> int:
     """How many Chebyshev points on [-half, half] give x^2 exp(-(x - t)^2 / 2), |t| <= half, up to `error`.
 
     For f bounded by M on the ellipse with foci +-1 and axes that sum to rho, interpolation in r points errs by at most
-    4 M rho^(1 - r) / (rho - 1); there |x - t| <= half (rho + 1 / rho) / 2 + half, and the imaginary part is at most half (rho - 1 / rho) / 2.
+    4 M rho^(1 - r) / (rho - 1); there |x - t| <= half (rho + 1 / rho) / 2 + half, and the imaginary part is at most
+    half (rho - 1 / rho) / 2.
     """
     rho = np.geomspace(1.01, 64.0, 256)
     height = half * (rho - 1 / rho) / 2
