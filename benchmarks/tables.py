@@ -397,6 +397,23 @@ def conversion_figures(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def peers(results: dict[str, Any]) -> str:
+    """A row for each network of `benchmarks/run_peers.py`."""
+    rows = ["| task | network | parameters | a step | what it reached | moved |", "|---|---|---|---|---|---|"]
+    task = ""
+    for row in (entry["extra_info"] for entry in results["benchmarks"]):
+        cells = [
+            row["what"] if row["what"] != task else "",
+            f"{row['network']} {row['version']}",
+            f"{row['parameters']:,}" if "parameters" in row else "",
+        ]
+        task = row["what"]
+        seconds = f"{1e3 * row['seconds']:.3g} ms" if row["seconds"] > 1e-3 else f"{1e6 * row['seconds']:.3g} us"
+        reached = f"{row['measure']} {row['value']:.3g}"
+        rows.append("| " + " | ".join([*cells, seconds, reached, f"{row['moved']:.0e}" if "moved" in row else ""]) + " |")
+    return "\n".join(rows)
+
+
 def recorded(*files: dict[str, Any]) -> str:
     """Which file was measured where, and which pages show it."""
     rows = ["| file in `benchmarks/results/` | machine | commit | shown in |", "|---|---|---|---|"]
@@ -426,6 +443,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "neural processes": neural_processes,
     "certificates": certificates,
     "systems": systems,
+    "peers": peers,
 }
 
 

@@ -101,6 +101,13 @@ def test_refused_by_name(config: dict[str, Any], word: str) -> None:
         iso.nn.from_lgatr(peer(**config))
 
 
+def test_no_scalars() -> None:
+    model = peer(in_s_channels=0, out_s_channels=0).double().eval()
+    ours = iso.nn.from_lgatr(model)
+    mv = inputs()[0]
+    torch.testing.assert_close(ours(mv)[0], model(mv, None)[0], rtol=1e-10, atol=1e-10)
+
+
 def test_refused_inputs() -> None:
     with pytest.raises(TypeError, match=r"from_lgatr: model must be an lgatr\.LGATr, got Linear"):
         iso.nn.from_lgatr(torch.nn.Linear(1, 1))

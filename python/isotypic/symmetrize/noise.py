@@ -28,9 +28,21 @@ def _mix(z: Tensor) -> Tensor:
     return z ^ ((z >> 31) & (2**33 - 1))
 
 
-def _fold(key: Tensor, value: Tensor) -> Tensor:
+def _fold(key: Tensor | int, value: Tensor) -> Tensor:
     """A new key for each value."""
     return _mix(_mix(value * _GOLDEN + 1) ^ key)
+
+
+def _mix_number(z: int) -> int:
+    z %= 2**64
+    z = (z ^ z >> 30) * _FIRST % 2**64
+    z = (z ^ z >> 27) * _SECOND % 2**64
+    return z ^ z >> 31
+
+
+def _fold_number(key: int, value: int) -> int:
+    """The same of two numbers, without a tensor."""
+    return _signed(_mix_number(_mix_number(value * _GOLDEN + 1) ^ key % 2**64))
 
 
 def _uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,8 +102,7 @@ class Noise:
 
     def _keys(self, stream: int, first: int, k: int, channels: int, nodes: bool) -> Tensor:
         device = self.sample_ids.device
-        seed = torch.tensor(_signed(self.seed % 2**64), device=device)
-        key = _fold(_fold(seed, torch.tensor(stream, device=device)), self.sample_ids)
+        key = _fold(_fold_number(self.seed, stream), self.sample_ids)
         key = _fold(key[:, None], torch.arange(first, first + k, device=device))
         if nodes:
             if self.node_ids is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from isotypic import groups as finite_groups
 from isotypic import ops
+from isotypic._register import plain
 from isotypic.ops._checks import is_integer
 from isotypic.symmetrize.context import Context
 from isotypic.symmetrize.elements import Elements, FinitePart, LinearPart, Part, PermutationPart
@@ -233,6 +234,11 @@ def gap_tolerance(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps ** 0.75
 
 
+def _none(mask: Tensor) -> bool:
+    """Whether it is known without waiting, and outside of a trace, that the mask has no true entry."""
+    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and plain(mask) and not bool(mask.any())
+
+
 class PCAFrames(Sampler):
     """Frame averaging: the principal axes of the second moment of all vectors and centred points, with every choice of signs (2^d for O(d),
     2^(d-1) for SO(d)).
@@ -265,12 +271,14 @@ class PCAFrames(Sampler):
         values, axes, _ = ops.symmetric_eigen(x.mT @ x)
         apart = values.diff(dim=-1) > gap_tolerance(x.dtype) * values.detach().abs().amax(-1, keepdim=True)
         degenerate = ~apart.all(-1)
-        cluster = torch.nn.functional.pad(apart.long().cumsum(-1), (1, 0))
-        same = (cluster[:, :, None] == cluster[:, None, :]).to(x.dtype)
-        # Column j of the drawn frame is a Gaussian vector, projected on the eigenspace of value j.
-        noise = context.noise.vectors(0, 1, factor.d, factor.d)[:, 0]
-        drawn = ops.orthonormal_frame(axes @ (same * (axes.mT @ noise))).frame
-        frame = torch.where(degenerate[:, None, None], drawn, axes)
+        frame = axes
+        if not _none(degenerate):
+            cluster = torch.nn.functional.pad(apart.long().cumsum(-1), (1, 0))
+            same = (cluster[:, :, None] == cluster[:, None, :]).to(x.dtype)
+            # Column j of the drawn frame is a Gaussian vector, projected on the eigenspace of value j.
+            noise = context.noise.vectors(0, 1, factor.d, factor.d)[:, 0]
+            drawn = ops.orthonormal_frame(axes @ (same * (axes.mT @ noise))).frame
+            frame = torch.where(degenerate[:, None, None], drawn, axes)
         if factor.proper:
             frame = ops.orthonormal_frame(frame, proper=True).frame
         signs = torch.tensor(self._signs(factor)[first : first + k], dtype=x.dtype, device=x.device)
