@@ -21,14 +21,6 @@ def test_task(name: str) -> None:
     rows = run(task, 0.0, Console(quiet=True))
     assert [row["package"] for row in rows].count("isotypic") == len(rows) - 1
     assert all(row["steps"] == 4 and row["moved"] < 1e-3 for row in rows)
-
-
-@pytest.mark.parametrize("name", ["lgatr", "frame_averaging"])
-def test_the_same_network_learns_the_same(name: str) -> None:
-    """Two implementations of one function, with the same weights and batches."""
-    try:
-        task = importlib.import_module(f"peers.{name}").task()
-    except ImportError as error:
-        pytest.skip(f"{name} cannot be imported: {error}")
-    ours, theirs = run(task, 0.0, Console(quiet=True))
-    assert ours["parameters"] == theirs["parameters"] and ours["value"] == pytest.approx(theirs["value"], rel=1e-3)
+    if name in ("lgatr", "frame_averaging"):  # one function with the same weights, whoever computes it
+        ours, theirs = rows
+        assert ours["parameters"] == theirs["parameters"] and ours["value"] == pytest.approx(theirs["value"], rel=1e-3)
