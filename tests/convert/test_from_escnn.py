@@ -148,7 +148,6 @@ def test_refusals(escnn: Any) -> None:
     cases = [
         (conv(irrep, regular, 5), "cannot convert R2Conv: its fields must be all regular or all trivial"),
         (conv(fields(escnn, c8, ["regular", "trivial"]), regular, 5), "cannot convert R2Conv: its fields must be all"),
-        (conv(regular, regular, 5, padding=1, padding_mode="replicate"), "cannot convert R2Conv: padding_mode 'replicate'"),
         (escnn.nn.PointwiseMaxPool2D(regular, 3, ceil_mode=True), "its ceil_mode must be False and its dilation 1"),
         (escnn.nn.NormNonLinearity(irrep), "no conversion of NormNonLinearity; there are those of SequentialModule, R2Conv"),
         (escnn.nn.SequentialModule(escnn.nn.NormNonLinearity(irrep)), "no conversion of NormNonLinearity"),
