@@ -203,11 +203,13 @@ def test_restriction(escnn: Any, whole: str, subgroup: Any) -> None:
 
 def test_a_subgroup_about_another_axis_is_refused(escnn: Any) -> None:
     regular = fields(escnn, space(escnn, "D4"), ["regular"])
-    with pytest.raises(TypeError, match="cannot convert RestrictionModule: its subgroup must be .*default axis of reflection"):
+    with pytest.raises(TypeError, match=r"cannot convert RestrictionModule: its subgroup must be .*default axis of reflection"):
         from_escnn(escnn.nn.RestrictionModule(regular, (1, 2)))
 
 
-@pytest.mark.parametrize("kind", ["LeakyReLU", "IdentityModule", "R2Upsampling", "PointwiseMaxPoolAntialiased2D", "PointwiseAdaptiveAvgPool2D"])
+@pytest.mark.parametrize(
+    "kind", ["LeakyReLU", "IdentityModule", "R2Upsampling", "PointwiseMaxPoolAntialiased2D", "PointwiseAdaptiveAvgPool2D"]
+)
 def test_layers_on_positions(escnn: Any, kind: str) -> None:
     arguments = {"R2Upsampling": (2,), "PointwiseMaxPoolAntialiased2D": (3, 2, 1), "PointwiseAdaptiveAvgPool2D": (1,)}.get(kind, ())
     module = getattr(escnn.nn, kind)(fields(escnn, space(escnn, "D8"), ["regular"] * 2), *arguments)
@@ -236,9 +238,7 @@ class DihedralGroup(CyclicGroup):
 def stand_in_fields(name: str, kinds: Sequence[str]) -> Any:
     count = int(name[1:])
     group = CyclicGroup(count) if name[0] == "C" else DihedralGroup(2 * count)
-    gspace = SimpleNamespace(
-        fibergroup=group, dimensionality=2, rotations_order=count, regular_repr="regular", trivial_repr="trivial"
-    )
+    gspace = SimpleNamespace(fibergroup=group, dimensionality=2, rotations_order=count, regular_repr="regular", trivial_repr="trivial")
     size = sum(group.order() if kind == "regular" else 1 for kind in kinds)
     return SimpleNamespace(gspace=gspace, representations=list(kinds), size=size)
 
@@ -337,7 +337,8 @@ def test_stand_in_network() -> None:
 def test_stand_in_of_a_tutorial() -> None:
     """A mask, pools without padding, ELU, dropout, a restriction and a convolution to trivial fields, by plain convolutions."""
     torch.manual_seed(0)
-    scalars, regular, part = stand_in_fields("D4", ["trivial"]), stand_in_fields("D4", ["regular"] * 2), stand_in_fields("C4", ["trivial"] * 2)
+    scalars, regular = stand_in_fields("D4", ["trivial"]), stand_in_fields("D4", ["regular"] * 2)
+    part = stand_in_fields("C4", ["trivial"] * 2)
     whole = PlanarGroup("D4")
 
     def restricted(k: int) -> np.ndarray:

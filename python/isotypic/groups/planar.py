@@ -31,8 +31,9 @@ class PlanarGroup:
     reflection (row, column) -> (row, -column), element k is R^k and element N + k is R^k F, for k = 0 ... N - 1. So C_4 and D_4 are p4
     and p4m of `isotypic.groups`, in the same order.
 
-    The square lattice keeps a subgroup H only: where 4 divides N it is C_4 or D_4, for other even N C_2 or D_2 (of D_2
-    itself D_1 is used), for odd N C_1 or D_1. The group is the disjoint union of the q cosets H R^j, so that a regular field f of it is q regular fields of H, f_j[h] = f[h R^j].
+    The square lattice keeps a subgroup H only: where 4 divides N it is C_4 or D_4, for other even N C_2 or D_2 (of D_2 itself D_1 is used),
+    for odd N C_1 or D_1. The group is the disjoint union of the q cosets H R^j, so that a regular field f of it is q regular fields of H,
+    f_j[h] = f[h R^j].
 
     Args:
         name: "C1", "C2", ..., "C8", "C12", ..., or "D1", ..., "D8", "D12", ...
@@ -67,7 +68,7 @@ class PlanarGroup:
     def __init__(self, name: str) -> None:
         match = re.fullmatch(r"([CD])([1-9]\d*)", name) if isinstance(name, str) else None
         if match is None:
-            raise ValueError(f'PlanarGroup: name must be "C" or "D" and a number of rotations ("C8", "D8", "C12", "D16", ...), got {name!r}')
+            raise ValueError(f'PlanarGroup: name must be "C" or "D" and a number of rotations ("C8", "D8", "C12", ...), got {name!r}')
         mirrored, count = match[1] == "D", int(match[2])
         if count > LARGEST:
             raise ValueError(f"PlanarGroup: name must be that of a group of at most {LARGEST} rotations, got {name!r}")

@@ -77,9 +77,9 @@ class _TrivialConv2d(Constants):
         """The bank (O, C |G|, k, k) or (O, C, k, k) of the whole."""
         conv = self.conv.to_conv().weight.unflatten(0, (-1, self.conv.order)).mean(1)
         if not self.regular:
-            return conv  # type: ignore[no-any-return]
+            return conv
         places = self.cosets.flatten().argsort()
-        return conv.unflatten(1, (-1, planar.order))[:, :, places].flatten(1, 2)  # type: ignore[no-any-return]
+        return conv.unflatten(1, (-1, planar.order))[:, :, places].flatten(1, 2)
 
 
 class _LatticeConv2d(Constants):
@@ -138,10 +138,10 @@ def from_escnn(module: Any) -> nn.Module:
     (B, C, |G|, H, W) by a view, `x.unflatten(1, (-1, order))`; trivial field types stay (B, C, H, W). Plain tensors take the place of
     geometric tensors.
 
-    In training, layers of N = 1, 2 and 4 have the full space of convolutions of the lattice's group, of which escnn spans a part. Those of other N have the space
-    they had in escnn, when this is its default; with `rings`, `sigma`, `frequencies_cutoff` or a dilation of their own they become
-    convolutions of the lattice's group, which compute the same but are held to the symmetries of the lattice alone when trained. So do those
-    whose output is trivial.
+    In training, layers of N = 1, 2 and 4 have the full space of convolutions of the lattice's group, of which escnn spans a part. Those of
+    other N have the space they had in escnn, when this is its default; with `rings`, `sigma`, `frequencies_cutoff` or a dilation of their
+    own they become convolutions of the lattice's group, which compute the same but are held to the symmetries of the lattice alone when
+    trained. So do those whose output is trivial.
 
     Args:
         module: an escnn module, in train or eval mode, on any device; it is not changed, and no tensor is shared.
@@ -212,7 +212,7 @@ def _orbits(field_type: Any) -> NDArray[np.int64] | None:
 
 
 def _is_field(module: Any, field_type: Any) -> bool:
-    """Whether fields have an axis of elements: regular ones, and such that were restricted; anything but these and trivial ones is refused."""
+    """Whether fields have an axis of elements: regular ones and restricted ones; what is neither these nor trivial is refused."""
     representations = field_type.representations
     known = (field_type.gspace.regular_repr, field_type.gspace.trivial_repr)
     if all(representation in known for representation in representations) or _orbits(field_type) is None:
@@ -282,9 +282,7 @@ def _transposed(module: Any) -> nn.Module:
         if bias is not None and dense.bias is not None:
             dense.bias.copy_(bias)
     steerable = group.index > 1
-    layer = (
-        SteerableConvTranspose2d.from_conv(dense, group) if steerable else GroupConvTranspose2d.from_conv(dense, group=group.lattice)
-    )
+    layer = SteerableConvTranspose2d.from_conv(dense, group) if steerable else GroupConvTranspose2d.from_conv(dense, group=group.lattice)
     if not _same(layer.to_conv(), dense):
         reason = "or with a basis of its own" if steerable else "(default axis of reflection)"
         raise _unsupported(module, f"its filters are not equivariant under the elements of {group} in their order {reason}")
