@@ -4,8 +4,8 @@ products    512 items of 16 channels, against the dense einsum, straight-line to
 linear      1,024 items of 16 channels, against one GEMM on the expanded weight and lgatr's linear layer, dense and sparse
 attention   512 items, 8 heads, against torch's attention on features that multiply out the distance; `kept` is what the graph holds for the
             gradient, at 512 and at 1,024 items; the error of logits at an offset of 1,000 from the origin
-chain       the maps, products, joins and gate of GeometricMLP on 512 items against the same 32 at a time, whose intermediates stay in L2, and
-            one at a time, which is the cost of the calls: what a fusion could gain
+chain       the maps, products, joins and gate of GeometricMLP on 512 items against the same 32 at a time, with intermediates in L2,
+            and one at a time, which is the cost of the calls: what a fusion could gain
 block       512 items, 16 multivector and 128 scalar channels, against the same with dense basis einsums and torch's attention, and lgatr's
 
 Each baseline eager and through torch.compile. `ratios` has all of them, `ratio` that of the strongest.
