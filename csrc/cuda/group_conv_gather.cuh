@@ -66,15 +66,17 @@ DEVICE int64_t element_offset(const Geometry& geometry, const Field& field, cons
     return inside ? offset : kOutside;
 }
 
-// Offsets of the pixels of a tile, the same for every channel.
+// Offsets of the pixels of a tile, or of its runs, the same for every channel.
 DEVICE void fill_pixel_offsets(const Geometry& geometry, const Field& field, const Origin& origin, int64_t* offsets) {
-    for (int pixel = thread_index(); pixel < geometry.pixels; pixel += thread_count()) {
-        const int e2 = geometry.extent[2], e1 = geometry.extent[1];
+    const int width = geometry.runs ? kRun : 1;
+    for (int i = thread_index(); i * width < geometry.pixels; i += thread_count()) {
+        const int e2 = geometry.extent[2], e1 = geometry.extent[1], pixel = i * width;
         const int within[3] = {pixel / e2 / e1, pixel / e2 % e1, pixel % e2};
         int coordinate[3];
 #pragma unroll
-        for (int i = 0; i < 3; ++i) coordinate[i] = origin.position[i] * geometry.stride[i] + geometry.low[i] + within[i];
-        offsets[pixel] = element_offset(geometry, field, coordinate);
+        for (int axis = 0; axis < 3; ++axis)
+            coordinate[axis] = origin.position[axis] * geometry.stride[axis] + geometry.low[axis] + within[axis];
+        offsets[i] = element_offset(geometry, field, coordinate);
     }
 }
 
@@ -88,7 +90,7 @@ struct alignas(sizeof(T) * Together) Pixel {
 // warp takes a channel, and its lanes the same pixels of all its channels, whose addresses stay in registers. Asynchronous for 4 and 8 byte
 // elements; of those of 2 bytes many are read before the first is written, because what is written may alias what is read.
 template <class T, int Together>
-DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets,
+DEVICE void stage_pixels(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets,
                        Pixel<T, Together>* tile) {
     constexpr int kPixels = 4;
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
@@ -128,6 +130,77 @@ DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, i
             if (group_channel >= p.sources) group_channel -= p.sources, ++channel;
         }
     }
+}
+
+// The same by runs of kRun neighbours: a thread takes one run of every so many group channels. Two fields that lie side by side are read
+// kBatch times before any is written.
+template <class T, int Together>
+DEVICE void stage_runs(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* run_offsets,
+                       Pixel<T, Together>* tile) {
+    struct alignas(kRun * sizeof(T)) Run {
+        T value[kRun];
+    };
+    const Geometry& g = p.geometry;
+    const int runs = g.pixels / kRun;
+    const int start = static_cast<int>(static_cast<unsigned>(thread_index()) * static_cast<unsigned>(g.run_reciprocal) >> 20);
+    if (start >= g.runs_together) return;
+    const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
+    const int64_t step = g.next_channel * Together * p.in.field + g.next_source * p.in.source;
+    const int64_t carry = Together * p.in.field - p.sources * p.in.source;
+    const int tile_step = g.next_channel * g.channel_pitch + g.next_source * g.pixels, tile_carry = g.channel_pitch - p.sources * g.pixels;
+    for (int run = thread_index() - start * runs; run < runs; run += thread_count()) {
+        const int64_t offset = run_offsets[run];
+        const bool inside = offset != kOutside;
+        int channel = start / p.sources, group_channel = start - channel * p.sources;
+        const T* from = source + (inside ? offset : 0) + channel * Together * p.in.field + group_channel * p.in.source;
+        Pixel<T, Together>* to = tile + channel * g.channel_pitch + group_channel * g.pixels + kRun * run;
+        const auto advance = [&] {
+            channel += g.next_channel, group_channel += g.next_source, from += step, to += tile_step;
+            if (group_channel >= p.sources) group_channel -= p.sources, ++channel, from += carry, to += tile_carry;
+        };
+        if constexpr (Together == 1) {
+            for (; channel < fields; advance()) copy_async<kRun * sizeof(T)>(to, from, inside);
+        } else {
+            static_assert(Together == 2 && sizeof(T) == 2);
+            struct alignas(16) Pixels {
+                uint32_t word[kRun];
+            };
+            constexpr int kBatch = 4;
+            while (channel * Together < fields) {
+                Run values[kBatch][Together];
+                Pixels* targets[kBatch];
+#pragma unroll
+                for (int i = 0; i < kBatch; ++i) {
+                    targets[i] = channel * Together < fields ? reinterpret_cast<Pixels*>(to) : nullptr;
+#pragma unroll
+                    for (int j = 0; j < Together; ++j) {
+                        values[i][j] = Run{};
+                        if (inside && channel * Together + j < fields) values[i][j] = *reinterpret_cast<const Run*>(from + j * p.in.field);
+                    }
+                    advance();
+                }
+#pragma unroll
+                for (int i = 0; i < kBatch; ++i) {
+                    if (!targets[i]) continue;
+                    uint32_t words[Together][kRun / 2];
+                    memcpy(words, values[i], sizeof words);
+                    Pixels pixels;
+#pragma unroll
+                    for (int w = 0; w < kRun / 2; ++w) interleave(words[0][w], words[1][w], pixels.word[2 * w], pixels.word[2 * w + 1]);
+                    *targets[i] = pixels;
+                }
+            }
+        }
+    }
+}
+
+// The tile of a chunk of fields, complete after wait_for_copies() and a barrier.
+template <class T, int Together>
+DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* offsets,
+                       Pixel<T, Together>* tile) {
+    if constexpr (sizeof(T) <= 4)
+        if (p.geometry.runs) return stage_runs(p, origin, first_field, fields, offsets, tile);
+    stage_pixels(p, origin, first_field, fields, offsets, tile);
 }
 
 // The values one position reads at the taps of one orbit, for one field: tap by tap, in a staged tile or in device memory.

@@ -219,18 +219,19 @@ DEVICE Storage* result_of_row(const Convolution& p, const Origin& origin, int ro
     return to;
 }
 
-// Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform, one (position, field) to a
-// thread; `position` is null or lies in field 0.
-template <class C>
+// Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform. A thread takes `Positions`
+// neighbours of a field, the first at `row`; `position` is null or lies in field 0.
+template <class C, int Positions>
 DEVICE void finish_columns(const Convolution& p, const Section& section, typename C::Policy::Storage* position, int group, int first_field,
                            const char* staged) {
     using Policy = typename C::Policy;
     using Accumulator = typename Policy::Accumulator;
     using Storage = typename Policy::Storage;
-    const int rows = p.geometry.tile_positions, pitch = rows + 4, row = thread_index() % rows;
+    const int rows = p.geometry.tile_positions, pitch = rows + 4, takers = rows / Positions;
+    const int row = thread_index() % takers * Positions;
     const Accumulator* blocks = reinterpret_cast<const Accumulator*>(staged);
     if (!position) return;
-    for (int column = thread_index() / rows; column < kColumnTile; column += thread_count() / rows) {
+    for (int column = thread_index() / takers; column < kColumnTile; column += thread_count() / takers) {
         const int field = first_field + column;
         if (field >= p.out_fields) return;
         const int o = group * p.out_fields + field;
@@ -239,13 +240,33 @@ DEVICE void finish_columns(const Convolution& p, const Section& section, typenam
         const Accumulator* from = blocks + column * pitch + row;
         const float scale = 1 / (section.analysis_scale * section.weight_scale);
         if constexpr (C::Program::order > 0) {
-            Accumulator values[C::Program::order];
+            struct alignas(Positions * sizeof(Accumulator)) Sums {
+                Accumulator value[Positions];
+            };
+            struct alignas(Positions * sizeof(Storage)) Results {
+                Storage value[Positions];
+            };
+            Accumulator values[Positions][C::Program::order];
 #pragma unroll
-            for (int s = 0; s < C::Program::order; ++s) values[s] = from[s * kColumnTile * pitch];
-            into_range<Policy>(values, scale);
-            C::Program::template synthesis<Accumulator, Accumulator>(values);
+            for (int s = 0; s < C::Program::order; ++s) {
+                const Sums sums = *reinterpret_cast<const Sums*>(from + s * kColumnTile * pitch);
 #pragma unroll
-            for (int h = 0; h < C::Program::order; ++h) to[h * p.out.source] = narrow<typename Policy::Storage>(values[h] + bias);
+                for (int i = 0; i < Positions; ++i) values[i][s] = sums.value[i];
+            }
+#pragma unroll
+            for (int i = 0; i < Positions; ++i) {
+                into_range<Policy>(values[i], scale);
+                values[i][0] += bias;  // slot 0 is the trivial irrep, which is 1 everywhere
+                C::Program::template synthesis<Accumulator, Accumulator>(values[i]);
+            }
+#pragma unroll
+            for (int h = 0; h < C::Program::order; ++h) {
+                Results results;
+#pragma unroll
+                for (int i = 0; i < Positions; ++i) results.value[i] = narrow<Storage>(values[i][h]);
+                *reinterpret_cast<Results*>(to) = results;
+                to += p.out.source;
+            }
         } else {
             constexpr int kBlock = 4;
             const Accumulator* synthesis = matrix<Accumulator>(p.tables, section.synthesis);
@@ -329,7 +350,9 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     using Accumulator = typename Policy::Accumulator;
     const int pitch = rows + 4;
     Accumulator* blocks = reinterpret_cast<Accumulator*>(shared.a);
-    auto* position = result_of_row<typename Policy::Storage>(p, origin, thread_index() % rows);
+    const bool pairs = C::kPairs && p.out_pairs;
+    auto* position =
+        result_of_row<typename Policy::Storage>(p, origin, pairs ? thread_index() % (rows / 2) * 2 : thread_index() % rows);
 #pragma unroll 1
     for (int n = 0; n < p.column_tiles; ++n) {
 #pragma unroll
@@ -348,7 +371,10 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
             }
         }
         __syncthreads();
-        finish_columns<C>(p, section, position, group, (column_block * p.column_tiles + n) * kColumnTile, shared.a);
+        const int first_field = (column_block * p.column_tiles + n) * kColumnTile;
+        if constexpr (C::kPairs)
+            if (pairs) finish_columns<C, 2>(p, section, position, group, first_field, shared.a);
+        if (!pairs) finish_columns<C, 1>(p, section, position, group, first_field, shared.a);
         __syncthreads();
     }
 }

@@ -71,7 +71,7 @@ inline Field field_of(const View& view) {
 
 // Where the taps of position p lie: x at stride p - padding + dilation tap; for the adjoint, y at (p + padding - dilation (k - 1) +
 // dilation tap) / stride, or with the taps mirrored, (p + padding - dilation tap) / stride.
-inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirrored, const char* name) {
+inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirrored, bool runs, const char* name) {
     Geometry g{};
     for (int i = 0; i < 3; ++i) {
         const int64_t reach = sizes.dilation[i] * (sizes.kernel[i] - 1);
@@ -87,6 +87,13 @@ inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirr
         g.tap_shift[i] = static_cast<int>(mirrored ? reach : 0);
         g.extent[i] = static_cast<int>(reach);  // of one position, less one; choose_tile adds the others
     }
+    // Rows of a tile begin at a whole run: taps lie behind by what the first position does.
+    const int64_t row = adjoint ? sizes.out_size[2] : sizes.in_size[2];
+    g.whole_runs = runs && g.up[2] == 1 && row % kRun == 0;
+    if (g.whole_runs) {
+        const int lead = (g.low[2] % kRun + kRun) % kRun;
+        g.low[2] -= lead, g.tap_shift[2] += lead, g.extent[2] += lead;
+    }
     return g;
 }
 
@@ -99,9 +106,13 @@ inline void choose_tile(Geometry& g, int positions, int orbits) {
     for (int t0 = 1; t0 <= positions; t0 *= 2)
         for (int t1 = 1; t0 * t1 <= positions; t1 *= 2) {
             const int tile[3] = {t0, t1, positions / t0 / t1};
+            if (base.whole_runs && base.stride[2] * tile[2] % kRun != 0) continue;
             double pixels = 1, tiles = 1;
+            int64_t extent[3];
             for (int i = 0; i < 3; ++i) {
-                pixels *= base.stride[i] * (tile[i] - 1.0) + base.extent[i] + 1;
+                extent[i] = int64_t{base.stride[i]} * (tile[i] - 1) + base.extent[i] + 1;
+                if (i == 2 && base.whole_runs) extent[i] = round_up(extent[i], kRun);
+                pixels *= static_cast<double>(extent[i]);
                 tiles *= static_cast<double>(divide_up(base.positions[i], tile[i]));
             }
             const int row = std::min(tile[2], base.positions[2]);
@@ -113,10 +124,21 @@ inline void choose_tile(Geometry& g, int positions, int orbits) {
                 g.tile_log2[i] = 0;
                 while (1 << g.tile_log2[i] < tile[i]) ++g.tile_log2[i];
                 g.tiles[i] = static_cast<int>(divide_up(base.positions[i], tile[i]));
-                g.extent[i] = base.stride[i] * (tile[i] - 1) + base.extent[i] + 1;
+                g.extent[i] = static_cast<int>(extent[i]);
             }
         }
     g.tile_positions = positions;
+}
+
+// How `threads` threads copy the runs of a tile, where they can.
+inline void divide_runs(Geometry& g, const Field& in, int sources, int threads, int64_t itemsize) {
+    const auto whole = [](int64_t stride) { return stride % kRun == 0; };
+    g.runs = g.whole_runs && g.staged && in.axis[2] == 1 && whole(in.axis[0]) && whole(in.axis[1]) && whole(in.source) && whole(in.field) &&
+             whole(in.batch) && reinterpret_cast<uintptr_t>(in.data) % (kRun * itemsize) == 0;
+    const int runs = std::max(1, g.pixels / kRun);
+    g.run_reciprocal = static_cast<int>(divide_up(1 << 20, runs));
+    g.runs_together = std::max(1, threads / runs);
+    g.next_channel = g.runs_together / sources, g.next_source = g.runs_together % sources;
 }
 
 // A channel of a staged tile ends where the next one's banks follow those of 8 pixels.
@@ -185,6 +207,13 @@ inline void check_workspace(const Launch& launch, const Context& context, const 
                                  std::to_string(context.workspace_bytes));
 }
 
+// Whether two neighbours of the last axis, from an even one on, exist both and lie in one aligned word.
+inline bool in_pairs(const Field& out, const Geometry& g, int64_t itemsize) {
+    const auto even = [](int64_t stride) { return stride % 2 == 0; };
+    return g.tile_log2[2] > 0 && out.size[2] % 2 == 0 && out.axis[2] == 1 && even(out.axis[0]) && even(out.axis[1]) && even(out.source) &&
+           even(out.field) && even(out.batch) && reinterpret_cast<uintptr_t>(out.data) % (2 * itemsize) == 0;
+}
+
 // ---- the convolution and its adjoint in x
 // ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +237,7 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
                       Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, adjoint);
-    p.geometry = geometry_of(sizes, adjoint, adjoint && !regular(plan), name);
+    p.geometry = geometry_of(sizes, adjoint, adjoint && !regular(plan), sizeof(typename Policy::Storage) <= 4, name);
     p.warps = static_cast<int>(divide_up(p.slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     double positions = 1;
@@ -284,6 +313,8 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, boo
         p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(in);
         p.out = field_of(out);
+        divide_runs(p.geometry, p.in, p.sources, convolution.block, sizeof(typename Policy::Storage));
+        p.out_pairs = in_pairs(p.out, p.geometry, sizeof(typename Policy::Storage));
         p.bias = bias.defined() ? bias.data : nullptr;
         p.weights = static_cast<char*>(context.workspace);
         const int64_t elements =
@@ -318,7 +349,7 @@ template <class C>
 bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const char* name, WeightGradient& p, Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, false);
-    const Geometry base = geometry_of(sizes, false, false, name);
+    const Geometry base = geometry_of(sizes, false, false, sizeof(typename Policy::Storage) <= 4, name);
     p.warps = static_cast<int>(divide_up(p.weight_slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     const int64_t pairs = int64_t{p.in_fields} * p.orbits;
@@ -384,6 +415,7 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes,
         p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(x);
         p.gradient = field_of(y);
+        divide_runs(p.geometry, p.in, p.sources, gradient.block, sizeof(typename Policy::Storage));
         p.partial = scratch;
         p.offsets = scratch + partial;
 

@@ -147,6 +147,27 @@ def test_any_strides(emulation: ModuleType, case: Case) -> None:
     assert relative_error(kernels.forward(expanded, weight, bias, poisoned(gradient)), expected) < tolerance("float32")
 
 
+@pytest.mark.parametrize("policy", ["float32", "tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("case", by_name("runs", "runs_stride"), ids=lambda case: case.name)
+def test_runs_and_pairs_hold_what_single_values_do(emulation: ModuleType, case: Case, policy: str) -> None:
+    # Aligned rows are read four values at a time and written two at a time, others one at a time: the same numbers.
+    dtype, allow_tf32 = POLICIES[policy]
+    kernels = Kernels(emulation, case, allow_tf32=allow_tf32)
+    (x, weight, bias), gradient, _ = inputs_of(case, dtype)
+
+    def misaligned(tensor: Tensor, *, behind: int) -> Tensor:
+        wider = torch.nn.functional.pad(tensor, (1, behind), value=float("nan"))
+        return wider[..., 1 : 1 + tensor.shape[-1]]
+
+    y, x_gradient = kernels.forward(x, weight, bias, poisoned(gradient)), kernels.transpose(gradient, weight, poisoned(x))
+    weight_gradient = kernels.weight(x, gradient, poisoned(weight))
+    for behind in (0, 3):  # rows that begin anywhere, rows that begin at the second value of a run
+        other_x, other_gradient = misaligned(x, behind=behind), misaligned(gradient, behind=behind)
+        assert torch.equal(kernels.forward(other_x, weight, bias, misaligned(poisoned(gradient), behind=behind)), y)
+        assert torch.equal(kernels.transpose(other_gradient, weight, misaligned(poisoned(x), behind=behind)), x_gradient)
+        assert torch.equal(kernels.weight(other_x, other_gradient, poisoned(weight)), weight_gradient)
+
+
 def test_empty_batch(emulation: ModuleType) -> None:
     (case,) = by_name("p4m")
     kernels = Kernels(emulation, case, allow_tf32=False)
