@@ -32,9 +32,8 @@ struct Geometry {
     // The rows of a tile begin and end at whole runs of kRun values of the field: each run lies inside of it or outside. `runs`: and all
     // strides are multiples of a run, so that runs are read by one load each.
     bool whole_runs, runs;
-    int run_reciprocal;             // 2^20 / runs of a group channel, rounded up
-    int runs_together;              // group channels that the threads of a block copy at a time, in runs
-    int next_channel, next_source;  // from one to the next that a thread copies
+    unsigned channels_together;  // channels that the threads of a block copy at a time
+    unsigned item_reciprocal;    // 2^20 / runs of a channel, rounded up: divides the index of a thread
 };
 
 struct Common {
@@ -64,6 +63,10 @@ struct Convolution : Common {
     const char* weights;  // packed, see pack_weights
     int chunk;            // fields whose taps form a run of the inner index, a multiple of Configuration::kTogether
     int chunks, steps_of_chunk, steps;
+    int a_other, b_bytes;  // from one buffer of A to the other, or 0; of B in a step
+    int64_t weights_step;  // bytes of B that all column blocks have in a step
+    int fetch_step;        // bytes of B that the threads copy at once
+    int next_row;          // from one position that a thread transforms to the next
     uint64_t reciprocal, last_reciprocal;  // 2^32 / fields of a chunk and of the last, rounded up: exact while pairs x fields < 2^32
 };
 

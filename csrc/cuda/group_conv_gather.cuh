@@ -70,8 +70,8 @@ DEVICE int64_t element_offset(const Geometry& geometry, const Field& field, cons
 DEVICE void fill_pixel_offsets(const Geometry& geometry, const Field& field, const Origin& origin, int64_t* offsets) {
     const int width = geometry.runs ? kRun : 1;
     for (int i = thread_index(); i * width < geometry.pixels; i += thread_count()) {
-        const int e2 = geometry.extent[2], e1 = geometry.extent[1], pixel = i * width;
-        const int within[3] = {pixel / e2 / e1, pixel / e2 % e1, pixel % e2};
+        const unsigned e2 = geometry.extent[2], e1 = geometry.extent[1], row = static_cast<unsigned>(i * width) / e2, slice = row / e1;
+        const int within[3] = {static_cast<int>(slice), static_cast<int>(row - slice * e1), static_cast<int>(i * width - row * e2)};
         int coordinate[3];
 #pragma unroll
         for (int axis = 0; axis < 3; ++axis)
@@ -132,62 +132,63 @@ DEVICE void stage_pixels(const Common& p, const Origin& origin, int first_field,
     }
 }
 
-// The same by runs of kRun neighbours: a thread takes one run of every so many group channels. Two fields that lie side by side are read
-// kBatch times before any is written.
+// The same by runs of kRun neighbours: a thread takes one run of one group channel in every so many channels. Of fields that lie side by side
+// kBatch runs are read before the first is written.
 template <class T, int Together>
 DEVICE void stage_runs(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* run_offsets,
                        Pixel<T, Together>* tile) {
-    struct alignas(kRun * sizeof(T)) Run {
-        T value[kRun];
-    };
     const Geometry& g = p.geometry;
-    const int runs = g.pixels / kRun;
-    const int start = static_cast<int>(static_cast<unsigned>(thread_index()) * static_cast<unsigned>(g.run_reciprocal) >> 20);
-    if (start >= g.runs_together) return;
+    const unsigned runs = static_cast<unsigned>(g.pixels / kRun), items = runs * p.sources, threads = thread_count();
+    const unsigned start = thread_index() * g.item_reciprocal >> 20;
+    if (start >= g.channels_together) return;
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
-    const int64_t step = g.next_channel * Together * p.in.field + g.next_source * p.in.source;
-    const int64_t carry = Together * p.in.field - p.sources * p.in.source;
-    const int tile_step = g.next_channel * g.channel_pitch + g.next_source * g.pixels, tile_carry = g.channel_pitch - p.sources * g.pixels;
-    for (int run = thread_index() - start * runs; run < runs; run += thread_count()) {
+    const int64_t step = static_cast<int64_t>(g.channels_together) * Together * p.in.field;
+    const int tile_step = static_cast<int>(g.channels_together) * g.channel_pitch, channel_step = static_cast<int>(g.channels_together);
+    for (unsigned item = thread_index() - start * items; item < items; item += threads) {
+        const unsigned group_channel = item / runs, run = item - group_channel * runs;
         const int64_t offset = run_offsets[run];
         const bool inside = offset != kOutside;
-        int channel = start / p.sources, group_channel = start - channel * p.sources;
-        const T* from = source + (inside ? offset : 0) + channel * Together * p.in.field + group_channel * p.in.source;
-        Pixel<T, Together>* to = tile + channel * g.channel_pitch + group_channel * g.pixels + kRun * run;
-        const auto advance = [&] {
-            channel += g.next_channel, group_channel += g.next_source, from += step, to += tile_step;
-            if (group_channel >= p.sources) group_channel -= p.sources, ++channel, from += carry, to += tile_carry;
-        };
+        const T* from = source + (inside ? offset + group_channel * p.in.source + start * Together * p.in.field : 0);
+        Pixel<T, Together>* to = tile + start * g.channel_pitch + group_channel * g.pixels + kRun * run;
+        int channel = static_cast<int>(start);
         if constexpr (Together == 1) {
-            for (; channel < fields; advance()) copy_async<kRun * sizeof(T)>(to, from, inside);
+            for (; channel < fields; channel += channel_step, from += step, to += tile_step)
+                copy_async<kRun * sizeof(T)>(to, from, inside);
         } else {
             static_assert(Together == 2 && sizeof(T) == 2);
+            struct alignas(8) Run {
+                uint32_t word[kRun / 2];
+            };
             struct alignas(16) Pixels {
                 uint32_t word[kRun];
             };
             constexpr int kBatch = 4;
-            while (channel * Together < fields) {
+            const int channels = (fields + 1) / 2;
+            if (!inside) {
+                for (; channel < channels; channel += channel_step, to += tile_step) *reinterpret_cast<Pixels*>(to) = Pixels{};
+                continue;
+            }
+            while (channel < channels) {
                 Run values[kBatch][Together];
-                Pixels* targets[kBatch];
 #pragma unroll
                 for (int i = 0; i < kBatch; ++i) {
-                    targets[i] = channel * Together < fields ? reinterpret_cast<Pixels*>(to) : nullptr;
-#pragma unroll
-                    for (int j = 0; j < Together; ++j) {
-                        values[i][j] = Run{};
-                        if (inside && channel * Together + j < fields) values[i][j] = *reinterpret_cast<const Run*>(from + j * p.in.field);
+                    const int at = channel + i * channel_step;
+                    if (at < channels) {
+                        values[i][0] = *reinterpret_cast<const Run*>(from);
+                        values[i][1] = 2 * at + 1 < fields ? *reinterpret_cast<const Run*>(from + p.in.field) : Run{};
                     }
-                    advance();
+                    from += step;
                 }
 #pragma unroll
                 for (int i = 0; i < kBatch; ++i) {
-                    if (!targets[i]) continue;
-                    uint32_t words[Together][kRun / 2];
-                    memcpy(words, values[i], sizeof words);
-                    Pixels pixels;
+                    if (channel < channels) {
+                        const Run &a = values[i][0], &b = values[i][1];
+                        Pixels pixels;
 #pragma unroll
-                    for (int w = 0; w < kRun / 2; ++w) interleave(words[0][w], words[1][w], pixels.word[2 * w], pixels.word[2 * w + 1]);
-                    *targets[i] = pixels;
+                        for (int w = 0; w < kRun / 2; ++w) interleave(a.word[w], b.word[w], pixels.word[2 * w], pixels.word[2 * w + 1]);
+                        *reinterpret_cast<Pixels*>(to) = pixels;
+                    }
+                    channel += channel_step, to += tile_step;
                 }
             }
         }

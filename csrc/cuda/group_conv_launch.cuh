@@ -135,10 +135,9 @@ inline void divide_runs(Geometry& g, const Field& in, int sources, int threads, 
     const auto whole = [](int64_t stride) { return stride % kRun == 0; };
     g.runs = g.whole_runs && g.staged && in.axis[2] == 1 && whole(in.axis[0]) && whole(in.axis[1]) && whole(in.source) && whole(in.field) &&
              whole(in.batch) && reinterpret_cast<uintptr_t>(in.data) % (kRun * itemsize) == 0;
-    const int runs = std::max(1, g.pixels / kRun);
-    g.run_reciprocal = static_cast<int>(divide_up(1 << 20, runs));
-    g.runs_together = std::max(1, threads / runs);
-    g.next_channel = g.runs_together / sources, g.next_source = g.runs_together % sources;
+    const int items = std::max(1, g.pixels / kRun * sources);
+    g.item_reciprocal = static_cast<unsigned>(divide_up(1 << 20, items));
+    g.channels_together = static_cast<unsigned>(std::max(1, threads / items));
 }
 
 // A channel of a staged tile ends where the next one's banks follow those of 8 pixels.
@@ -290,7 +289,12 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
     }
 
     p.column_blocks = static_cast<int>(divide_up(p.out_fields, p.column_tiles * kColumnTile));
-    const int64_t weight_bytes = int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * kColumnTileBytes;
+    p.a_other = p.buffers == 2 ? static_cast<int>(a_bytes) : 0;
+    p.b_bytes = p.column_tiles * p.weight_slots * kColumnTileBytes;
+    p.weights_step = int64_t{p.column_blocks} * p.b_bytes;
+    p.fetch_step = launch.block * 16;
+    p.next_row = launch.block / 64 * 8;
+    const int64_t weight_bytes = p.groups * p.steps * p.weights_step;
     launch.workspace =
         round_up(weight_bytes, kAlignment) + round_up(int64_t{p.orbits} * p.length * (p.geometry.staged ? 4 : 16), kAlignment);
     double blocks = static_cast<double>(p.batch) * p.column_blocks * p.groups;
