@@ -63,10 +63,10 @@ struct Convolution : Common {
     const char* weights;  // packed, see pack_weights
     int chunk;            // fields whose taps form a run of the inner index, a multiple of Configuration::kTogether
     int chunks, steps_of_chunk, steps;
-    int a_other, b_bytes;  // from one buffer of A to the other, or 0; of B in a step
-    int64_t weights_step;  // bytes of B that all column blocks have in a step
-    int fetch_step;        // bytes of B that the threads copy at once
-    int next_row;          // from one position that a thread transforms to the next
+    int a_other, b_bytes;                  // from one buffer of A to the other, or 0; of B in a step
+    int64_t weights_step;                  // bytes of B that all column blocks have in a step
+    int fetch_step;                        // bytes of B that the threads copy at once
+    int next_row;                          // from one position that a thread transforms to the next
     uint64_t reciprocal, last_reciprocal;  // 2^32 / fields of a chunk and of the last, rounded up: exact while pairs x fields < 2^32
 };
 

@@ -91,7 +91,7 @@ struct alignas(sizeof(T) * Together) Pixel {
 // elements; of those of 2 bytes many are read before the first is written, because what is written may alias what is read.
 template <class T, int Together>
 DEVICE void stage_pixels(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets,
-                       Pixel<T, Together>* tile) {
+                         Pixel<T, Together>* tile) {
     constexpr int kPixels = 4;
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
     const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32, pixels = p.geometry.pixels;
@@ -152,8 +152,7 @@ DEVICE void stage_runs(const Common& p, const Origin& origin, int first_field, i
         Pixel<T, Together>* to = tile + start * g.channel_pitch + group_channel * g.pixels + kRun * run;
         int channel = static_cast<int>(start);
         if constexpr (Together == 1) {
-            for (; channel < fields; channel += channel_step, from += step, to += tile_step)
-                copy_async<kRun * sizeof(T)>(to, from, inside);
+            for (; channel < fields; channel += channel_step, from += step, to += tile_step) copy_async<kRun * sizeof(T)>(to, from, inside);
         } else {
             static_assert(Together == 2 && sizeof(T) == 2);
             struct alignas(8) Run {

@@ -160,7 +160,8 @@ struct Transformer {
 
 // A step of A: word w of each position is the step's pair w.
 template <class C>
-DEVICE void transform_step(const Convolution& p, const Section& section, const Taps<C, C::kTogether>& taps, const Transformer& where, int step, int rows, int a) {
+DEVICE void transform_step(const Convolution& p, const Section& section, const Taps<C, C::kTogether>& taps, const Transformer& where,
+                           int step, int rows, int a) {
     using Policy = typename C::Policy;
     using Word = typename Policy::Word;
     constexpr int kWords = 32 / sizeof(Word);
@@ -321,7 +322,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     const int group = static_cast<int>(block / p.column_blocks % p.groups);
     const Origin origin = tile_origin(p.geometry, block / p.column_blocks / p.groups);
     const int warp = thread_index() / 32;
-    const auto* jobs = reinterpret_cast<const Job*>(shared_memory() + keep(p.shared_jobs + warp % p.warps * C::kSlots * static_cast<int>(sizeof(Job))));
+    const auto* jobs =
+        reinterpret_cast<const Job*>(shared_memory() + keep(p.shared_jobs + warp % p.warps * C::kSlots * static_cast<int>(sizeof(Job))));
     const int first_row = warp / p.warps * C::kRowTiles * 16;
 
     if (p.geometry.staged) fill_pixel_offsets(p.geometry, p.in, origin, shared.pixel_offsets);
@@ -364,7 +366,8 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
             wait_for_copies();
             __syncthreads();
         }
-        if (i >= behind) multiply<C>(p, jobs, shared_memory() + left + (p.a_other - a), shared_memory() + right + (behind ? p.b_bytes - b : b), acc);
+        if (i >= behind)
+            multiply<C>(p, jobs, shared_memory() + left + (p.a_other - a), shared_memory() + right + (behind ? p.b_bytes - b : b), acc);
         a = p.a_other - a, b = p.b_bytes - b;
         wait_for_copies();
         __syncthreads();
