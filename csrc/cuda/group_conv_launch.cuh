@@ -236,16 +236,22 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
                       Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, adjoint);
-    p.geometry = geometry_of(sizes, adjoint, adjoint && !regular(plan), sizeof(typename Policy::Storage) <= 4, name);
+    // With rows of whole runs, where they can be, and without: those take a little less room.
+    Geometry shapes[2];
+    for (bool plain : {false, true})
+        shapes[plain] = geometry_of(sizes, adjoint, adjoint && !regular(plan), !plain && sizeof(typename Policy::Storage) <= 4, name);
+    const int first_shape = shapes[0].whole_runs ? 0 : 1;
     p.warps = static_cast<int>(divide_up(p.slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     double positions = 1;
-    for (int i = 0; i < 3; ++i) positions *= p.geometry.positions[i];
+    for (int i = 0; i < 3; ++i) positions *= shapes[1].positions[i];
     while (p.row_warps > 1 && p.row_warps * C::kRowTiles * 8 >= positions) p.row_warps /= 2;
     const int rows = p.row_warps * C::kRowTiles * 16;
-    choose_tile(p.geometry, rows, p.orbits);
     constexpr int kPixelBytes = sizeof(Pixel<typename Policy::Storage, C::kTogether>);
-    p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, kPixelBytes);
+    for (Geometry& shape : shapes) {
+        choose_tile(shape, rows, p.orbits);
+        shape.channel_pitch = channel_pitch(p.sources * shape.pixels, kPixelBytes);
+    }
 
     // Two blocks on a multiprocessor come first, then a second buffer for A; a tile that cannot be staged is the last resort.
     const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
@@ -273,11 +279,17 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
     };
     const auto search = [&] {
         for (size_t budget : {C::kMinBlocks > 1 ? half : limit, limit})
-            for (int buffers : {2, 1})
-                if (find(true, buffers, budget)) return true;
-        for (int buffers : {2, 1})
-            for (int chunk = floor_power_of_two(std::max(C::kTogether, std::min(16, p.in_fields))); chunk >= C::kTogether; chunk /= 2)
-                if (fits(true, buffers, chunk, limit)) return true;
+            for (int shape = first_shape; shape < 2; ++shape)
+                for (int buffers : {2, 1}) {
+                    p.geometry = shapes[shape];
+                    if (find(true, buffers, budget)) return true;
+                }
+        for (int shape = first_shape; shape < 2; ++shape)
+            for (int buffers : {2, 1}) {
+                p.geometry = shapes[shape];
+                for (int chunk = floor_power_of_two(std::max(C::kTogether, std::min(16, p.in_fields))); chunk >= C::kTogether; chunk /= 2)
+                    if (fits(true, buffers, chunk, limit)) return true;
+            }
         if (!C::kStraightLine)
             for (int buffers : {2, 1})
                 if (find(false, buffers, limit)) return true;
@@ -353,7 +365,9 @@ template <class C>
 bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const char* name, WeightGradient& p, Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, false);
-    const Geometry base = geometry_of(sizes, false, false, sizeof(typename Policy::Storage) <= 4, name);
+    const Geometry bases[2] = {geometry_of(sizes, false, false, sizeof(typename Policy::Storage) <= 4, name),
+                               geometry_of(sizes, false, false, false, name)};
+    const int first_base = bases[0].whole_runs ? 0 : 1;
     p.warps = static_cast<int>(divide_up(p.weight_slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     const int64_t pairs = int64_t{p.in_fields} * p.orbits;
@@ -363,8 +377,8 @@ bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes
 
     const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
     launch.block = 32 * p.warps * p.row_warps;
-    const auto fits = [&](bool staged, int buffers, int positions, size_t budget) {
-        p.geometry = base;
+    const auto fits = [&](int base, bool staged, int buffers, int positions, size_t budget) {
+        p.geometry = bases[base];
         choose_tile(p.geometry, positions, p.orbits);
         p.geometry.staged = staged, p.buffers = buffers;
         p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
@@ -376,9 +390,10 @@ bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes
     const auto search = [&] {
         for (size_t budget : {C::kMinBlocks > 1 ? half : limit, limit})
             for (int positions : {64, 32, 16})
-                for (int buffers : {2, 1})
-                    if (fits(true, buffers, positions, budget)) return true;
-        return !C::kStraightLine && (fits(false, 2, 64, limit) || fits(false, 1, 64, limit));
+                for (int base = first_base; base < 2; ++base)
+                    for (int buffers : {2, 1})
+                        if (fits(base, true, buffers, positions, budget)) return true;
+        return !C::kStraightLine && (fits(1, false, 2, 64, limit) || fits(1, false, 1, 64, limit));
     };
     while (!search()) {
         if (p.column_tiles == 1) return false;
