@@ -251,6 +251,32 @@ def test_distance_far_from_the_origin() -> None:
     assert none.numel() == 0
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_gradient_far_from_the_origin(offset: float, shared: bool) -> None:
+    """A gradient in float32 is as exact there as at the origin, for a cloud with an outlier too, and for homogeneous parts of any size."""
+    heads, channels, items = 2, 2, 150
+    tensors = [t.float() for t in operands(1, items, items, heads, channels, 3, shared)]
+    for t in tensors[:2]:
+        weight = torch.rand(1, items, t.shape[2], 1) + 0.5
+        t[..., 11:15] = iso.pga.embed_point(torch.randn(1, items, 1, 3) + offset)[..., 11:15].float()
+        if offset == 1e3:
+            t[:, 5, :, 11:14] *= 30
+        elif not offset:
+            t[..., 11:15] *= weight
+    factors = torch.rand(heads, channels) + 0.5
+    given = [t.clone().requires_grad_() for t in (*tensors, factors)]
+    exact = [t.double().requires_grad_() for t in (*tensors, factors)]
+    out = attend(*given[:6], heads=heads, weight=given[6])
+    wanted = plain.attend(*exact, mask=None, ranges=None, heads=heads, kind="pga")
+    cotangents = [torch.randn_like(o) for o in out]
+    found = torch.autograd.grad(out, given, cotangents)
+    for a, b in zip(found, torch.autograd.grad(wanted, exact, [c.double() for c in cotangents]), strict=True):
+        if offset == 1e3:  # the outlier's own gradient is as exact as a distance of 30,000 is; and that of the factors
+            a, b = a[:, 10:], b[:, 10:]
+        assert (a - b).norm() <= 100 * torch.finfo(torch.float32).eps * b.norm()
+
+
 def test_nothing_quadratic_is_saved() -> None:
     tensors = [t.float().requires_grad_() for t in operands(1, 300, 300, 2, 1, 2, True)]
     saved: list[int] = []
