@@ -1,8 +1,8 @@
 """Times on a device: PYTHONPATH=tests python bench.py NAME results.json [--device cpu] [--seconds 60].
 
     convolutions   group_conv beside cuDNN on the already expanded bank, in both layouts, with its benchmark mode and without; ceilings
-    families       every operator of the contract, with more samples, beside its plain twin in torch, then the twin compiled; the families by
-                   turns, so that a time limit leaves some of each
+    families       every operator of the contract, with more samples, beside its plain twin in torch, then the twin compiled; the families
+                   by turns, so that a time limit leaves some of each
     overhead       a call of next to no work: eager, in a CUDA graph, under torch.compile(mode="reduce-overhead")
     large          tensors of more than 2^31 elements, compared with the same calls in parts
 
