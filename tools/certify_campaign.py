@@ -75,6 +75,7 @@ def legendre(degree: int, rng: random.Random) -> Coefficients:
 
 def mignotte(degree: int, rng: random.Random) -> Coefficients:
     a, sign = rng.randint(2, 10 ** rng.choice([1, 3, 9])), rng.choice([1, -1])
+    degree = max(degree, 3)
     p = [Fraction(0)] * degree + [Fraction(1)]
     for k, c in enumerate((2, -4 * a, 2 * a * a)):
         p[k] += sign * c
@@ -318,6 +319,7 @@ def main() -> int:
     arguments = parser.parse_args()
     slowest: dict[str, float] = defaultdict(float)
     verdicts: dict[str, int] = defaultdict(int)
+    families: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     compared, wrong, counted, longest = 0, 0, 0, (0.0, "")
     for case in range(arguments.cases):
         rng = random.Random(arguments.seed * 1_000_003 + case)
@@ -343,6 +345,7 @@ def main() -> int:
             if good and isinstance(domain, tuple) and len(p) - 1 <= arguments.sturm:
                 good, compared = sturm(p, domain) == found.verdict, compared + 1
             verdicts[found.verdict] += 1
+            families[name][found.verdict] += 1
         except Exception as error:  # any of them is a failure of the case, and the others are to be seen
             taken, good = time.process_time() - start, False
             print(f"case {case}: {name}, degree {degree}, {domain}: {error!r}", flush=True)
@@ -358,7 +361,14 @@ def main() -> int:
             print(f"\r{case + 1}/{arguments.cases} {name}        ", end="", file=sys.stderr)
     for name, seconds in slowest.items():
         print(f"{name:15} slowest {seconds:6.2f} s")
-    result = {"cases": counted, "wrong": wrong, "against_sturm": compared, "verdicts": dict(verdicts), "slowest": longest}
+    result = {
+        "cases": counted,
+        "wrong": wrong,
+        "against_sturm": compared,
+        "verdicts": dict(verdicts),
+        "families": families,
+        "slowest": longest,
+    }
     print(json.dumps(result))
     return int(wrong > 0)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -158,7 +159,8 @@ def _node(
     return type(name, (_Function,), members)
 
 
-_substitutes: dict[str, Callable[..., Any]] = {}
+_substitutes: ContextVar[dict[str, Callable[..., Any]] | None] = ContextVar("substitutes", default=None)
+"""Of the thread that traces alone: networks that other threads run meanwhile keep their kernels."""
 
 
 @contextlib.contextmanager
@@ -168,11 +170,11 @@ def substituted(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     An operator without a function raises a TypeError that names it.
     """
     names = (name.removeprefix("isotypic::").partition(".")[0] for name in torch._C._dispatch_get_all_op_names())
-    _substitutes.update({name: functions.get(name, _refuses(name)) for name in names})
+    token = _substitutes.set({name: functions.get(name, _refuses(name)) for name in names})
     try:
         yield
     finally:
-        _substitutes.clear()
+        _substitutes.reset(token)
 
 
 def _refuses(name: str) -> Callable[..., Any]:
@@ -272,10 +274,11 @@ def define(
     known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
 
     def routed(*args: Any) -> Any:
-        if _substitutes:
-            return _substitutes[name](*args)
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling():  # it cannot trace what comes next
             return operator(*args)
+        substitutes = _substitutes.get()
+        if substitutes is not None:
+            return substitutes[name](*args)
         result = known(args, no_names)  # in backward formulas, whose calls are direct
         if result is not None and result is not NotImplemented:
             return result

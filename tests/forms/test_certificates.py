@@ -18,6 +18,7 @@ from sympy import Matrix, Poly, Rational, chebyshevt_poly, cyclotomic_poly, expa
 
 from isotypic import cli
 from isotypic.sl2 import Certificate, certify
+from isotypic.sl2.exact import roots
 from isotypic.sl2.exact.digits import as_text, decimal, integer, rational
 from isotypic.sl2.exact.rank import PRIMES, spans
 from isotypic.sl2.files import read_forms
@@ -204,6 +205,32 @@ def test_wilkinson_of_degree_64() -> None:
     square = coefficients(wilkinson**2)
     found = certify([square[0] + 1, *square[1:]], domain=LINE)
     assert found.verdict == POSITIVE and found.verify()
+
+
+def test_roots_of_even_polynomials() -> None:
+    """They are square roots of half as many: z and -z, at every sign of z^2 and at sizes from 1e-9 to 1e6, started from others or not."""
+    p = Poly(1, T)
+    for factor in (
+        T**2 - 3,
+        T**2 + 5,
+        T**4 + T**2 + 1,
+        T**2 - Rational(1, 10**18),
+        10**12 + T**2,
+        T**4 - 2 * T**2 + 1 - Rational(1, 10**20),
+    ):
+        p *= Poly(factor, T)
+    even = [int(c) for c in coefficients(p * 10**40)]
+    exact = [complex(z) for z in p.nroots(n=40, maxsteps=500)]
+    first = roots.find(even, 300)
+    for found in (first, roots.find(even, 600, first)):
+        expected = list(exact)
+        half = len(found.re) // 2
+        assert found.re[half:] == [-x for x in found.re[:half]] and found.im[half:] == [-y for y in found.im[:half]]
+        for x, y in zip(found.re, found.im, strict=True):
+            z = complex(Fraction(x, 1 << found.scale), Fraction(y, 1 << found.scale))
+            near = min(expected, key=lambda other: abs(other - z))
+            assert abs(near - z) < 1e-14 * abs(z)
+            expected.remove(near)
 
 
 def test_a_cluster_of_twelve_roots() -> None:

@@ -12,6 +12,7 @@ and the derivatives of each of the three are the other two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,8 +161,8 @@ def products_and_joins(factors: Tensor, scale: Tensor | None, algebra: Algebra) 
     scale of x | y the products alone, (..., H, 16). scale (...) has a batch that expands to that of factors. For layers, which have checked
     their arguments."""
     batch = factors.shape[:-2]
-    rows = factors.reshape(batch.numel(), *factors.shape[-2:])
-    found = bilinear(rows, None if scale is None else scale.expand(batch).reshape(batch.numel()), algebra)
+    rows = factors.reshape(math.prod(batch), *factors.shape[-2:])
+    found = bilinear(rows, None if scale is None else scale.expand(batch).reshape(math.prod(batch)), algebra)
     return found.reshape(*batch, *found.shape[-2:])
 
 
