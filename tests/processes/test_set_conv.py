@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BarycentricInterpolator
 from torch import Tensor
 
 import isotypic as iso
@@ -58,21 +61,81 @@ def test_against_a_loop(dim: int, scale: float, dtype: torch.dtype) -> None:
         assert (a - b).norm() < 4 * tolerance * b.norm()
 
 
-@pytest.mark.parametrize("shape", [(65,), (24, 40), (6, 8, 20)])
-def test_products_of_matrices_agree_with_windows(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long lengthscales take another route, whatever its values."""
-    x, y = operands(len(shape), torch.float32, 100)
-    fields, lengthscale = torch.randn(2, 5, *shape), torch.full((len(shape),), 1.7)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [0.3, 0.8, 1.7, 50.0])
+@pytest.mark.parametrize("shape", [(200,), (48, 57), (26, 8, 40)])
+def test_products_of_matrices_agree_with_windows(
+    shape: tuple[int, ...], scale: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long lengthscales take another route, on fewer nodes, whatever their values: to the rounding of the dtype."""
+    x, y = operands(len(shape), dtype, 100)
+    fields, lengthscale = torch.randn(2, 5, *shape, dtype=dtype), torch.full((len(shape),), scale, dtype=dtype)
     leaves = [t.requires_grad_() for t in (x, y, lengthscale, fields)]
-    runs = []
+    runs, met, routes = [], _separable.met, []
+    monkeypatch.setattr(_separable, "_LEAST", 0)
+
+    def spy(*args: Any, **keywords: Any) -> list[int] | None:
+        routes.append(met(*args, **keywords))
+        return routes[-1]
+
     for separable in (True, False):
-        if not separable:
-            monkeypatch.setattr(_separable, "pays", lambda *_: False)
+        monkeypatch.setattr(_separable, "met", spy if separable else lambda *_, **__: None)
         results = (iso.ops.set_conv(x, y, grid_of(shape), lengthscale), iso.ops.set_conv_decode(fields, grid_of(shape), x, lengthscale))
         total = sum((r * torch.linspace(-1, 1, r.numel()).view_as(r)).sum() for r in results)
         runs.append((*results, *torch.autograd.grad(total, leaves)))
+    assert scale < 10 or all(route is not None for route in routes)
     for a, b in zip(*runs, strict=True):
-        assert (a - b).norm() < 2e-6 * b.norm()
+        assert (a - b).norm() < (2e-6 if dtype == torch.float32 else 2e-14) * b.norm()
+
+
+@pytest.mark.parametrize("scale", [0.4, 0.9])
+def test_small_densities_keep_their_digits(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are divided by a density: it has to be right where all points are far away, whatever the route."""
+    monkeypatch.setattr(_separable, "_LEAST", 0)
+    x, y = -1 + 0.1 * torch.rand(1, 400, 2), torch.ones(1, 400, 1)
+    grid = grid_of((64, 64), torch.float32)
+    expected = by_definition(x.double(), y.double(), tuple(g.double() for g in grid), torch.full((2,), scale, dtype=torch.float64))
+    found = iso.ops.set_conv(x, y, grid, scale)
+    within = expected > 1e-6 * expected.max()
+    assert ((found - expected).abs() <= 1e-3 * expected)[within].all()
+
+
+def test_a_repeated_call_follows_its_lengthscale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of a call for the next of its shapes is not the route that an earlier lengthscale took."""
+    x, y = operands(2, torch.float32, 300)
+    routes, met = [], _separable.met
+
+    def spy(*args: Any, **keywords: Any) -> list[int] | None:
+        routes.append(met(*args, **keywords))
+        return routes[-1]
+
+    monkeypatch.setattr(_separable, "met", spy)
+    leaves = [x.requires_grad_(), y.requires_grad_()]
+    for scale in (0.05, 0.05, 0.05, 5.0, 5.0):
+        routes.clear()
+        torch.autograd.grad(iso.ops.set_conv(x, y, grid_of((128, 128), torch.float32), scale).sum(), leaves)
+        assert [route is not None for route in routes] == [scale > 1] * 2
+
+
+@pytest.mark.parametrize("half", [0.3, 1.0, 3.0, 9.0])
+def test_few_points_hold_a_gaussian(half: float) -> None:
+    """The number of points is enough for the stated error, and not twice what is needed."""
+    for error in (1e-8, 1e-14):
+        points = _separable.rank(half, error)
+        angles = (torch.arange(points, dtype=torch.float64) + 0.5) * (math.pi / points)
+        at, where = half * angles.cos(), torch.linspace(-half, half, 301, dtype=torch.float64)
+        values = BarycentricInterpolator(at.numpy(), np.zeros(points), wi=((-1.0) ** np.arange(points) * angles.sin().numpy()))
+
+        def largest(at: Tensor = at, where: Tensor = where, values: Any = values) -> float:
+            worst = 0.0
+            for t in (-half, -0.3 * half, 0.0, half):
+                for power in (0, 1, 2):
+                    values.set_yi(((at - t) ** power * torch.exp(-((at - t) ** 2) / 2)).numpy())
+                    wanted = (where - t) ** power * torch.exp(-((where - t) ** 2) / 2)
+                    worst = max(worst, float(np.abs(values(where.numpy()) - wanted.numpy()).max()))
+            return worst
+
+        assert largest() < max(error, 1e-14)
 
 
 def test_decode_is_the_adjoint() -> None:

@@ -150,12 +150,17 @@ def _compute(tensor: Tensor) -> Tensor:
     return (tensor.float() if tensor.dtype in _launch.HALF else tensor).contiguous()
 
 
-def _fits(t: Tensor, s: Tensor, shape: Sequence[int], dtype: torch.dtype, powers: Sequence[int]) -> bool:
-    """Whether products of matrices are faster than windows, and the positions are all on the grid."""
-    if any(powers) or not _separable.pays(t, s, shape, WINDOW[dtype]):
-        return False
+def _separable_for(
+    t: Tensor, s: Tensor, shape: Sequence[int], channels: int, dtype: torch.dtype, powers: Sequence[int], *, relative: bool
+) -> _separable.Separable | None:
+    """Products of matrices, where these are faster than windows and the positions are all on the grid."""
+    few = None if any(powers) else _separable.met(t, s, shape, channels, dtype, WINDOW[dtype], relative=relative)
+    if few is None:
+        return None
     ends = torch.tensor([n - 1 for n in shape], dtype=t.dtype)
-    return bool(((t >= 0) & (t <= ends)).all())  # else the kernel counts and refuses
+    if not bool(((t >= 0) & (t <= ends)).all()):
+        return None  # the kernel counts and refuses
+    return _separable.Separable(t, s, shape, few, dtype, WINDOW[dtype])
 
 
 def _warn(name: str, outside: int, t: Tensor) -> None:
@@ -173,8 +178,9 @@ def _run_encode(
     name: str, result_shape: Sequence[int], y: Tensor, t: Tensor, s: Tensor, shape: Sequence[int], powers: Sequence[int]
 ) -> Tensor:
     values = _compute(y)
-    if math.prod(result_shape) and _fits(t, s, shape, values.dtype, powers):
-        return _separable.Separable(t, s, shape, values.dtype, WINDOW[values.dtype]).encode(values).to(y.dtype)
+    separable = _separable_for(t, s, shape, y.shape[2], values.dtype, powers, relative=True)
+    if separable is not None:
+        return separable.encode(values).to(y.dtype)
     grid = values.new_empty(result_shape)
     if grid.numel():
         outside = _launch.extension_for(name, y).set_conv(values, t.contiguous(), s.contiguous(), powers, grid)
@@ -189,8 +195,9 @@ def _shape_decode(grid: Tensor, t: Tensor, s: Tensor, powers: Sequence[int]) -> 
 
 def _run_decode(name: str, result_shape: Sequence[int], grid: Tensor, t: Tensor, s: Tensor, powers: Sequence[int]) -> Tensor:
     values = _compute(grid)
-    if math.prod(result_shape) and _fits(t, s, grid.shape[2:], values.dtype, powers):
-        return _separable.Separable(t, s, grid.shape[2:], values.dtype, WINDOW[values.dtype]).decode(values).to(grid.dtype)
+    separable = _separable_for(t, s, grid.shape[2:], grid.shape[1], values.dtype, powers, relative=False)
+    if separable is not None:
+        return separable.decode(values).to(grid.dtype)
     y = values.new_empty(result_shape)
     if not grid.numel():
         y.zero_()
@@ -212,10 +219,12 @@ def _run_moments(name: str, result_shape: Sequence[int], t: Tensor, s: Tensor, y
     if result.numel():
         # Of a mixed pair the wider is right: a gradient may be of 16 bits where the values are not.
         dtype = torch.promote_types(torch.promote_types(y.dtype, grid.dtype), torch.float32)
-        if _fits(t, s, grid.shape[2:], dtype, ()):
-            return _separable.Separable(t, s, grid.shape[2:], dtype, WINDOW[dtype]).moments(y.to(dtype), grid.to(dtype), first)
+        separable = _separable_for(t, s, grid.shape[2:], grid.shape[1], dtype, (), relative=False)
+        if separable is not None:
+            return separable.moments(y.to(dtype), grid.to(dtype), first)
         tensors = _launch.contiguous(y.to(dtype), grid.to(dtype), t, s)
-        _launch.launch("set_conv", "set_conv_moments", *tensors, first, result, like=result)
+        # Not by `_launch.launch`: a repeated call would take this way for lengthscales of any size.
+        _launch.extension_for("set_conv", result).set_conv_moments(*tensors, first, result)
     return result
 
 
