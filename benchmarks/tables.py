@@ -397,6 +397,25 @@ def conversion_figures(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def overheads(results: dict[str, Any]) -> str:
+    """Microseconds of a call with next to nothing to compute, without gradient and with it."""
+    rows = ["| layer | | isotypic | torch | torch's layer |", "|---|---|---|---|---|"]
+    words = {"eval": "without gradient", "forward": "forward, in training", "forward+backward": "forward and backward"}
+    for entry in results["benchmarks"]:
+        info = entry["extra_info"]
+        if "calls" not in info:
+            continue
+
+        def each(seconds: float, calls: int = info["calls"]) -> str:
+            found = 1e6 * seconds / calls
+            return f"{found:.1f}" if found < 20 else f"{found:.0f}"
+
+        (layer, seconds), *_ = [*info.get("baselines", {}).items(), ("", None)]
+        theirs = ["", ""] if seconds is None else [each(seconds), f"`{layer}`"]
+        rows.append("| " + " | ".join([f"`{info['layer']}`", words[info["kind"]], each(entry["stats"]["median"]), *theirs]) + " |")
+    return "\n".join(rows)
+
+
 def recorded(*files: dict[str, Any]) -> str:
     """Which file was measured where, and which pages show it."""
     rows = ["| file in `benchmarks/results/` | machine | commit | shown in |", "|---|---|---|---|"]
@@ -417,6 +436,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "group convolutions": group_conv_table,
     "networks": network_figures,
     "conversions": conversion_figures,
+    "overheads": overheads,
     "operators": operator_table,
     "price of symmetry": price,
     "max-det": max_det_figures,
