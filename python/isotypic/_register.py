@@ -124,7 +124,7 @@ class _Settings(tuple[Any, ...]):
 def _prepared(function: Callable[..., Any]) -> Callable[[tuple[Any, ...], bool], Callable[..., Any] | None]:
     """``Repeat.prepared`` of a repeated function."""
     known = getattr(function, "known", None)
-    return (lambda args, looks: None) if known is None else known.prepared  # type: ignore[no-any-return]
+    return (lambda args, looks: None) if known is None else known.prepared
 
 
 def _node(
@@ -187,7 +187,7 @@ def _node(
         if launch is not None:
             results = launch(*given)
             if results is not NotImplemented:
-                return results  # type: ignore[no-any-return]
+                return results
         args = (*given, needs, *settings)
         results = short(*args)
         if key not in settings.gradients and not torch.is_grad_enabled():
@@ -290,11 +290,11 @@ def define(
         if settings.launch is not None:
             result = settings.launch(*given)
             if result is not NotImplemented:
-                return result  # type: ignore[no-any-return]
+                return result
         args = (*given, *settings)
         result = eager(*args)
         settings.launch = prepared(args, False)
-        return result  # type: ignore[no-any-return]
+        return result
 
     eager_node = _node(name, tensors, recorded, backward, jvp, unsaved, saved_outputs, outputs, False)
 
