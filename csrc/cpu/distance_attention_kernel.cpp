@@ -175,6 +175,7 @@ void find_centre(const AttentionHead& head, const AttentionData<T>& data, int c,
     for (int64_t item = 0; item < all; item += step) {
         const int64_t h = item / head.queries, q = item % head.queries;
         const T* x = data.q_mv.data + q * data.q_mv.stride + (h * head.C + c) * 16 + kPoint;
+        if (!(x[3] * x[3] > static_cast<T>(head.epsilon))) continue;  // as good as a direction, and far away as a point
         const T inverse = 1 / x[3];
         const T at[3] = {x[0] * inverse, x[1] * inverse, x[2] * inverse};
         if (!all_finite(at, 3) || data.lse[item] == static_cast<T>(__builtin_inf())) continue;

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -134,6 +135,7 @@ def _node(
     backward: Callable[..., Gradients],
     jvp: Callable[..., Any],
     unsaved: int,
+    forward_only: int,
     saved_outputs: Sequence[int],
     outputs: int,
     registered: bool,
@@ -142,7 +144,8 @@ def _node(
 
     registered: at the Autograd key of the registered operator, with a rule of forward mode. Otherwise a repeated backward is shortened.
     """
-    kept, unread = tensors - unsaved, (None,) * unsaved
+    read, unread, dropped = tensors - unsaved, (None,) * unsaved, (None,) * forward_only
+    kept = read - forward_only
 
     def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
@@ -155,7 +158,7 @@ def _node(
         else:
             ctx.save_for_backward(*saved)
         if registered:
-            ctx.save_for_forward(*saved)
+            ctx.save_for_forward(*given[:read])
         ctx.settings = settings
         return output
 
@@ -163,7 +166,7 @@ def _node(
         """A gradient or None for each of what the Function takes, from the incoming ones, what is saved, what is wanted, and settings."""
         grads, given, (needs, *settings) = args[:outputs], args[outputs:tensors_saved], args[tensors_saved:]
         needs = (*needs[:tensors], *[False] * len(settings))
-        found = tuple(backward(needs, grads[0] if outputs == 1 else grads, *given, *unread, *settings))[:tensors]
+        found = tuple(backward(needs, grads[0] if outputs == 1 else grads, *given, *dropped, *unread, *settings))[:tensors]
         return found + (None,) * (tensors + 1 - len(found))
 
     tensors_saved = outputs + len(saved_outputs) + kept
@@ -203,7 +206,8 @@ def _node(
     return type(name, (_Function,), members)
 
 
-_substitutes: dict[str, Callable[..., Any]] = {}
+_substitutes: ContextVar[dict[str, Callable[..., Any]] | None] = ContextVar("substitutes", default=None)
+"""Of the thread that traces alone: networks that other threads run meanwhile keep their kernels."""
 
 
 @contextlib.contextmanager
@@ -213,11 +217,11 @@ def substituted(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     An operator without a function raises a TypeError that names it.
     """
     names = (name.removeprefix("isotypic::").partition(".")[0] for name in torch._C._dispatch_get_all_op_names())
-    _substitutes.update({name: functions.get(name, _refuses(name)) for name in names})
+    token = _substitutes.set({name: functions.get(name, _refuses(name)) for name in names})
     try:
         yield
     finally:
-        _substitutes.clear()
+        _substitutes.reset(token)
 
 
 def _refuses(name: str) -> Callable[..., Any]:
@@ -236,6 +240,7 @@ def define(
     vmap: Callable[..., tuple[Any, Any]],
     jvp: Callable[..., Any] | None = None,
     unsaved: int = 0,
+    forward_only: int = 0,
     saved_outputs: Sequence[int] = (),
     sixteen_bit: bool = True,
     wide: Sequence[int] = (),
@@ -254,6 +259,8 @@ def define(
             tensor, and to have one output.
         unsaved: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
+        forward_only: how many of the last tensors before these ``jvp`` alone needs the values of. They are not kept for the gradient, and
+            ``backward`` finds None in their places.
         saved_outputs: the outputs that the backward formula needs too. It gets them before the arguments, ``backward(needs, grad,
             *outputs, *arguments)``, and they are differentiable there.
         sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
@@ -281,7 +288,7 @@ def define(
         with _below_autograd():
             return operator(*given, *settings)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, saved_outputs, outputs, True)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, forward_only, saved_outputs, outputs, True)
     eager = repeated(eager)
     known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
     prepared = _prepared(eager)
@@ -296,7 +303,7 @@ def define(
         settings.launch = prepared(args, False)
         return result
 
-    eager_node = _node(name, tensors, recorded, backward, jvp, unsaved, saved_outputs, outputs, False)
+    eager_node = _node(name, tensors, recorded, backward, jvp, unsaved, forward_only, saved_outputs, outputs, False)
 
     def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
@@ -327,10 +334,11 @@ def define(
     apply = eager_node.apply  # type: ignore[attr-defined]
 
     def routed(*args: Any) -> Any:
-        if _substitutes:
-            return _substitutes[name](*args)
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling():  # it cannot trace what comes next
             return operator(*args)
+        substitutes = _substitutes.get()
+        if substitutes is not None:
+            return substitutes[name](*args)
         result = known(args, no_names)  # in backward formulas, whose calls are direct
         if result is not None and result is not NotImplemented:
             return result

@@ -277,6 +277,20 @@ def test_gradient_far_from_the_origin(offset: float, shared: bool) -> None:
         assert (a - b).norm() <= 100 * torch.finfo(torch.float32).eps * b.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradient_of_degenerate_points(dtype: torch.dtype) -> None:
+    """Homogeneous parts of zero, tiny, subnormal and negative ones: as the definition has it."""
+    tensors = operands(1, 7, 7, 1, 1, 2, True)
+    for t in tensors[:2]:
+        t[..., 14] = torch.tensor([0.0, 1e-20, -1e-3, 1e-38, -0.0, 0.02, -5])[None, :, None]
+    given = [t.to(dtype).requires_grad_() for t in tensors]
+    exact = [t.detach().double().requires_grad_() for t in given]
+    out, wanted = attend(*given, heads=1), plain.attend(*exact, None, mask=None, ranges=None, heads=1, kind="pga")
+    found = torch.autograd.grad(out, given, [torch.ones_like(o) for o in out])
+    for a, b in zip(found, torch.autograd.grad(wanted, exact, [torch.ones_like(o) for o in wanted]), strict=True):
+        assert a.isfinite().all() and (a - b).norm() <= 200 * torch.finfo(dtype).eps * b.norm()
+
+
 def test_nothing_quadratic_is_saved() -> None:
     tensors = [t.float().requires_grad_() for t in operands(1, 300, 300, 2, 1, 2, True)]
     saved: list[int] = []
