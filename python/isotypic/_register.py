@@ -116,11 +116,13 @@ def _node(
     backward: Callable[..., Gradients],
     jvp: Callable[..., Any],
     unsaved: int,
+    forward_only: int,
     saved_outputs: Sequence[int],
     forward_mode: bool,
 ) -> type:
     """The autograd.Function around ``compute``, where asked with a rule of forward mode."""
-    kept, unread = tensors - unsaved, (None,) * unsaved
+    read, unread, dropped = tensors - unsaved, (None,) * unsaved, (None,) * forward_only
+    kept = read - forward_only
 
     def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
@@ -132,7 +134,7 @@ def _node(
         else:
             ctx.save_for_backward(*saved)
         if forward_mode:
-            ctx.save_for_forward(*saved)
+            ctx.save_for_forward(*args[:read])
         ctx.rest = unread + args[tensors:]
         return output
 
@@ -145,7 +147,7 @@ def _node(
             incoming, nothing = grads, all(grad is None for grad in grads)  # type: ignore[assignment]
         if nothing:
             return (None,) * len(needs)
-        results = backward(needs, incoming, *ctx.saved_tensors, *ctx.rest)
+        results = backward(needs, incoming, *ctx.saved_tensors, *dropped, *ctx.rest)
         return (*results, *(None,) * (len(needs) - len(results)))
 
     def node_jvp(ctx: Any, *tangents: Any) -> Any:
@@ -191,6 +193,7 @@ def define(
     vmap: Callable[..., tuple[Any, Any]],
     jvp: Callable[..., Any] | None = None,
     unsaved: int = 0,
+    forward_only: int = 0,
     saved_outputs: Sequence[int] = (),
     sixteen_bit: bool = True,
     wide: Sequence[int] = (),
@@ -209,6 +212,8 @@ def define(
             tensor, and to have one output.
         unsaved: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
+        forward_only: how many of the last tensors before these ``jvp`` alone needs the values of. They are not kept for the gradient, and
+            ``backward`` finds None in their places.
         saved_outputs: the outputs that the backward formula needs too. It gets them before the arguments, ``backward(needs, grad,
             *outputs, *arguments)``, and they are differentiable there.
         sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
@@ -235,9 +240,9 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, saved_outputs, True)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, forward_only, saved_outputs, True)
     eager = repeated(eager)
-    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, saved_outputs, False)
+    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, forward_only, saved_outputs, False)
 
     def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
