@@ -1,7 +1,8 @@
 """Times on a device: PYTHONPATH=tests python bench.py NAME results.json [--device cpu] [--seconds 60].
 
     convolutions   group_conv beside cuDNN on the already expanded bank, in both layouts, with its benchmark mode and without; ceilings
-    families       every operator of the contract, with more samples, beside its plain twin in torch, eager and compiled
+    families       every operator of the contract, with more samples, beside its plain twin in torch, then the twin compiled; the families
+                   by turns, so that a time limit leaves some of each
     overhead       a call of next to no work: eager, in a CUDA graph, under torch.compile(mode="reduce-overhead")
     large          tensors of more than 2^31 elements, compared with the same calls in parts
 
@@ -15,12 +16,13 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from contract_cases import CASES
+from contract_cases import FAMILIES
 from measure import allow_tf32, machine, relative_error, seconds, write
 from torch import Tensor
 
@@ -103,10 +105,14 @@ def convolutions(device: str) -> list[Callable[[], Row]]:
     return [lambda case=case: convolution(*case, device) for case in plan]
 
 
-def family(case: Any, device: str) -> Row:
+def many_samples(case: Any, device: str) -> tuple[Tensor, ...]:
     allow_tf32(False)
     more = {} if device == "cpu" or "batch" not in case.sizes else {"batch": 64 * case.sizes["batch"]}
-    tensors = tuple(tensor.to(device, torch.float32) for tensor in case.inputs(more))
+    return tuple(tensor.to(device, torch.float32) for tensor in case.inputs(more))
+
+
+def family(case: Any, device: str) -> Row:
+    tensors = many_samples(case, device)
     row: Row = {"case": case.name, "elements": sum(tensor.numel() for tensor in tensors)}
     with torch.no_grad():
         y = case.call(*tensors)
@@ -114,18 +120,25 @@ def family(case: Any, device: str) -> Row:
         row["seconds"] = seconds(lambda: case.call(*tensors), device, 0.05)
         moved = sum(tensor.numel() * tensor.element_size() for tensor in (*tensors, y))
         row["bytes_per_second"] = moved / row["seconds"]
-        for name, twin in (("eager", case.reference), ("compiled", compiled(case.reference, device))):
-            try:
-                row[name] = seconds(lambda twin=twin: twin(*tensors), device, 0.05)
-            except Exception as problem:  # some twins cannot be traced
-                row[name] = repr(problem)[:200]
+        row["eager"] = seconds(lambda: case.reference(*tensors), device, 0.05)
     leaves = tuple(tensor.requires_grad_() for tensor in tensors)
     row["seconds_training"] = seconds(training(case.call, leaves, torch.ones_like(y)), device, 0.05)
     return row
 
 
+def compiled_twin(case: Any, device: str) -> Row:
+    tensors, twin = many_samples(case, device), compiled(case.reference, device)
+    with torch.no_grad():
+        try:
+            return {"case": case.name, "compiled": seconds(lambda: twin(*tensors), device, 0.05)}
+        except Exception as problem:  # some twins cannot be traced
+            return {"case": case.name, "compiled": repr(problem)[:200]}
+
+
 def families(device: str) -> list[Callable[[], Row]]:
-    return [lambda case=case: family(case, device) for case in (CASES if device == "cuda" else CASES[::6])]
+    turns = zip_longest(*(family.CASES for family in FAMILIES))
+    cases = [case for turn in (turns if device == "cuda" else [next(turns)]) for case in turn if case is not None]
+    return [lambda row=row, case=case: row(case, device) for row in (family, compiled_twin) for case in cases]
 
 
 def overhead(device: str) -> list[Callable[[], Row]]:

@@ -4,6 +4,8 @@ products    512 items of 16 channels, against the dense einsum, straight-line to
 linear      1,024 items of 16 channels, against one GEMM on the expanded weight and lgatr's linear layer, dense and sparse
 attention   512 items, 8 heads, against torch's attention on features that multiply out the distance; `kept` is what the graph holds for the
             gradient, at 512 and at 1,024 items; the error of logits at an offset of 1,000 from the origin
+chain       the maps, products, joins and gate of GeometricMLP on 512 items against the same 32 at a time, with intermediates in L2,
+            and one at a time, which is the cost of the calls: what a fusion could gain
 block       512 items, 16 multivector and 128 scalar channels, against the same with dense basis einsums and torch's attention, and lgatr's
 
 Each baseline eager and through torch.compile. `ratios` has all of them, `ratio` that of the strongest.
@@ -23,7 +25,7 @@ from compare import TIMER, compare, floor, kept, record_floor
 from torch import Tensor
 
 import isotypic as iso
-from isotypic.ops.algebra import attention_reference, reference, scale
+from isotypic.ops.algebra import _kernels, attention_reference, reference, scale
 from isotypic.ops.algebra.attention import attention
 from isotypic.ops.algebra.signature import algebra as signature
 
@@ -240,6 +242,35 @@ def test_attention_far_from_the_origin(benchmark: Any) -> None:
     benchmark.extra_info.update(error=float((logits() - exact).abs().max()), error_of_published=float((published - exact).abs().max()))
     assert benchmark.extra_info["error"] <= 1e-4
     compare(benchmark, logits, {"features": lambda: multiplied_out(q, k)})
+
+
+def mlp_chain(items: int) -> Callable[[], Tensor]:
+    """The kernels of GeometricMLP(16, 128) on multivectors, without its scalars."""
+    x, result = torch.randn(items, 16, 16), torch.empty(items, 32, 16)
+    weights = [torch.randn(o, c, 9) for o, c in ((64, 16), (32, 32), (16, 32))]
+    shifts = [torch.randn(items, o, 1) for o in (64, 32, 16)]
+    factors, joins = torch.rand(items * 32), torch.rand(items, 1).expand(items, 16)
+
+    def run() -> Tensor:
+        a, b, u, v = _kernels.linear((items, 64, 16), x, weights[0], shifts[0], "pga").chunk(4, 1)
+        _kernels.product_into(result[:, :16], a, b, None, "pga geometric")
+        _kernels.product_into(result[:, 16:], u, v, joins, "pga join")
+        hidden = _kernels.linear((items, 32, 16), result, weights[1], shifts[1], "pga")
+        gated = _kernels.gate(hidden.view(-1, 16), factors).view(items, 32, 16)
+        return _kernels.linear((items, 16, 16), gated, weights[2], shifts[2], "pga")
+
+    return run
+
+
+@timed
+def test_mlp_chain(benchmark: Any) -> None:
+    whole, tile, single = mlp_chain(ITEMS), mlp_chain(32), mlp_chain(1)
+    record(benchmark, "multivector chain", direction="forward", items=ITEMS)
+    compare(
+        benchmark,
+        whole,
+        {"32 at a time": lambda: [tile() for _ in range(ITEMS // 32)], "calls alone": lambda: [single() for _ in range(ITEMS // 32)]},
+    )
 
 
 @contextmanager

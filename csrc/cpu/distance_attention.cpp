@@ -46,10 +46,12 @@ AttentionHead head_of(const AttentionCall& a, int lanes) {
     head.scale = settings.scale;
     head.epsilon = kAttentionEpsilon;
     head.features = head.C * head.inner + head.S;
-    head.features_padded = rounded(head.features, lanes);
     head.geometry = settings.distance ? kGeometry * head.C : 0;
+    head.row = head.features + head.geometry;
+    head.row_padded = rounded(head.row, lanes);
     head.values = 16 * head.Cv + head.Sv;
     head.values_padded = rounded(head.values, lanes);
+    head.shared = settings.heads / settings.key_heads;
     return head;
 }
 
@@ -87,18 +89,19 @@ template <class T>
 class Packing {
   public:
     Packing(const AttentionHead& head, int64_t parts, bool gradients)
-        : panel_(head.keys_padded * (head.features + head.geometry)),
+        : panel_(head.keys_padded * head.row),
           values_(head.keys_padded * head.values_padded),
-          rows_(gradients ? head.keys_padded * head.features_padded : 0),
+          rows_(gradients ? head.keys_padded * head.row_padded : 0),
           value_panel_(gradients ? head.keys_padded * head.values : 0),
           spoiled_(head.keys_padded),
-          scratch_((panel_ + values_ + spoiled_ + rows_ + value_panel_) * static_cast<int64_t>(sizeof(T)), parts),
+          scratch_((panel_ + values_ + spoiled_ + rows_ + value_panel_ + 3 * head.C) * static_cast<int64_t>(sizeof(T)), parts),
           gradients_(gradients) {}
 
     AttentionPacked<T> part(int64_t i) const {
         T* p = reinterpret_cast<T*>(scratch_.part(i));
         T *values = p + panel_, *spoiled = values + values_, *rows = spoiled + spoiled_;
-        return {p, values, spoiled, gradients_ ? rows : nullptr, gradients_ ? rows + rows_ : nullptr};
+        if (!gradients_) return {p, values, spoiled, nullptr, nullptr, nullptr};
+        return {p, values, spoiled, rows, rows + rows_, rows + rows_ + value_panel_};
     }
 
   private:
@@ -141,13 +144,13 @@ template <class T>
 void backward(const AttentionCall& a, const AttentionGradients& g) {
     const AttentionKernel<T>& kernel = kernel_of<T>();
     const AttentionHead head = head_of(a, kernel.lanes);
-    const int64_t H = a.settings.heads, of_keys = a.settings.key_heads, batch = a.q_mv.sizes[0], shared = H / of_keys;
+    const int64_t H = a.settings.heads, of_keys = a.settings.key_heads, batch = a.q_mv.sizes[0];
     const int64_t group = std::max<int64_t>(1, std::min(batch, (kItems + H - 1) / H)), C = head.C;
     T* weight = static_cast<T*>(g.weight.data);
     std::fill(weight, weight + H * C, T{});
     const int threads = max_threads();
-    const int64_t key_rows = head.keys_padded * head.features_padded, geometry = head.keys_padded * head.geometry;
-    const int64_t values = head.keys_padded * head.values_padded, sums = key_rows + geometry + values + C;
+    const int64_t key_rows = head.keys_padded * head.row_padded, values = head.keys_padded * head.values_padded;
+    const int64_t sums = key_rows + values + C;
     const Packing<T> packing(head, group * of_keys, true);
     const Scratch workspace(kernel.workspace(head) * static_cast<int64_t>(sizeof(T)), threads);
     const Scratch partial(sums * static_cast<int64_t>(sizeof(T)), group * H);
@@ -160,22 +163,22 @@ void backward(const AttentionCall& a, const AttentionGradients& g) {
             std::fill(p, p + sums, T{});
             kernel.backward(head, data_of<T>(a, head, sample, h), packing.part(of_keys == 1 ? item / H : item),
                             rows<const T>(g.g_mv, sample, h, H), rows<const T>(g.g_s, sample, h, H), rows<T>(g.q_mv, sample, h, H),
-                            rows<T>(g.q_s, sample, h, H), p + key_rows + geometry + values, p, p + key_rows, p + key_rows + geometry,
+                            rows<T>(g.q_s, sample, h, H), p + key_rows + values, p, p + key_rows,
                             reinterpret_cast<T*>(workspace.part(thread)));
         });
         parallel_for(samples * of_keys, threads, [&](int64_t item, int) {
             const int64_t sample = first + item / of_keys, k = item % of_keys;
-            T* total = reinterpret_cast<T*>(partial.part(item * shared));
-            for (int64_t other = 1; other < shared; ++other) {
-                const T* more = reinterpret_cast<const T*>(partial.part(item * shared + other));
-                for (int64_t i = 0; i < key_rows + geometry + values; ++i) total[i] += more[i];
+            T* total = reinterpret_cast<T*>(partial.part(item * head.shared));
+            for (int64_t other = 1; other < head.shared; ++other) {
+                const T* more = reinterpret_cast<const T*>(partial.part(item * head.shared + other));
+                for (int64_t i = 0; i < key_rows + values; ++i) total[i] += more[i];
             }
-            kernel.unpack(head, data_of<T>(a, head, sample, k), total, total + key_rows, total + key_rows + geometry,
+            kernel.unpack(head, data_of<T>(a, head, sample, k), packing.part(item), total, total + key_rows,
                           rows<T>(g.k_mv, sample, k, of_keys), rows<T>(g.k_s, sample, k, of_keys), rows<T>(g.v_mv, sample, k, of_keys),
                           rows<T>(g.v_s, sample, k, of_keys));
         });
         for (int64_t item = 0; item < samples * H; ++item) {
-            const T* part = reinterpret_cast<const T*>(partial.part(item)) + key_rows + geometry + values;
+            const T* part = reinterpret_cast<const T*>(partial.part(item)) + key_rows + values;
             for (int64_t c = 0; c < C; ++c) weight[item % H * C + c] += part[c];
         }
     }

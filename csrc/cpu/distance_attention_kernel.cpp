@@ -1,11 +1,18 @@
-// distance_attention on the CPU: blocks of 32 queries against blocks of 64 keys, one key to a lane.
+// distance_attention on the CPU: blocks of 64 queries against blocks of 64 keys, one key to a lane.
 //
 // For each query and vector of keys: F multiply-adds of inner products (8 C + S in G(3,0,1)), 11 instructions for the distance of each
 // channel, about 20 for the softmax, 16 Cv + Sv multiply-adds of values. With 4 channels and 32 scalars to a head these are 64 + 44 + 20 +
-// 96 = 224; torch's attention on features that multiply out the distance takes 84 + 20 + 96. 512 items, 8 heads, AVX-512 at 2.6 GHz: 131 k
-// vectors, 5.6 ms at two instructions a cycle. Keys are packed once for each head that has its own, features along the first axis; values
-// stay rows. The block of scores, 8 kB, and a block of keys, 30 kB, stay in L1 and L2. A gradient recomputes the scores and adds four
-// products of the same size: 64 + 44 + 20 + 4 x 90 + 4 x 35 instructions.
+// 96 = 224; torch's attention on features that multiply out the distance takes 84 + 20 + 96. A gradient computes the scores again, and
+// has four products more: of values 2 x 96, of what the logit is made of 2 x 96. The distance is a product there, of five numbers for each
+// channel (p v, v^2, |p|^2 with p = (x - centre w) n and v = w n): a gradient is linear in the weights of pairs, and errs by eps R / r of
+// itself for points R from the centre and r from each other, as it does when positions are rounded to float32; a logit would err by
+// eps R^2, and is computed from differences. 20 multiply-adds, in 32, take the place of 29 instructions for each of four channels. 64 + 44 +
+// 20 + 4 x 96 = 512.
+//
+// 512 items, 8 heads, AVX-512 at 5.4 G instructions a second (two of 16 lanes in a cycle): 131 k vectors of keys, at least 5.4 ms forward and
+// 12.4 ms back. Reached: 6.7 and 15.3 ms, 81 % of that; with rows of keys 2 kB apart, which fall on the same sets of L1, sums lane by lane,
+// distances differentiated pair by pair and no rows asked for ahead, 7.7 and 20. Keys and values are packed once for each head that has its
+// own, block by block: 21 kB and 24 kB, beside 16 kB of scores.
 #include "cpu/distance_attention_kernel.hpp"
 
 #include "cpu/distance_attention_tiles.hpp"
@@ -42,18 +49,69 @@ bool all_finite(const T* p, int64_t count) {
     return all;
 }
 
-// The features of a row: products, times `factor`, and geometry.
+// Places of a multivector: the trivectors of a point, x1 to x3 and w.
+constexpr int kPoint = 11, kWeight = 14;
+
+// A point as the products of a gradient see it: p = (x - centre w) n and v = w n.
 template <class T>
-ISOTYPIC_INLINE void features(const AttentionHead& head, const T* mv, const T* s, bool query, const T* weight, T* products, T* geometry) {
-    const T scale = query ? static_cast<T>(head.scale) : T{1};
+struct Centred {
+    T p[3], v;
+};
+template <class T>
+ISOTYPIC_INLINE Centred<T> centred(const T* x, const T* centre, T epsilon) {
+    const T w = x[kWeight], n = normalizer(w, epsilon);
+    return {{(x[kPoint] - centre[0] * w) * n, (x[kPoint + 1] - centre[1] * w) * n, (x[kPoint + 2] - centre[2] * w) * n}, w * n};
+}
+// p v, v^2 and |p|^2, times a factor.
+template <class T>
+ISOTYPIC_INLINE void products_of_point(const Centred<T>& at, T factor, T* to) {
+    for (int i = 0; i < 3; ++i) to[i] = at.p[i] * at.v * factor;
+    to[3] = at.v * at.v * factor;
+    to[4] = (at.p[0] * at.p[0] + at.p[1] * at.p[1] + at.p[2] * at.p[2]) * factor;
+}
+// The derivatives in p and v of one item from the sums over the others of dlogit times their products:
+//     -sum dlogit |p v_o - p_o v|^2 = -|p|^2 sums_3 + 2 v p sums_012 - v^2 sums_4.
+template <class T>
+ISOTYPIC_INLINE Centred<T> slopes_of_point(const Centred<T>& at, const T* sums) {
+    Centred<T> slope;
+    slope.v = -2 * at.v * sums[4];
+    for (int i = 0; i < 3; ++i) {
+        slope.p[i] = 2 * (at.v * sums[i] - at.p[i] * sums[3]);
+        slope.v += 2 * at.p[i] * sums[i];
+    }
+    return slope;
+}
+// Adds the derivatives in x and w. With d = x - centre w, p = d n and dn / dw = (epsilon - w^2) / (w^2 + epsilon)^2.
+template <class T>
+ISOTYPIC_INLINE void add_slopes(const T* x, const T* centre, T epsilon, const Centred<T>& slope, T* to) {
+    const T w = x[kWeight], n = normalizer(w, epsilon), square = w * w + epsilon, of_n = (epsilon - w * w) / (square * square);
+    T along = w * slope.v, of_centre = T{};
+    for (int i = 0; i < 3; ++i) {
+        along += (x[kPoint + i] - centre[i] * w) * slope.p[i];
+        of_centre += centre[i] * slope.p[i];
+        to[kPoint + i] += n * slope.p[i];
+    }
+    to[kWeight] += n * (slope.v - of_centre) + of_n * along;
+}
+
+template <class T>
+bool all_zero(const T* p, int64_t count) {
+    bool all = true;
+    for (int64_t i = 0; i < count; ++i) all &= p[i] == T{};
+    return all;
+}
+
+// The features of an item, and where there is a distance its geometry; of a query times the factors of the logit.
+template <class T>
+ISOTYPIC_INLINE void features(const AttentionHead& head, const T* mv, const T* s, const T* weight, T* products, T* geometry) {
+    const T scale = static_cast<T>(head.scale);
     for (int c = 0; c < head.C; ++c) {
         const T* x = mv + c * 16;
-        for (int i = 0; i < head.inner; ++i)
-            products[c * head.inner + i] = query ? x[head.index[i]] * scale * static_cast<T>(head.sign[i]) : x[head.index[i]];
+        for (int i = 0; i < head.inner; ++i) products[c * head.inner + i] = x[head.index[i]] * scale * static_cast<T>(head.sign[i]);
         if (!head.distance) continue;
-        const T n = normalizer(x[14], static_cast<T>(head.epsilon));
+        const T n = normalizer(x[kWeight], static_cast<T>(head.epsilon));
         T* g = geometry + c * kGeometry;
-        for (int i = 0; i < 4; ++i) g[i] = x[11 + i];
+        for (int i = 0; i < 4; ++i) g[i] = x[kPoint + i];
         g[4] = n * n * scale * (weight ? weight[c] : T{1});
     }
     for (int i = 0; i < head.S; ++i) products[head.C * head.inner + i] = s[i] * scale;
@@ -70,7 +128,7 @@ struct Workspace {
             p += (count + 15) / 16 * 16;
             return taken;
         };
-        queries = take(kQueryBlock * head.features_padded);
+        queries = take(kQueryBlock * head.row_padded);
         geometry = take(kQueryBlock * head.geometry);
         scores = take(kQueryBlock * kPitch);
         second = take(kQueryBlock * kPitch);
@@ -79,7 +137,7 @@ struct Workspace {
         total = take(kQueryBlock);
         correction = take(kQueryBlock);
         spoiled = take(kQueryBlock);
-        gradients = take(kQueryBlock * (head.features_padded + head.geometry * kLanes<T>));
+        gradients = take(kQueryBlock * head.row_padded);
         end = p;
     }
     T* end;
@@ -106,38 +164,65 @@ bool finite_key(const AttentionHead& head, const AttentionData<T>& data, int64_t
            all_finite(data.v_mv.data + k * data.v_mv.stride, 16 * head.Cv) && all_finite(data.v_s.data + k * data.v_s.stride, head.Sv);
 }
 
+// Where the points of a channel are: the median of each coordinate over some of the queries. What is computed does not depend on it, and is
+// the more exact the nearer the points are to it.
+template <class T>
+void find_centre(const AttentionHead& head, const AttentionData<T>& data, int c, T* centre) {
+    constexpr int64_t kMost = 64;
+    T sorted[3][kMost];
+    int64_t count = 0;
+    const int64_t all = head.queries * head.shared, step = (all + kMost - 1) / kMost;
+    for (int64_t item = 0; item < all; item += step) {
+        const int64_t h = item / head.queries, q = item % head.queries;
+        const T* x = data.q_mv.data + q * data.q_mv.stride + (h * head.C + c) * 16 + kPoint;
+        if (!(x[3] * x[3] > static_cast<T>(head.epsilon))) continue;  // as good as a direction, and far away as a point
+        const T inverse = 1 / x[3];
+        const T at[3] = {x[0] * inverse, x[1] * inverse, x[2] * inverse};
+        if (!all_finite(at, 3) || data.lse[item] == static_cast<T>(__builtin_inf())) continue;
+        for (int i = 0; i < 3; ++i) {
+            int64_t place = count;
+            for (; place > 0 && sorted[i][place - 1] > at[i]; --place) sorted[i][place] = sorted[i][place - 1];
+            sorted[i][place] = at[i];
+        }
+        ++count;
+    }
+    for (int i = 0; i < 3; ++i) centre[i] = count ? sorted[i][count / 2] : T{};
+}
+
 template <class T>
 void pack(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed) {
-    const int64_t rows = head.features + head.geometry;
     const bool guarded = some_do_not_attend(data);
+    const T epsilon = static_cast<T>(head.epsilon);
+    if (packed.centre && head.distance)
+        for (int c = 0; c < head.C; ++c) find_centre(head, data, c, packed.centre + c * 3);
     for (int64_t first = 0; first < head.keys_padded; first += kKeyBlock) {
+        T* panel = packed.key_panel + first * head.row;
         for (int64_t k = first; k < first + kKeyBlock; ++k) {
-            T* values = packed.value_rows + k * head.values_padded;
+            T *values = packed.value_rows + k * head.values_padded, *column = panel + (k - first);
             packed.spoiled[k] = guarded && k < head.keys && !finite_key(head, data, k) ? not_a_number<T>() : T{};
             if (k >= head.keys || packed.spoiled[k] != T{}) {
-                for (int64_t f = 0; f < rows; ++f) packed.key_panel[f * head.keys_padded + k] = T{};
+                for (int64_t f = 0; f < head.row; ++f) column[f * kKeyBlock] = T{};
                 clear(values, head.values_padded);
-                if (packed.key_rows) clear(packed.key_rows + k * head.features_padded, head.features_padded);
+                if (packed.key_rows) clear(packed.key_rows + k * head.row_padded, head.row_padded);
                 continue;
             }
             const T *mv = data.k_mv.data + k * data.k_mv.stride, *s = data.k_s.data + k * data.k_s.stride;
-            // Into the rows of the panel directly: feature by feature, one key after the other in a cache line.
-            T* column = packed.key_panel + k;
-            const int64_t pitch = head.keys_padded;
             for (int c = 0; c < head.C; ++c) {
                 const T* x = mv + c * 16;
-                for (int i = 0; i < head.inner; ++i) column[(c * head.inner + i) * pitch] = x[head.index[i]];
+                for (int i = 0; i < head.inner; ++i) column[(c * head.inner + i) * kKeyBlock] = x[head.index[i]];
                 if (!head.distance) continue;
-                const T n = normalizer(x[14], static_cast<T>(head.epsilon));
-                T* geometry = column + (head.features + c * kGeometry) * pitch;
-                for (int i = 0; i < 4; ++i) geometry[i * pitch] = x[11 + i];
-                geometry[4 * pitch] = n * n;
+                const T n = normalizer(x[kWeight], epsilon);
+                T* geometry = column + (head.features + c * kGeometry) * kKeyBlock;
+                for (int i = 0; i < 4; ++i) geometry[i * kKeyBlock] = x[kPoint + i];
+                geometry[4 * kKeyBlock] = n * n;
             }
-            for (int i = 0; i < head.S; ++i) column[(head.C * head.inner + i) * pitch] = s[i];
+            for (int i = 0; i < head.S; ++i) column[(head.C * head.inner + i) * kKeyBlock] = s[i];
             if (packed.key_rows) {
-                T* row = packed.key_rows + k * head.features_padded;
-                for (int64_t f = 0; f < head.features; ++f) row[f] = column[f * pitch];
-                clear(row + head.features, head.features_padded - head.features);
+                T* row = packed.key_rows + k * head.row_padded;
+                for (int64_t f = 0; f < head.features; ++f) row[f] = column[f * kKeyBlock];
+                for (int c = 0; head.distance && c < head.C; ++c)
+                    products_of_point(centred(mv + c * 16, packed.centre + c * 3, epsilon), T{1}, row + head.features + c * kGeometry);
+                clear(row + head.row, head.row_padded - head.row);
             }
             const T *v_mv = data.v_mv.data + k * data.v_mv.stride, *v_s = data.v_s.data + k * data.v_s.stride;
             for (int64_t i = 0; i < 16 * head.Cv; ++i) values[i] = v_mv[i];
@@ -146,25 +231,50 @@ void pack(const AttentionHead& head, const AttentionData<T>& data, const Attenti
         }
         if (packed.value_panel)
             for (int64_t d = 0; d < head.values; ++d)
-                for (int64_t k = first; k < first + kKeyBlock; ++k)
-                    packed.value_panel[d * head.keys_padded + k] = packed.value_rows[k * head.values_padded + d];
+                for (int64_t k = 0; k < kKeyBlock; ++k)
+                    packed.value_panel[first * head.values + d * kKeyBlock + k] = packed.value_rows[(first + k) * head.values_padded + d];
     }
+}
+
+// Rows of a head lie an item apart, where the hardware does not look ahead: those of the next block are asked for while one is worked on.
+template <class T>
+void prefetch(const Rows<T>& rows, int64_t first, int64_t count, int64_t width) {
+    for (int64_t q = first; q < first + count; ++q) {
+        const char* p = reinterpret_cast<const char*>(rows.data + q * rows.stride);
+        for (int64_t at = 0; at < width * static_cast<int64_t>(sizeof(T)); at += 64) __builtin_prefetch(p + at, 0, 2);
+    }
+}
+
+template <class T>
+T product(const T* a, const T* b, int64_t count) {
+    constexpr int L = kLanes<T>;
+    Vec<T> sums = zero<T>();
+    int64_t i = 0;
+    for (; i + L <= count; i += L) sums += load(a + i) * load(b + i);
+    T sum = sum_lanes<T>(sums);
+    for (; i < count; ++i) sum += a[i] * b[i];
+    return sum;
 }
 
 template <class T>
 void spoil(const AttentionHead& head, const Workspace<T>& w, int64_t q) {
     w.spoiled[q] = not_a_number<T>();
-    clear(w.queries + q * head.features_padded, head.features_padded);
+    clear(w.queries + q * head.row_padded, head.row_padded);
     clear(w.geometry + q * head.geometry, head.geometry);
 }
 
 template <class T>
-void pack_queries(const AttentionHead& head, const AttentionData<T>& data, int64_t first, int64_t count, const Workspace<T>& w) {
+void pack_queries(const AttentionHead& head, const AttentionData<T>& data, const T* centre, int64_t first, int64_t count,
+                  const Workspace<T>& w) {
+    const T epsilon = static_cast<T>(head.epsilon), scale = static_cast<T>(head.scale);
     for (int64_t q = 0; q < count; ++q) {
-        T* row = w.queries + q * head.features_padded;
+        T* row = w.queries + q * head.row_padded;
         const T *mv = data.q_mv.data + (first + q) * data.q_mv.stride, *s = data.q_s.data + (first + q) * data.q_s.stride;
-        features(head, mv, s, true, data.weight, row, w.geometry + q * head.geometry);
-        clear(row + head.features, head.features_padded - head.features);
+        features(head, mv, s, data.weight, row, w.geometry + q * head.geometry);
+        clear(row + head.features, head.row_padded - head.features);
+        for (int c = 0; centre && head.distance && c < head.C; ++c)
+            products_of_point(centred(mv + c * 16, centre + c * 3, epsilon), scale * (data.weight ? data.weight[c] : T{1}),
+                              row + head.features + c * kGeometry);
         w.spoiled[q] = T{};
         if (some_do_not_attend(data) && !finite_item(head, mv, s)) spoil(head, w, q);
     }
@@ -174,12 +284,11 @@ void pack_queries(const AttentionHead& head, const AttentionData<T>& data, int64
 template <class T>
 void distances(const AttentionHead& head, int64_t count, const T* queries, const T* panel, T* scores) {
     constexpr int L = kLanes<T>;
-    const int64_t pitch = head.keys_padded;
     for (int c = 0; c < head.C; ++c) {
-        const T* g = panel + c * kGeometry * pitch;
+        const T* g = panel + c * kGeometry * kKeyBlock;
         for (int64_t k = 0; k < kKeyBlock; k += L) {
-            const Vec<T> x = load(g + k), y = load(g + pitch + k), z = load(g + 2 * pitch + k), w = load(g + 3 * pitch + k);
-            const Vec<T> m = load(g + 4 * pitch + k);
+            const Vec<T> x = load(g + k), y = load(g + kKeyBlock + k), z = load(g + 2 * kKeyBlock + k), w = load(g + 3 * kKeyBlock + k);
+            const Vec<T> m = load(g + 4 * kKeyBlock + k);
 #pragma GCC unroll 4
             for (int64_t q = 0; q < count; ++q) {
                 const T* p = queries + q * head.geometry + c * kGeometry;
@@ -236,8 +345,9 @@ void key_blocks(const AttentionHead& head, const AttentionData<T>& data, int64_t
 template <class T>
 void block_scores(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, const Workspace<T>& w,
                   int64_t first, int64_t count, int64_t key) {
-    scores(count, head.features, w.queries, head.features_padded, packed.key_panel + key, head.keys_padded, w.scores, kPitch);
-    if (head.distance) distances(head, count, w.geometry, packed.key_panel + head.features * head.keys_padded + key, w.scores);
+    const T* panel = packed.key_panel + key * head.row;
+    scores(count, head.features, w.queries, head.row_padded, panel, w.scores, kPitch);
+    if (head.distance) distances(head, count, w.geometry, panel + head.features * kKeyBlock, w.scores);
     if (some_do_not_attend(data) || key + kKeyBlock > head.keys) exclude(head, data, packed, w, first, count, key);
 }
 
@@ -247,7 +357,10 @@ void forward(const AttentionHead& head, const AttentionData<T>& data, const Atte
     constexpr int L = kLanes<T>;
     const Workspace<T> w(head, memory);
     const T lowest = -static_cast<T>(sizeof(T) == 4 ? 1e38 : 1e300);
-    pack_queries(head, data, first, count, w);
+    pack_queries(head, data, static_cast<const T*>(nullptr), first, count, w);
+    const int64_t next = first + count, ahead = smaller(kQueryBlock, head.queries - next);
+    prefetch(data.q_mv, next, ahead, 16 * head.C);
+    prefetch(data.q_s, next, ahead, head.S);
     clear(w.output, kQueryBlock * head.values_padded);
     for (int64_t q = 0; q < count; ++q) w.largest[q] = lowest, w.total[q] = T{};
     int64_t begin, end;
@@ -283,84 +396,32 @@ void forward(const AttentionHead& head, const AttentionData<T>& data, const Atte
     }
 }
 
-// The derivatives of the distances: those of the queries summed along the lanes into gradients (query, geometry, lanes), those of the keys
-// into panel (geometry, keys). With u = -2 dS m_q m_k and r = x_q w_k - x_k w_q, the logit's derivatives are
-//     x_q: u r w_k,   w_q: -u r x_k,   m_q: -dS m_k r^2;     x_k: -u r w_q,   w_k: u r x_q,   m_k: -dS m_q r^2.
-template <class T>
-void distance_gradients(const AttentionHead& head, int64_t count, const T* queries, const T* panel, const T* scores, T* gradients,
-                        T* key_gradients) {
-    constexpr int L = kLanes<T>;
-    const int64_t pitch = head.keys_padded;
-    for (int c = 0; c < head.C; ++c) {
-        const T* g = panel + c * kGeometry * pitch;
-        T* out = key_gradients + c * kGeometry * pitch;
-        for (int64_t k = 0; k < kKeyBlock; k += L) {
-            const Vec<T> x = load(g + k), y = load(g + pitch + k), z = load(g + 2 * pitch + k), w = load(g + 3 * pitch + k);
-            const Vec<T> m = load(g + 4 * pitch + k);
-            Vec<T> dx = load(out + k), dy = load(out + pitch + k), dz = load(out + 2 * pitch + k), dw = load(out + 3 * pitch + k);
-            Vec<T> dm = load(out + 4 * pitch + k);
-            for (int64_t q = 0; q < count; ++q) {
-                const T* p = queries + q * head.geometry + c * kGeometry;
-                T* own = gradients + (q * head.geometry + c * kGeometry) * L;
-                const Vec<T> px = broadcast<T>(p[0]), py = broadcast<T>(p[1]), pz = broadcast<T>(p[2]), pw = broadcast<T>(p[3]);
-                const Vec<T> a = px * w - x * pw, b = py * w - y * pw, d = pz * w - z * pw, square = a * a + b * b + d * d;
-                const Vec<T> slope = load(scores + q * kPitch + k), by_key = slope * m;
-                const Vec<T> u = by_key * broadcast<T>(T{-2} * p[4]), ua = u * a, ub = u * b, ud = u * d;
-                // One multiply-add after the other: a sum of three products in brackets would be an addition more.
-                Vec<T> of_w = load(own + 3 * L);
-                of_w -= ua * x;
-                of_w -= ub * y;
-                of_w -= ud * z;
-                store(own, load(own) + ua * w);
-                store(own + L, load(own + L) + ub * w);
-                store(own + 2 * L, load(own + 2 * L) + ud * w);
-                store(own + 3 * L, of_w);
-                store(own + 4 * L, load(own + 4 * L) - by_key * square);
-                dx -= ua * pw;
-                dy -= ub * pw;
-                dz -= ud * pw;
-                dw += ua * px;
-                dw += ub * py;
-                dw += ud * pz;
-                dm -= slope * broadcast<T>(p[4]) * square;
-            }
-            store(out + k, dx);
-            store(out + pitch + k, dy);
-            store(out + 2 * pitch + k, dz);
-            store(out + 3 * pitch + k, dw);
-            store(out + 4 * pitch + k, dm);
-        }
-    }
-}
-
-// d(n^2) / dw
-template <class T>
-ISOTYPIC_INLINE T normalizer_slope(T w, T epsilon) {
-    const T square = w * w + epsilon;
-    return 2 * w * (epsilon - w * w) / (square * square * square);
-}
-
 template <class T>
 void backward(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, Rows<const T> g_mv,
-              Rows<const T> g_s, Rows<T> q_mv, Rows<T> q_s, T* weight, T* key_rows, T* geometry, T* value_rows, T* memory) {
+              Rows<const T> g_s, Rows<T> q_mv, Rows<T> q_s, T* weight, T* key_rows, T* value_rows, T* memory) {
     constexpr int L = kLanes<T>;
     const Workspace<T> w(head, memory);
     const T scale = static_cast<T>(head.scale), epsilon = static_cast<T>(head.epsilon), nothing = -static_cast<T>(__builtin_inf());
     for (int c = 0; c < head.C; ++c) weight[c] = T{};
     for (int64_t first = 0; first < head.queries; first += kQueryBlock) {
         const int64_t count = smaller(kQueryBlock, head.queries - first);
-        pack_queries(head, data, first, count, w);
-        T *products = w.gradients, *points = w.gradients + kQueryBlock * head.features_padded;
-        clear(products, kQueryBlock * head.features_padded);
-        clear(points, kQueryBlock * head.geometry * L);
+        pack_queries(head, data, packed.centre, first, count, w);
+        const int64_t next = first + count, ahead = smaller(kQueryBlock, head.queries - next);
+        prefetch(data.q_mv, next, ahead, 16 * head.C);
+        prefetch(data.q_s, next, ahead, head.S);
+        prefetch(g_mv, next, ahead, 16 * head.Cv);
+        prefetch(g_s, next, ahead, head.Sv);
+        prefetch(data.mv, next, ahead, 16 * head.Cv);
+        prefetch(data.s, next, ahead, head.Sv);
+        clear(w.gradients, kQueryBlock * head.row_padded);
         // The incoming gradients as rows, and their products with the result.
         for (int64_t q = 0; q < count; ++q) {
             T* row = w.output + q * head.values_padded;
             const T *mv = g_mv.data + (first + q) * g_mv.stride, *s = g_s.data + (first + q) * g_s.stride;
             const T *of_mv = data.mv.data + (first + q) * data.mv.stride, *of_s = data.s.data + (first + q) * data.s.stride;
-            T sum = T{};
-            for (int64_t i = 0; i < 16 * head.Cv; ++i) row[i] = mv[i], sum += mv[i] * of_mv[i];
-            for (int64_t i = 0; i < head.Sv; ++i) row[16 * head.Cv + i] = s[i], sum += s[i] * of_s[i];
+            for (int64_t i = 0; i < 16 * head.Cv; ++i) row[i] = mv[i];
+            for (int64_t i = 0; i < head.Sv; ++i) row[16 * head.Cv + i] = s[i];
+            const T sum = product(mv, of_mv, 16 * head.Cv) + product(s, of_s, head.Sv);
             clear(row + head.values, head.values_padded - head.values);
             w.total[q] = sum;
             const T lse = data.lse[first + q];
@@ -377,7 +438,7 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
         key_blocks(head, data, first, count, &begin, &end);
         for (int64_t key = begin; key < end; key += kKeyBlock) {
             block_scores(head, data, packed, w, first, count, key);
-            scores(count, head.values, w.output, head.values_padded, packed.value_panel + key, head.keys_padded, w.second, kPitch);
+            scores(count, head.values, w.output, head.values_padded, packed.value_panel + key * head.values, w.second, kPitch);
             for (int64_t q = 0; q < count; ++q) {
                 T *s = w.scores + q * kPitch, *t = w.second + q * kPitch;
                 const Vec<T> lse = broadcast<T>(data.lse[first + q]), mean = broadcast<T>(w.total[q]);
@@ -393,29 +454,29 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
             }
             gather(kKeyBlock, head.values_padded, count, w.scores, int64_t{1}, kPitch, w.output, head.values_padded,
                    static_cast<const T*>(nullptr), value_rows + key * head.values_padded, head.values_padded);
-            gather(count, head.features_padded, kKeyBlock, w.second, kPitch, int64_t{1}, packed.key_rows + key * head.features_padded,
-                   head.features_padded, static_cast<const T*>(nullptr), products, head.features_padded);
-            gather(kKeyBlock, head.features_padded, count, w.second, int64_t{1}, kPitch, w.queries, head.features_padded,
-                   static_cast<const T*>(nullptr), key_rows + key * head.features_padded, head.features_padded);
-            if (head.distance)
-                distance_gradients(head, count, w.geometry, packed.key_panel + head.features * head.keys_padded + key, w.second, points,
-                                   geometry + key);
+            gather(count, head.row_padded, kKeyBlock, w.second, kPitch, int64_t{1}, packed.key_rows + key * head.row_padded,
+                   head.row_padded, static_cast<const T*>(nullptr), w.gradients, head.row_padded);
+            gather(kKeyBlock, head.row_padded, count, w.second, int64_t{1}, kPitch, w.queries, head.row_padded,
+                   static_cast<const T*>(nullptr), key_rows + key * head.row_padded, head.row_padded);
         }
         for (int64_t q = 0; q < count; ++q) {
             T *mv = q_mv.data + (first + q) * q_mv.stride, *s = q_s.data + (first + q) * q_s.stride;
-            const T *row = products + q * head.features_padded, *of = data.q_mv.data + (first + q) * data.q_mv.stride;
+            const T *row = w.gradients + q * head.row_padded, *of = data.q_mv.data + (first + q) * data.q_mv.stride;
             clear(mv, 16 * head.C);
             for (int c = 0; c < head.C; ++c) {
                 for (int i = 0; i < head.inner; ++i)
                     mv[c * 16 + head.index[i]] = row[c * head.inner + i] * scale * static_cast<T>(head.sign[i]);
-                if (!head.distance) continue;
-                T sums[kGeometry];
-                for (int i = 0; i < kGeometry; ++i) sums[i] = sum_lanes<T>(load(points + (q * head.geometry + c * kGeometry + i) * L));
-                const T at = of[c * 16 + 14], n = normalizer(at, epsilon);
-                for (int i = 0; i < 4; ++i) mv[c * 16 + 11 + i] += sums[i];
-                if (sums[4] == T{}) continue;  // of a query that attends to nothing, whose n may be NaN
-                mv[c * 16 + 14] += sums[4] * scale * (data.weight ? data.weight[c] : T{1}) * normalizer_slope(at, epsilon);
-                weight[c] += sums[4] * scale * n * n;
+                const T* sums = row + head.features + c * kGeometry;
+                if (!head.distance || all_zero(sums, kGeometry)) continue;  // of a query that attends to nothing the point may be NaN
+                const T* centre = packed.centre + c * 3;
+                const Centred<T> at = centred(of + c * 16, centre, epsilon);
+                Centred<T> slope = slopes_of_point(at, sums);
+                // The distance is a square in (p, v): twice its value is what its derivative has along them.
+                weight[c] += scale / 2 * (at.p[0] * slope.p[0] + at.p[1] * slope.p[1] + at.p[2] * slope.p[2] + at.v * slope.v);
+                const T factor = scale * (data.weight ? data.weight[c] : T{1});
+                for (T& p : slope.p) p *= factor;
+                slope.v *= factor;
+                add_slopes(of + c * 16, centre, epsilon, slope, mv + c * 16);
             }
             for (int i = 0; i < head.S; ++i) s[i] = row[head.C * head.inner + i] * scale;
         }
@@ -423,19 +484,19 @@ void backward(const AttentionHead& head, const AttentionData<T>& data, const Att
 }
 
 template <class T>
-void unpack(const AttentionHead& head, const AttentionData<T>& data, const T* key_rows, const T* geometry, const T* value_rows,
-            Rows<T> k_mv, Rows<T> k_s, Rows<T> v_mv, Rows<T> v_s) {
+void unpack(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, const T* key_rows,
+            const T* value_rows, Rows<T> k_mv, Rows<T> k_s, Rows<T> v_mv, Rows<T> v_s) {
+    const T epsilon = static_cast<T>(head.epsilon);
     for (int64_t k = 0; k < head.keys; ++k) {
-        const T *row = key_rows + k * head.features_padded, *of = data.k_mv.data + k * data.k_mv.stride;
+        const T *row = key_rows + k * head.row_padded, *of = data.k_mv.data + k * data.k_mv.stride;
         T *mv = k_mv.data + k * k_mv.stride, *s = k_s.data + k * k_s.stride;
         clear(mv, 16 * head.C);
         for (int c = 0; c < head.C; ++c) {
             for (int i = 0; i < head.inner; ++i) mv[c * 16 + head.index[i]] = row[c * head.inner + i];
-            if (!head.distance) continue;
-            const T* g = geometry + c * kGeometry * head.keys_padded + k;
-            for (int i = 0; i < 4; ++i) mv[c * 16 + 11 + i] += g[i * head.keys_padded];
-            const T slope = g[4 * head.keys_padded];
-            if (slope != T{}) mv[c * 16 + 14] += slope * normalizer_slope(of[c * 16 + 14], static_cast<T>(head.epsilon));
+            const T* sums = row + head.features + c * kGeometry;
+            if (!head.distance || all_zero(sums, kGeometry)) continue;
+            const T* centre = packed.centre + c * 3;
+            add_slopes(of + c * 16, centre, epsilon, slopes_of_point(centred(of + c * 16, centre, epsilon), sums), mv + c * 16);
         }
         for (int i = 0; i < head.S; ++i) s[i] = row[head.C * head.inner + i];
         const T* values = value_rows + k * head.values_padded;

@@ -7,10 +7,11 @@
 
 namespace isotypic::cpu {
 
-constexpr int64_t kQueryBlock = 32, kKeyBlock = 64;
+constexpr int64_t kQueryBlock = 64, kKeyBlock = 64;
 constexpr int kGeometry = 5;  // of a point: x1, x2, x3, w, n^2
 
-// One head. Features of a query or a key: inner C + S products, then kGeometry numbers for each channel where there is a distance.
+// One head. Features of a query or a key: inner C + S products, then kGeometry numbers for each channel where there is a distance. For
+// gradients there are as many again, of which the distance is a product: p v, v^2, |p|^2 with p = (x - centre w) n and v = w n.
 struct AttentionHead {
     int64_t queries, keys, keys_padded;  // a multiple of kKeyBlock
     int C, S, Cv, Sv;
@@ -18,9 +19,11 @@ struct AttentionHead {
     double sign[16];
     int distance;
     double scale, epsilon;
-    int64_t features, features_padded;  // products, and a multiple of the lanes
-    int64_t geometry;                   // kGeometry C or 0
-    int64_t values, values_padded;      // 16 Cv + Sv
+    int64_t features;               // products
+    int64_t geometry;               // kGeometry C or 0
+    int64_t row, row_padded;        // features + geometry, and a multiple of the lanes
+    int64_t values, values_padded;  // 16 Cv + Sv
+    int64_t shared;                 // heads that share their keys
 };
 
 // Rows of one head in a tensor, `stride` apart from item to item.
@@ -42,28 +45,30 @@ struct AttentionData {
 
 template <class T>
 struct AttentionPacked {
-    T* key_panel;    // (features + geometry, keys_padded)
+    T* key_panel;    // (keys_padded / kKeyBlock, row, kKeyBlock)
     T* value_rows;   // (keys_padded, values_padded)
     T* spoiled;      // (keys_padded): 0, or NaN for a key that is not finite
-    T* key_rows;     // (keys_padded, features_padded), for gradients
-    T* value_panel;  // (values, keys_padded), for gradients
+    T* key_rows;     // (keys_padded, row_padded), for gradients
+    T* value_panel;  // (keys_padded / kKeyBlock, values, kKeyBlock), for gradients
+    T* centre;       // (C, 3), for gradients
 };
 
 template <class T>
 struct AttentionKernel {
     int lanes;
     int64_t (*workspace)(const AttentionHead& head);  // numbers, for one thread
+    // `data` is that of the first of the heads that share these keys.
     void (*pack)(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed);
     // Queries first to first + count <= kQueryBlock.
     void (*forward)(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, int64_t first, int64_t count,
                     T* workspace);
-    // All queries of a head: their gradients written to q_mv, q_s and weight (C); added to key_rows (keys_padded, features_padded),
-    // geometry (geometry, keys_padded) and value_rows (keys_padded, values_padded).
+    // All queries of a head: their gradients written to q_mv, q_s and weight (C); added to key_rows (keys_padded, row_padded) and
+    // value_rows (keys_padded, values_padded).
     void (*backward)(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, Rows<const T> g_mv,
-                     Rows<const T> g_s, Rows<T> q_mv, Rows<T> q_s, T* weight, T* key_rows, T* geometry, T* value_rows, T* workspace);
+                     Rows<const T> g_s, Rows<T> q_mv, Rows<T> q_s, T* weight, T* key_rows, T* value_rows, T* workspace);
     // The gradients of keys and values of one key head from the sums above.
-    void (*unpack)(const AttentionHead& head, const AttentionData<T>& data, const T* key_rows, const T* geometry, const T* value_rows,
-                   Rows<T> k_mv, Rows<T> k_s, Rows<T> v_mv, Rows<T> v_s);
+    void (*unpack)(const AttentionHead& head, const AttentionData<T>& data, const AttentionPacked<T>& packed, const T* key_rows,
+                   const T* value_rows, Rows<T> k_mv, Rows<T> k_s, Rows<T> v_mv, Rows<T> v_s);
 };
 
 struct AttentionKernels {

@@ -37,9 +37,19 @@ ISOTYPIC_INLINE Vec<double> maximum(Vec<double> a, Vec<double> b) {
 }
 template <class T>
 ISOTYPIC_INLINE T largest_lane(Vec<T> v) {
+#if ISOTYPIC_VECTOR_BYTES > 0 && !defined(__clang__)
+    typename VecTraits<T>::index turn;
+#pragma GCC unroll 4
+    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+        for (int l = 0; l < kLanes<T>; ++l) turn[l] = (l + half) % kLanes<T>;
+        v = maximum(v, __builtin_shuffle(v, turn));
+    }
+    return lane<T>(v, 0);
+#else
     T result = lane<T>(v, 0);
     for (int i = 1; i < kLanes<T>; ++i) result = lane<T>(v, i) > result ? lane<T>(v, i) : result;
     return result;
+#endif
 }
 
 constexpr int kRowTile = 4;
@@ -47,10 +57,10 @@ constexpr int kVectorTile = ISOTYPIC_VECTOR_BYTES == 64 ? 4 : 2;  // of keys
 constexpr int kValueTile = ISOTYPIC_VECTOR_BYTES == 64 ? 6 : 3;   // of features or values
 
 template <class T, int Rows>
-ISOTYPIC_INLINE void scores_tile(int64_t F, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* s, int64_t s_stride) {
+ISOTYPIC_INLINE void scores_tile(int64_t F, const T* a, int64_t a_stride, const T* b, T* s, int64_t s_stride) {
     constexpr int L = kLanes<T>;
     Vec<T> sum[Rows][kVectorTile] = {};
-    for (int64_t f = 0; f < F; ++f, b += b_stride) {
+    for (int64_t f = 0; f < F; ++f, b += kKeyBlock) {
         Vec<T> column[kVectorTile];
 #pragma GCC unroll 8
         for (int v = 0; v < kVectorTile; ++v) column[v] = load(b + v * L);
@@ -67,15 +77,15 @@ ISOTYPIC_INLINE void scores_tile(int64_t F, const T* a, int64_t a_stride, const 
         for (int v = 0; v < kVectorTile; ++v) store(s + i * s_stride + v * L, sum[i][v]);
 }
 
-// `rows` rows of A against kKeyBlock columns of B.
+// `rows` rows of A against the kKeyBlock columns of B.
 template <class T>
-void scores(int64_t rows, int64_t F, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* s, int64_t s_stride) {
+void scores(int64_t rows, int64_t F, const T* a, int64_t a_stride, const T* b, T* s, int64_t s_stride) {
     constexpr int64_t step = kVectorTile * kLanes<T>;
     for (int64_t k = 0; k < kKeyBlock; k += step) {
         int64_t i = 0;
         for (; i + kRowTile <= rows; i += kRowTile)
-            scores_tile<T, kRowTile>(F, a + i * a_stride, a_stride, b + k, b_stride, s + i * s_stride + k, s_stride);
-        for (; i < rows; ++i) scores_tile<T, 1>(F, a + i * a_stride, a_stride, b + k, b_stride, s + i * s_stride + k, s_stride);
+            scores_tile<T, kRowTile>(F, a + i * a_stride, a_stride, b + k, s + i * s_stride + k, s_stride);
+        for (; i < rows; ++i) scores_tile<T, 1>(F, a + i * a_stride, a_stride, b + k, s + i * s_stride + k, s_stride);
     }
 }
 

@@ -17,13 +17,17 @@
 // between the values of the gradient, and does the work of stride 1.
 //
 // convolve: a block owns 128 (p4), 64 (p4m, p6m) or 32 (O, Oh) positions and up to 32 (p4, p4m) or 16 fields, with all |G| slots.
-//     registers   accumulators, 64 (p4, p4m), 48 (p6m, O) or 96 (Oh) a thread; the |G| values of a pair while they are transformed
+//     registers   accumulators, 64 (p4, p4m), 48 (p6m, O) or 96 (Oh) a thread; the |G| values of a pair while they are transformed; where a
+//                 thread reads and writes in every step, which the compiler would compute anew in each (keep)
 //     shared      A [slot][position][32 bytes of pairs], twice; B [field / 8][(rho, j, k)][256 bytes], twice; the input with its halo
 //                 for a chunk of fields; where each pair, each position and each tap lies in it. In 16 bits two fields lie side by side, so that
-//                 one load brings both values of a word. p4m 3x3, bfloat16, 32 fields: 49 + 16 + 28 KB and 2 of tables, two blocks on a
+//                 one load brings both values of a word. p4m 3x3, bfloat16, 32 fields: 49 + 16 + 36 KB and 3 of tables, two blocks on a
 //                 multiprocessor of an H200
 //     a step      of 32 bytes of pairs gathers and transforms step i into one A and multiplies step i - 1 from the other; B comes
 //                 asynchronously
+// Where the last axis is a multiple of four values, the rows of a tile begin and end at a multiple of four, and are copied four values at a
+// time (stage_runs): in 16 bits eight loads in flight, in 32 bits asynchronously. Results leave as pairs of neighbours where these lie in
+// one word. Both are chosen by sizes and alignment; sums are the same either way.
 // weight_gradient: a block owns up to 64 pairs (c, t) and 32 fields and runs through its share of the tiles of positions; both operands are
 // transformed into shared memory. About 528 blocks, so that partial sums are few.
 //
@@ -35,12 +39,23 @@
 // but instructions decide. A warp executes a step (tools/count_sass.py, sm_90a), and besides, divided by its steps, what a tile of positions
 // takes to be staged, begun and finished; at 4 instructions a cycle and multiprocessor and 1.98 GHz that is a floor:
 //                 gather and transform    products    rest    staging and ends    steps of 8 warps    floor      expected
-//     bfloat16    2 x 107                 3 x 24      132     233                 74 k                0.37 ms    0.5 to 0.7 ms
-//     TF32        2 x 78                  3 x 25      132     147                 147 k               0.58 ms    0.8 to 1.0 ms
-//     float32     2 x 53                  3 x 305     145     147                 147 k               1.48 ms    1.9 to 2.2 ms
-// Of the 107 in bfloat16 40 are additions, 16 widen, 8 round, and 19 are loads and stores of shared memory. A transform on tensor cores
-// would take 81 instructions for 214, but its fragments gather from 32 scattered places: at three wavefronts a load, with the 48 of the
-// products, shared memory would be busy for some 120 cycles a step. The 418 instructions of now take 105, and their wavefronts 80.
+//     bfloat16    2 x 107                 3 x 25      111     122                 74 k                0.29 ms    0.4 to 0.55 ms
+//     TF32        2 x 79                  3 x 25      111      67                 147 k               0.46 ms    0.6 to 0.8 ms
+//     float32     2 x 54                  3 x 305     113      67                 147 k               1.36 ms    1.7 to 2.0 ms
+// cuDNN on the expanded bank: 0.44 to 0.56, 0.8 to 1.0 and 5.6 to 6.9 ms (estimates), 1.5 to 1.9, 1.7 to 2.1 and 4.1 to 5.1 times these floors.
+// Oh 3x3x3 in float32, 16 fields: 375 + 16 x 158 + 145 + 120 instructions a warp and step of 32 positions, 65 % of them products. The dense bank
+// has 18 times the products, so that a dense kernel at 67 to 82 % of the peak, as cuDNN's is taken to be above, is 13 times the floor or more.
+//
+// What the count says of what is not done:
+//     the transform on tensor cores   81 instructions for 214 in bfloat16, but its fragments gather from 32 scattered places: at three
+//                                     wavefronts a load, with the 48 of the products, shared memory would be busy for some 120 cycles a
+//                                     step; the 522 instructions of now take 130, and their wavefronts 85. Less than a tenth, if all else were free
+//     64 columns a block              nothing for 32 fields. From 64 on the transform, staging and 60 of the rest are shared by twice the products:
+//                                     650 instructions for 2 x 522, at 128 accumulators a thread, so with one block of 8 warps on a multiprocessor
+//     float32 B by 16 bytes           16 loads less of 305 instructions a product: 4 % of a step
+//     staging one chunk ahead         no instruction less: it hides the latency of four round trips a tile, which the second block on the
+//                                     multiprocessor hides too, and takes another 36 KB, which that second block needs
+// In bfloat16 40 of the 107 are additions, 16 widen, 8 round, and 19 are loads and stores of shared memory.
 // Each block reads all of its B, 0.6 GB from L2.
 //
 // float16: an operand is a sum of up to |G| values, which may leave the range that the values and the result are in. All operands are

@@ -16,6 +16,8 @@ struct Field {
     int size[3];
 };
 
+constexpr int kRun = 4;  // neighbours on the last axis of a field that are copied at once
+
 // Where a tile of positions reads. Position p of an axis reads at the coordinates stride p + low + tap_scale tap + tap_shift of the
 // gathered field upsampled by `up` with zeros between (the adjoint of a stride); a tile of positions covers `extent` of them.
 struct Geometry {
@@ -27,6 +29,11 @@ struct Geometry {
     int tile_positions;  // product of the tile
     int channel_pitch;   // pixels between channels of a staged tile; a group channel takes `pixels`
     bool staged;         // a tile with its halo is copied to shared memory; otherwise taps are read from device memory
+    // The rows of a tile begin and end at whole runs of kRun values of the field: each run lies inside of it or outside. `runs`: and all
+    // strides are multiples of a run, so that runs are read by one load each.
+    bool whole_runs, runs;
+    unsigned channels_together;  // channels that the threads of a block copy at a time
+    unsigned item_reciprocal;    // 2^20 / runs of a channel, rounded up: divides the index of a thread
 };
 
 struct Common {
@@ -51,10 +58,15 @@ struct Common {
 
 struct Convolution : Common {
     Field out;
+    bool out_pairs;  // two neighbours of the last axis lie in one aligned word, in every row of the result
     const void* bias;
     const char* weights;  // packed, see pack_weights
     int chunk;            // fields whose taps form a run of the inner index, a multiple of Configuration::kTogether
     int chunks, steps_of_chunk, steps;
+    int a_other, b_bytes;                  // from one buffer of A to the other, or 0; of B in a step
+    int64_t weights_step;                  // bytes of B that all column blocks have in a step
+    int fetch_step;                        // bytes of B that the threads copy at once
+    int next_row;                          // from one position that a thread transforms to the next
     uint64_t reciprocal, last_reciprocal;  // 2^32 / fields of a chunk and of the last, rounded up: exact while pairs x fields < 2^32
 };
 
@@ -100,6 +112,7 @@ struct Configuration {
     static constexpr int kSlots = SlotsPerWarp, kRowTiles = RowTiles, kColumnTiles = ColumnTiles, kMaxThreads = MaxThreads,
                          kMinBlocks = MinBlocks;
     static constexpr bool kStraightLine = Program::order > 0;
+    static constexpr bool kPairs = kStraightLine;  // results may be written two neighbours at a time
     // Fields that lie side by side in a pixel of the convolution's tile: those of one word of A.
     static constexpr int kTogether = kStraightLine ? Policy::kPerWord : 1;
     // Rows of A from one slot to the next, where every launch has as many: the most that its warps share.

@@ -66,15 +66,17 @@ DEVICE int64_t element_offset(const Geometry& geometry, const Field& field, cons
     return inside ? offset : kOutside;
 }
 
-// Offsets of the pixels of a tile, the same for every channel.
+// Offsets of the pixels of a tile, or of its runs, the same for every channel.
 DEVICE void fill_pixel_offsets(const Geometry& geometry, const Field& field, const Origin& origin, int64_t* offsets) {
-    for (int pixel = thread_index(); pixel < geometry.pixels; pixel += thread_count()) {
-        const int e2 = geometry.extent[2], e1 = geometry.extent[1];
-        const int within[3] = {pixel / e2 / e1, pixel / e2 % e1, pixel % e2};
+    const int width = geometry.runs ? kRun : 1;
+    for (int i = thread_index(); i * width < geometry.pixels; i += thread_count()) {
+        const unsigned e2 = geometry.extent[2], e1 = geometry.extent[1], row = static_cast<unsigned>(i * width) / e2, slice = row / e1;
+        const int within[3] = {static_cast<int>(slice), static_cast<int>(row - slice * e1), static_cast<int>(i * width - row * e2)};
         int coordinate[3];
 #pragma unroll
-        for (int i = 0; i < 3; ++i) coordinate[i] = origin.position[i] * geometry.stride[i] + geometry.low[i] + within[i];
-        offsets[pixel] = element_offset(geometry, field, coordinate);
+        for (int axis = 0; axis < 3; ++axis)
+            coordinate[axis] = origin.position[axis] * geometry.stride[axis] + geometry.low[axis] + within[axis];
+        offsets[i] = element_offset(geometry, field, coordinate);
     }
 }
 
@@ -88,8 +90,8 @@ struct alignas(sizeof(T) * Together) Pixel {
 // warp takes a channel, and its lanes the same pixels of all its channels, whose addresses stay in registers. Asynchronous for 4 and 8 byte
 // elements; of those of 2 bytes many are read before the first is written, because what is written may alias what is read.
 template <class T, int Together>
-DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets,
-                       Pixel<T, Together>* tile) {
+DEVICE void stage_pixels(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* pixel_offsets,
+                         Pixel<T, Together>* tile) {
     constexpr int kPixels = 4;
     const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
     const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32, pixels = p.geometry.pixels;
@@ -128,6 +130,77 @@ DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, i
             if (group_channel >= p.sources) group_channel -= p.sources, ++channel;
         }
     }
+}
+
+// The same by runs of kRun neighbours: a thread takes one run of one group channel in every so many channels. Of fields that lie side by side
+// kBatch runs are read before the first is written.
+template <class T, int Together>
+DEVICE void stage_runs(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* run_offsets,
+                       Pixel<T, Together>* tile) {
+    const Geometry& g = p.geometry;
+    const unsigned runs = static_cast<unsigned>(g.pixels / kRun), items = runs * p.sources, threads = thread_count();
+    const unsigned start = thread_index() * g.item_reciprocal >> 20;
+    if (start >= g.channels_together) return;
+    const T* source = static_cast<const T*>(p.in.data) + origin.batch * p.in.batch + first_field * p.in.field;
+    const int64_t step = static_cast<int64_t>(g.channels_together) * Together * p.in.field;
+    const int tile_step = static_cast<int>(g.channels_together) * g.channel_pitch, channel_step = static_cast<int>(g.channels_together);
+    for (unsigned item = thread_index() - start * items; item < items; item += threads) {
+        const unsigned group_channel = item / runs, run = item - group_channel * runs;
+        const int64_t offset = run_offsets[run];
+        const bool inside = offset != kOutside;
+        const T* from = source + (inside ? offset + group_channel * p.in.source + start * Together * p.in.field : 0);
+        Pixel<T, Together>* to = tile + start * g.channel_pitch + group_channel * g.pixels + kRun * run;
+        int channel = static_cast<int>(start);
+        if constexpr (Together == 1) {
+            for (; channel < fields; channel += channel_step, from += step, to += tile_step) copy_async<kRun * sizeof(T)>(to, from, inside);
+        } else {
+            static_assert(Together == 2 && sizeof(T) == 2);
+            struct alignas(8) Run {
+                uint32_t word[kRun / 2];
+            };
+            struct alignas(16) Pixels {
+                uint32_t word[kRun];
+            };
+            constexpr int kBatch = 4;
+            const int channels = (fields + 1) / 2;
+            if (!inside) {
+                for (; channel < channels; channel += channel_step, to += tile_step) *reinterpret_cast<Pixels*>(to) = Pixels{};
+                continue;
+            }
+            while (channel < channels) {
+                Run values[kBatch][Together];
+#pragma unroll
+                for (int i = 0; i < kBatch; ++i) {
+                    const int at = channel + i * channel_step;
+                    if (at < channels) {
+                        values[i][0] = *reinterpret_cast<const Run*>(from);
+                        values[i][1] = 2 * at + 1 < fields ? *reinterpret_cast<const Run*>(from + p.in.field) : Run{};
+                    }
+                    from += step;
+                }
+#pragma unroll
+                for (int i = 0; i < kBatch; ++i) {
+                    if (channel < channels) {
+                        const Run &a = values[i][0], &b = values[i][1];
+                        Pixels pixels;
+#pragma unroll
+                        for (int w = 0; w < kRun / 2; ++w) interleave(a.word[w], b.word[w], pixels.word[2 * w], pixels.word[2 * w + 1]);
+                        *reinterpret_cast<Pixels*>(to) = pixels;
+                    }
+                    channel += channel_step, to += tile_step;
+                }
+            }
+        }
+    }
+}
+
+// The tile of a chunk of fields, complete after wait_for_copies() and a barrier.
+template <class T, int Together>
+DEVICE void stage_tile(const Common& p, const Origin& origin, int first_field, int fields, const int64_t* offsets,
+                       Pixel<T, Together>* tile) {
+    if constexpr (sizeof(T) <= 4)
+        if (p.geometry.runs) return stage_runs(p, origin, first_field, fields, offsets, tile);
+    stage_pixels(p, origin, first_field, fields, offsets, tile);
 }
 
 // The values one position reads at the taps of one orbit, for one field: tap by tap, in a staged tile or in device memory.

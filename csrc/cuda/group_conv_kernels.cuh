@@ -119,16 +119,16 @@ DEVICE Shared<C, Together> set_up_shared(const Common& p, int64_t job_table, int
 // ---- the convolution
 // ---------------------------------------------------------------------------------------------------------------------------
 
-// A step of the inner index: operands `first` ... of the (tap orbit, field) pairs of a chunk of fields, field fastest.
+// A step of the inner index: the `step`th of a chunk of fields that begins at `first_field`. Its operands are (tap orbit, field) pairs, field
+// fastest.
 struct Step {
-    int first, first_field;
+    int step, first_field;
 
     DEVICE int fields(const Convolution& p) const { return p.in_fields - first_field < p.chunk ? p.in_fields - first_field : p.chunk; }
 
-    DEVICE void advance(const Convolution& p, int operands) {
-        first += operands;
-        if (first < p.steps_of_chunk * operands) return;
-        first = 0;
+    DEVICE void advance(const Convolution& p) {
+        if (++step < p.steps_of_chunk) return;
+        step = 0;
         first_field += p.chunk;
     }
 };
@@ -145,35 +145,50 @@ DEVICE void list_pairs(const Convolution& p, int fields, Pair* pairs) {
     }
 }
 
-// A step of A: word w of each position is pair first + w.
+// Where a thread transforms, in bytes of shared memory. Of the warps the even ones take the first half of the words: a warp has 8 positions
+// and 4 words of each, writes all banks once and reads runs of pixels.
+struct Transformer {
+    int pair, row, a, position;  // of step 0 and the first row
+
+    template <class C>
+    static DEVICE Transformer of(const Convolution& p) {
+        const int warp = thread_index() / 32, lane = thread_index() % 32, word = lane % 4 + warp % 2 * 4, row = lane / 4 + warp / 2 * 8;
+        return {keep(p.shared_pairs + word * static_cast<int>(sizeof(Pair))), keep(row), keep(word * 4 + row * kRowBytes),
+                keep(p.shared_positions + row * 4)};
+    }
+};
+
+// A step of A: word w of each position is the step's pair w.
 template <class C>
-DEVICE void transform_step(const Section& section, const Taps<C, C::kTogether>& taps, int first, int rows, char* a) {
+DEVICE void transform_step(const Convolution& p, const Section& section, const Taps<C, C::kTogether>& taps, const Transformer& where,
+                           int step, int rows, int a) {
     using Policy = typename C::Policy;
     using Word = typename Policy::Word;
     constexpr int kWords = 32 / sizeof(Word);
     static_assert(kWords == 8);
-    // Of the warps the even ones take the first half of the words: a warp has 8 positions and 4 words of each, writes all banks once and
-    // reads runs of pixels.
-    const int warp = thread_index() / 32, lane = thread_index() % 32, warps = thread_count() / 32;
-    const int word = lane % 4 + warp % 2 * 4, first_row = lane / 4 + warp / 2 * 8, next_row = warps / 2 * 8;
-    const Pair pair = taps.pairs[first + word];
-    char* to = a + word * sizeof(Word);
+    char* const base = shared_memory();
+    const Pair pair = *reinterpret_cast<const Pair*>(base + where.pair + step * kWords * static_cast<int>(sizeof(Pair)));
+    char* to = base + where.a + a;
+    const char* position = base + where.position;
     if (pair.channel < 0) {
-        for (int row = first_row; row < rows; row += next_row)
-            for (int s = 0; s < C::Program::order; ++s) *reinterpret_cast<Word*>(to + s * C::slot_bytes(rows) + row * kRowBytes) = 0;
+#pragma unroll 1
+        for (int row = where.row; row < rows; row += p.next_row, to += p.next_row * kRowBytes)
+#pragma unroll
+            for (int s = 0; s < C::Program::order; ++s) *reinterpret_cast<Word*>(to + s * C::slot_bytes(rows)) = 0;
         return;
     }
 #pragma unroll 1
-    for (int row = first_row; row < rows; row += next_row) {
+    for (int row = where.row; row < rows; row += p.next_row) {
         typename Policy::Accumulator v[C::kTogether][C::Program::order];
-        taps.transform(section, pair, taps.positions[row], v);
+        taps.transform(section, pair, *reinterpret_cast<const int*>(position), v);
 #pragma unroll
         for (int s = 0; s < C::Program::order; ++s) {
             typename Policy::Accumulator operands[C::kTogether];
 #pragma unroll
             for (int j = 0; j < C::kTogether; ++j) operands[j] = v[j][s];
-            *reinterpret_cast<Word*>(to + s * C::slot_bytes(rows) + row * kRowBytes) = Policy::pack(operands);
+            *reinterpret_cast<Word*>(to + s * C::slot_bytes(rows)) = Policy::pack(operands);
         }
+        to += p.next_row * kRowBytes, position += p.next_row * 4;
     }
 }
 
@@ -189,7 +204,7 @@ DEVICE void transform_step_generic(const Convolution& p, const Section& section,
     for (int i = thread_index(); i < rows * kWords; i += thread_count()) {
         const int outer = i / 32;
         const int word = i % 4 + outer % (kWords / 4) * 4, row = i / 4 % 8 + outer / (kWords / 4) * 8;
-        const int pair = step.first + word * Policy::kPerWord;
+        const int pair = step.step * Policy::kStep + word * Policy::kPerWord;
         const auto exists = [&](int half) { return pair + half < p.orbits * fields; };
         const auto orbit = [&](int half) { return static_cast<int>((pair + half) * reciprocal >> 32); };
         const auto item = [&](int half) {
@@ -204,9 +219,14 @@ DEVICE void transform_step_generic(const Convolution& p, const Section& section,
     }
 }
 
-// One step of B, asynchronously.
-DEVICE void fetch_weights(const char* weights, int bytes, char* b) {
-    for (int i = thread_index() * 16; i < bytes; i += thread_count() * 16) copy_async<16>(b + i, weights + i);
+// One step of B, asynchronously; `first` is the byte that the thread begins with.
+DEVICE void fetch_weights(const Convolution& p, const char* weights, int first, char* b) {
+    weights += first, b += first;
+    const int step = p.fetch_step;
+    for (int left = p.b_bytes; left > 0; left -= 2 * step, weights += 2 * step, b += 2 * step) {
+        if (first < left) copy_async<16>(b, weights);
+        if (first < left - step) copy_async<16>(b + step, weights + step);
+    }
 }
 
 // A position that a thread finishes, and where it is written; null outside of the result. Threads are a multiple of the rows of a tile.
@@ -219,18 +239,23 @@ DEVICE Storage* result_of_row(const Convolution& p, const Origin& origin, int ro
     return to;
 }
 
-// Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform, one (position, field) to a
-// thread; `position` is null or lies in field 0.
-template <class C>
+DEVICE int rows_log2(const Geometry& g) {
+    return g.tile_log2[0] + g.tile_log2[1] + g.tile_log2[2];
+}
+
+// Writes one tile of 8 fields of the result: from accumulators through shared memory to the inverse transform. A thread takes `Positions`
+// neighbours of a field, the first at `row`; `position` is null or lies in field 0.
+template <class C, int Positions>
 DEVICE void finish_columns(const Convolution& p, const Section& section, typename C::Policy::Storage* position, int group, int first_field,
                            const char* staged) {
     using Policy = typename C::Policy;
     using Accumulator = typename Policy::Accumulator;
     using Storage = typename Policy::Storage;
-    const int rows = p.geometry.tile_positions, pitch = rows + 4, row = thread_index() % rows;
+    const int pitch = p.geometry.tile_positions + 4, shift = rows_log2(p.geometry) - (Positions == 2);
+    const int row = (thread_index() & ((1 << shift) - 1)) * Positions;
     const Accumulator* blocks = reinterpret_cast<const Accumulator*>(staged);
     if (!position) return;
-    for (int column = thread_index() / rows; column < kColumnTile; column += thread_count() / rows) {
+    for (int column = thread_index() >> shift; column < kColumnTile; column += thread_count() >> shift) {
         const int field = first_field + column;
         if (field >= p.out_fields) return;
         const int o = group * p.out_fields + field;
@@ -239,13 +264,33 @@ DEVICE void finish_columns(const Convolution& p, const Section& section, typenam
         const Accumulator* from = blocks + column * pitch + row;
         const float scale = 1 / (section.analysis_scale * section.weight_scale);
         if constexpr (C::Program::order > 0) {
-            Accumulator values[C::Program::order];
+            struct alignas(Positions * sizeof(Accumulator)) Sums {
+                Accumulator value[Positions];
+            };
+            struct alignas(Positions * sizeof(Storage)) Results {
+                Storage value[Positions];
+            };
+            Accumulator values[Positions][C::Program::order];
 #pragma unroll
-            for (int s = 0; s < C::Program::order; ++s) values[s] = from[s * kColumnTile * pitch];
-            into_range<Policy>(values, scale);
-            C::Program::template synthesis<Accumulator, Accumulator>(values);
+            for (int s = 0; s < C::Program::order; ++s) {
+                const Sums sums = *reinterpret_cast<const Sums*>(from + s * kColumnTile * pitch);
 #pragma unroll
-            for (int h = 0; h < C::Program::order; ++h) to[h * p.out.source] = narrow<typename Policy::Storage>(values[h] + bias);
+                for (int i = 0; i < Positions; ++i) values[i][s] = sums.value[i];
+            }
+#pragma unroll
+            for (int i = 0; i < Positions; ++i) {
+                into_range<Policy>(values[i], scale);
+                values[i][0] += bias;  // slot 0 is the trivial irrep, which is 1 everywhere
+                C::Program::template synthesis<Accumulator, Accumulator>(values[i]);
+            }
+#pragma unroll
+            for (int h = 0; h < C::Program::order; ++h) {
+                Results results;
+#pragma unroll
+                for (int i = 0; i < Positions; ++i) results.value[i] = narrow<Storage>(values[i][h]);
+                *reinterpret_cast<Results*>(to) = results;
+                to += p.out.source;
+            }
         } else {
             constexpr int kBlock = 4;
             const Accumulator* synthesis = matrix<Accumulator>(p.tables, section.synthesis);
@@ -276,52 +321,54 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     const int column_block = static_cast<int>(block % p.column_blocks);
     const int group = static_cast<int>(block / p.column_blocks % p.groups);
     const Origin origin = tile_origin(p.geometry, block / p.column_blocks / p.groups);
-    const int a_bytes = p.slots * C::slot_bytes(rows), b_bytes = p.column_tiles * p.weight_slots * kColumnTileBytes;
     const int warp = thread_index() / 32;
-    const Job* jobs = shared.jobs + warp % p.warps * C::kSlots;
+    const auto* jobs =
+        reinterpret_cast<const Job*>(shared_memory() + keep(p.shared_jobs + warp % p.warps * C::kSlots * static_cast<int>(sizeof(Job))));
     const int first_row = warp / p.warps * C::kRowTiles * 16;
 
     if (p.geometry.staged) fill_pixel_offsets(p.geometry, p.in, origin, shared.pixel_offsets);
     __syncthreads();
 
-    const auto transform = [&](const Step& step, char* a) {
-        if (p.geometry.staged && step.first == 0) {  // every thread is past the transforms of the previous chunk
-            if constexpr (C::kStraightLine) list_pairs<C>(p, step.fields(p), shared.pairs);
-            stage_tile(p, origin, group * p.in_fields + step.first_field, step.fields(p), shared.pixel_offsets, shared.tile);
+    const Transformer transformer = Transformer::of<C>(p);
+    const auto transform = [&](const Step& step, int a) {
+        if (p.geometry.staged && step.step == 0) {  // every thread is past the transforms of the previous chunk
+            const int fields = step.fields(p);
+            if constexpr (C::kStraightLine)
+                if (step.first_field == 0 || fields < p.chunk) list_pairs<C>(p, fields, shared.pairs);
+            stage_tile(p, origin, group * p.in_fields + step.first_field, fields, shared.pixel_offsets, shared.tile);
             wait_for_copies();
             __syncthreads();
         }
         if constexpr (C::kStraightLine)
-            transform_step<C>(section, shared.taps(), step.first / C::kTogether, rows, a);
+            transform_step<C>(p, section, shared.taps(), transformer, step.step, rows, a);
         else
-            transform_step_generic<C>(p, section, origin, group, step, shared, a);
+            transform_step_generic<C>(p, section, origin, group, step, shared, shared.a + a);
     };
 
     Accumulators<C> acc;
     clear<C>(acc);
-    // With two buffers of A the products follow one step behind: they alternate, and so do those of B.
+    // With two buffers of A the products follow one step behind: they alternate, and so do those of B. What is written next begins at
+    // `a` and `b`.
     const bool behind = p.buffers == 2;
-    const int a_other = behind ? a_bytes : 0;
-    const char* weights = p.weights + (static_cast<int64_t>(group) * p.steps * p.column_blocks + column_block) * b_bytes;
-    const char* left = shared.a + first_row * kRowBytes + Policy::first_a();
-    const char* right = shared.b + Policy::first_b();
+    int a = 0, b = 0;
+    const char* weights = p.weights + group * p.steps * p.weights_step + static_cast<int64_t>(column_block) * p.b_bytes;
+    const int left = keep(first_row * kRowBytes + Policy::first_a()), right = keep(p.shared_b + Policy::first_b());
+    const int first_weight = keep(thread_index() * 16);
     Step step{0, 0};
     for (int i = 0; i < p.steps + behind; ++i) {
-        const bool odd = i % 2;
         if (i < p.steps) {
-            fetch_weights(weights, b_bytes, shared.b + (odd ? b_bytes : 0));
-            weights += static_cast<int64_t>(p.column_blocks) * b_bytes;
-            transform(step, shared.a + (odd ? a_other : 0));
-            step.advance(p, Policy::kStep);
+            fetch_weights(p, weights, first_weight, shared_memory() + p.shared_b + b);
+            weights += p.weights_step;
+            transform(step, a);
+            step.advance(p);
         }
         if (!behind) {
             wait_for_copies();
             __syncthreads();
         }
-        if (i >= behind) {
-            const bool second = odd != behind;
-            multiply<C>(p, jobs, left + (second ? a_other : 0), right + (second ? b_bytes : 0), acc);
-        }
+        if (i >= behind)
+            multiply<C>(p, jobs, shared_memory() + left + (p.a_other - a), shared_memory() + right + (behind ? p.b_bytes - b : b), acc);
+        a = p.a_other - a, b = p.b_bytes - b;
         wait_for_copies();
         __syncthreads();
     }
@@ -329,7 +376,9 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
     using Accumulator = typename Policy::Accumulator;
     const int pitch = rows + 4;
     Accumulator* blocks = reinterpret_cast<Accumulator*>(shared.a);
-    auto* position = result_of_row<typename Policy::Storage>(p, origin, thread_index() % rows);
+    const bool pairs = C::kPairs && p.out_pairs;
+    auto* position =
+        result_of_row<typename Policy::Storage>(p, origin, pairs ? 2 * thread_index() & (rows - 1) : thread_index() & (rows - 1));
 #pragma unroll 1
     for (int n = 0; n < p.column_tiles; ++n) {
 #pragma unroll
@@ -348,7 +397,10 @@ __global__ void __launch_bounds__(C::kMaxThreads, C::kMinBlocks) convolve(const 
             }
         }
         __syncthreads();
-        finish_columns<C>(p, section, position, group, (column_block * p.column_tiles + n) * kColumnTile, shared.a);
+        const int first_field = (column_block * p.column_tiles + n) * kColumnTile;
+        if constexpr (C::kPairs)
+            if (pairs) finish_columns<C, 2>(p, section, position, group, first_field, shared.a);
+        if (!pairs) finish_columns<C, 1>(p, section, position, group, first_field, shared.a);
         __syncthreads();
     }
 }

@@ -71,7 +71,7 @@ inline Field field_of(const View& view) {
 
 // Where the taps of position p lie: x at stride p - padding + dilation tap; for the adjoint, y at (p + padding - dilation (k - 1) +
 // dilation tap) / stride, or with the taps mirrored, (p + padding - dilation tap) / stride.
-inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirrored, const char* name) {
+inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirrored, bool runs, const char* name) {
     Geometry g{};
     for (int i = 0; i < 3; ++i) {
         const int64_t reach = sizes.dilation[i] * (sizes.kernel[i] - 1);
@@ -87,6 +87,13 @@ inline Geometry geometry_of(const GroupConvSizes& sizes, bool adjoint, bool mirr
         g.tap_shift[i] = static_cast<int>(mirrored ? reach : 0);
         g.extent[i] = static_cast<int>(reach);  // of one position, less one; choose_tile adds the others
     }
+    // Rows of a tile begin at a whole run: taps lie behind by what the first position does.
+    const int64_t row = adjoint ? sizes.out_size[2] : sizes.in_size[2];
+    g.whole_runs = runs && g.up[2] == 1 && row % kRun == 0;
+    if (g.whole_runs) {
+        const int lead = (g.low[2] % kRun + kRun) % kRun;
+        g.low[2] -= lead, g.tap_shift[2] += lead, g.extent[2] += lead;
+    }
     return g;
 }
 
@@ -99,9 +106,13 @@ inline void choose_tile(Geometry& g, int positions, int orbits) {
     for (int t0 = 1; t0 <= positions; t0 *= 2)
         for (int t1 = 1; t0 * t1 <= positions; t1 *= 2) {
             const int tile[3] = {t0, t1, positions / t0 / t1};
+            if (base.whole_runs && base.stride[2] * tile[2] % kRun != 0) continue;
             double pixels = 1, tiles = 1;
+            int64_t extent[3];
             for (int i = 0; i < 3; ++i) {
-                pixels *= base.stride[i] * (tile[i] - 1.0) + base.extent[i] + 1;
+                extent[i] = int64_t{base.stride[i]} * (tile[i] - 1) + base.extent[i] + 1;
+                if (i == 2 && base.whole_runs) extent[i] = round_up(extent[i], kRun);
+                pixels *= static_cast<double>(extent[i]);
                 tiles *= static_cast<double>(divide_up(base.positions[i], tile[i]));
             }
             const int row = std::min(tile[2], base.positions[2]);
@@ -113,10 +124,20 @@ inline void choose_tile(Geometry& g, int positions, int orbits) {
                 g.tile_log2[i] = 0;
                 while (1 << g.tile_log2[i] < tile[i]) ++g.tile_log2[i];
                 g.tiles[i] = static_cast<int>(divide_up(base.positions[i], tile[i]));
-                g.extent[i] = base.stride[i] * (tile[i] - 1) + base.extent[i] + 1;
+                g.extent[i] = static_cast<int>(extent[i]);
             }
         }
     g.tile_positions = positions;
+}
+
+// How `threads` threads copy the runs of a tile, where they can.
+inline void divide_runs(Geometry& g, const Field& in, int sources, int threads, int64_t itemsize) {
+    const auto whole = [](int64_t stride) { return stride % kRun == 0; };
+    g.runs = g.whole_runs && g.staged && in.axis[2] == 1 && whole(in.axis[0]) && whole(in.axis[1]) && whole(in.source) && whole(in.field) &&
+             whole(in.batch) && reinterpret_cast<uintptr_t>(in.data) % (kRun * itemsize) == 0;
+    const int items = std::max(1, g.pixels / kRun * sources);
+    g.item_reciprocal = static_cast<unsigned>(divide_up(1 << 20, items));
+    g.channels_together = static_cast<unsigned>(std::max(1, threads / items));
 }
 
 // A channel of a staged tile ends where the next one's banks follow those of 8 pixels.
@@ -185,6 +206,13 @@ inline void check_workspace(const Launch& launch, const Context& context, const 
                                  std::to_string(context.workspace_bytes));
 }
 
+// Whether two neighbours of the last axis, from an even one on, exist both and lie in one aligned word.
+inline bool in_pairs(const Field& out, const Geometry& g, int64_t itemsize) {
+    const auto even = [](int64_t stride) { return stride % 2 == 0; };
+    return g.tile_log2[2] > 0 && out.size[2] % 2 == 0 && out.axis[2] == 1 && even(out.axis[0]) && even(out.axis[1]) && even(out.source) &&
+           even(out.field) && even(out.batch) && reinterpret_cast<uintptr_t>(out.data) % (2 * itemsize) == 0;
+}
+
 // ---- the convolution and its adjoint in x
 // ------------------------------------------------------------------------------------------------------
 
@@ -208,16 +236,22 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
                       Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, adjoint);
-    p.geometry = geometry_of(sizes, adjoint, adjoint && !regular(plan), name);
+    // With rows of whole runs, where they can be, and without: those take a little less room.
+    Geometry shapes[2];
+    for (bool plain : {false, true})
+        shapes[plain] = geometry_of(sizes, adjoint, adjoint && !regular(plan), !plain && sizeof(typename Policy::Storage) <= 4, name);
+    const int first_shape = shapes[0].whole_runs ? 0 : 1;
     p.warps = static_cast<int>(divide_up(p.slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     double positions = 1;
-    for (int i = 0; i < 3; ++i) positions *= p.geometry.positions[i];
+    for (int i = 0; i < 3; ++i) positions *= shapes[1].positions[i];
     while (p.row_warps > 1 && p.row_warps * C::kRowTiles * 8 >= positions) p.row_warps /= 2;
     const int rows = p.row_warps * C::kRowTiles * 16;
-    choose_tile(p.geometry, rows, p.orbits);
     constexpr int kPixelBytes = sizeof(Pixel<typename Policy::Storage, C::kTogether>);
-    p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, kPixelBytes);
+    for (Geometry& shape : shapes) {
+        choose_tile(shape, rows, p.orbits);
+        shape.channel_pitch = channel_pitch(p.sources * shape.pixels, kPixelBytes);
+    }
 
     // Two blocks on a multiprocessor come first, then a second buffer for A; a tile that cannot be staged is the last resort.
     const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
@@ -245,11 +279,17 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
     };
     const auto search = [&] {
         for (size_t budget : {C::kMinBlocks > 1 ? half : limit, limit})
-            for (int buffers : {2, 1})
-                if (find(true, buffers, budget)) return true;
-        for (int buffers : {2, 1})
-            for (int chunk = floor_power_of_two(std::max(C::kTogether, std::min(16, p.in_fields))); chunk >= C::kTogether; chunk /= 2)
-                if (fits(true, buffers, chunk, limit)) return true;
+            for (int shape = first_shape; shape < 2; ++shape)
+                for (int buffers : {2, 1}) {
+                    p.geometry = shapes[shape];
+                    if (find(true, buffers, budget)) return true;
+                }
+        for (int shape = first_shape; shape < 2; ++shape)
+            for (int buffers : {2, 1}) {
+                p.geometry = shapes[shape];
+                for (int chunk = floor_power_of_two(std::max(C::kTogether, std::min(16, p.in_fields))); chunk >= C::kTogether; chunk /= 2)
+                    if (fits(true, buffers, chunk, limit)) return true;
+            }
         if (!C::kStraightLine)
             for (int buffers : {2, 1})
                 if (find(false, buffers, limit)) return true;
@@ -261,7 +301,12 @@ bool plan_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, bo
     }
 
     p.column_blocks = static_cast<int>(divide_up(p.out_fields, p.column_tiles * kColumnTile));
-    const int64_t weight_bytes = int64_t{p.groups} * p.steps * p.column_blocks * p.column_tiles * p.weight_slots * kColumnTileBytes;
+    p.a_other = p.buffers == 2 ? static_cast<int>(a_bytes) : 0;
+    p.b_bytes = p.column_tiles * p.weight_slots * kColumnTileBytes;
+    p.weights_step = int64_t{p.column_blocks} * p.b_bytes;
+    p.fetch_step = launch.block * 16;
+    p.next_row = launch.block / 64 * 8;
+    const int64_t weight_bytes = p.groups * p.steps * p.weights_step;
     launch.workspace =
         round_up(weight_bytes, kAlignment) + round_up(int64_t{p.orbits} * p.length * (p.geometry.staged ? 4 : 16), kAlignment);
     double blocks = static_cast<double>(p.batch) * p.column_blocks * p.groups;
@@ -284,6 +329,8 @@ void run_convolution(const GroupConvPlan& plan, const GroupConvSizes& sizes, boo
         p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(in);
         p.out = field_of(out);
+        divide_runs(p.geometry, p.in, p.sources, convolution.block, sizeof(typename Policy::Storage));
+        p.out_pairs = in_pairs(p.out, p.geometry, sizeof(typename Policy::Storage));
         p.bias = bias.defined() ? bias.data : nullptr;
         p.weights = static_cast<char*>(context.workspace);
         const int64_t elements =
@@ -318,7 +365,9 @@ template <class C>
 bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes, const char* name, WeightGradient& p, Launch& launch) {
     using Policy = typename C::Policy;
     set_common<C>(p, plan, sizes, false);
-    const Geometry base = geometry_of(sizes, false, false, name);
+    const Geometry bases[2] = {geometry_of(sizes, false, false, sizeof(typename Policy::Storage) <= 4, name),
+                               geometry_of(sizes, false, false, false, name)};
+    const int first_base = bases[0].whole_runs ? 0 : 1;
     p.warps = static_cast<int>(divide_up(p.weight_slots, C::kSlots));
     p.row_warps = floor_power_of_two(std::max(1, 8 / p.warps));
     const int64_t pairs = int64_t{p.in_fields} * p.orbits;
@@ -328,8 +377,8 @@ bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes
 
     const size_t limit = shared_memory_limit(name), half = std::min(limit, (limit + 1024) / 2 - 1024);
     launch.block = 32 * p.warps * p.row_warps;
-    const auto fits = [&](bool staged, int buffers, int positions, size_t budget) {
-        p.geometry = base;
+    const auto fits = [&](int base, bool staged, int buffers, int positions, size_t budget) {
+        p.geometry = bases[base];
         choose_tile(p.geometry, positions, p.orbits);
         p.geometry.staged = staged, p.buffers = buffers;
         p.geometry.channel_pitch = channel_pitch(p.sources * p.geometry.pixels, sizeof(typename Policy::Storage));
@@ -341,9 +390,10 @@ bool plan_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes
     const auto search = [&] {
         for (size_t budget : {C::kMinBlocks > 1 ? half : limit, limit})
             for (int positions : {64, 32, 16})
-                for (int buffers : {2, 1})
-                    if (fits(true, buffers, positions, budget)) return true;
-        return !C::kStraightLine && (fits(false, 2, 64, limit) || fits(false, 1, 64, limit));
+                for (int base = first_base; base < 2; ++base)
+                    for (int buffers : {2, 1})
+                        if (fits(base, true, buffers, positions, budget)) return true;
+        return !C::kStraightLine && (fits(1, false, 2, 64, limit) || fits(1, false, 1, 64, limit));
     };
     while (!search()) {
         if (p.column_tiles == 1) return false;
@@ -384,6 +434,7 @@ void run_weight_gradient(const GroupConvPlan& plan, const GroupConvSizes& sizes,
         p.tables = static_cast<const char*>(context.tables);
         p.in = field_of(x);
         p.gradient = field_of(y);
+        divide_runs(p.geometry, p.in, p.sources, gradient.block, sizeof(typename Policy::Storage));
         p.partial = scratch;
         p.offsets = scratch + partial;
 

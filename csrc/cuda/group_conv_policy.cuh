@@ -31,6 +31,10 @@ inline int lane_index() {
     return emulation::lane();
 }
 
+inline int keep(int value) {
+    return value;
+}
+
 inline void load_a(uint32_t (&words)[4], const char* half_row) {
     emulation::ldmatrix_x4(words, half_row);
 }
@@ -48,6 +52,12 @@ inline void wait_for_copies() {
 
 DEVICE int lane_index() {
     return static_cast<int>(threadIdx.x & 31u);
+}
+
+// A number that stays in its register: where registers are short the compiler would rather compute it anew in every step, but it cannot look
+// through an exchange. All lanes of a warp call it.
+DEVICE int keep(int value) {
+    return __shfl_sync(0xffffffffu, value, lane_index());
 }
 
 DEVICE uint32_t shared_address(const void* pointer) {

@@ -38,7 +38,7 @@ struct PooledMatrix {
     bool rows_pooled, columns_pooled, basis;
     int row, row_step, column, column_step, total;
 };
-HOST_DEVICE inline PooledMatrix pooled_matrix(const WeightPlan& plan, int index) {
+HOST_DEVICE ALWAYS_INLINE PooledMatrix pooled_matrix(const WeightPlan& plan, int index) {
     const int i = index / 2;
     const WeightLayer& layer = plan.layer[i];
     PooledMatrix m{};
@@ -77,7 +77,7 @@ HOST_DEVICE inline int pool_parts(const PooledMatrix& m, int row_bytes) {
     if (!rows_are_cut(m, row_bytes)) return 1;
     return parts_of(m.rows, kRowsOfPart) + (m.rows_pooled ? parts_of(m.features, kFeaturesOfPart) + 1 : 0);
 }
-HOST_DEVICE inline PoolPart pool_part(const PooledMatrix& m, int part, int row_bytes) {
+HOST_DEVICE ALWAYS_INLINE PoolPart pool_part(const PooledMatrix& m, int part, int row_bytes) {
     const bool both = m.rows_pooled && m.columns_pooled;
     const auto end = [](int begin, int step, int most) { return begin + step < most ? begin + step : most; };
     int first = part * kFeaturesOfPart;

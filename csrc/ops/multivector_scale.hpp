@@ -31,4 +31,15 @@ void multivector_norm_backward(const MultivectorInner& inner, double epsilon, co
                                const View& dx, const View& dweight);
 }  // namespace cpu
 
+// The same on the current device, queued on the caller's stream. std::runtime_error when the launch fails. The gradient of the weights is
+// summed in parts: `workspace` of N + kNormParts C 16 numbers of the same dtype, undefined without weights.
+namespace cuda {
+constexpr int kNormParts = 64;
+void multivector_gate(const View& x, const View& factor, const View& y, void* stream);
+void multivector_gate_backward(const View& g, const View& x, const View& factor, const View& slope, const View& dx, void* stream);
+void multivector_norm(const MultivectorInner& inner, double epsilon, const View& x, const View& weight, const View& y, void* stream);
+void multivector_norm_backward(const MultivectorInner& inner, double epsilon, const View& g, const View& x, const View& weight,
+                               const View& dx, const View& dweight, const View& workspace, void* stream);
+}  // namespace cuda
+
 }  // namespace isotypic

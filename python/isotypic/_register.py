@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -115,11 +116,13 @@ def _node(
     backward: Callable[..., Gradients],
     jvp: Callable[..., Any],
     unsaved: int,
+    forward_only: int,
     saved_outputs: Sequence[int],
     forward_mode: bool,
 ) -> type:
     """The autograd.Function around ``compute``, where asked with a rule of forward mode."""
-    kept, unread = tensors - unsaved, (None,) * unsaved
+    read, unread, dropped = tensors - unsaved, (None,) * unsaved, (None,) * forward_only
+    kept = read - forward_only
 
     def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
@@ -131,7 +134,7 @@ def _node(
         else:
             ctx.save_for_backward(*saved)
         if forward_mode:
-            ctx.save_for_forward(*saved)
+            ctx.save_for_forward(*args[:read])
         ctx.rest = unread + args[tensors:]
         return output
 
@@ -144,7 +147,7 @@ def _node(
             incoming, nothing = grads, all(grad is None for grad in grads)  # type: ignore[assignment]
         if nothing:
             return (None,) * len(needs)
-        results = backward(needs, incoming, *ctx.saved_tensors, *ctx.rest)
+        results = backward(needs, incoming, *ctx.saved_tensors, *dropped, *ctx.rest)
         return (*results, *(None,) * (len(needs) - len(results)))
 
     def node_jvp(ctx: Any, *tangents: Any) -> Any:
@@ -156,7 +159,8 @@ def _node(
     return type(name, (_Function,), members)
 
 
-_substitutes: dict[str, Callable[..., Any]] = {}
+_substitutes: ContextVar[dict[str, Callable[..., Any]] | None] = ContextVar("substitutes", default=None)
+"""Of the thread that traces alone: networks that other threads run meanwhile keep their kernels."""
 
 
 @contextlib.contextmanager
@@ -166,11 +170,11 @@ def substituted(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     An operator without a function raises a TypeError that names it.
     """
     names = (name.removeprefix("isotypic::").partition(".")[0] for name in torch._C._dispatch_get_all_op_names())
-    _substitutes.update({name: functions.get(name, _refuses(name)) for name in names})
+    token = _substitutes.set({name: functions.get(name, _refuses(name)) for name in names})
     try:
         yield
     finally:
-        _substitutes.clear()
+        _substitutes.reset(token)
 
 
 def _refuses(name: str) -> Callable[..., Any]:
@@ -189,6 +193,7 @@ def define(
     vmap: Callable[..., tuple[Any, Any]],
     jvp: Callable[..., Any] | None = None,
     unsaved: int = 0,
+    forward_only: int = 0,
     saved_outputs: Sequence[int] = (),
     sixteen_bit: bool = True,
     wide: Sequence[int] = (),
@@ -207,6 +212,8 @@ def define(
             tensor, and to have one output.
         unsaved: how many of the last tensors no derivative needs the values of (a bias). They are not saved, and ``backward`` and ``jvp``
             find None in their places.
+        forward_only: how many of the last tensors before these ``jvp`` alone needs the values of. They are not kept for the gradient, and
+            ``backward`` finds None in their places.
         saved_outputs: the outputs that the backward formula needs too. It gets them before the arguments, ``backward(needs, grad,
             *outputs, *arguments)``, and they are differentiable there.
         sixteen_bit: whether autocast lowers the tensors to its dtype; otherwise it raises 16-bit tensors to float32.
@@ -233,9 +240,9 @@ def define(
         with _below_autograd():
             return operator(*args)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, saved_outputs, True)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, forward_only, saved_outputs, True)
     eager = repeated(eager)
-    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, saved_outputs, False)
+    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, forward_only, saved_outputs, False)
 
     def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
@@ -267,10 +274,11 @@ def define(
     known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
 
     def routed(*args: Any) -> Any:
-        if _substitutes:
-            return _substitutes[name](*args)
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling():  # it cannot trace what comes next
             return operator(*args)
+        substitutes = _substitutes.get()
+        if substitutes is not None:
+            return substitutes[name](*args)
         result = known(args, no_names)  # in backward formulas, whose calls are direct
         if result is not None and result is not NotImplemented:
             return result

@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from isotypic import nn as inn
 from isotypic import ops
 from isotypic._register import substituted
+from isotypic.nn.convert.from_escnn import Mask
 
 __all__ = ["to_torch"]
 
@@ -102,6 +103,17 @@ class _Mask(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(self.mask, x, 0.0)
+
+
+class _Product(nn.Module):
+    mask: Tensor
+
+    def __init__(self, layer: Mask) -> None:
+        super().__init__()
+        self.register_buffer("mask", layer.mask.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask
 
 
 class _GroupPool(nn.Module):
@@ -205,6 +217,7 @@ _DENSE: dict[tuple[type[nn.Module], ...], Callable[[Any], nn.Module]] = {
     (inn.FieldInstanceNorm,): _InstanceNorm,
     (inn.FieldDropout,): _Dropout,
     (inn.FieldMask,): _Mask,
+    (Mask,): _Product,
     (inn.FieldPixelShuffle,): _PixelShuffle,
     (inn.GroupPool,): _GroupPool,
     (inn.Restrict,): _Restrict,

@@ -251,6 +251,46 @@ def test_distance_far_from_the_origin() -> None:
     assert none.numel() == 0
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_gradient_far_from_the_origin(offset: float, shared: bool) -> None:
+    """A gradient in float32 is as exact there as at the origin, for a cloud with an outlier too, and for homogeneous parts of any size."""
+    heads, channels, items = 2, 2, 150
+    tensors = [t.float() for t in operands(1, items, items, heads, channels, 3, shared)]
+    for t in tensors[:2]:
+        weight = torch.rand(1, items, t.shape[2], 1) + 0.5
+        t[..., 11:15] = iso.pga.embed_point(torch.randn(1, items, 1, 3) + offset)[..., 11:15].float()
+        if offset == 1e3:
+            t[:, 5, :, 11:14] *= 30
+        elif not offset:
+            t[..., 11:15] *= weight
+    factors = torch.rand(heads, channels) + 0.5
+    given = [t.clone().requires_grad_() for t in (*tensors, factors)]
+    exact = [t.double().requires_grad_() for t in (*tensors, factors)]
+    out = attend(*given[:6], heads=heads, weight=given[6])
+    wanted = plain.attend(*exact, mask=None, ranges=None, heads=heads, kind="pga")
+    cotangents = [torch.randn_like(o) for o in out]
+    found = torch.autograd.grad(out, given, cotangents)
+    for a, b in zip(found, torch.autograd.grad(wanted, exact, [c.double() for c in cotangents]), strict=True):
+        if offset == 1e3:  # the outlier's own gradient is as exact as a distance of 30,000 is; and that of the factors
+            a, b = a[:, 10:], b[:, 10:]
+        assert (a - b).norm() <= 100 * torch.finfo(torch.float32).eps * b.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradient_of_degenerate_points(dtype: torch.dtype) -> None:
+    """Homogeneous parts of zero, tiny, subnormal and negative ones: as the definition has it."""
+    tensors = operands(1, 7, 7, 1, 1, 2, True)
+    for t in tensors[:2]:
+        t[..., 14] = torch.tensor([0.0, 1e-20, -1e-3, 1e-38, -0.0, 0.02, -5])[None, :, None]
+    given = [t.to(dtype).requires_grad_() for t in tensors]
+    exact = [t.detach().double().requires_grad_() for t in given]
+    out, wanted = attend(*given, heads=1), plain.attend(*exact, None, mask=None, ranges=None, heads=1, kind="pga")
+    found = torch.autograd.grad(out, given, [torch.ones_like(o) for o in out])
+    for a, b in zip(found, torch.autograd.grad(wanted, exact, [torch.ones_like(o) for o in wanted]), strict=True):
+        assert a.isfinite().all() and (a - b).norm() <= 200 * torch.finfo(dtype).eps * b.norm()
+
+
 def test_nothing_quadratic_is_saved() -> None:
     tensors = [t.float().requires_grad_() for t in operands(1, 300, 300, 2, 1, 2, True)]
     saved: list[int] = []

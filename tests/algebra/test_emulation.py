@@ -13,7 +13,7 @@ from emulate import build, view
 from torch import Tensor
 
 from isotypic.ops.algebra import attention_reference as plain
-from isotypic.ops.algebra import reference
+from isotypic.ops.algebra import reference, scale
 from isotypic.ops.algebra.attention import key_ranges
 from isotypic.ops.algebra.signature import SIGNATURES
 
@@ -70,6 +70,40 @@ def test_linear(emulation: ModuleType, algebra: str, maps: int, dtype: torch.dty
         wanted = wanted[0] + reference.spread(leaving.double(), (0, 15)[: shift.shape[2]]), wanted[1]
         emulation.multivector_linear_weight(index, view(x), view(g), view(dweight))
         assert close(dx, wanted[0]) and close(dweight, wanted[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gate(emulation: ModuleType, dtype: torch.dtype) -> None:
+    for count in (1, 16, 37):
+        x, g = torch.randn(2, count, 16).to(dtype)
+        function, slope = scale.ACTIVATIONS["gelu_tanh"]
+        exact = x.double().requires_grad_()
+        expected = scale.gate_reference(exact, "gelu_tanh")
+        y, dx = torch.full_like(x, torch.nan), torch.full_like(x, torch.nan)
+        first = x[:, 0].contiguous()
+        emulation.multivector_gate(view(x), view(function(first)), view(y))
+        emulation.multivector_gate_backward(view(g), view(x), view(function(first)), view(slope(first)), view(dx))
+        assert close(y, expected.detach()) and close(dx, torch.autograd.grad(expected, exact, g.double())[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("algebra", ["pga", "sta"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_norm(emulation: ModuleType, algebra: Any, weighted: bool, dtype: torch.dtype) -> None:
+    for items, channels in ((1, 1), (5, 16), (70, 3), (3, 35)):
+        x, g = torch.randn(2, items, channels, 16).to(dtype)
+        x[0] *= 0.01  # where the norm is held from below
+        weight = torch.randn(channels, 5).to(dtype) if weighted else None
+        exact = [t.double().requires_grad_() for t in (x, weight) if t is not None]
+        expected = scale.norm_reference(exact[0], exact[1] if weighted else None, 0.01, algebra)
+        wanted = torch.autograd.grad(expected, exact, g.double())
+        signs = scale._signs(algebra)
+        y, dx = torch.full_like(x, torch.nan), torch.full_like(x, torch.nan)
+        dweight = None if weight is None else torch.full_like(weight, torch.nan)
+        emulation.multivector_norm(view(x), view(weight), view(y), signs, 0.01)
+        emulation.multivector_norm_backward(view(g), view(x), view(weight), view(dx), view(dweight), signs, 0.01)
+        assert close(y, expected.detach(), 256) and close(dx, wanted[0], 256)
+        assert dweight is None or close(dweight, wanted[1], 256)
 
 
 CASES: list[tuple[Any, ...]] = [

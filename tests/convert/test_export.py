@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from convert.architectures import NETWORKS, DropPath
 from torch import Tensor, nn
 
 import isotypic as iso
+from isotypic._register import substituted
 from isotypic.export import to_torch
 from isotypic.nn import swap
 
@@ -269,6 +271,17 @@ def test_an_exported_network_takes_other_batches_and_goes_to_onnx(tmp_path: Path
     torch.onnx.export(plain, (weights.float(),), path, dynamo=True, verbose=False, dynamic_shapes=({0: batch},))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert_same(session.run(None, {session.get_inputs()[0].name: more.numpy()}), model(more))
+
+
+def test_other_threads_keep_their_kernels_while_a_network_is_traced() -> None:
+    a, found = torch.randn(2, 3, 3), []
+    with substituted({}):
+        thread = threading.Thread(target=lambda: found.append(iso.ops.polar(a)[0]))
+        thread.start()
+        thread.join()
+        with pytest.raises(TypeError, match="no counterpart in plain torch is known for the operator polar"):
+            iso.ops.polar(a)
+    torch.testing.assert_close(found[0], iso.ops.polar(a)[0])
 
 
 def test_what_an_example_cannot_export_is_named() -> None:

@@ -17,12 +17,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from isotypic.export import to_torch
 from isotypic.nn import (
     BlurPool2d,
     GroupBatchNorm,
     GroupConv2d,
     GroupPool,
     LiftConv2d,
+    PlanarGroup,
     SteerableConv2d,
     SteerableLiftConv2d,
     from_escnn,
@@ -40,6 +42,8 @@ def escnn() -> Any:
 
 def space(escnn: Any, name: str) -> Any:
     count = int(name[1:])
+    if name == "D1":
+        return escnn.gspaces.flip2dOnR2()
     return escnn.gspaces.rot2dOnR2(count) if name[0] == "C" else escnn.gspaces.flipRot2dOnR2(count)
 
 
@@ -53,7 +57,7 @@ def assert_same_function(module: Any, converted: nn.Module, size: int = 9) -> No
     field_type = module.in_type
     x = torch.randn(2, field_type.size, size, size)
     expected = module(field_type(x)).tensor
-    regular = len(field_type) != field_type.size
+    regular = field_type.representations[0] != field_type.gspace.trivial_repr
     found = converted(x.unflatten(1, (len(field_type), -1)) if regular else x)
     if found.dim() == 5:
         found = found.flatten(1, 2)
@@ -69,7 +73,7 @@ def randomised(module: Any) -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", ["C4", "D4", "C8", "D8", "C16", "D16"])
+@pytest.mark.parametrize("name", ["C4", "D4", "C8", "D8", "C16", "D16", "C1", "D1", "C2", "D2", "C6", "D6", "C10"])
 @pytest.mark.parametrize("lift", [True, False])
 @pytest.mark.parametrize(
     "kernel_size, arguments",
@@ -84,7 +88,7 @@ def test_convolutions(escnn: Any, name: str, lift: bool, kernel_size: int, argum
     gspace = space(escnn, name)
     inside = fields(escnn, gspace, ["trivial" if lift else "regular"] * 2)
     module = randomised(escnn.nn.R2Conv(inside, fields(escnn, gspace, ["regular"] * 4), kernel_size, **arguments))
-    names = (LiftConv2d, GroupConv2d) if name[1:] == "4" else (SteerableLiftConv2d, SteerableConv2d)
+    names = (LiftConv2d, GroupConv2d) if PlanarGroup(name).index == 1 else (SteerableLiftConv2d, SteerableConv2d)
     for training in (True, False):
         converted = from_escnn(module.train(training))
         assert type(converted) is names[not lift] and converted.training is module.training is training
@@ -137,20 +141,16 @@ def test_networks(escnn: Any, name: str) -> None:
 
 
 def test_refusals(escnn: Any) -> None:
-    c8, c6 = space(escnn, "C8"), space(escnn, "C6")
+    c8 = space(escnn, "C8")
     regular = fields(escnn, c8, ["regular"])
     irrep = escnn.nn.FieldType(c8, [c8.irrep(1)])
-    hexagonal = fields(escnn, c6, ["regular"])
     conv = escnn.nn.R2Conv
     cases = [
         (conv(irrep, regular, 5), "cannot convert R2Conv: its fields must be all regular or all trivial"),
-        (conv(regular, fields(escnn, c8, ["trivial"]), 5), "cannot convert R2Conv: its output must be regular fields"),
         (conv(fields(escnn, c8, ["regular", "trivial"]), regular, 5), "cannot convert R2Conv: its fields must be all"),
-        (conv(hexagonal, hexagonal, 5), r"cannot convert R2Conv: its group must be that of rot2dOnR2\(N\)"),
-        (conv(regular, regular, 5, padding=1, padding_mode="replicate"), "cannot convert R2Conv: padding_mode 'replicate'"),
-        (escnn.nn.PointwiseAvgPoolAntialiased(regular, 0.66, 2, padding=0), "its padding must be half its kernel, 2, got"),
-        (escnn.nn.ELU(regular), "no conversion of ELU; there are those of SequentialModule, R2Conv"),
-        (escnn.nn.SequentialModule(escnn.nn.ReLU(regular), escnn.nn.ELU(regular)), "no conversion of ELU"),
+        (escnn.nn.PointwiseMaxPool2D(regular, 3, ceil_mode=True), "its ceil_mode must be False and its dilation 1"),
+        (escnn.nn.NormNonLinearity(irrep), "no conversion of NormNonLinearity; there are those of SequentialModule, R2Conv"),
+        (escnn.nn.SequentialModule(escnn.nn.NormNonLinearity(irrep)), "no conversion of NormNonLinearity"),
     ]
     for module, message in cases:
         with pytest.raises(TypeError, match=message):
@@ -159,6 +159,61 @@ def test_refusals(escnn: Any) -> None:
     tilted = escnn.gspaces.flipRot2dOnR2(8, axis=0.3)
     with pytest.raises(TypeError, match="default axis of reflection"):
         from_escnn(conv(fields(escnn, tilted, ["regular"]), fields(escnn, tilted, ["regular"]), 5))
+
+
+@pytest.mark.parametrize("name", ["C1", "C2", "C4", "D4", "C6", "C8", "D8", "C10"])
+def test_the_networks_of_the_tutorials(escnn: Any, name: str) -> None:
+    """Mask, ELU, dropout, pools without padding, and convolutions to trivial fields."""
+    gspace = space(escnn, name)
+    scalars, regular = fields(escnn, gspace, ["trivial"] * 2), fields(escnn, gspace, ["regular"] * 2)
+    module = escnn.nn.SequentialModule(
+        escnn.nn.MaskModule(scalars, 13, margin=1),
+        escnn.nn.R2Conv(scalars, regular, 5, padding=2),
+        escnn.nn.InnerBatchNorm(regular),
+        escnn.nn.ELU(regular),
+        escnn.nn.PointwiseAvgPoolAntialiased(regular, sigma=0.66, stride=2, padding=0),
+        escnn.nn.PointwiseMaxPool2D(regular, 3, 2, 1),
+        escnn.nn.FieldDropout(regular, 0.3),
+        escnn.nn.R2Conv(regular, scalars, 3, padding=1),
+    )
+    converted = from_escnn(randomised(module).eval())
+    assert_same_function(module, converted, size=13)
+    assert_same_function(module, to_torch(converted), size=13)
+
+
+@pytest.mark.parametrize("whole, subgroup", [("C8", 4), ("C6", 3), ("D8", (None, 4)), ("D4", (0, 2)), ("D6", (0, 1))])
+def test_restriction(escnn: Any, whole: str, subgroup: Any) -> None:
+    gspace = space(escnn, whole)
+    scalars, regular = fields(escnn, gspace, ["trivial"]), fields(escnn, gspace, ["regular"] * 2)
+    restrict = escnn.nn.RestrictionModule(regular, subgroup)
+    apart = escnn.nn.DisentangleModule(restrict.out_type)
+    part = fields(escnn, apart.out_type.gspace, ["regular"] * 3)
+    module = escnn.nn.SequentialModule(
+        escnn.nn.R2Conv(scalars, regular, 5, padding=2),
+        restrict,
+        apart,
+        escnn.nn.ELU(apart.out_type),
+        escnn.nn.R2Conv(apart.out_type, part, 3, padding=1),
+        escnn.nn.GroupPooling(part),
+    )
+    assert_same_function(module, from_escnn(randomised(module).eval()))
+    with pytest.raises(TypeError, match="cannot convert InnerBatchNorm: its fields must be all regular or all trivial"):
+        from_escnn(escnn.nn.InnerBatchNorm(apart.out_type))
+
+
+def test_a_subgroup_about_another_axis_is_refused(escnn: Any) -> None:
+    regular = fields(escnn, space(escnn, "D4"), ["regular"])
+    with pytest.raises(TypeError, match=r"cannot convert RestrictionModule: its subgroup must be .*default axis of reflection"):
+        from_escnn(escnn.nn.RestrictionModule(regular, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    "kind", ["LeakyReLU", "IdentityModule", "R2Upsampling", "PointwiseMaxPoolAntialiased2D", "PointwiseAdaptiveAvgPool2D"]
+)
+def test_layers_on_positions(escnn: Any, kind: str) -> None:
+    arguments = {"R2Upsampling": (2,), "PointwiseMaxPoolAntialiased2D": (3, 2, 1), "PointwiseAdaptiveAvgPool2D": (1,)}.get(kind, ())
+    module = getattr(escnn.nn, kind)(fields(escnn, space(escnn, "D8"), ["regular"] * 2), *arguments)
+    assert_same_function(module, from_escnn(module))
 
 
 # Stand-ins: what `from_escnn` reads of an escnn module, with filters in escnn's element order, flip * N + rotation, made by turning arrays.
@@ -183,7 +238,7 @@ class DihedralGroup(CyclicGroup):
 def stand_in_fields(name: str, kinds: Sequence[str]) -> Any:
     count = int(name[1:])
     group = CyclicGroup(count) if name[0] == "C" else DihedralGroup(2 * count)
-    gspace = SimpleNamespace(fibergroup=group, dimensionality=2, regular_repr="regular", trivial_repr="trivial")
+    gspace = SimpleNamespace(fibergroup=group, dimensionality=2, rotations_order=count, regular_repr="regular", trivial_repr="trivial")
     size = sum(group.order() if kind == "regular" else 1 for kind in kinds)
     return SimpleNamespace(gspace=gspace, representations=list(kinds), size=size)
 
@@ -277,6 +332,60 @@ def test_stand_in_network() -> None:
     expected = y.unflatten(1, (2, 16)).amax(dim=2)
     found = converted(x)
     assert found.shape == (2, 2, 3, 3) and (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
+
+
+def test_stand_in_of_a_tutorial() -> None:
+    """A mask, pools without padding, ELU, dropout, a restriction and a convolution to trivial fields, by plain convolutions."""
+    torch.manual_seed(0)
+    scalars, regular = stand_in_fields("D4", ["trivial"]), stand_in_fields("D4", ["regular"] * 2)
+    part = stand_in_fields("C4", ["trivial"] * 2)
+    whole = PlanarGroup("D4")
+
+    def restricted(k: int) -> np.ndarray:
+        """Rotation k moves entry s of the fields of D4 to entry k s."""
+        return np.eye(8)[whole.multiply[whole.inverse[k]]]
+
+    part.gspace.fibergroup.elements = [0, 1, 2, 3]
+    inside = SimpleNamespace(gspace=part.gspace, representations=[restricted] * 2, size=16)
+    plain = LiftConv2d(1, 2, 5, group="p4m").to_conv()
+    mask = torch.rand(1, 1, 11, 11)
+    gaussian = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]).div(16)
+    # A bank to trivial fields: entry k t of the coset C4 t has the filter of t turned by k.
+    psi = torch.randn(2, 2, 2, 3, 3)  # (out, field, coset)
+    bank = torch.zeros(2, 2, 8, 3, 3)
+    for coset, first in enumerate((0, 4)):
+        for k in range(4):
+            bank[:, :, whole.multiply[k, first]] = psi[:, :, coset].rot90(k, (-2, -1))
+    bank = bank.flatten(1, 2)
+    module = stand_in("SequentialModule")
+    steps = {
+        "mask": stand_in("MaskModule", mask=mask),
+        "lift": stand_in_convolution(plain.weight.detach(), plain.bias.detach(), scalars, regular),  # type: ignore[union-attr]
+        "elu": stand_in("ELU", alpha=1.0, _inplace=False),
+        "drop": stand_in("FieldDropout", in_type=regular, p=0.5, inplace=False),
+        "blur": stand_in(
+            "PointwiseAvgPoolAntialiased2D",
+            in_type=regular, kernel_size=(3, 3), stride=(1, 1), padding=(0, 0), filter=gaussian.expand(16, 1, 3, 3),
+        ),
+        "restrict": stand_in("RestrictionModule", in_type=regular, out_type=inside),
+        "end": stand_in_convolution(bank, torch.tensor([0.5, -0.5]), inside, part, padding=1),
+    }  # fmt: skip
+    for key, step in steps.items():
+        module.add_module(key, step)
+    x = torch.randn(2, 1, 11, 11)
+    y = torch.nn.functional.elu(plain(x * mask))
+    y = torch.nn.functional.conv2d(y, gaussian.expand(16, 1, 3, 3), groups=16)
+    expected = torch.nn.functional.conv2d(y, bank, torch.tensor([0.5, -0.5]), padding=1)
+    converted = from_escnn(module.eval())
+    for network in (converted, to_torch(converted)):
+        found = network(x)
+        assert found.shape == expected.shape and (found - expected).abs().max().item() <= 1e-5 * expected.abs().max().item()
+    bank[0, 0, 0, 0] += 1
+    with pytest.raises(TypeError, match="cannot convert R2Conv: its filters are not equivariant"):
+        from_escnn(module)
+    inside.representations = [lambda k: restricted(-k % 4)] * 2
+    with pytest.raises(TypeError, match="cannot convert RestrictionModule: its subgroup must be"):
+        from_escnn(steps["restrict"])
 
 
 def test_refusals_without_escnn() -> None:

@@ -265,6 +265,19 @@ def test_a_graph_keeps_modules_that_are_never_called_and_refuses_every_kind_of_h
         swap(hooked, "p4", torch.rand(1, 3, 9, 9))
 
 
+def test_images_that_are_added_inside_of_a_network_leave_fields_as_they_are() -> None:
+    """As V-Net adds its repeated input to its first layer: pooled there, nothing behind it would know of directions."""
+    plain = Call(
+        lambda m, x: m.out(m.inside(m.stem(x) + torch.cat([x] * 8, 1))),
+        stem=nn.Conv2d(1, 8, 3, padding=1), inside=nn.Conv2d(8, 8, 3, padding=1), out=nn.Conv2d(8, 2, 1),
+    ).double()  # fmt: skip
+    images = torch.rand(2, 1, 7, 7, dtype=torch.float64)
+    net: Any = swap(plain, "p4", images)
+    assert isinstance(net.inside, iso.nn.GroupConv2d) and net.report.exact and net.report.equivariance_error < 1e-12
+    turned = net.stem(images.rot90(1, (2, 3)))
+    torch.testing.assert_close(turned, iso.testing.act("p4", 1, net.stem(images), "regular"))
+
+
 @pytest.mark.parametrize("functional", [True, False])
 def test_sub_pixel_convolution_at_the_end(functional: bool) -> None:
     last = nn.Identity() if functional else nn.PixelShuffle(2)

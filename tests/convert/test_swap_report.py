@@ -29,6 +29,15 @@ def test_the_report_says_which_sizes_are_only_approximate() -> None:
     assert swap(plain, "p4").report.equivariance_error is None and "no example" in str(swap(plain, "p4").report)
 
 
+def test_without_an_example_what_only_some_sizes_keep_is_not_said_to_be_exact() -> None:
+    conv, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+    for step in (nn.MaxPool2d(2), nn.AvgPool2d(3, 2, 1), nn.Conv2d(8, 8, 3, 2), nn.Upsample(size=10), nn.Upsample(scale_factor=1.5)):
+        made = swap(nn.Sequential(conv, step, head), "p4").report
+        assert not made.exact and made.approximate[0].name == "1" and "give swap an example" in made.approximate[0].note
+    for step in (nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 2, 2), nn.Upsample(scale_factor=2), nn.Upsample(size=10, mode="bilinear")):
+        assert swap(nn.Sequential(conv, step, head), "p4").report.exact
+
+
 def test_nearest_neighbours_by_parts_of_a_step_are_said_to_be_approximate() -> None:
     images = torch.rand(1, 3, 9, 9, dtype=torch.float64)
     for model in (

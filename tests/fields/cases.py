@@ -102,6 +102,31 @@ def linear_inputs(override: dict[str, int]) -> Tensors:
     return x, torch.randn(3, s["fields"], 6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 
 
+def pool_case(name: str, kernel: int, sizes: dict[str, int], wrong: tuple[tuple[str, Any], ...] = (), **settings: int) -> Case:
+    """Of a field with two spatial axes, whose windows commute with p4."""
+    two = {option: (value, value) for option, value in settings.items()}
+
+    def inputs(override: dict[str, int]) -> Tensors:
+        s = sizes | override
+        return (torch.randn(s["batch"], s["fields"], 4, s["space"], s["space"], dtype=torch.float64),)
+
+    return Case(
+        name,
+        iso.ops.max_pool,
+        {"kernel_size": (kernel, kernel), **two},
+        lambda x: reference.max_pool(x, (kernel, kernel), **two),
+        inputs,
+        sizes,
+        at_least={"space": kernel},
+        act=lambda element, x: rotate(x, P4, element, True),
+        act_output=lambda element, y: rotate(y, P4, element, True),
+        order=4,
+        wrong=wrong,
+        tensors=("x",),
+        operators=("max_pool", "max_pool_scatter"),
+    )
+
+
 P4, P3M1 = iso.groups.get("p4"), iso.groups.get("p3m1")
 
 CASES = (
@@ -148,6 +173,27 @@ CASES = (
         wrong=WRONG_TENSORS + WRONG_FIELDS + WRONG_GROUP,
         contiguous=False,  # without space it is a view of a result with one position
     ),
+    pool_case(
+        "max pool",
+        2,
+        {"batch": 2, "fields": 1, "space": 6},
+        wrong=(
+            *WRONG_TENSORS[:5],
+            ("x", lambda x: x[..., :1]),
+            ("x", lambda x: x[0, 0, 0, 0]),
+            ("x", lambda x: x[..., :0]),
+            ("kernel_size", 2),
+            ("kernel_size", (0, 2)),
+            ("kernel_size", (2, 2.0)),
+            ("kernel_size", (2, 2, 2, 2)),
+            ("kernel_size", (9, 2)),
+            ("stride", (2,)),
+            ("stride", (0, 1)),
+            ("padding", (2, 2)),
+            ("padding", (-1, 0)),
+        ),
+    ),
+    pool_case("max pool overlapping", 3, {"batch": 2, "fields": 1, "space": 5}, stride=2, padding=1),
 )
 
 
@@ -173,4 +219,17 @@ def _registered(field_type: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
 
 
 FIELD_TYPES = ("regular", "scalar", "linear", "linear with positions")
-REGISTERED = tuple((field_type, *entry) for field_type in FIELD_TYPES for entry in _registered(field_type))
+
+
+def _registered_pools() -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
+    settings = [1, 3, 2], [1, 2, 1], [0, 1, 1], [1, 5, 4]
+    x = torch.randn(2, 1, 5, 4, 3, dtype=torch.float64)
+    y, index = torch.ops.isotypic.max_pool.default(x, *settings)
+    return (
+        ("max pool", "max_pool", (x, *settings)),
+        ("max pool", "max_pool_scatter", (y, index, *settings)),
+        ("max pool", "max_pool_select", (x, index, *settings)),
+    )
+
+
+REGISTERED = (*((field_type, *entry) for field_type in FIELD_TYPES for entry in _registered(field_type)), *_registered_pools())

@@ -69,6 +69,11 @@ CASES = (
     Case("wide_dilation", "p4", 1, 2, (523, 1), (3, 3), batch=1, options={"padding": 520, "dilation": 520}),
     Case("groups", "p4m", 4, 6, (5, 4), (3, 3), options={"padding": 1, "groups": 2}),
     Case("depthwise", "p4", 5, 5, (4, 6), (5, 5), options={"padding": 2, "groups": 5}),
+    # Rows of whole runs of four, which are copied at once.
+    Case("runs", "p4m", 3, 10, (5, 12), (3, 3), batch=1, options={"padding": 1}),
+    Case("runs_without_padding", "p4m", 2, 3, (4, 8), (3, 3), batch=1),
+    Case("runs_stride", "p4", 5, 3, (5, 16), (3, 3), batch=1, options={"padding": 1, "stride": 2}),
+    Case("runs_O", "O", 1, 2, (2, 3, 8), (3, 3, 3), batch=1, options={"padding": 1}),
     Case("linear", "p4m", 5, 3, (), (), field="linear", batch=7),
 )
 

@@ -147,6 +147,58 @@ def test_any_strides(emulation: ModuleType, case: Case) -> None:
     assert relative_error(kernels.forward(expanded, weight, bias, poisoned(gradient)), expected) < tolerance("float32")
 
 
+@pytest.mark.parametrize("policy", ["float32", "tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("case", by_name("runs", "runs_stride"), ids=lambda case: case.name)
+def test_runs_and_pairs_hold_what_single_values_do(emulation: ModuleType, case: Case, policy: str) -> None:
+    # Aligned rows are read four values at a time and written two at a time, others one at a time: the same numbers.
+    dtype, allow_tf32 = POLICIES[policy]
+    kernels = Kernels(emulation, case, allow_tf32=allow_tf32)
+    (x, weight, bias), gradient, _ = inputs_of(case, dtype)
+
+    def misaligned(tensor: Tensor, *, behind: int) -> Tensor:
+        wider = torch.nn.functional.pad(tensor, (1, behind), value=float("nan"))
+        return wider[..., 1 : 1 + tensor.shape[-1]]
+
+    y, x_gradient = kernels.forward(x, weight, bias, poisoned(gradient)), kernels.transpose(gradient, weight, poisoned(x))
+    weight_gradient = kernels.weight(x, gradient, poisoned(weight))
+    for behind in (0, 3):  # rows that begin anywhere, rows that begin at the second value of a run
+        other_x, other_gradient = misaligned(x, behind=behind), misaligned(gradient, behind=behind)
+        assert torch.equal(kernels.forward(other_x, weight, bias, misaligned(poisoned(gradient), behind=behind)), y)
+        assert torch.equal(kernels.transpose(other_gradient, weight, misaligned(poisoned(x), behind=behind)), x_gradient)
+        assert torch.equal(kernels.weight(other_x, other_gradient, poisoned(weight)), weight_gradient)
+
+
+class Rows(Kernels):
+    """A linear map as the binding passes it: the samples are the positions of one row, at any stride."""
+
+    def sizes(self, x: Tensor, y: Tensor) -> Any:
+        case, row = self.case, (1, 1, len(x))
+        return self.module.Sizes(1, case.in_fields, case.out_fields, 1, [row, row, (1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1)])
+
+    def field(self, tensor: Tensor, lifted: bool) -> tuple[int, int, list[int], list[int]]:
+        (batch, fields, order), (along, between, source) = tensor.shape, tensor.stride()
+        return tensor.data_ptr(), DTYPES.index(tensor.dtype), [1, fields, order, 1, 1, batch], [0, between, source, 0, 0, along]
+
+
+def in_rows(tensor: Tensor) -> Tensor:
+    """The same values in memory as (C, |G|, B)."""
+    return tensor.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("group", "batch"), [("p4m", 7), ("p4m", 68), ("p6", 8), ("Oh", 5)])
+def test_linear_maps_by_rows_of_samples(emulation: ModuleType, group: str, batch: int, policy: str) -> None:
+    dtype, allow_tf32 = POLICIES[policy]
+    case = Case("linear", group, 5, 3, (), (), field="linear", batch=batch)
+    kernels = Rows(emulation, case, allow_tf32=allow_tf32)
+    (x, weight, bias), gradient, (y, x_gradient, weight_gradient) = inputs_of(case, dtype)
+    for arrange in (Tensor.contiguous, in_rows):  # what comes in has any strides, what goes out lies in rows
+        given, incoming = arrange(x), arrange(gradient)
+        assert relative_error(kernels.forward(given, weight, bias, in_rows(poisoned(gradient))), y) < tolerance(policy)
+        assert relative_error(kernels.transpose(incoming, weight, in_rows(poisoned(x))), x_gradient) < tolerance(policy)
+        assert relative_error(kernels.weight(given, incoming, poisoned(weight)), weight_gradient) < tolerance(policy)
+
+
 def test_empty_batch(emulation: ModuleType) -> None:
     (case,) = by_name("p4m")
     kernels = Kernels(emulation, case, allow_tf32=False)

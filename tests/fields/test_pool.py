@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from isotypic import EquivarianceWarning, groups
+from isotypic import EquivarianceWarning, groups, ops
 from isotypic.nn import BlurPool2d, BlurPool3d, FieldMask, GroupAvgPool2d, GroupMaxPool2d, GroupMaxPool3d, GroupPool
 from isotypic.testing import act, assert_equivariant
 
@@ -186,3 +186,57 @@ def test_spatial_errors() -> None:
     with pytest.raises(TypeError, match=r"BlurPool2d: input must be a torch.Tensor, got NoneType"):
         BlurPool2d()(None)
     assert BlurPool2d(kernel_size=np.int64(5)).kernel_size == 5
+
+
+TORCHS = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kernel, stride, padding", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 1, 0), (2, 3, 0), (5, 2, 2), (2, 2, 1)])
+def test_max_pool_is_that_of_torch(kernel: int, stride: int, padding: int, axes: int, dtype: torch.dtype) -> None:
+    """Equal values, NaN and infinities included, in both orders of memory; the gradient goes to the same places."""
+    torch.manual_seed(0)
+    settings = (kernel,) * axes, (stride,) * axes, (padding,) * axes
+    for size in (5, 6, 8) if axes == 3 else (5, 8, 17, 34):
+        x = torch.randn(2, 3, *(size,) * (axes - 1), size + 1).round(decimals=1).to(dtype)
+        odd = x.clone()
+        odd.view(-1)[::7], odd.view(-1)[1::5] = torch.nan, -torch.inf
+        for values in (x, odd, torch.full_like(x, -torch.inf)):
+            for given in (values, values.movedim(1, -1).contiguous().movedim(-1, 1)):
+                ours, torchs = given.clone().requires_grad_(), values.clone().requires_grad_()
+                y, expected = ops.max_pool(ours, *settings), TORCHS[axes - 1](torchs, kernel, stride, padding)
+                torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+                if axes > 1:
+                    assert y.is_contiguous() or y.movedim(1, -1).is_contiguous() == given.movedim(1, -1).is_contiguous()
+                # Small integers, so that sums are exact in any order.
+                cotangent = torch.randint(-2, 3, expected.shape).to(dtype)
+                gradients = (torch.autograd.grad(a, b, cotangent)[0] for a, b in ((y, ours), (expected, torchs)))
+                torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_max_pool_keeps_places_alone() -> None:
+    x = torch.randn(2, 3, 4, 16, 16, requires_grad=True)
+    kept = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        ops.max_pool(x, (2, 2)).sum()
+    assert kept == x.nbytes // 4
+
+
+@pytest.mark.parametrize("place", [-1, 25])
+def test_max_pool_refuses_places_outside(place: int) -> None:
+    """Of the registered operators, which anyone can call: a place outside would be a write into other memory."""
+    settings = [1, 2, 2], [1, 1, 1], [0, 0, 0], [1, 5, 5]
+    x = torch.randn(1, 1, 5, 5, 2)
+    y, index = torch.ops.isotypic.max_pool(x, *settings)
+    index[0, 0, 1, 2, 1] = place
+    with pytest.raises(ValueError, match="max_pool_scatter kernel: index must be a place in the plane"):
+        torch.ops.isotypic.max_pool_scatter(y, index, *settings)
+    with pytest.raises(ValueError, match="max_pool_select kernel: index must be a place in the plane"):
+        torch.ops.isotypic.max_pool_select(x, index, *settings)

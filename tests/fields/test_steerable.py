@@ -102,7 +102,7 @@ def act(name: str, element: int, field: Tensor) -> Tensor:
     return field[..., row, column]
 
 
-@pytest.mark.parametrize("name", ["C4", "C8", "C12", "D4", "D8", "D16"])
+@pytest.mark.parametrize("name", ["C4", "C8", "C12", "D4", "D8", "D16", "C1", "D1", "C2", "D2", "C3", "C6", "D6", "C10"])
 def test_tables_of_the_groups(name: str) -> None:
     group = PlanarGroup(name)
     expected = np.stack([matrix(name, element) for element in range(group.order)])
@@ -125,9 +125,9 @@ def test_four_turns_are_the_lattice_groups() -> None:
         assert (PlanarGroup(planar).multiply == groups.get(lattice).multiply).all()
 
 
-@pytest.mark.parametrize("name", ["C6", "D10", "E8", "C0", "C", "p4", "C08", 8, None])
+@pytest.mark.parametrize("name", ["E8", "C0", "C", "p4", "C08", "C8x", 8, None])
 def test_unknown_groups(name: Any) -> None:
-    with pytest.raises(ValueError, match=r'PlanarGroup: name must be "C" or "D" and a multiple of 4 .* got'):
+    with pytest.raises(ValueError, match=r'PlanarGroup: name must be "C" or "D" and a number of rotations .* got'):
         PlanarGroup(name)
 
 
@@ -143,6 +143,10 @@ def test_unknown_groups(name: Any) -> None:
         ("D16", 2, (2, 1), dict(dilation=2, padding="valid")),
         ("C4", 5, (2, 2), dict(padding=2, padding_mode="reflect")),
         ("D4", 1, (2, 2), dict()),
+        ("C6", 3, (2, 2), dict(padding=1)),
+        ("D6", 4, (1, 2), dict()),
+        ("C3", 5, (2, 1), dict()),
+        ("D2", 3, (2, 2), dict()),
     ],
 )
 @pytest.mark.filterwarnings("ignore::isotypic.EquivarianceWarning")
@@ -359,7 +363,7 @@ def test_a_turn_of_the_filters_is_a_turn_of_the_image() -> None:
     assert layer(x)[0, 0, 1].item() == pytest.approx(F.conv2d(x, turned[None, None]).item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["C4", "C8", "D8", "C12"])
+@pytest.mark.parametrize("name", ["C4", "C8", "D8", "C12", "C6", "D2"])
 @pytest.mark.parametrize(
     "kernel_size, settings", [(3, dict()), (4, dict(stride=2, padding=1)), (5, dict(groups=2, stride=2, padding=2, dilation=2))]
 )

@@ -12,6 +12,11 @@
 #define kBlock kLinearBlock
 #include "cuda/multivector_linear.cu"
 #undef kBlock
+#define kBlock kScaleBlock
+#define blocks scale_blocks
+#include "cuda/multivector_scale.cu"
+#undef kBlock
+#undef blocks
 #include "cuda/distance_attention.cu"
 
 namespace isotypic {
@@ -36,6 +41,12 @@ AttentionCall arguments(const std::vector<Tensor>& tensors, const Tensor& weight
     return a;
 }
 
+MultivectorInner inner_of(const std::array<double, 16>& signs) {
+    MultivectorInner inner;
+    for (size_t i = 0; i < 16; ++i) inner.of[i] = signs[i], inner.definite = inner.definite && signs[i] >= 0;
+    return inner;
+}
+
 }  // namespace
 
 // The names in Python, in the order of ISOTYPIC_ALGEBRA_PRODUCTS and of kLinearMaps.
@@ -56,6 +67,26 @@ PYBIND11_MODULE(emulated_algebra, m) {
         View view = operand;
         view.data = space.data;
         cuda::multivector_linear_weight(maps, operand, to_view(y), result, view, nullptr);
+        space.check();
+    });
+    m.def("multivector_gate", [](const Tensor& x, const Tensor& factor, const Tensor& y) {
+        cuda::multivector_gate(to_view(x), to_view(factor), to_view(y), nullptr);
+    });
+    m.def("multivector_gate_backward", [](const Tensor& g, const Tensor& x, const Tensor& factor, const Tensor& slope, const Tensor& dx) {
+        cuda::multivector_gate_backward(to_view(g), to_view(x), to_view(factor), to_view(slope), to_view(dx), nullptr);
+    });
+    m.def("multivector_norm",
+          [](const Tensor& x, const Tensor& weight, const Tensor& y, const std::array<double, 16>& signs, double epsilon) {
+              cuda::multivector_norm(inner_of(signs), epsilon, to_view(x), to_view(weight), to_view(y), nullptr);
+          });
+    m.def("multivector_norm_backward", [](const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& dx, const Tensor& dweight,
+                                          const std::array<double, 16>& signs, double epsilon) {
+        const View in = to_view(x), weights = to_view(weight);
+        const int64_t numbers = weights.defined() ? in.sizes[0] + cuda::kNormParts * in.sizes[1] * 16 : 0;
+        Workspace space(numbers * itemsize(in.dtype));
+        View view = in;
+        view.data = weights.defined() ? space.data : nullptr;
+        cuda::multivector_norm_backward(inner_of(signs), epsilon, to_view(g), in, weights, to_view(dx), to_view(dweight), view, nullptr);
         space.check();
     });
     m.def("distance_attention", [](const std::vector<Tensor>& tensors, const Tensor& weight, uintptr_t mask, uintptr_t ranges, int heads,

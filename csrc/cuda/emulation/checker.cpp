@@ -12,6 +12,8 @@
 //     out of bounds   accesses, to the byte; those past the page end the process, after the report
 //     misaligned      accesses
 //     uninitialised   reads of scratch
+// The compiler tells of no store by which a function returns a structure straight into memory: a function whose result goes to shared memory
+// is ALWAYS_INLINE, or its fields would count as unwritten.
 // A report is a line "kind | code address | the other access's | details", written at once to a file and kept for reports().
 #include <dlfcn.h>
 #include <sys/mman.h>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .group import Group
+from .registry import get
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -23,17 +25,18 @@ LARGEST = 1024
 
 
 class PlanarGroup:
-    """C_N, the rotations of the plane by multiples of 2 pi / N, or D_N, these and N reflections; 4 divides N.
+    """C_N, the rotations of the plane by multiples of 2 pi / N, or D_N, these and N reflections.
 
     With R the rotation by 2 pi / N that takes the row axis towards the column axis, (row, column) -> (-column, row) for N = 4, and F the
     reflection (row, column) -> (row, -column), element k is R^k and element N + k is R^k F, for k = 0 ... N - 1. So C_4 and D_4 are p4
     and p4m of `isotypic.groups`, in the same order.
 
-    The square lattice keeps only the subgroup H = C_4 or D_4. The group is the disjoint union of the q = N / 4 cosets H R^j, so that a
-    regular field f of it is q regular fields of H, f_j[h] = f[h R^j].
+    The square lattice keeps a subgroup H only: where 4 divides N it is C_4 or D_4, for other even N C_2 or D_2 (of D_2 itself D_1 is used),
+    for odd N C_1 or D_1. The group is the disjoint union of the q cosets H R^j, so that a regular field f of it is q regular fields of H,
+    f_j[h] = f[h R^j].
 
     Args:
-        name: "C4", "C8", "C12", ..., or "D4", "D8", "D12", ...
+        name: "C1", "C2", ..., "C8", "C12", ..., or "D1", ..., "D8", "D12", ...
 
     Raises ValueError for other names, and for N above 1024, whose table of products would take more than 32 MB.
 
@@ -54,9 +57,9 @@ class PlanarGroup:
     inverse: NDArray[np.int64]
     """(order,)"""
     lattice: str
-    """The subgroup H as a name of `isotypic.groups`: "p4" or "p4m"."""
+    """The subgroup H as a name of `isotypic.groups`: "p4" or "p4m", "p2" or "pmm", "p1" or "pm"."""
     index: int
-    """q = N / 4, the number of cosets H R^j."""
+    """q, the number of cosets H R^j: N / 4, N / 2 or N."""
     cosets: NDArray[np.int64]
     """(q, |H|): the index of h R^j at [j, h], with h in the order of `isotypic.groups.get(lattice)`."""
     between: NDArray[np.int64]
@@ -64,13 +67,16 @@ class PlanarGroup:
 
     def __init__(self, name: str) -> None:
         match = re.fullmatch(r"([CD])([1-9]\d*)", name) if isinstance(name, str) else None
-        if match is None or int(match[2]) % 4:
-            raise ValueError(f'PlanarGroup: name must be "C" or "D" and a multiple of 4 ("C8", "D8", "C12", "D16", ...), got {name!r}')
+        if match is None:
+            raise ValueError(f'PlanarGroup: name must be "C" or "D" and a number of rotations ("C8", "D8", "C12", ...), got {name!r}')
         mirrored, count = match[1] == "D", int(match[2])
         if count > LARGEST:
             raise ValueError(f"PlanarGroup: name must be that of a group of at most {LARGEST} rotations, got {name!r}")
         self.name, self.rotations, self.order = name, count, count * (1 + mirrored)
-        self.lattice, self.index = "p4m" if mirrored else "p4", count // 4
+        self.lattice = {1: ("p1", "pm"), 2: ("p2", "pmm"), 4: ("p4", "p4m")}[math.gcd(count, 4)][mirrored]
+        if name == "D2":
+            self.lattice = "pm"  # pmm lists its elements in another order, and a single coset is taken as it is
+        self.index = self.order // get(self.lattice).order
 
         turns, flips = np.arange(self.order) % count, np.arange(self.order) // count
         # R^a F^f R^b F^g = R^(a +- b) F^(f + g), with the sign - when f = 1.
@@ -81,7 +87,7 @@ class PlanarGroup:
         cosine, sine = np.cos(angle), np.sin(angle)
         sign = 1 - 2 * flips
         self.elements = _frozen(np.stack([cosine, -sine * sign, sine, cosine * sign], axis=1).reshape(-1, 2, 2))
-        inside = np.flatnonzero(turns % self.index == 0)
+        inside = self.subgroup_indices(get(self.lattice))
         self.cosets = _frozen(self.multiply[inside, : self.index].T.copy())
         self.between = _frozen(self.multiply[self.inverse[: self.index, None], self.cosets.reshape(1, -1)])
 

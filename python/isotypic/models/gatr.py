@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,7 +94,7 @@ class GATr(nn.Module):
         if mv.dtype not in DTYPES:
             raise TypeError(f"GATr: mv must be of a supported dtype, got {mv.dtype}")
         shape, batch = mv.shape[:-2], mv.shape[:-3]
-        mv, s = mv.reshape(batch.numel(), *mv.shape[-3:]), s.reshape(batch.numel(), *s.shape[-2:])
+        mv, s = mv.reshape(math.prod(batch), *mv.shape[-3:]), s.reshape(math.prod(batch), *s.shape[-2:])
         unused = padding(mv, mv, mask, lengths, itself=True)
         mv, s = cleared(mv, s, unused)
         if not self.joins:
@@ -104,7 +105,7 @@ class GATr(nn.Module):
         else:
             check_reference("GATr", reference, batch, shape)
             each = reference if reference.dim() > len(batch) + 1 else reference.unsqueeze(-2)  # of items, or one for all
-            reference = each.expand(*batch, each.shape[-2], 16).reshape(batch.numel(), each.shape[-2], 16)
+            reference = each.expand(*batch, each.shape[-2], 16).reshape(math.prod(batch), each.shape[-2], 16)
         mv, s = self.linear_in(mv, s)
         for block in self.blocks:
             if self.checkpoint and torch.is_grad_enabled():

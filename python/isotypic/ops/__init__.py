@@ -9,6 +9,7 @@ from isotypic.ops.algebra.products import equi_join, geometric_product
 from isotypic.ops.fields import flops as _fields_flops  # noqa: F401
 from isotypic.ops.fields.group_conv import group_conv, group_conv_transpose, lift_conv
 from isotypic.ops.fields.group_linear import group_linear
+from isotypic.ops.fields.max_pool import max_pool
 from isotypic.ops.forms import flops as _forms_flops  # noqa: F401
 from isotypic.ops.forms.form_action import form_action
 from isotypic.ops.forms.gram import gram_to_form, project_gram
@@ -51,6 +52,7 @@ __all__ = [
     "group_linear",
     "lift_conv",
     "max_det_gram",
+    "max_pool",
     "moment_gram",
     "multivector_linear",
     "orthonormal_frame",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ def cleared(mv: Tensor, s: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]
 
 def items(mv: Tensor) -> Tensor:
     """(..., N, C, 16) -> (B, N, C, 16)."""
-    return mv.reshape(mv.shape[:-3].numel(), *mv.shape[-3:])
+    return mv.reshape(math.prod(mv.shape[:-3]), *mv.shape[-3:])
 
 
 class GATrAttention(nn.Module):
@@ -145,7 +146,7 @@ class GATrAttention(nn.Module):
         pairs = [(q_mv, q_s), (k_mv, k_s), (v_mv, v_s)]
         if self.norm is not None:
             pairs = [self._normalized(*pair) for pair in pairs]
-        count = mv.shape[:-3].numel()
+        count = math.prod(mv.shape[:-3])
         flat = [(m.reshape(count, *m.shape[-3:]), t.reshape(count, *t.shape[-2:])) for m, t in pairs]
         h_mv, h_s = ops.distance_attention(
             *(pair[0] for pair in flat),

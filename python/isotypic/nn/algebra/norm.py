@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,7 +62,7 @@ class EquiLayerNorm(nn.Module):
         s = check_pair("EquiLayerNorm", mv, s, *self._counts)
         with without_autocast(mv.device.type):
             weight = None if self.weight_mv is None else self.weight_mv.to(mv.dtype)
-            items = mv.reshape(mv.shape[:-2].numel(), *mv.shape[-2:])
+            items = mv.reshape(math.prod(mv.shape[:-2]), *mv.shape[-2:])
             out = scale.norm(items, weight, self.epsilon, self.algebra).reshape(mv.shape)
             out_s = F.layer_norm(s, s.shape[-1:]) if s.shape[-1] else s
             return out, out_s if self.weight_s is None else out_s * self.weight_s.to(out_s.dtype)
@@ -96,7 +97,7 @@ class ScalarGate(nn.Module):
     def forward(self, mv: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = check_pair("ScalarGate", mv, s)
         with without_autocast(mv.device.type):
-            gated = scale.gate(mv.reshape(mv.shape[:-1].numel(), 16), self.activation).reshape(mv.shape)
+            gated = scale.gate(mv.reshape(math.prod(mv.shape[:-1]), 16), self.activation).reshape(mv.shape)
         return gated, ACTIVATIONS[self.scalar_activation][0](s)
 
     if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from isotypic._words import Padding, PaddingMode
 from isotypic.nn.fields.conv import _Conv
 from isotypic.nn.fields.conv_transpose import _ConvTranspose
 from isotypic.nn.fields.spatial_pool import _WindowPool
+from isotypic.ops.fields.max_pool import max_pool
 
 
 class LiftConv1d(_Conv):
@@ -199,7 +200,7 @@ class GroupMaxPool1d(_WindowPool):
         super().__init__(kernel_size, stride, padding, group, strict)
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.max_pool1d(x, self.window, self.stride, self.padding)
+        return max_pool(x, self.window, self.stride, self.padding)
 
 
 class GroupAvgPool1d(_WindowPool):

@@ -20,6 +20,7 @@ from isotypic.nn.fields._group_key import Grouped, field_group
 from isotypic.nn.fields._outside import check_outside
 from isotypic.ops._checks import is_integer
 from isotypic.ops.fields.equivariance import Grid, check_equivariance
+from isotypic.ops.fields.max_pool import max_pool
 
 
 class _SpatialPool(Grouped):
@@ -310,7 +311,7 @@ class GroupMaxPool2d(_WindowPool):
         super().__init__(kernel_size, stride, padding, group, strict)
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.window, self.stride, self.padding)
+        return max_pool(x, self.window, self.stride, self.padding)
 
 
 class GroupMaxPool3d(_WindowPool):
@@ -345,7 +346,7 @@ class GroupMaxPool3d(_WindowPool):
         super().__init__(kernel_size, stride, padding, group, strict)
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(x, self.window, self.stride, self.padding)
+        return max_pool(x, self.window, self.stride, self.padding)
 
 
 class GroupAvgPool2d(_WindowPool):

@@ -95,6 +95,10 @@ def gate_backward(grad: Tensor, x: Tensor, factor: Tensor, slope: Tensor) -> Ten
     return dx
 
 
+NORM_PARTS = 64
+"""csrc/ops/multivector_scale.hpp"""
+
+
 def norm(x: Tensor, weight: Tensor | None, signs: Sequence[float], epsilon: float) -> Tensor:
     y = torch.empty_like(x)
     if y.numel():
@@ -107,7 +111,8 @@ def norm_backward(grad: Tensor, x: Tensor, weight: Tensor | None, signs: Sequenc
     dx = torch.empty_like(x)
     dweight = None if weight is None else torch.zeros_like(weight)
     if dx.numel():
-        _launch.launch("multivector_norm", "multivector_norm_backward", grad, x, weight, dx, dweight, signs, epsilon, like=x)
+        space = x.new_empty(x.shape[0] + NORM_PARTS * x.shape[1] * 16) if x.is_cuda and weight is not None else None
+        _launch.launch("multivector_norm", "multivector_norm_backward", grad, x, weight, dx, dweight, space, signs, epsilon, like=x)
     return dx, x.new_empty(0) if dweight is None else dweight
 
 

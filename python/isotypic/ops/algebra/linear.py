@@ -10,6 +10,7 @@ The last one is for a layer: its derivative in x is one call of the transpose, t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,8 +71,8 @@ def multivector_linear(x: Tensor, weight: Tensor, algebra: Algebra = "pga", *, s
         if not _arguments.same_shape(_arguments.broadcast("multivector_linear", ["x", "shift"], [batch, shift.shape[:-2]]), batch):
             found = tuple(shift.shape[:-2])
             raise ValueError(f"multivector_linear: the batch of shift must expand to that of x, {tuple(batch)}, got {found}")
-        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(batch.numel(), *shift.shape[-2:])
-    rows = x if x.dim() == 3 else x.reshape(batch.numel(), *x.shape[-2:])
+        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(math.prod(batch), *shift.shape[-2:])
+    rows = x if x.dim() == 3 else x.reshape(math.prod(batch), *x.shape[-2:])
     y = linear(rows, weight, shift, known.name)
     return y if x.dim() == 3 else y.reshape(*batch, *y.shape[-2:])
 
@@ -82,9 +83,9 @@ def multivector_linear_scalars(
     """`multivector_linear` on x (..., C_in, 16), and (..., C_in k): of each channel the components through which scalars leave, one or, for
     "sta" with 10 maps, two. For layers, which have checked their arguments; the batch of shift (..., C_out, k) expands to that of x."""
     batch = x.shape[:-2]
-    rows = x.reshape(batch.numel(), *x.shape[-2:])
+    rows = x.reshape(math.prod(batch), *x.shape[-2:])
     if shift is not None:
-        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(batch.numel(), *shift.shape[-2:])
+        shift = shift.expand(*batch, *shift.shape[-2:]).reshape(math.prod(batch), *shift.shape[-2:])
     y, scalars = linear_scalars(rows, weight, shift, algebra)
     return y.reshape(*batch, *y.shape[-2:]), scalars.reshape(*batch, scalars.shape[-2] * scalars.shape[-1])
 

@@ -12,6 +12,7 @@ and the derivatives of each of the three are the other two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def _apply(operator: str, x: Tensor, y: Tensor, scale: Tensor | None, table: str
     # (rows, channels, 16): a slice of channels is a view with rows further apart, which the kernel reads as it is.
     rows = (-1, batch[-1]) if len(batch) > 1 else (-1, 1)
     if len(batch) > 1 and batch[-1] == 0:
-        rows = (batch[:-1].numel(), 0)
+        rows = (math.prod(batch[:-1]), 0)
     shaped = [t if _arguments.same_shape(t.shape[:-1], batch) else t.expand(*batch, 16) for t in (x, y)]
     a, b = (t.flatten(0, -3) if t.dim() > 3 else t.reshape(*rows, 16) for t in shaped)
     s = None if scale is None else scale.expand(batch).reshape(rows)
@@ -160,8 +161,8 @@ def products_and_joins(factors: Tensor, scale: Tensor | None, algebra: Algebra) 
     scale of x | y the products alone, (..., H, 16). scale (...) has a batch that expands to that of factors. For layers, which have checked
     their arguments."""
     batch = factors.shape[:-2]
-    rows = factors.reshape(batch.numel(), *factors.shape[-2:])
-    found = bilinear(rows, None if scale is None else scale.expand(batch).reshape(batch.numel()), algebra)
+    rows = factors.reshape(math.prod(batch), *factors.shape[-2:])
+    found = bilinear(rows, None if scale is None else scale.expand(batch).reshape(math.prod(batch)), algebra)
     return found.reshape(*batch, *found.shape[-2:])
 
 

@@ -3,7 +3,7 @@
 multivector_gate    y = f(x_0) x
 multivector_norm    y_c = w_c x_c / sqrt(max(mean_c sum_grades |<x_c, x_c>|, epsilon)), w a number for each grade
 
-On a CPU these and their gradients are one kernel each. On a device, and for further derivatives, they are torch's own operations.
+These and their gradients are one kernel each; for further derivatives they are torch's own operations.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
 def _has_kernel(*tensors: Tensor | None) -> bool:
     """Whether a gradient may be a call of a kernel: nothing is to be recorded of it, and there is memory to read."""
     given = [t for t in tensors if t is not None]
-    return route(*given) == DIRECT and all(t.is_cpu and has_memory(t) for t in given)
+    return route(*given) == DIRECT and all(has_memory(t) for t in given)
 
 
 def gate_reference(x: Tensor, activation: str) -> Tensor:
@@ -64,7 +64,7 @@ def gate_reference(x: Tensor, activation: str) -> Tensor:
 
 def _gate(name: str, shape: Sequence[int], x: Tensor, activation: str) -> Tensor:
     def compute(x: Tensor) -> Tensor:
-        return gate_reference(x, activation) if x.is_cuda else _kernels.gate(x, ACTIVATIONS[activation][0](x[:, 0].contiguous()))
+        return _kernels.gate(x, ACTIVATIONS[activation][0](x[:, 0].contiguous()))
 
     return _launch.in_float32(compute, x)
 
@@ -133,7 +133,7 @@ def norm_reference(x: Tensor, weight: Tensor | None, epsilon: float, algebra: Al
 
 def _norm(name: str, shape: Sequence[int], x: Tensor, weight: Tensor | None, epsilon: float, algebra: Algebra) -> Tensor:
     def compute(x: Tensor, weight: Tensor | None) -> Tensor:
-        return norm_reference(x, weight, epsilon, algebra) if x.is_cuda else _kernels.norm(x, weight, _signs(algebra), epsilon)
+        return _kernels.norm(x, weight, _signs(algebra), epsilon)
 
     return _launch.in_float32(compute, x, weight)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from isotypic import groups as finite_groups
 from isotypic._flops import flops
+from isotypic.ops.fields import max_pool
 from isotypic.ops.fields._arguments import NAMES, Settings, check_sizes
 from isotypic.ops.fields.group_conv import convolve, convolve_transpose, convolve_weight
 
@@ -46,3 +47,9 @@ def _group_conv_transpose(y: Shape, weight: Shape, *settings: Any, out_shape: Sh
 @flops(convolve_weight)
 def _group_conv_weight(x: Shape, y: Shape, *settings: Any, out_shape: Shape) -> int:
     return _of(x, out_shape, settings[:6])
+
+
+@flops(max_pool.pooled, max_pool.scattered, max_pool.selected)
+def _max_pool(*arguments: Any, out_shape: Any) -> int:
+    """None, as for torch's own."""
+    return 0

@@ -49,4 +49,11 @@ def _transposed(
     return x if field == "scalar" else x.unflatten(1, (-1, y.shape[2]))
 
 
-PLAIN: dict[str, Callable[..., Any]] = {"group_conv": _convolution, "group_conv_transpose": _transposed}
+def _max_pool(
+    x: Tensor, window: Sequence[int], stride: Sequence[int], padding: Sequence[int], size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    y, index = F.max_pool3d(x.movedim(4, 1), tuple(window), tuple(stride), tuple(padding), return_indices=True)
+    return y.movedim(1, 4), index.movedim(1, 4).int()
+
+
+PLAIN: dict[str, Callable[..., Any]] = {"group_conv": _convolution, "group_conv_transpose": _transposed, "max_pool": _max_pool}

@@ -43,3 +43,13 @@ def group_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group
     bank = filter_bank(weight, group=group, field="linear")
     y = torch.einsum("oc,bc...->bo...", bank, x.flatten(1, 2)).unflatten(1, (weight.shape[0], x.shape[2]))
     return y if bias is None else y + bias.reshape(1, -1, 1, *(1,) * (x.dim() - 3))
+
+
+def max_pool(x: Tensor, kernel_size: Sequence[int], stride: Sequence[int] | None = None, padding: Sequence[int] | None = None) -> Tensor:
+    """What ``isotypic.ops.max_pool`` computes, by a copy of the values of each window: of equal ones the first is taken."""
+    axes = len(kernel_size)
+    step, pad = stride or kernel_size, padding or (0,) * axes
+    windows = F.pad(x, [extent for extent in reversed(pad) for _ in range(2)], value=-torch.inf)
+    for axis, (size, by) in enumerate(zip(kernel_size, step, strict=True)):
+        windows = windows.unfold(x.dim() - axes + axis, size, by)
+    return windows.flatten(-axes).max(-1).values

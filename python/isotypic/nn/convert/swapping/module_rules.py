@@ -38,6 +38,9 @@ PADDING = (
     *(nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d),
     *(nn.ZeroPad3d, nn.ConstantPad3d, nn.ReflectionPad3d, nn.ReplicationPad3d, nn.CircularPad3d),
 )
+EXAMPLE = "give swap an example, to know whether for yours"
+LARGE = 256
+"""A size that is larger than what kernels reach over."""
 ALONG_CHANNELS = (nn.Softmax2d, nn.LocalResponseNorm)
 
 
@@ -313,9 +316,14 @@ class ModuleRules(Steps):
     def centred_positions(self, node: Any, name: str, was: str, now: str, mode: str, factor: Any) -> None:
         """Says where the positions of a finer or coarser grid are not those of the moved image."""
         before, after = self.size(node.all_input_nodes[0]), self.size(node)
-        if before is None or after is None or mode in ("area", "corners"):
+        if mode in ("area", "corners"):
             return
         factors = tuple(factor) if isinstance(factor, (tuple, list)) else (factor,) * self.dim
+        if before is None or after is None:
+            whole = all(isinstance(scale, (int, float)) and scale == int(scale) for scale in factors)
+            if "shape" not in node.meta and not whole and (factor is not None or mode.startswith("nearest")):
+                self.plan.say(name, was, now, f"its positions are centred for some sizes alone; {EXAMPLE}", exact=False)
+            return
         for m, n, scale in zip(before, after, factors, strict=True):
             if isinstance(scale, (int, float)) and abs(m * scale - n) > 1e-6:  # the size is rounded, and the factor is not
                 note = f"positions of {before} in {after} are not centred; with sizes that are multiples of the factor they are"
@@ -376,8 +384,16 @@ class ModuleRules(Steps):
             self.centred_positions(node, name, describe(old), describe(new), "corners" if old.align_corners else old.mode, factor)
         size = self.size(node.all_input_nodes[0])
         new = getattr(new, "blocks", new)  # the convolution inside of a steerable one
-        if size is None or not hasattr(new, "group") or not (hasattr(new, "stride") or hasattr(new, "window")):
+        if not hasattr(new, "group") or not (hasattr(new, "stride") or hasattr(new, "window")):
             return
-        reason = layers.off_centre(new, self.lattice, size)
+        if size is not None:
+            reason = layers.off_centre(new, self.lattice, size)
+        elif "shape" in node.meta:
+            return
+        else:  # sizes of every remainder
+            steps: Any = new.stride
+            sizes = range(LARGE, LARGE + 2 * max(layers.as_tuple(steps, self.dim)))
+            broken = any(layers.off_centre(new, self.lattice, (extent,) * self.dim) for extent in sizes)
+            reason = f"with its stride {steps} it is exact for some sizes alone; {EXAMPLE}" if broken else ""
         if reason:
             self.plan.say(name, describe(old), describe(new), reason, exact=False)

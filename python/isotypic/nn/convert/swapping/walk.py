@@ -304,7 +304,8 @@ class Walk(FunctionRules):
                 return kind
             if kind.width != kind.channels or scalar.width not in (None, kind.width) or kind.space != scalar.space:
                 self.refuse(node, f"{name_of(node)} of {kind} and of {scalar}")
-            if self.plan.pretrained and kind.space == "grid" and not (kind.last or scalar.last):
+            inside = self.plan.pretrained or not self.flow.ends(node)
+            if inside and kind.space == "grid" and not (kind.last or scalar.last):
                 node.replace_input_with(image, self.method(node, "unsqueeze", image, 2))
                 self.because("images as fields")
                 return kind
