@@ -273,17 +273,6 @@ def test_an_exported_network_takes_other_batches_and_goes_to_onnx(tmp_path: Path
     assert_same(session.run(None, {session.get_inputs()[0].name: more.numpy()}), model(more))
 
 
-def test_the_batch_and_the_items_of_multivectors_stay_dynamic() -> None:
-    model, data = other("GATr")
-    batch, items = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("items", min=2, max=64)
-    shapes = ({0: batch, 1: items},) * 2
-    more = tuple(torch.randn(7, 9, *x.shape[2:], dtype=x.dtype) for x in data)
-    ours = torch.export.export(model, data, dynamic_shapes=shapes, strict=False).module()
-    for network in (to_torch(model, data, dynamic_shapes=shapes), ours):
-        for found, expected in zip(network(*more), model(*more), strict=True):
-            torch.testing.assert_close(found, expected)
-
-
 def test_other_threads_keep_their_kernels_while_a_network_is_traced() -> None:
     a, found = torch.randn(2, 3, 3), []
     with substituted({}):

@@ -92,7 +92,7 @@ def _apply(operator: str, x: Tensor, y: Tensor, scale: Tensor | None, table: str
     # (rows, channels, 16): a slice of channels is a view with rows further apart, which the kernel reads as it is.
     rows = (-1, batch[-1]) if len(batch) > 1 else (-1, 1)
     if len(batch) > 1 and batch[-1] == 0:
-        rows = (batch[:-1].numel(), 0)
+        rows = (math.prod(batch[:-1]), 0)
     shaped = [t if _arguments.same_shape(t.shape[:-1], batch) else t.expand(*batch, 16) for t in (x, y)]
     a, b = (t.flatten(0, -3) if t.dim() > 3 else t.reshape(*rows, 16) for t in shaped)
     s = None if scale is None else scale.expand(batch).reshape(rows)
