@@ -313,6 +313,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--degrees", type=int, nargs=2, default=(13, 64))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after this time")
     parser.add_argument("--sturm", type=int, default=20, help="compare with Sturm sequences up to this degree")
     parser.add_argument("--slow", type=float, default=30, help="name cases that take more seconds than this")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
@@ -321,7 +322,10 @@ def main() -> int:
     verdicts: dict[str, int] = defaultdict(int)
     families: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     compared, wrong, counted, longest = 0, 0, 0, (0.0, "")
+    begin = time.monotonic()
     for case in range(arguments.cases):
+        if time.monotonic() - begin > arguments.seconds:
+            break
         rng = random.Random(arguments.seed * 1_000_003 + case)
         name, domain = arguments.families[case % len(arguments.families)], rng.choice(DOMAINS)
         degree = rng.randint(*arguments.degrees)

@@ -186,6 +186,24 @@ def test_rows_that_are_not_finite() -> None:
     assert all(not gradient[1::2].any() and gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.parametrize("cross", [-0.48, 0.51, -0.519])
+def test_a_minimum_of_zero_at_the_origin(cross: float) -> None:
+    """0.26 x^2 + cross x y + 0.26 y^2 (Matyas' function): no size, no rounding there, and boxes beside it look alike at every size."""
+    found = iso.sl2.minimize(parts_of({(2, 0): 0.26, (1, 1): cross, (0, 2): 0.26}))
+    assert int(found.status) == 0 and float(found.value) == 0 and -1e-30 < float(found.lower) <= 0
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1e6])
+def test_axes_of_different_scale(ratio: float) -> None:
+    """(x^2 - 1)^2 + x / 3 + (y^2 - 2)^2 - y / 5 + (x y)^2 / 4 in x / ratio: as without the ratio."""
+    terms = {(4, 0): 1, (2, 0): -2, (0, 0): 5, (1, 0): 1 / 3, (0, 4): 1, (0, 2): -4, (0, 1): -0.2, (2, 2): 0.25}
+    expected = iso.sl2.minimize(parts_of(terms))
+    found = iso.sl2.minimize(parts_of({(i, j): c * ratio**i for (i, j), c in terms.items()}))
+    assert int(expected.status) == int(found.status) == 0
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.point * torch.tensor([ratio, 1.0]), expected.point, rtol=1e-5, atol=1e-5)
+
+
 def test_constants() -> None:
     found = iso.sl2.minimize([torch.tensor([[3.0], [-2.0]]), torch.zeros(2), torch.zeros(3)])
     assert found.status.tolist() == [0, 0] and found.value.tolist() == [3.0, -2.0] and found.point.isfinite().all()

@@ -39,13 +39,14 @@ def _shift(centre: Tensor, width: Tensor, degree: int) -> Tensor:
     return binomial.to(device) * powers[:, (k - j).clamp_min(0)] * (width[:, None] ** torch.arange(degree + 1, device=device))[:, :, None]
 
 
-def lower_bounds(matrix: Tensor, radius: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def lower_bounds(matrix: Tensor, radius: Tensor, upper: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Bounds of f = sum of matrix[i, j] x^i y^j on the squares |x|, |y| <= radius.
 
     Args:
         matrix: (B, D + 1, D + 1) float64.
         radius: (B,), finite and positive; rows with others are left at -inf.
         upper: (B,), values of f.
+        anchor: (B, 2), points on the squares that may be minimisers: near one f is convex, which bounds it at once.
 
     Returns: lower (B,) <= f on the square; the least value found (B,), at most upper, and its point (B, 2), NaN where upper is the least.
     """
@@ -55,17 +56,51 @@ def lower_bounds(matrix: Tensor, radius: Tensor, upper: Tensor) -> tuple[Tensor,
     size = max(1, CHUNK // ((degree + 1) ** 2 * MOST_BOXES // 16))
     rows = (radius.isfinite() & (radius > 0) & upper.isfinite()).nonzero()[:, 0]
     for chosen in rows.split(size):
-        low, value, where = _branch(matrix[chosen], radius[chosen], upper[chosen], degree)
+        low, value, where = _branch(matrix[chosen], radius[chosen], upper[chosen], anchor[chosen], degree)
         lower[chosen], best[chosen], point[chosen] = low, value, where
     return lower, best, point
 
 
-def _branch(matrix: Tensor, radius: Tensor, best: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
+def _convex(matrix: Tensor, radius: Tensor, point: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+    """A half-width (B,) of squares around the points on which f is convex, 0 where there is none, and a lower bound of f there.
+
+    With f(point + r s) = t_00 + t_10 s_x + t_01 s_y + ..., H the least that its Hessian is for s in [-1, 1]^2, entry by entry, and m > 0
+    the lesser eigenvalue of H: f >= t_00 - (t_10^2 + t_01^2) / (2 m). Boxes cannot show that next to a minimum, as they look there the
+    same at every size; and where the minimum is 0 at the origin there is no rounding below which it would not matter.
+    """
+    batch, tries = len(matrix), 64
+    widths = (radius[:, None] * 0.5 ** torch.arange(tries, device=matrix.device)).flatten()
+    sx, sy = (_shift(point[:, i].repeat_interleave(tries), widths, degree) for i in range(2))
+    every = matrix.repeat_interleave(tries, 0)
+    taylor, size = sx @ every @ sy.mT, sx.abs() @ every.abs() @ sy.abs().mT
+    rounding = 4 * (degree + 2) * EPS * size
+    j = torch.arange(degree + 1, dtype=matrix.dtype, device=matrix.device)
+    second, cross = j * (j - 1), j[:, None] * j
+    most = taylor.abs() + rounding
+
+    def spread(weight: Tensor, i: int, k: int) -> Tensor:
+        """How far a second derivative goes from that at the point."""
+        return (weight * most).sum((1, 2)) - weight[i, k] * taylor[:, i, k].abs()
+
+    a = 2 * taylor[:, 2, 0] - spread(second[:, None].expand_as(cross), 2, 0)
+    c = 2 * taylor[:, 0, 2] - spread(second.expand_as(cross), 0, 2)
+    b = taylor[:, 1, 1].abs() + spread(cross, 1, 1)
+    determinant = a * c - b * b * (1 + 8 * EPS)
+    least = torch.where((a > 0) & (c > 0), determinant / (a + c), 0.0)  # at most the lesser eigenvalue
+    slope = most[:, 1, 0].square() + most[:, 0, 1].square()
+    bound = torch.where(least > 0, taylor[:, 0, 0] - rounding[:, 0, 0] - slope / least, -torch.inf).view(batch, tries)
+    widest = (bound > -torch.inf).to(torch.int8).argmax(1, keepdim=True)
+    bound = bound.gather(1, widest)[:, 0]
+    return torch.where(bound > -torch.inf, widths.view(batch, tries).gather(1, widest)[:, 0], 0.0), bound
+
+
+def _branch(matrix: Tensor, radius: Tensor, best: Tensor, anchor: Tensor, degree: int) -> tuple[Tensor, Tensor, Tensor]:
     transform = torch.from_numpy(_bernstein(degree)).to(matrix)
     batch = len(matrix)
     best, point = best.clone(), best.new_full((batch, 2), torch.nan)
     lower = torch.full_like(best, torch.inf)
     row = torch.arange(batch, device=matrix.device)
+    convex, floor_there = _convex(matrix, radius, anchor, degree)
     centre, width = torch.zeros_like(point), radius[:, None].expand(-1, 2).clone()
     for _ in range(ROUNDS):
         sx, sy = (_shift(centre[:, i], width[:, i], degree) for i in range(2))
@@ -73,6 +108,8 @@ def _branch(matrix: Tensor, radius: Tensor, best: Tensor, degree: int) -> tuple[
         size = sx.abs() @ matrix[row].abs() @ sy.abs().mT
         rounding, floor = (4 * (degree + 2) * EPS * s for s in (size.sum((1, 2)), size[:, 0, 0]))
         bound = (transform @ taylor @ transform.mT).amin((1, 2)) - rounding
+        inside = ((centre - anchor[row]).abs() + width).amax(1) <= convex[row]
+        bound = torch.where(inside, torch.maximum(bound, floor_there[row]), bound)
         here = taylor[:, 0, 0]
         least = torch.full_like(best, torch.inf).scatter_reduce_(0, row, here, "amin")
         improved = least < best

@@ -78,13 +78,28 @@ def minimize(parts: Sequence[Tensor]) -> Minimum:
     flat = [part.expand(*lead, k + 1).reshape(-1, k + 1).double() for k, part in enumerate(parts)]
     broken = torch.stack([~part.isfinite().all(-1) for part in flat]).any(0)
     flat = [torch.where(broken[:, None], 0.0, part) for part in flat]
-    point, status, lower = _solve([part.detach() for part in flat])
+    balanced, unit = _balance([part.detach() for part in flat])
+    point, status, lower = _solve(balanced)
+    point = point * unit
     value = torch.where(status == 1, -torch.inf, _evaluate(flat, point))
     value, point, lower = (torch.where(broken[:, None] if t.dim() > 1 else broken, torch.nan, t) for t in (value, point, lower))
     status, dtype = torch.where(broken, 3, status), parts[0].dtype
     bound = lower.to(dtype)
     bound = torch.where(bound.double() > lower, bound.nextafter(torch.full_like(bound, -torch.inf)), bound)  # rounded down
     return Minimum(value.to(dtype).reshape(lead), point.to(dtype).reshape(*lead, 2), status.reshape(lead), bound.reshape(lead))
+
+
+def _balance(parts: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """f(a x, y) with about the same coefficients of x^D and y^D, and (a, 1); a is a power of two, so that this is exact."""
+    top, degree = parts[-1], len(parts) - 1
+    ratio = (top[:, 0].abs().log2() - top[:, -1].abs().log2()) / degree
+    unit = ratio.nan_to_num(0.0, 0.0, 0.0).round().exp2()[:, None]
+    scaled = [part * unit ** torch.arange(part.shape[-1], device=top.device) for part in parts]
+    exact = torch.stack([(new.isfinite() & ((new == 0) == (old == 0))).all(-1) for new, old in zip(scaled, parts, strict=True)]).all(0)[
+        :, None
+    ]
+    unit = torch.where(exact, unit, 1.0)
+    return [torch.where(exact, new, part) for new, part in zip(scaled, parts, strict=True)], torch.cat([unit, torch.ones_like(unit)], 1)
 
 
 def _evaluate(parts: list[Tensor], point: Tensor) -> Tensor:
@@ -99,7 +114,7 @@ def _solve(parts: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     value = _evaluate(parts, point)
     proven = _radius(parts)
     bounded = (status == 0) & proven.isfinite()
-    lower, _, better = lower_bounds(matrix, torch.where(bounded, proven, torch.where(status == 1, torch.nan, reach)), value)
+    lower, _, better = lower_bounds(matrix, torch.where(bounded, proven, torch.where(status == 1, torch.nan, reach)), value, point)
     improved = better.isfinite().all(-1)
     if bool(improved.any()):
         rows = improved.nonzero()[:, 0]

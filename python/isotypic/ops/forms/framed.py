@@ -35,17 +35,20 @@ LIMIT, LIMIT_OF_SINGLE = 1e-6, 1e-2
 
 
 def solve(forms: Tensor, single: bool) -> Solution:
-    """As ``max_det``, with a frame for the rows that the first pass leaves open, and a Gram also where they stay so."""
+    """As ``max_det``, with a frame for the rows that the first pass leaves open, and a Gram also where they stay so.
+
+    Moving a Gram back costs digits, so that two words for each number solve what the frame found to be positive and no more.
+    """
     if forms.shape[1] == 1:
         return split(max_det(forms, single, True, False))
     solution = split(max_det(forms, single, False, True))
-    solution = _again(forms, solution, lambda rows: _solve_in_frame(rows, single))
-    return _again(forms, solution, lambda rows: split(max_det(rows, single, True, False)))
+    solution = _again(forms, solution, (REFINE, UNDECIDED), lambda rows: _solve_in_frame(rows, single))
+    return _again(forms, solution, (REFINE, UNDECIDED, INACCURATE), lambda rows: split(max_det(rows, single, True, False)))
 
 
-def _again(forms: Tensor, solution: Solution, attempt: Callable[[Tensor], Solution]) -> Solution:
-    """The open rows by another attempt, which counts where it decides more. Where values can be read, others are not computed."""
-    rows_open = (solution.status == REFINE) | (solution.status == UNDECIDED)
+def _again(forms: Tensor, solution: Solution, left: tuple[int, ...], attempt: Callable[[Tensor], Solution]) -> Solution:
+    """The rows of these status by another attempt, which counts where it says more. Where values can be read, others are not computed."""
+    rows_open = torch.stack([solution.status == status for status in left]).any(0)
     if torch.compiler.is_compiling() or not plain(forms):
         return _better(solution, attempt(forms), rows_open)
     rows = rows_open.nonzero()[:, 0]
@@ -56,7 +59,8 @@ def _again(forms: Tensor, solution: Solution, attempt: Callable[[Tensor], Soluti
 
 
 def _better(old: Solution, new: Solution, rows: Tensor) -> Solution:
-    taken = rows & ((new.status != UNDECIDED) | (old.status == REFINE))
+    more = torch.where(old.status == INACCURATE, new.status == SOLVED, new.status != UNDECIDED)
+    taken = rows & (more | (old.status == REFINE))
     return Solution(*(torch.where(taken.reshape(-1, *(1,) * (a.dim() - 1)), b, a) for a, b in zip(old, new, strict=True)))
 
 
