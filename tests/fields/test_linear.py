@@ -70,7 +70,7 @@ def test_from_linear_is_the_group_average() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="unknown group 'C5'; known groups: p1"):
+    with pytest.raises(ValueError, match="unknown group 'E5'; known groups: p1"):
         GroupLinear(2, 3, "E5")
     with pytest.raises(ValueError, match="GroupLinear: in_fields must be a positive integer, got 0"):
         GroupLinear(0, 3)
