@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import random
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -80,6 +81,15 @@ def kept(function: Callable[..., Any], *inputs: Tensor) -> int:
     total = sum(storages.values())
     del result
     return total
+
+
+def fresh_pages(function: Callable[[], Any], calls: int = 10) -> float:
+    """Pages of memory that the system has to make for each call, because the allocator gave those of the results before back to it."""
+    function()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(calls):
+        function()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls
 
 
 def least_seconds(function: Callable[[], Any], rounds: int) -> float:

@@ -276,13 +276,20 @@ def symmetrization(*files: dict[str, Any]) -> str:
     for size, title in (("1000-64", "1,000 x 64"), ("8-444", "8 x 444")):
         names = f"test_forward[{size}]", f"test_backward[{size}]"
         rows += sort.against(f"`sort_sinkhorn`, {title}, 20 iterations", names, log_softmax_on_n_x_n=("eager", "compiled"))
+        names = f"test_adjacency[forward-{size}]", f"test_adjacency[forward+backward-{size}]"
+        rows += sort.against("the same and `apply_adjacency`", names, the_same_by_gather_and_dense_products=("eager", "compiled"))
     for name, title, baselines in (
         ("frame", "`orthonormal_frame`, 100,000 3 x 3", {"linalg.qr": ("qr",), "Gram-Schmidt": EAGER_AND_COMPILED["gram_schmidt"]}),
         ("eigen", "`symmetric_eigen`", {"linalg.eigh": ("eigh",)}),
         ("polar", "`polar`", {"linalg.svd": ("svd",)}),
     ):
         rows += small.against(title, [f"test_{name}[torch.float32-{direction}]" for direction in ("forward", "backward")], **baselines)
-    for case, title in (("8-444-8", "8 x 444 x 444 x 8"), ("8-444-0", "8 x 444 x 444"), ("1000-64-4", "1,000 x 64 x 64 x 4")):
+    for case, title in (
+        ("8-444-8", "8 x 444 x 444 x 8"),
+        ("8-444-0", "8 x 444 x 444"),
+        ("1000-64-4", "1,000 x 64 x 64 x 4"),
+        ("1000-64-0", "1,000 x 64 x 64"),
+    ):
         names = [f"test_adjacency[{direction}-{case}]" for direction in ("forward", "forward+backward")]
         kinds = {"torch.gather": ("gather",), "torch.index_select": ("index_select",), "indexing": EAGER_AND_COMPILED["advanced"]}
         rows += permute.against(f"`permute_adjacency`, {title}", names, **kinds)
@@ -414,6 +421,25 @@ def peers(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def overheads(results: dict[str, Any]) -> str:
+    """Microseconds of a call with next to nothing to compute, without gradient and with it."""
+    rows = ["| layer | | isotypic | torch | torch's layer |", "|---|---|---|---|---|"]
+    words = {"eval": "without gradient", "forward": "forward, in training", "forward+backward": "forward and backward"}
+    for entry in results["benchmarks"]:
+        info = entry["extra_info"]
+        if "calls" not in info:
+            continue
+
+        def each(seconds: float, calls: int = info["calls"]) -> str:
+            found = 1e6 * seconds / calls
+            return f"{found:.1f}" if found < 20 else f"{found:.0f}"
+
+        (layer, seconds), *_ = [*info.get("baselines", {}).items(), ("", None)]
+        theirs = ["", ""] if seconds is None else [each(seconds), f"`{layer}`"]
+        rows.append("| " + " | ".join([f"`{info['layer']}`", words[info["kind"]], each(entry["stats"]["median"]), *theirs]) + " |")
+    return "\n".join(rows)
+
+
 def recorded(*files: dict[str, Any]) -> str:
     """Which file was measured where, and which pages show it."""
     rows = ["| file in `benchmarks/results/` | machine | commit | shown in |", "|---|---|---|---|"]
@@ -434,6 +460,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "group convolutions": group_conv_table,
     "networks": network_figures,
     "conversions": conversion_figures,
+    "overheads": overheads,
     "operators": operator_table,
     "price of symmetry": price,
     "max-det": max_det_figures,

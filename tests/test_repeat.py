@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import isotypic as iso
 from isotypic import _repeat
-from isotypic._repeat import note, repeated
+from isotypic._repeat import note, repeated, step
 from isotypic.ops import _launch
 
 _C = pytest.importorskip("isotypic._C")
@@ -161,11 +161,56 @@ def test_in_a_mode_the_call_goes_the_whole_way(counted, mode: str) -> None:
         assert any("form_action" in name for name in names)
 
 
-def test_what_is_more_than_one_launch_is_not_learnt() -> None:
-    @repeated
-    def twice(p: Tensor, g: Tensor) -> Tensor:
+def test_several_launches_are_learnt() -> None:
+    def function(p: Tensor, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
+        moved = act(p, g)
+        return act(moved, h), None, moved, step(torch.sum, moved, (0,))
+
+    short = repeated(function)
+    for _ in range(3):
+        (p, g), h = tensors(), torch.randn(3, 2, 2)
+        for found, expected in zip(short(p, g, h), function(p, g, h), strict=True):
+            assert (found is None) == (expected is None) and (found is None or torch.equal(found, expected))
+    assert short(p, g, h)[0].data_ptr() != short(p, g, h)[0].data_ptr() and len(short.known) == 1
+
+    for _ in range(2):  # what is refused in the middle goes the whole way from its beginning
+        (p, g), h = tensors(), torch.randn(2, 2, 3).permute(2, 0, 1)
+        assert torch.equal(short(p, g, h)[0], act(act(p, g), h.contiguous()))
+
+
+def test_steps_inside_another_call_are_seen_by_both() -> None:
+    calls = []
+
+    def count(p: Tensor, g: Tensor) -> Tensor:
+        calls.append(p)
         return act(act(p, g), g)
 
+    inner = repeated(count)
+    outer = repeated(lambda p, g: act(inner(p, g), g))
+    p, g = tensors()
+    inner(p, g)
+    for _ in range(3):
+        assert torch.equal(outer(p, g), act(act(act(p, g), g), g))
+    assert len(calls) == 1 and len(outer.known) == 1
+
+
+def test_a_kernel_that_is_told_what_tensors_hold_is_not_repeated() -> None:
+    """What a step is given besides tensors is kept, so that a tensor which no step takes may have been read."""
+
+    @repeated
+    def scaled(p: Tensor, scale: Tensor) -> Tensor:
+        return step(torch.mul, p, scale.item())
+
+    @repeated
+    def of_two(p: Tensor, q: Tensor) -> Tensor:
+        return step(torch.cat, (p, q))
+
+    for value in (2.0, 3.0, 5.0):
+        p, q = torch.randn(2, 3), torch.randn(2, 3)
+        assert torch.equal(scaled(p, torch.tensor(value)), p * value) and torch.equal(of_two(p, q), torch.cat((p, q)))
+
+
+def test_what_is_made_elsewhere_is_not_learnt() -> None:
     @repeated
     def changed(p: Tensor, g: Tensor) -> Tensor:
         return act(p, g) + 1
@@ -181,7 +226,7 @@ def test_what_is_more_than_one_launch_is_not_learnt() -> None:
     p, g = tensors()
     for _ in range(3):
         p, g = tensors()
-        assert torch.equal(twice(p, g), act(act(p, g), g)) and torch.equal(changed(p, g), act(p, g) + 1)
+        assert torch.equal(changed(p, g), act(p, g) + 1)
         assert torch.equal(converted(p, g), act(p * 2, g)) and torch.equal(forgetful(p, g, p.clone()), act(p, g))
 
 
@@ -225,7 +270,7 @@ def test_a_call_learnt_twice_refers_to_what_it_keeps() -> None:
         return "".join(list(text))  # a new string each time, which nobody else keeps
 
     for _ in range(2):
-        assert known.learn((p, g, setting()), {}, run=None, pick=[], constants=[], result_like=None)
+        assert known.learn((p, g, setting()), {}, steps=[], constants=[], results=[], several=False)
     others = [setting(f"another text, {i:07d}") for i in range(1000)]  # where freed strings were
     assert known.run((p, g, setting()), {}) is NotImplemented and len(known) == 1, others[0]
 
@@ -259,6 +304,45 @@ def test_gradients_of_repeated_calls() -> None:
     with torch.no_grad():
         assert not layer(x).requires_grad
     assert layer(x).requires_grad and not layer.requires_grad_(False)(x).requires_grad
+
+
+@pytest.mark.parametrize("wanted", ["x", "weight", "bias", "x weight", "x weight bias", "weight bias"])
+@pytest.mark.parametrize("layout", ["plain", "strided"])
+def test_repeated_gradients_of_what_wants_one(wanted: str, layout: str) -> None:
+    """The repeated backward of a call depends on which gradients are wanted, of any order."""
+    names = ("x", "weight", "bias")
+
+    def gradients(repeat: bool) -> list[Tensor]:
+        torch.manual_seed(1)
+        found: list[Tensor] = []
+        for choice in (wanted, "x weight bias", wanted, "weight", wanted):
+            tensors = [torch.randn(2, 2, 4, 5, 5), torch.randn(3, 2, 4, 3, 3), torch.randn(3)]
+            tensors = [t.double().requires_grad_(name in choice.split()) for t, name in zip(tensors, names, strict=True)]
+            if not repeat:
+                _repeat.forget()
+            y = iso.ops.group_conv(*tensors, group="p4")
+            cotangent = torch.randn(y.shape, dtype=torch.float64)
+            if layout == "strided":
+                cotangent = torch.randn(*y.shape[::-1], dtype=torch.float64).permute(4, 3, 2, 1, 0)
+            leaves = [t for t in tensors if t.requires_grad]
+            first = torch.autograd.grad(y, leaves, cotangent, create_graph=True)
+            found += first
+            total = sum(g.square().sum() for g in first)
+            if total.requires_grad:
+                found += [g for g in torch.autograd.grad(total, leaves, allow_unused=True) if g is not None]
+        return found
+
+    for one, other in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_repeated_backward_goes_the_whole_way_in_a_mode() -> None:
+    layer, x = iso.nn.GroupConv2d(2, 3, 3, "p4"), torch.randn(1, 2, 4, 5, 5)
+    y = layer(x)
+    for _ in range(3):
+        (alone,) = torch.autograd.grad(y, layer.weight, torch.ones_like(y), retain_graph=True)
+    (batched,) = torch.autograd.grad(y, layer.weight, torch.stack([torch.ones_like(y)] * 2), is_grads_batched=True)
+    torch.testing.assert_close(batched, torch.stack([alone] * 2))
 
 
 @pytest.mark.parametrize("change", ["data", "in place", "load", "dtype", "train", "parameter"])

@@ -122,6 +122,22 @@ MUTANTS = (
         "if False:",
         MUTANTS_OF_LAYERS,
     ),
+    Mutant(
+        "repeated calls: a tensor that no kernel takes",
+        "python/isotypic/_repeat.py",
+        "if every and not given <= places.used:",
+        "if False:",
+        ("tests/test_repeat.py",),
+        "told_what_tensors_hold",
+    ),
+    Mutant(
+        "repeated calls: what is made elsewhere",
+        "python/isotypic/_repeat.py",
+        "if len(new) != 1:",
+        "if not new:",
+        ("tests/test_repeat.py",),
+        "made_elsewhere",
+    ),
     Mutant("dead taps", "python/isotypic/nn/fields/_outside.py", "if least == tuple(kernel_size):", "if True:", MUTANTS_OF_LAYERS),
     Mutant(
         "padding on the hexagonal lattice",

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import isotypic as iso
 from isotypic.demo.dense import dense
 
-KERNELS = ("group_conv", "batch_norm")
+KERNELS = ("group_conv", "batch_norm", "max_pool")
 
 BATCH, SIZE, CLASSES = 16, 32, 10
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from compare import TIMER, compare, floor, record_floor
+from compare import TIMER, compare, floor, fresh_pages, record_floor
 from torch import Tensor
 
 import isotypic as iso
@@ -47,6 +47,9 @@ def test_adjacency(benchmark: Any, batch: int, n: int, channels: int, direction:
         if direction != "forward":
             torch.autograd.grad(y, a, g)
 
-    compare(benchmark, lambda: step(iso.ops.permute_adjacency), {name: lambda f=f: step(f) for name, f in forms.items()})
+    timed = {name: lambda f=f: step(f) for name, f in forms.items()}
+    compare(benchmark, lambda: step(iso.ops.permute_adjacency), timed)
+    pages = {"ours": lambda: step(iso.ops.permute_adjacency), "gather": timed["gather"]}
+    benchmark.extra_info["fresh_pages"] = {name: fresh_pages(function) for name, function in pages.items()}
     # Read once, written once; the gradient likewise.
     record_floor(benchmark, floor(0, (1 if direction == "forward" else 2) * 2 * a.numel() * 4, torch.float32))

@@ -1,5 +1,5 @@
-"""The share of a learned sampler in a training step of `isotypic demo symmetrize`, one thread: EXP (100 graphs, 3 draws, an MLP) and five
-charged bodies (100 samples, 4 draws, a transformer).
+"""The share of a learned sampler in a training step of `isotypic demo symmetrize`, one thread, in the sizes of its recipe: EXP (50 graphs,
+one draw, an MLP) and five charged bodies (100 samples, 4 draws, a transformer).
 
     operators   what the package computes to draw: sorting with the gradient of Sinkhorn's entropy, and frames, forward + backward
     moving      of inputs and outputs by what was drawn, with the gradient of the soft permutation
@@ -23,10 +23,12 @@ from torch import Tensor
 import isotypic as iso
 from isotypic.demo.symmetrize import networks
 from isotypic.demo.symmetrize.bodies import BODIES, Frames, NumberedTransformer
+from isotypic.demo.symmetrize.recipe import Recipe
 from isotypic.symmetrize import Learned, Symmetrize
 
 KERNELS = ("sort_sinkhorn", "small_matrix", "rotate_mean")
 
+RECIPE = Recipe()
 BATCH = 100
 
 
@@ -61,8 +63,8 @@ def record_shares(benchmark: Any) -> None:
 
 @pytest.mark.benchmark(timer=TIMER, warmup=False)
 def test_graphs(benchmark: Any) -> None:
-    draws = 3
-    graphs = iso.data.exp(BATCH // 2)
+    batch, draws = RECIPE.graph_batch, RECIPE.graph_draws
+    graphs = iso.data.exp(batch // 2)
     nodes, channels = graphs.features.shape[1:]
     signature = networks.spectral_signature(graphs.adjacency, graphs.features)
     net = networks.FlatMLP(nodes, channels, 1)
@@ -82,7 +84,7 @@ def test_graphs(benchmark: Any) -> None:
         torch.autograd.grad((sort.apply(features), sort.apply_adjacency(adjacency)), scores, weights, retain_graph=True)
 
     benchmark.group = "sampler"
-    benchmark.extra_info.update(operator="sampler", job="EXP", batch=BATCH, draws=draws, nodes=nodes)
+    benchmark.extra_info.update(operator="sampler", job="EXP", batch=batch, draws=draws, nodes=nodes)
     step = step_of(model, inputs, options, lambda y: F.binary_cross_entropy_with_logits(y[:, 0], graphs.labels.float()))
     compare(benchmark, operators, {"step": step, "moving": moving, "sampler": sampler_of(model, inputs, options, draws)})
     record_shares(benchmark)
@@ -90,7 +92,7 @@ def test_graphs(benchmark: Any) -> None:
 
 @pytest.mark.benchmark(timer=TIMER, warmup=False)
 def test_bodies(benchmark: Any) -> None:
-    draws = 4
+    draws = RECIPE.body_draws
     x, v, charges, target = iso.data.charged_n_body(BATCH, BODIES, seed=0).task(30, 40)
     inputs = (x - x.mean(1, keepdim=True), v, charges[..., None])
     tags = ("node vector", "node vector", "node")

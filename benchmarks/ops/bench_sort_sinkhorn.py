@@ -4,6 +4,7 @@
     compiled    the same by torch.compile
 
 Forward is order and entropy. Backward is that of the entropy and of the sorted features, by P~. `kept` is what a graph keeps for it.
+`test_adjacency` sorts the scores and moves an adjacency matrix, P^T A P: forward, and with the gradients in the scores and in A.
 """
 
 from __future__ import annotations
@@ -47,6 +48,25 @@ def eager_loss(scores: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     moved = logits.exp().mT @ x
     hard = x.gather(1, order[..., None].expand(x.shape))
     return ((hard + moved - moved.detach()) * weight).sum() + entropy(logits).sum()
+
+
+def eager_adjacency(scores: Tensor, a: Tensor) -> Tensor:
+    logits, order = soft(scores)
+    columns = a.gather(2, order[:, None].expand(a.shape))
+    rows = a.gather(1, order[:, :, None].expand(a.shape))
+    hard = rows.gather(2, order[:, None].expand(a.shape))
+    p = logits.exp()
+    moved = p.mT @ columns.detach() + rows.detach() @ p
+    return hard + moved - moved.detach()
+
+
+def eager_hard(scores: Tensor, a: Tensor) -> Tensor:
+    order = scores.argsort(dim=-1, stable=True)
+    return a.gather(1, order[:, :, None].expand(a.shape)).gather(2, order[:, None].expand(a.shape))
+
+
+def our_adjacency(scores: Tensor, a: Tensor) -> Tensor:
+    return iso.ops.sort_sinkhorn(scores, tau=TAU, iterations=ITERATIONS).apply_adjacency(a)
 
 
 def ours(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,3 +121,27 @@ def test_backward(benchmark: Any, batch: int, n: int) -> None:
     record(benchmark, "forward+backward", batch, n, kept=ours_kept, kept_eager=theirs, kept_ratio=theirs / ours_kept)
     timed = {name: lambda f=f: step(f) for name, f in baselines.items()}
     compare(benchmark, lambda: step(our_loss), timed, seconds=8, least=5)
+
+
+@pytest.mark.parametrize(("batch", "n"), SIZES)
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.benchmark(timer=TIMER, warmup=False)
+def test_adjacency(benchmark: Any, batch: int, n: int, direction: str) -> None:
+    scores = operands(batch, n)[0]
+    a, weight = torch.randn(2, batch, n, n)
+    backward = direction != "forward"
+    for tensor in (scores, a):
+        tensor.requires_grad_(backward)
+    form = eager_adjacency if backward else eager_hard
+    baselines = {"eager": form, "compiled": torch.compile(form)}
+
+    def step(form: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
+        y = form(scores, a)
+        return (y, *torch.autograd.grad(y, (scores, a), weight)) if backward else (y,)
+
+    for function in baselines.values():
+        for found, expected in zip(step(our_adjacency), step(function), strict=True):
+            assert (found - expected).norm() < 1e-3 * expected.norm()
+    record(benchmark, f"adjacency {direction}", batch, n)
+    timed = {name: lambda f=f: step(f) for name, f in baselines.items()}
+    compare(benchmark, lambda: step(our_adjacency), timed, seconds=8, least=5)

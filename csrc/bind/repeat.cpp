@@ -1,4 +1,4 @@
-// Repeat: what is known of the calls of one function of isotypic, so that a repeated call is one call of a kernel.
+// Repeat: what is known of the calls of one function of isotypic, so that a repeated call is the calls of its kernels.
 //
 // isotypic/_repeat.py has the idea and learns; here is the part that every short call goes through, about a microsecond and a half:
 // the state of torch that a call must not be in (a mode, a transform, a subclass), a key of shapes, dtypes and settings, a look-up, a new
@@ -6,9 +6,13 @@
 // are None, bool, int, float, str, tuple or list; a call with others is not learnt.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -89,18 +93,28 @@ struct KeyHash {
     size_t operator()(const Key& key) const { return key.hash(); }
 };
 
-// A step that a call comes down to. Without one, the call is known to be more than one.
+// One step of a call: a kernel, which writes new results that are among its arguments, or a function that returns its own.
 struct Step {
-    std::vector<py::object> kept;  // what the key refers to
-    py::object run, result_like;   // result_like: one number seen as a whole result, or a meta tensor; null where the step returns its own
-    bool of_meta = false;          // where the axes of the result are in another order in memory
-    std::vector<int> pick;         // places among the values and then the constants; -1 is the result
-    std::vector<py::object> constants;
+    py::object run;
+    std::vector<int> pick;          // places of its arguments: of a value, behind the values of a constant; -1 - i is the i-th thing made
+    std::vector<py::object> fresh;  // results to be made before it, each like one number seen as a whole result, or like a meta tensor
+    std::vector<bool> of_meta;      // where the axes of a result are in another order in memory
+    bool returns = false;
 };
+
+// What a call comes down to. Without steps, the call is known to be more than steps.
+struct Known {
+    std::vector<py::object> kept;  // what the key refers to
+    std::vector<Step> steps;
+    std::vector<py::object> constants;
+    std::vector<int> results;  // places of what is returned; kNone is None
+    bool several = false;      // a tuple, or the one result
+};
+constexpr int kNone = std::numeric_limits<int>::max();
 
 // The arguments of a call, borrowed from it. They live on the stack: torch's functions let go of the interpreter's lock.
 struct Values {
-    static constexpr size_t kMost = 24;
+    static constexpr size_t kMost = 32;
     PyObject* at[kMost];
     size_t count = 0;
 };
@@ -112,7 +126,7 @@ class Repeat {
     // The result, None for a call that is not known, NotImplemented for one that is not to be repeated.
     py::object run(PyObject* args, PyObject* kwargs) const {
         Values values;
-        std::shared_ptr<const Step> step;
+        std::shared_ptr<const Known> known;
         try {
             Key key;
             const Torch& torch = torch_api();
@@ -120,33 +134,56 @@ class Repeat {
             if (way < 0) return not_implemented();
             const auto found = ways_[way].find(key);
             if (found == ways_[way].end()) return py::none();
-            step = found->second;
+            known = found->second;
         } catch (const std::exception&) {  // no strided tensor, one without memory
             return not_implemented();
         }
-        return step->run ? call(*step, values) : not_implemented();
+        return known->steps.empty() ? not_implemented() : call(*known, values);
     }
 
-    // The call becomes known: as a step, or without one as more than one. False where it cannot be.
-    bool learn(const py::tuple& args, const py::dict& kwargs, const py::object& run, const std::vector<int>& pick,
-               const std::vector<py::object>& constants, const py::object& result_like) {
+    // The call becomes known: as steps (run, pick, fresh, returns), or without any as more than that. False where it cannot be.
+    bool learn(const py::tuple& args, const py::dict& kwargs,
+               const std::vector<std::tuple<py::object, std::vector<int>, py::list, bool>>& steps, const std::vector<py::object>& constants,
+               const std::vector<std::optional<int>>& results, bool several) {
         Values values;
         Key key;
         const int way = read(torch_api(), args.ptr(), kwargs.ptr(), values, key);
         if (way < 0) return false;
-        auto step = std::make_shared<Step>();
+        auto known = std::make_shared<Known>();
         for (PyObject* object : key.objects) {
             if (!PyUnicode_CheckExact(object) && object != handle_.ptr()) return false;
-            step->kept.push_back(py::reinterpret_borrow<py::object>(object));
+            known->kept.push_back(py::reinterpret_borrow<py::object>(object));
         }
-        if (!run.is_none()) {
-            if (pick.size() > Values::kMost) return false;
-            step->run = run, step->pick = pick, step->constants = constants;
-            if (!result_like.is_none()) step->result_like = result_like, step->of_meta = result_like.attr("is_meta").cast<bool>();
+        size_t made = 0;
+        for (const auto& [run, pick, fresh, returns] : steps) {
+            Step step{run, pick, {}, {}, returns};
+            for (const py::handle like : fresh) {
+                step.fresh.push_back(py::reinterpret_borrow<py::object>(like));
+                step.of_meta.push_back(like.attr("is_meta").cast<bool>());
+            }
+            made += step.fresh.size() + (returns ? 1 : 0);
+            if (pick.size() > Values::kMost || made > kMostMade) return false;
+            known->steps.push_back(std::move(step));
         }
+        known->constants = constants, known->several = several;
+        for (const std::optional<int>& place : results) known->results.push_back(place.value_or(kNone));
         if (ways_[way].size() >= limit_) ways_[way].clear();
-        ways_[way].erase(key);  // another thread may have learnt it: an entry's key borrows from its own step
-        ways_[way].emplace(std::move(key), std::move(step));
+        ways_[way].erase(key);  // another thread may have learnt it: an entry's key borrows from what the entry keeps
+        ways_[way].emplace(std::move(key), std::move(known));
+        return true;
+    }
+
+    // What is known of a call, to be run with other tensors of the same key and no look at it; None for nothing.
+    py::object prepared(PyObject* args, bool looks) const;
+
+    // Whether no mode is active, no gradient is wanted, and the first values are ordinary tensors or None.
+    static bool ordinary(const Values& values, size_t count) {
+        const Torch& torch = torch_api();
+        if (!torch.plain() || torch.truth(PyObject_CallNoArgs(torch.is_grad_enabled.ptr()))) return false;
+        for (size_t i = 0; i < count; ++i)
+            if (values.at[i] != Py_None &&
+                (!torch.is_tensor(values.at[i]) || torch.truth(PyObject_CallMethodNoArgs(values.at[i], torch.is_neg.ptr()))))
+                return false;
         return true;
     }
 
@@ -162,9 +199,10 @@ class Repeat {
         return found;
     }
 
-  private:
+    static py::object call(const Known& known, const Values& values);
     static py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
 
+  private:
     // 1 where autograd must record the call, 0 where not, -1 where it is none of ordinary tensors on the CPU.
     int read(const Torch& torch, PyObject* args, PyObject* kwargs, Values& values, Key& key) const {
         bool wanted = false, plain = true;
@@ -175,8 +213,11 @@ class Repeat {
             if (!torch.is_tensor(value)) return setting(value, key);
             const DLTensor dl = borrow(value);
             plain = dl.device.device_type == kDLCPU && !torch.truth(PyObject_CallMethodNoArgs(value, torch.is_neg.ptr()));
-            wanted = wanted || torch.truth(PyObject_GetAttr(value, torch.requires_grad.ptr()));
-            for (const int each : {static_cast<int>('T'), static_cast<int>(dl.dtype.code), static_cast<int>(dl.dtype.bits), dl.ndim})
+            // Of several steps, those that autograd records are others where other tensors want a gradient.
+            const bool wants = torch.truth(PyObject_GetAttr(value, torch.requires_grad.ptr()));
+            wanted = wanted || wants;
+            for (const int each :
+                 {static_cast<int>(wants ? 'G' : 'T'), static_cast<int>(dl.dtype.code), static_cast<int>(dl.dtype.bits), dl.ndim})
                 key.tag(static_cast<char>(each));
             key.bytes.append(reinterpret_cast<const char*>(dl.shape), sizeof(int64_t) * dl.ndim);
         };
@@ -218,25 +259,34 @@ class Repeat {
         key.objects.push_back(is_handle ? handle_.ptr() : value);
     }
 
-    static py::object call(const Step& step, const Values& values) {
+    static py::object new_result(const py::object& like, bool of_meta) {
+        const Torch& torch = torch_api();
+        PyObject* arguments[] = {like.ptr(), torch.cpu.ptr()};
+        PyObject* result = PyObject_Vectorcall(torch.empty_like.ptr(), arguments, 1, of_meta ? torch.device.ptr() : nullptr);
+        if (!result) throw py::error_already_set();
+        return py::reinterpret_steal<py::object>(result);
+    }
+
+    static constexpr size_t kMostMade = 16;
+    py::object handle_;
+    size_t limit_;
+    std::unordered_map<Key, std::shared_ptr<const Known>, KeyHash> ways_[2];
+};
+
+py::object Repeat::call(const Known& known, const Values& values) {
+    py::object made[kMostMade];
+    size_t count = 0;
+    const auto at = [&](int place) {
+        const size_t index = static_cast<size_t>(place);
+        return place < 0 ? made[-1 - place].ptr() : index < values.count ? values.at[index] : known.constants[index - values.count].ptr();
+    };
+    for (const Step& step : known.steps) {
+        for (size_t i = 0; i < step.fresh.size(); ++i) made[count++] = new_result(step.fresh[i], step.of_meta[i]);
         PyObject* chosen[Values::kMost];
-        const size_t count = step.pick.size();
-        py::object result;
-        if (step.result_like) {
-            const Torch& torch = torch_api();
-            PyObject* arguments[] = {step.result_like.ptr(), torch.cpu.ptr()};
-            result = py::reinterpret_steal<py::object>(
-                PyObject_Vectorcall(torch.empty_like.ptr(), arguments, 1, step.of_meta ? torch.device.ptr() : nullptr));
-            if (!result) throw py::error_already_set();
-        }
-        for (size_t i = 0; i < count; ++i) {
-            const size_t place = static_cast<size_t>(step.pick[i]);
-            chosen[i] = step.pick[i] < 0       ? result.ptr()
-                        : place < values.count ? values.at[place]
-                                               : step.constants[place - values.count].ptr();
-        }
-        auto made = py::reinterpret_steal<py::object>(PyObject_Vectorcall(step.run.ptr(), chosen, count, nullptr));
-        if (!made) {
+        const size_t arguments = step.pick.size();
+        for (size_t i = 0; i < arguments; ++i) chosen[i] = at(step.pick[i]);
+        auto returned = py::reinterpret_steal<py::object>(PyObject_Vectorcall(step.run.ptr(), chosen, arguments, nullptr));
+        if (!returned) {
             // What a kernel refuses is either wrong, and refused in words on the long way, or such as the operator copies first.
             for (PyObject* kind : {PyExc_TypeError, PyExc_ValueError, PyExc_RuntimeError})
                 if (PyErr_ExceptionMatches(kind)) {
@@ -246,18 +296,65 @@ class Repeat {
             throw py::error_already_set();
         }
         if (watcher()) {
-            py::tuple arguments(count);
-            for (size_t i = 0; i < count; ++i) arguments[i] = py::reinterpret_borrow<py::object>(chosen[i]);
-            const py::object whole = step.result_like ? py::object(py::none()) : made;
-            py::reinterpret_borrow<py::object>(watcher())(step.run, arguments, whole);
+            py::tuple seen(arguments);
+            for (size_t i = 0; i < arguments; ++i) seen[i] = py::reinterpret_borrow<py::object>(chosen[i]);
+            const py::object own = step.returns ? returned : py::object(py::none());
+            py::reinterpret_borrow<py::object>(watcher())(step.run, seen, own);
         }
-        return step.result_like ? result : made;
+        if (step.returns) made[count++] = std::move(returned);
     }
+    const auto result = [&](int place) { return place == kNone ? py::object(py::none()) : py::reinterpret_borrow<py::object>(at(place)); };
+    if (!known.several) return result(known.results[0]);
+    py::tuple results(known.results.size());
+    for (size_t i = 0; i < known.results.size(); ++i) results[i] = result(known.results[i]);
+    return results;
+}
 
-    py::object handle_;
-    size_t limit_;
-    std::unordered_map<Key, std::shared_ptr<const Step>, KeyHash> ways_[2];
+// Of a call whose key is known to be that of the call it was made for.
+struct Prepared {
+    std::shared_ptr<const Known> known;
+    size_t values;  // the tensors, and behind them settings, which nothing looks at
+    bool looks;     // whether the caller does not know that the state of torch and the kind of the tensors are such as in that call
 };
+
+PyObject* run_prepared(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    const auto* prepared = static_cast<const Prepared*>(PyCapsule_GetPointer(self, nullptr));
+    if (!prepared) return nullptr;
+    if (static_cast<size_t>(count) > prepared->values) {
+        PyErr_SetString(PyExc_TypeError, "a prepared call: too many arguments");
+        return nullptr;
+    }
+    Values values;
+    std::copy_n(arguments, count, values.at);
+    values.count = prepared->values;
+    try {
+        if (prepared->looks && !Repeat::ordinary(values, static_cast<size_t>(count))) return Py_NewRef(Py_NotImplemented);
+        return Repeat::call(*prepared->known, values).release().ptr();
+    } catch (py::error_already_set& error) {
+        error.restore();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
+}
+
+py::object Repeat::prepared(PyObject* args, bool looks) const {
+    static PyMethodDef definition = {"prepared", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&run_prepared)), METH_FASTCALL,
+                                     nullptr};
+    Values values;
+    Key key;
+    const py::dict no_names;
+    int way = -1;
+    try {
+        way = read(torch_api(), args, no_names.ptr(), values, key);
+    } catch (const std::exception&) {  // as in run
+    }
+    if (way < 0) return py::none();
+    const auto found = ways_[way].find(key);
+    if (found == ways_[way].end() || found->second->steps.empty()) return py::none();
+    const py::capsule self(new Prepared{found->second, values.count, looks}, [](void* held) { delete static_cast<Prepared*>(held); });
+    return py::reinterpret_steal<py::object>(PyCFunction_New(&definition, self.ptr()));
+}
 
 // The methods of a class of pybind11 take half a microsecond; a plain function of C takes a tenth.
 PyObject* run_of(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
@@ -291,8 +388,11 @@ void bind_repeat(py::module_& m) {
         .def(py::init<py::object, size_t>(), py::arg("handle"), py::arg("limit"))
         .def_property_readonly("run", [](Repeat& repeat) { return bound_run(&repeat); })
         .def("__len__", &Repeat::size)
-        .def("learn", &Repeat::learn, py::arg("args"), py::arg("kwargs"), py::arg("run"), py::arg("pick"), py::arg("constants"),
-             py::arg("result_like"));
+        .def(
+            "prepared", [](const Repeat& repeat, const py::tuple& args, bool looks) { return repeat.prepared(args.ptr(), looks); },
+            py::arg("args"), py::arg("looks"))
+        .def("learn", &Repeat::learn, py::arg("args"), py::arg("kwargs"), py::arg("steps"), py::arg("constants"), py::arg("results"),
+             py::arg("several"));
     m.def(
         "forget_calls",
         [] {

@@ -57,11 +57,12 @@ class Repeat:
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        run: object,
-        pick: Sequence[int],
+        steps: Sequence[tuple[object, Sequence[int], list[object], bool]],
         constants: Sequence[object],
-        result_like: object,
+        results: Sequence[int | None],
+        several: bool,
     ) -> bool: ...
+    def prepared(self, args: tuple[Any, ...], looks: bool) -> Callable[..., Any] | None: ...
 
 def forget_calls() -> None: ...
 def watch_calls(watcher: object) -> None: ...

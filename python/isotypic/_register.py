@@ -49,6 +49,7 @@ __all__ = [
 Gradients = Sequence[Tensor | None]
 Outputs = Tensor | tuple[Tensor, ...]
 
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _LIBRARY = torch.library.Library("isotypic", "FRAGMENT")
 
 try:
@@ -109,6 +110,24 @@ def product_rule(operator: Callable[..., Tensor], tangents: Gradients, args: Seq
     return total
 
 
+class _Settings(tuple[Any, ...]):
+    """The settings of one call, as its autograd.Function takes them. A repeated call has the same object (``_repeat.py``)."""
+
+    launch: Callable[..., Any] | None = None
+    """The kernels of the call with no look at anything but the tensors."""
+
+    def __init__(self, values: tuple[Any, ...]) -> None:
+        self.gradients = dict[tuple[bool, ...], Callable[..., Any] | None]()
+        """Those of its gradients, by what is wanted and what came in, None where they are more than kernels. They see themselves whether
+        the state of torch is an ordinary one."""
+
+
+def _prepared(function: Callable[..., Any]) -> Callable[[tuple[Any, ...], bool], Callable[..., Any] | None]:
+    """``Repeat.prepared`` of a repeated function."""
+    known = getattr(function, "known", None)
+    return (lambda args, looks: None) if known is None else known.prepared
+
+
 def _node(
     name: str,
     tensors: int,
@@ -118,43 +137,71 @@ def _node(
     unsaved: int,
     forward_only: int,
     saved_outputs: Sequence[int],
-    forward_mode: bool,
+    outputs: int,
+    registered: bool,
 ) -> type:
-    """The autograd.Function around ``compute``, where asked with a rule of forward mode."""
+    """The autograd.Function around ``compute``. It takes the tensors, and the settings as one tuple.
+
+    registered: at the Autograd key of the registered operator, with a rule of forward mode. Otherwise a repeated backward is shortened.
+    """
     read, unread, dropped = tensors - unsaved, (None,) * unsaved, (None,) * forward_only
     kept = read - forward_only
 
     def node_forward(ctx: Any, *args: Any) -> Outputs:
         ctx.set_materialize_grads(False)
-        output = compute(*args)
-        saved = args[:kept]
+        *given, settings = args
+        output = compute(given, settings)
+        saved = given[:kept]
         if saved_outputs:
-            outputs = (output,) if isinstance(output, Tensor) else output
-            ctx.save_for_backward(*(outputs[i] for i in saved_outputs), *saved)
+            results = (output,) if isinstance(output, Tensor) else output
+            ctx.save_for_backward(*(results[i] for i in saved_outputs), *saved)
         else:
             ctx.save_for_backward(*saved)
-        if forward_mode:
-            ctx.save_for_forward(*args[:read])
-        ctx.rest = unread + args[tensors:]
+        if registered:
+            ctx.save_for_forward(*given[:read])
+        ctx.settings = settings
         return output
 
+    def formula(*args: Any) -> tuple[Tensor | None, ...]:
+        """A gradient or None for each of what the Function takes, from the incoming ones, what is saved, what is wanted, and settings."""
+        grads, given, (needs, *settings) = args[:outputs], args[outputs:tensors_saved], args[tensors_saved:]
+        needs = (*needs[:tensors], *[False] * len(settings))
+        found = tuple(backward(needs, grads[0] if outputs == 1 else grads, *given, *dropped, *unread, *settings))[:tensors]
+        return found + (None,) * (tensors + 1 - len(found))
+
+    tensors_saved = outputs + len(saved_outputs) + kept
+    nothing, short = (None,) * (tensors + 1), formula if registered else repeated(formula, every=False)
+    prepared = _prepared(short)
+
     def node_backward(ctx: Any, *grads: Tensor | None) -> Gradients:
-        needs = ctx.needs_input_grad
-        if len(grads) == 1:
-            (incoming,) = grads
-            nothing = incoming is None
+        settings, needs = ctx.settings, ctx.needs_input_grad
+        if outputs == 1:
+            if grads[0] is None:
+                return nothing
+            key = needs
         else:
-            incoming, nothing = grads, all(grad is None for grad in grads)  # type: ignore[assignment]
-        if nothing:
-            return (None,) * len(needs)
-        results = backward(needs, incoming, *ctx.saved_tensors, *dropped, *ctx.rest)
-        return (*results, *(None,) * (len(needs) - len(results)))
+            key = (*needs, *[grad is None for grad in grads])
+            if all(key[len(needs) :]):
+                return nothing
+        given = (*grads, *ctx.saved_tensors)
+        if registered or _is_dynamo_compiling():
+            return formula(*given, needs, *settings)
+        launch = settings.gradients.get(key)
+        if launch is not None:
+            results = launch(*given)
+            if results is not NotImplemented:
+                return results
+        args = (*given, needs, *settings)
+        results = short(*args)
+        if key not in settings.gradients and not torch.is_grad_enabled():
+            settings.gradients[key] = prepared(args, True)
+        return results
 
     def node_jvp(ctx: Any, *tangents: Any) -> Any:
-        return jvp(tangents[:tensors], *ctx.saved_tensors, *ctx.rest)
+        return jvp(tangents[:tensors], *ctx.saved_tensors, *unread, *ctx.settings)
 
     members = {"forward": staticmethod(node_forward), "backward": staticmethod(node_backward)}
-    if forward_mode:
+    if registered:
         members["jvp"] = staticmethod(node_jvp)
     return type(name, (_Function,), members)
 
@@ -223,6 +270,7 @@ def define(
     name = schema[: schema.index("(")]
     operator = getattr(torch.ops.isotypic, name).default
     tensors = sum("Tensor" in str(argument.type) for argument in operator._schema.arguments)
+    outputs = len(operator._schema.returns)
     if jvp is None:
 
         def jvp(tangents: Gradients, *args: Any) -> Tensor | None:
@@ -236,20 +284,33 @@ def define(
                 raise
         return operator(*args)
 
-    def redispatch(*args: Any) -> Outputs:
+    def redispatch(given: Sequence[Any], settings: Sequence[Any]) -> Outputs:
         with _below_autograd():
-            return operator(*args)
+            return operator(*given, *settings)
 
-    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, forward_only, saved_outputs, True)
+    registered_node = _node(name, tensors, redispatch, backward, jvp, unsaved, forward_only, saved_outputs, outputs, True)
     eager = repeated(eager)
-    eager_node = _node(name, tensors, eager, backward, jvp, unsaved, forward_only, saved_outputs, False)
+    known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
+    prepared = _prepared(eager)
+
+    def recorded(given: Sequence[Any], settings: _Settings) -> Outputs:
+        if settings.launch is not None:
+            result = settings.launch(*given)
+            if result is not NotImplemented:
+                return result
+        args = (*given, *settings)
+        result = eager(*args)
+        settings.launch = prepared(args, False)
+        return result
+
+    eager_node = _node(name, tensors, recorded, backward, jvp, unsaved, forward_only, saved_outputs, outputs, False)
 
     def autograd_kernel(*args: Any) -> Outputs:
         if torch._C._are_functorch_transforms_active():
             _refuse_nested_forward_mode(name)
             with enable_single_level_autograd_function():
-                return registered_node.apply(*args)  # type: ignore[attr-defined]
-        return registered_node.apply(*args)  # type: ignore[attr-defined]
+                return registered_node.apply(*args[:tensors], args[tensors:])  # type: ignore[attr-defined]
+        return registered_node.apply(*args[:tensors], args[tensors:])  # type: ignore[attr-defined]
 
     def autocast_kernel(device: str) -> Callable[..., Outputs]:
         def kernel(*args: Any) -> Outputs:
@@ -271,7 +332,6 @@ def define(
     torch.library.register_vmap(f"isotypic::{name}", vmap, lib=_LIBRARY)
 
     apply = eager_node.apply  # type: ignore[attr-defined]
-    known, no_names = getattr(eager, "run", lambda args, names: None), dict[str, Any]()
 
     def routed(*args: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():  # it cannot trace what comes next
@@ -285,7 +345,7 @@ def define(
         taken = route(*args[:tensors])
         if taken == REGISTERED:
             return operator(*args)
-        return eager(*args) if taken == DIRECT else as_one_step(apply, args)
+        return eager(*args) if taken == DIRECT else as_one_step(apply, (*args[:tensors], _Settings(args[tensors:])))
 
     routed.__name__ = name
     return routed

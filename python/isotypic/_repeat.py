@@ -1,10 +1,10 @@
 """A repeated call, by the shortest way.
 
 Most of a short call is spent on what does not change: checks in words, normalised settings, shapes, plans, the way to the kernel. So the
-first call of a :func:`repeated` function goes the whole way and is watched. Where it comes down to one launch of one kernel, with the
-tensors that came in and a result that goes out as it is, the next call with the same shapes, dtypes and settings is that launch and
-nothing else (``csrc/bind/repeat.cpp``); where a gradient is wanted, it is one ``autograd.Function``. The binding checks whatever the key
-leaves open, such as strides. What it refuses goes the whole way again, to be refused in words or to be copied first.
+first call of a :func:`repeated` function goes the whole way and is watched. Where it comes down to launches of kernels, with the tensors
+that came in and results that go out as they are, the next call with the same shapes, dtypes and settings is these launches and nothing else
+(``csrc/bind/repeat.cpp``); where a gradient is wanted, it is one ``autograd.Function``. The binding checks whatever the key leaves open,
+such as strides. What it refuses goes the whole way again, to be refused in words or to be copied first.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ LIMIT = 4096
 
 _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _Step = tuple[Callable[..., Any], tuple[Any, ...], Any]
+_Learnt = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,6 +42,13 @@ def note(run: Callable[..., Any], arguments: tuple[Any, ...], result: Any = None
     """Tells whoever watches what has been run: a kernel, whose result is among its arguments, or a Function with its result."""
     if _watch.steps is not None:
         _watch.steps.append((run, arguments, result))
+
+
+def step(run: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """``run(*arguments)`` of tensors and constants, a new tensor: a step of a repeated call that is no kernel of the extension."""
+    result = run(*arguments)
+    note(run, arguments, result)
+    return result
 
 
 def as_one_step(run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -82,41 +90,88 @@ def _watched(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     return result, steps
 
 
-def _like(result: Tensor) -> Tensor:
-    """What ``torch.empty_like`` makes another result of, without the memory of one."""
+def _like(result: Tensor) -> Tensor | None:
+    """What ``torch.empty_like`` makes another result of, without the memory of one; None for what is not dense."""
     if result.is_contiguous():
         return result.new_empty(()).expand(result.shape)
-    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device="meta")
+    like = torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device="meta")
+    return like if torch.empty_like(like).stride() == result.stride() else None
 
 
-def _one_step(values: tuple[Any, ...], result: Any, steps: list[_Step], handle: type | None) -> dict[str, Any] | None:
-    """The call as one step, as ``Repeat.learn`` takes it."""
-    if len(steps) != 1 or type(result) is not Tensor or not result.is_cpu or not result.numel():
+def constant(table: Tensor) -> Tensor:
+    """The same tensor, which no call changes: a step of a repeated call may keep it."""
+    table._isotypic_constant = True  # type: ignore[attr-defined]
+    return table
+
+
+def _holds_tensors(argument: Any) -> bool:
+    return isinstance(argument, Tensor) or (isinstance(argument, tuple | list) and any(map(_holds_tensors, argument)))
+
+
+class _Places:
+    """Where the arguments of steps come from: the values of the call, constants behind them, and what earlier steps have made."""
+
+    def __init__(self, values: tuple[Any, ...]) -> None:
+        self.values, self.constants, self.made, self.used = values, list[Any](), 0, set[int]()
+        self.of = {id(value): place for place, value in enumerate(values) if isinstance(value, Tensor)}
+
+    def make(self, tensor: Tensor) -> None:
+        self.made += 1
+        self.of[id(tensor)] = -self.made
+
+    def constant(self, value: Any) -> int:
+        self.constants.append(value)
+        return len(self.values) + len(self.constants) - 1
+
+    def __call__(self, argument: Any) -> int | None:
+        """None for what comes from elsewhere."""
+        if isinstance(argument, Tensor) and not hasattr(argument, "_isotypic_constant"):
+            self.used.add(id(argument))
+            return self.of.get(id(argument))
+        return None if _holds_tensors(argument) and not isinstance(argument, Tensor) else self.constant(argument)
+
+
+def _steps(values: tuple[Any, ...], result: Any, steps: list[_Step], handle: type | None, every: bool) -> _Learnt | None:
+    """The call as ``Repeat.learn`` takes it; None where it is more than its steps.
+
+    every: whether a tensor that no step takes makes it more: its values may have been read.
+    """
+    several = isinstance(result, tuple)
+    results = result if several else (result,)
+    given = {id(value) for value in values if isinstance(value, Tensor)}
+    places = _Places(values)
+    if len(given) != sum(isinstance(value, Tensor) for value in values):  # which of two places a step takes is not known
         return None
-    run, arguments, made = steps[0]
-    places = {id(value): i for i, value in enumerate(values) if isinstance(value, Tensor)}
-    used = [id(argument) for argument in arguments if isinstance(argument, Tensor) and argument is not result]
-    whole = made is result or (made is None and any(argument is result for argument in arguments))
-    given = sum(isinstance(value, Tensor) for value in values)
-    if not whole or set(used) != set(places) or not len(used) == len(places) == given:
-        return None
-    pick: list[int] = []
-    constants: list[Any] = []
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            pick.append(-1 if argument is result else places[id(argument)])
+    found = []
+    for run, arguments, returned in steps:
+        fresh: list[Tensor] = []
+        if returned is None:
+            new = {id(a): a for a in arguments if isinstance(a, Tensor) and id(a) not in places.of and not hasattr(a, "_isotypic_constant")}
+            if len(new) != 1:  # a kernel writes one result; another unknown tensor is made of what came in
+                return None
+            (made,) = new.values()
+            if (like := _like(made.detach())) is None:
+                return None
+            fresh.append(like)
+            places.make(made)
+        pick = [places(argument) for argument in arguments]
+        if returned is None:
+            pick += [i for i, value in enumerate(values) if handle is not None and type(value) is handle]
         else:
-            pick.append(len(values) + len(constants))
-            constants.append(argument)
-    if made is None:
-        pick += [i for i, value in enumerate(values) if handle is not None and type(value) is handle]
-    like = None if made is not None else _like(result.detach())
-    if like is not None and like.is_meta and torch.empty_like(like).stride() != result.stride():  # not dense
+            places.make(returned)
+        if None in pick:
+            return None
+        found.append((run, pick, fresh, returned is not None))
+    outputs = [None if each is None else places.of.get(id(each), len(values)) for each in results]
+    made_here = all(place is None or place < 0 for place in outputs)
+    if not found or not made_here or not all(each is None or (type(each) is Tensor and each.is_cpu and each.numel()) for each in results):
         return None
-    return {"run": run, "pick": pick, "constants": constants, "result_like": like}
+    if every and not given <= places.used:
+        return None
+    return {"steps": found, "constants": places.constants, "results": outputs, "several": several}
 
 
-def repeated(function: F, handle: type | None = None) -> F:
+def repeated(function: F, handle: type | None = None, every: bool = True) -> F:
     """Decorates a function of tensors and of settings: None, bool, int, float, str, tuples and lists of these.
 
     It must depend on nothing but its arguments, on the values of tensors through kernels alone, and must not change a result that a kernel
@@ -124,12 +179,13 @@ def repeated(function: F, handle: type | None = None) -> F:
 
     handle: a class of the extension. One of its objects among the arguments is what a layer keeps for its kernel, which takes it after the
         result; it is not part of what makes two calls the same.
+    every: a call of which a kernel does not take every tensor is not shortened.
     """
     if _C is None:
         return function
     repeat = _C.Repeat(handle, LIMIT)
     run = repeat.run
-    nothing: dict[str, Any] = {"run": None, "pick": [], "constants": [], "result_like": None}
+    nothing: _Learnt = {"steps": [], "constants": [], "results": [], "several": False}
 
     @wraps(function)
     def short(*args: Any, **kwargs: Any) -> Any:
@@ -144,7 +200,7 @@ def repeated(function: F, handle: type | None = None) -> F:
         if route(*(value for value in values if isinstance(value, Tensor))) == REGISTERED:
             return function(*args, **kwargs)
         result, steps = _watched(function, args, kwargs)
-        repeat.learn(args, kwargs, **(_one_step(values, result, steps, handle) or nothing))
+        repeat.learn(args, kwargs, **(_steps(values, result, steps, handle, every) or nothing))
         return result
 
     short.known = repeat  # type: ignore[attr-defined]

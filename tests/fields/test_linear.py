@@ -70,8 +70,8 @@ def test_from_linear_is_the_group_average() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="unknown group 'C5'; known groups: p1"):
-        GroupLinear(2, 3, "C5")
+    with pytest.raises(ValueError, match="unknown group 'E5'; known groups: p1"):
+        GroupLinear(2, 3, "E5")
     with pytest.raises(ValueError, match="GroupLinear: in_fields must be a positive integer, got 0"):
         GroupLinear(0, 3)
     with pytest.raises(ValueError, match=r"GroupLinear.from_linear: linear.out_features=9 must be a multiple of \|G\|=4"):

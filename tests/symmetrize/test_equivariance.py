@@ -154,6 +154,17 @@ def test_special_linear_group() -> None:
         inside = iso.symmetrize.act_inverse(sampler(z, 4000, seed=len(means)), z)
         means.append((inside.mT @ inside).mean(1))
     assert ((means[0] - means[1]).abs() < 0.1 * means[0].abs().amax()).all()
+    sym = Symmetrize(lambda p, v: (p.square(), v * p.sum(1)[:, None, None]), "SL(2,R)", ("form", "vector"), ("form", "vector"), k_eval=3)
+    p, noise = torch.randn(2, 5, dtype=torch.float64), sym.eval().noise(torch.zeros(2, 5), x, seed=3)
+    first, then = (Haar(group="SL(2,R)", rep="vector")(x, 1, seed=seed) for seed in (7, 8))
+    inputs, outputs, coupled = (p, x), sym(p, x, noise=noise), noise
+    for g in (first, then):  # moved twice as well
+        inputs, outputs = (
+            [act(g, t[:, None], tag)[:, 0] for t, tag in zip(pair, ("form", "vector"), strict=True)] for pair in (inputs, outputs)
+        )
+        coupled = coupled.moved(g)
+        for y, expected in zip(sym(*inputs, noise=coupled), outputs, strict=True):
+            assert (y - expected).norm() <= 1e-11 * expected.norm()
     forms = Symmetrize(lambda p: p.square().sum(-1, keepdim=True), "SL(2,R)", "form", "scalar", k_eval=3).eval()
     assert forms(torch.randn(2, 5, dtype=torch.float64)).shape == (2, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from isotypic.symmetrize import (
     Finite,
     Haar,
     Learned,
+    Noise,
     PCAFrames,
     Sampler,
     Symmetrize,
@@ -346,6 +348,42 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     arguments = {"base": nn.Identity(), "group": "O(3)", "rep_in": "vector", "rep_out": "vector"} | change
     with pytest.raises((ValueError, TypeError), match=message):
         Symmetrize(**arguments)
+
+
+def test_inputs_whose_sum_overflows_are_finite() -> None:
+    x = torch.full((2, N, D), torch.finfo(torch.float32).max)
+    sym = Symmetrize(torch.clone, "S_n", "node", "node", k_eval=1).eval()
+    assert torch.equal(sym(x), x)
+    for value in (torch.nan, torch.inf):
+        x[1, 2, 0] = value
+        with pytest.raises(ValueError, match=r"^Symmetrize: input 0 must be finite"):
+            sym(x)
+
+
+def test_noise_is_splitmix_of_its_keys() -> None:
+    def mix(z: int) -> int:
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    def uniform(*keys: int) -> float:
+        key = keys[0] % 2**64
+        for value in keys[1:]:
+            key = mix(mix((value * 0x9E3779B97F4A7C15 + 1) % 2**64) ^ key)
+        return ((key >> 12) + 0.5) / 2**52
+
+    ids, nodes = torch.tensor([3, -(2**62)]), torch.tensor([[4, 0], [1, 9]])
+    noise = Noise(-5, ids, nodes, torch.float64)
+    drawn, normal = noise.nodes(2, 2, 3), noise.node_vectors(2, 2, 1, 3)
+    for b in range(2):
+        for k in range(2):
+            for n in range(2):
+                for c in range(3):
+                    keys = (int(ids[b]), 2 + k, int(nodes[b, n]), c)
+                    assert drawn[b, k, n, c] == uniform(-5, 1, *keys)
+                    radius, angle = uniform(-5, 4, *keys), uniform(-5, 5, *keys)
+                    expected = (-2 * math.log(radius)) ** 0.5 * math.cos(2 * math.pi * angle)
+                    assert abs(float(normal[b, k, n, 0, c]) - expected) < 1e-12
 
 
 def test_wrong_inputs_are_named() -> None:

@@ -46,12 +46,6 @@ def cleared(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(inside, values, torch.zeros((), dtype=values.dtype, device=values.device))
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """(B, ...): the mean of (B, n, ...) over the nodes; 0 for a graph without nodes."""
-    count = mask.sum(1).clamp(min=1).view(-1, *(1,) * (values.dim() - 2))
-    return cleared(values, mask).sum(1) / count
-
-
 def perceptron(*widths: int) -> nn.Sequential:
     """Linear layers with SiLU between them."""
     layers: list[nn.Module] = []

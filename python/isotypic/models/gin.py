@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from isotypic.models._graphs import Output, check_nodes, check_output, cleared, masked_mean, node_mask
+from isotypic.models._graphs import Output, check_nodes, check_output, cleared, node_mask
 from isotypic.nn._arguments import positive
 
 
@@ -81,10 +81,11 @@ class GIN(nn.Module):
             adjacency = cleared(adjacency, mask[:, :, None] & mask[:, None])
         hidden = clear(self.embed(clear(x)))
         graph = hidden.new_zeros(batch, 1, hidden.shape[2])
+        count = mask.sum(1)[:, None, None].clamp(min=1)
         for index, update in enumerate(self.updates):
             gathered = torch.baddbmm((1 + self.eps[index]) * hidden + graph, adjacency, hidden)
             if self.virtual_node:
-                graph = graph + self.virtual[index](masked_mean(hidden, mask)[:, None])
+                graph = graph + self.virtual[index](hidden.sum(1, keepdim=True) / count)
             hidden = clear(hidden + update(gathered))
         if self.output == "node":
             return clear(self.head(self.norm(hidden)))

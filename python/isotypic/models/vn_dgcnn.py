@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isotypic.models._graphs import check_nodes, cleared, masked_mean, node_mask, perceptron
+from isotypic.models._graphs import check_nodes, node_mask, perceptron
 from isotypic.nn._arguments import positive
 
 
@@ -30,10 +30,10 @@ class _VNReLU(nn.Module):
         self.slope = slope
 
     def forward(self, q: Tensor) -> Tensor:
-        """q (..., d, C)"""
+        """q (d, ..., C)"""
         k = self.direction(q)
         # A direction that vanishes, as at coincident points, takes nothing away; the square is at least the smallest normal number.
-        inner, square = (q * k).sum(-2, keepdim=True), (k * k).sum(-2, keepdim=True)
+        inner, square = (q * k).sum(0), (k * k).sum(0)
         tiny = torch.finfo(q.dtype).eps ** 2
         return q - (1 - self.slope) * inner.clamp(max=0) / (square + tiny) * k
 
@@ -46,7 +46,7 @@ class _VNNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, q: Tensor) -> Tensor:
-        square = (q * q).sum(-2, keepdim=True).mean(-1, keepdim=True)
+        square = (q * q).sum(0).mean(-1, keepdim=True)
         return q * (self.gain * (square + torch.finfo(q.dtype).eps).rsqrt())
 
 
@@ -64,9 +64,9 @@ class _EdgeConv(nn.Module):
         self.norm = _VNNorm(after)
 
     def forward(self, q: Tensor, offset: Tensor, invariants: Tensor, weights: Tensor) -> Tensor:
-        """q (B, n, d, C); offset (B, n, n, d); invariants (B, n, n, K); weights (B, n, n), whose rows sum to one or vanish."""
-        edges = self.centre(q)[:, :, None] + self.other(q)[:, None] + self.gate(invariants)[..., None, :] * offset[..., None]
-        heard = (weights[:, :, None] @ self.relu(edges).flatten(3)).view(*q.shape[:3], edges.shape[-1])
+        """q (d, B, n, C); offset (d, B, n, n); invariants (B, n, n, K); weights (B, n, n), whose rows sum to one or vanish."""
+        edges = torch.addcmul(self.centre(q)[:, :, :, None] + self.other(q)[:, :, None], self.gate(invariants), offset[..., None])
+        heard = (weights[..., None] * self.relu(edges)).sum(3)
         return self.norm(self.skip(q) + self.mix(heard))
 
 
@@ -137,32 +137,41 @@ class VNDGCNN(nn.Module):
         if (scalars is None) != (self.in_scalars == 0):
             raise ValueError(f"{owner}: scalars must {'not ' if scalars is not None else ''}be given with in_scalars={self.in_scalars}")
         mask = node_mask(owner, lengths, vectors)
-        vectors = cleared(vectors, mask)
+
+        def clear(values: Tensor) -> Tensor:
+            """(..., B, n, C)"""
+            return values if lengths is None else torch.where(mask[..., None], values, 0)
+
+        def mean(values: Tensor) -> Tensor:
+            """(d, B, C) of (d, B, n, C): over the points; 0 for a cloud without any."""
+            return clear(values).sum(2) / mask.sum(1, keepdim=True).clamp(min=1)
+
         if scalars is None:
             scalars = vectors.new_zeros(batch, nodes, 0)
         else:
             named = f"(B={batch}, n={nodes}, in_scalars={self.in_scalars})"
             check_nodes(owner, "scalars", scalars, (batch, nodes, self.in_scalars), named, parameter)
-            scalars = cleared(scalars, mask)
-        offset = vectors[:, :, None, 0] - vectors[:, None, :, 0]
-        square = (offset * offset).sum(-1)
+            scalars = clear(scalars)
+        # The axis of d first: sums and products over it are then of long rows.
+        vectors = clear(vectors.movedim(-1, 0))  # (d, B, n, in_vectors)
+        offset = vectors[:, :, :, None, 0] - vectors[:, :, None, :, 0]
+        square = (offset * offset).sum(0)
         weights = self._weights(square, mask)
         pairs = [scalars[:, :, None].expand(-1, -1, nodes, -1), scalars[:, None].expand(-1, nodes, -1, -1), square[..., None].log1p()]
         invariants = torch.cat(pairs, -1)
-        # Channels last: the loops over them are long, and those over d are not.
-        hidden = torch.cat([vectors, (scalars[..., None, None] * vectors[:, :, None]).flatten(2, 3)], 2).mT.contiguous()
+        hidden = torch.cat([vectors, (scalars[..., None] * vectors[:, :, :, None]).flatten(3)], 3)
         for layer in self.layers:
-            hidden = cleared(layer(hidden, offset, invariants, weights), mask)
-        cloud = masked_mean(hidden, mask)  # (B, d, C)
+            hidden = clear(layer(hidden, offset, invariants, weights))
+        cloud = mean(hidden)
         rows = vectors.new_zeros(batch, nodes, 0)
         if self.scalars is not None:
             # Inner products with directions of the point and of the cloud are all that O(d) leaves.
-            inner = torch.cat([(hidden * self.local(hidden)).sum(-2), (hidden * cloud[:, None]).sum(-2), scalars], -1)
-            rows = cleared(self.scalars(inner), mask)
+            inner = torch.cat([(hidden * self.local(hidden)).sum(0), (hidden * cloud[:, :, None]).sum(0), scalars], -1)
+            rows = clear(self.scalars(inner))
         if self.vectors is None:
-            return VNFeatures(rows, vectors.new_zeros(batch, 0, vectors.shape[-1]))
-        both = torch.cat([hidden, cloud[:, None].expand_as(hidden)], -1)
-        return VNFeatures(rows, self.vectors(masked_mean(self.relu(both), mask)).mT)
+            return VNFeatures(rows, vectors.new_zeros(batch, 0, len(vectors)))
+        both = torch.cat([hidden, cloud[:, :, None].expand_as(hidden)], -1)
+        return VNFeatures(rows, self.vectors(mean(self.relu(both))).permute(1, 2, 0))
 
     if TYPE_CHECKING:
         __call__ = forward

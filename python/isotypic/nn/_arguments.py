@@ -27,6 +27,12 @@ def resolve_group(owner: str, group: str | groups.Group, dim: int | None = None)
     return resolved
 
 
+def parameter(module: nn.Module, name: str) -> Any:
+    """``getattr(module, name)`` of a parameter, None among them: `nn.Module` takes longer to find one than a short call takes."""
+    own = module._parameters
+    return own[name] if name in own else getattr(module, name)
+
+
 def positive(owner: str, **counts: int) -> None:
     """Raises unless every count is a positive integer."""
     for name, count in counts.items():

@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from isotypic._words import FusedActivation
-from isotypic.nn._arguments import number
+from isotypic.nn._arguments import number, parameter
 from isotypic.ops.norms.batch_norm import ACTIVATIONS, batch_norm, batch_statistics, normalised
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -79,8 +79,8 @@ class _ActivatedBatchNorm(_Synchronised, _NormBase):
         running = (self.running_mean, self.running_var) if not self.training or self.track_running_stats else (None, None)
         return batch_norm(
             x,
-            self.weight,
-            self.bias,
+            parameter(self, "weight"),
+            parameter(self, "bias"),
             *running,
             training=training,
             momentum=momentum,

@@ -66,6 +66,12 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
+def all_finite(x: Tensor) -> bool:
+    """Whether all numbers of a floating-point tensor are finite: their sum is not where one is not, or where it overflows."""
+    x = x.detach()
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+
+
 def check_tensors(operator: str, tensors: dict[str, Any]) -> None:
     """That all are tensors of one supported dtype on one device; the first one is x and the last one may be None (a bias).
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isotypic.ops._checks import all_finite
 from isotypic.symmetrize import _tree
 from isotypic.symmetrize.groups import Factor, Isometries, dimension, tags_of
 from isotypic.symmetrize.noise import Noise
@@ -77,7 +78,7 @@ class Context:
             d = next((dimension(factor) for factor in factors if factor.kind != "permutations"), 0)
             if {"vector", "axial", "point"} & set(found) and (x.dim() < 2 + axes or x.shape[-1] != d):
                 raise ValueError(f"{operator}: {name} must have shape (B={batch}, ..., d={d}), got {tuple(x.shape)}")
-            if x.is_floating_point() and not torch.compiler.is_compiling() and not bool(x.detach().isfinite().all()):
+            if x.is_floating_point() and not torch.compiler.is_compiling() and not all_finite(x):
                 raise ValueError(f"{operator}: {name} must be finite, and holds NaN or infinities")
             tensors.append((x, found))
 

@@ -101,7 +101,7 @@ class _Network(Sampler):
                 frame, degenerate = ops.orthonormal_frame(output, proper=factor.proper)
                 if ties != "leave":
                     gs.degenerate = gs.degenerate | degenerate.unflatten(0, (b, k)).any(1)
-                if ties == "noise":
+                if ties == "noise" and (torch.compiler.is_compiling() or bool(degenerate.any())):
                     # No vectors to make a frame of: a uniform one, which the input turns as well.
                     drawn = ops.orthonormal_frame(context.noise.vectors(first, k, factor.d, factor.d), proper=factor.proper).frame
                     frame = torch.where(degenerate[:, None, None], drawn.flatten(0, 1), frame)

@@ -7,10 +7,12 @@ The function is splitmix64's finaliser, applied once for each key (G. Steele et 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T", int, Tensor)
 
 
 def _signed(value: int) -> int:
@@ -21,28 +23,20 @@ _GOLDEN = _signed(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
 
 
-def _mix(z: Tensor) -> Tensor:
+def _mix(z: T) -> T:
     """A bijection of 64-bit integers; int64 wraps, and the shifts are made logical by a mask."""
-    z = (z ^ ((z >> 30) & (2**34 - 1))) * _FIRST
-    z = (z ^ ((z >> 27) & (2**37 - 1))) * _SECOND
+    z = _wrap((z ^ ((z >> 30) & (2**34 - 1))) * _FIRST)
+    z = _wrap((z ^ ((z >> 27) & (2**37 - 1))) * _SECOND)
     return z ^ ((z >> 31) & (2**33 - 1))
 
 
-def _fold(key: Tensor | int, value: Tensor) -> Tensor:
-    """A new key for each value."""
-    return _mix(_mix(value * _GOLDEN + 1) ^ key)
+def _wrap(z: T) -> T:
+    return z if isinstance(z, Tensor) else _signed(z % 2**64)
 
 
-def _mix_number(z: int) -> int:
-    z %= 2**64
-    z = (z ^ z >> 30) * _FIRST % 2**64
-    z = (z ^ z >> 27) * _SECOND % 2**64
-    return z ^ z >> 31
-
-
-def _fold_number(key: int, value: int) -> int:
-    """The same of two numbers, without a tensor."""
-    return _signed(_mix_number(_mix_number(value * _GOLDEN + 1) ^ key % 2**64))
+def _fold(key: T, value: T) -> T:
+    """A new key for each value: tensors, or Python's integers."""
+    return _mix(_mix(_wrap(value * _GOLDEN + 1)) ^ key)
 
 
 def _uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -69,7 +63,7 @@ class Noise:
 
     def nodes(self, first: int, k: int, channels: int) -> Tensor:
         """(B, k, n, channels), uniform on (0, 1), of the draws first ... first + k - 1. It moves with the nodes."""
-        return _uniform(self._keys(1, first, k, channels, nodes=True), self._wide)
+        return _uniform(self._keys((1,), first, k, channels, nodes=True)[0], self._wide)
 
     def vectors(self, first: int, k: int, d: int, channels: int) -> Tensor:
         """(B, k, d, channels), standard normal. It turns with the input."""
@@ -81,11 +75,15 @@ class Noise:
 
     def index(self, first: int, k: int, order: int) -> Tensor:
         """(B, k) int64, uniform on 0 ... order - 1. It is multiplied by group elements from the left."""
-        return (_uniform(self._keys(6, first, k, 1, False)[..., 0], torch.float64) * order).long().clamp_(max=order - 1)
+        return (_uniform(self._keys((6,), first, k, 1, False)[0, ..., 0], torch.float64) * order).long().clamp_(max=order - 1)
 
     def invariant(self, first: int, k: int, channels: int) -> Tensor:
         """(B, k, channels), uniform on (0, 1). No group acts on it."""
-        return _uniform(self._keys(7, first, k, channels, False), self._wide)
+        return _uniform(self._keys((7,), first, k, channels, False)[0], self._wide)
+
+    def element(self) -> Tensor | None:
+        """(B, 1, d, d): what the input was moved by; None where it was not."""
+        return None
 
     def moved(self, g: Any) -> MovedNoise:
         """The noise that moves along with an input moved by g, ``Elements`` with one draw for each sample."""
@@ -96,14 +94,16 @@ class Noise:
         return Noise(self.seed, self.sample_ids[rows], None if self.node_ids is None else self.node_ids[rows], self.dtype)
 
     def _normal(self, stream: int, first: int, k: int, channels: int, nodes: bool) -> Tensor:
-        radius = _uniform(self._keys(stream, first, k, channels, nodes), self._wide)
-        angle = _uniform(self._keys(stream + 1, first, k, channels, nodes), self._wide)
+        radius, angle = _uniform(self._keys((stream, stream + 1), first, k, channels, nodes), self._wide)
         return (radius.log().mul_(-2).sqrt_() * angle.mul_(2 * math.pi).cos_()).to(self.dtype)
 
-    def _keys(self, stream: int, first: int, k: int, channels: int, nodes: bool) -> Tensor:
+    def _keys(self, streams: tuple[int, ...], first: int, k: int, channels: int, nodes: bool) -> Tensor:
+        """(streams, B, k, channels), or (streams, B, k, n, channels)."""
         device = self.sample_ids.device
-        key = _fold(_fold_number(self.seed, stream), self.sample_ids)
-        key = _fold(key[:, None], torch.arange(first, first + k, device=device))
+        seed = _signed(self.seed % 2**64)
+        start = torch.tensor([_fold(seed, stream) for stream in streams], device=device)
+        key = _fold(start[:, None], self.sample_ids)
+        key = _fold(key[..., None], torch.arange(first, first + k, device=device))
         if nodes:
             if self.node_ids is None:
                 raise ValueError("Noise: node_ids must be given for noise of nodes")
@@ -140,6 +140,11 @@ class MovedNoise(Noise):
             if hasattr(part, "index"):
                 return torch.from_numpy(part.group.multiply.copy()).to(index.device)[part.index, index]
         return index
+
+    def element(self) -> Tensor | None:
+        before = self._noise.element()
+        matrix = next((part.matrix for part in self._g.parts if hasattr(part, "matrix")), None)
+        return before if matrix is None else matrix if before is None else matrix @ before
 
     def select(self, rows: Tensor) -> Noise:
         raise ValueError("MovedNoise: noise that is moved must be used whole, without a tolerance")

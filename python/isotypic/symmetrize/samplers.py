@@ -135,6 +135,10 @@ def _special_linear(context: Context, first: int, k: int, max_condition: float) 
         # M is the same for a multiple of x; the squares of numbers that are large or small are not to be seen.
         size = x.detach().abs().amax((1, 2), keepdim=True) if x.shape[1] else x.new_ones(len(x), 1, 1)
         x = x / torch.where(size > 0, size, 1)
+        moved = context.noise.element()
+        if moved is not None:
+            # Of the input before it was moved by g: the root of the moment of g x is g M^(1/2) but for a rotation, which g h takes along.
+            x = torch.linalg.solve(moved[:, 0], x.mT).mT
         moment = x.mT @ x
         xx, xy, yy = moment[:, 0, 0], moment[:, 0, 1], moment[:, 1, 1]
         root = (xx * yy - xy * xy).clamp(min=0)
@@ -143,6 +147,7 @@ def _special_linear(context: Context, first: int, k: int, max_condition: float) 
         eye = torch.eye(2, dtype=x.dtype, device=x.device)
         half = (moment + root[:, None, None] * eye) / (root * (xx + yy + 2 * root)).sqrt()[:, None, None]
         matrix = half[:, None] @ matrix
+        matrix = matrix if moved is None else moved @ matrix
     return LinearPart(matrix, orthogonal=False)
 
 

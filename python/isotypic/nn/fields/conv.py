@@ -23,6 +23,7 @@ from isotypic.nn._arguments import (
     check_support,
     check_wrapped,
     divisible,
+    parameter,
     per_axis,
     positive,
     relabelled,
@@ -148,7 +149,7 @@ class _Conv(Grouped):
         try:
             padded, padding, strict = self._pad(x)
             settings = (self.group, self.field, self.stride, padding, self.dilation, self.groups, strict)
-            return convolution(padded, self.weight, self.bias, settings, self._kept())
+            return convolution(padded, parameter(self, "weight"), parameter(self, "bias"), settings, self._kept())
         except (TypeError, ValueError):  # only then, because it would be a good part of a short call
             self._check_input(x)
             raise

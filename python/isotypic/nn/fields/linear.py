@@ -12,7 +12,7 @@ from isotypic import groups as finite_groups
 from isotypic import ops
 from isotypic._constants import Constants
 from isotypic.groups.planar import PlanarGroup, planar_group
-from isotypic.nn._arguments import check_dtype, check_field, check_initialised, positive
+from isotypic.nn._arguments import check_dtype, check_field, check_initialised, parameter, positive
 from isotypic.nn.fields import bank
 from isotypic.nn.fields._group_key import Grouped, any_group, key_of
 from isotypic.nn.fields._lattice_fields import from_lattice_fields, to_lattice_fields
@@ -91,7 +91,7 @@ class GroupLinear(Grouped, Constants):
             y = ops.group_linear(to_lattice_fields(x, self.cosets), weight, bias, group=self.lattice)
             return from_lattice_fields(y, self.places, index)
         try:
-            return ops.group_linear(x, self.weight, self.bias, group=self.group)
+            return ops.group_linear(x, parameter(self, "weight"), parameter(self, "bias"), group=self.group)
         except (TypeError, ValueError):  # only then, because it would be a good part of a short call
             check_field("GroupLinear", x, (self.in_fields, self.order), None, self.group_name)
             raise

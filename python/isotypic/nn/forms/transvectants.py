@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isotypic import ops
-from isotypic.nn._arguments import check_tensor, positive
+from isotypic.nn._arguments import check_tensor, parameter, positive
 from isotypic.ops._checks import is_integer
 
 
@@ -107,7 +107,7 @@ class Transvectants(nn.Module):
             )
         if self.skip:
             x = torch.cat([x, x.new_ones(x.shape[0], x.shape[1], 1)], dim=-1)
-        return ops.transvectants(x, self.weight, degrees=self._slots, paths=self.paths)
+        return ops.transvectants(x, parameter(self, "weight"), degrees=self._slots, paths=self.paths)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isotypic import ops
 from isotypic._words import Pool, Symmetry
-from isotypic.nn._arguments import positive, same_dtype
+from isotypic.nn._arguments import parameter, positive, same_dtype
 from isotypic.nn.weights._module import _WeightSpaceModule, as_weight_space
 from isotypic.nn.weights.space import WeightSpace
 from isotypic.nn.weights.spec import WeightSpec, as_spec
@@ -68,8 +68,9 @@ class _WeightLinear(_WeightSpaceModule):
             self.weight.mul_(_standard_deviations(layout, self.pool, self.in_channels).to(self.weight)[:, None, None])
 
     def compute(self, ws: WeightSpace) -> Tensor:
-        same_dtype(type(self).__name__, "input", ws.flat, self.weight)
-        tensors = ws.flat, self.weight, self.bias, self.project, self.expand, ws.sizes
+        weight, bias, project, expand = (parameter(self, name) for name in ("weight", "bias", "project", "expand"))
+        same_dtype(type(self).__name__, "input", ws.flat, weight)
+        tensors = ws.flat, weight, bias, project, expand, ws.sizes
         return operator.layer(*tensors, ws.spec.widths, self.symmetry, self.pool, self._kept())
 
     def _kept(self) -> object | None:

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from isotypic import groups as finite_groups
 from isotypic._extension import kept_class, kernels
 from isotypic._register import Gradients, define, product_rule
-from isotypic._repeat import repeated
+from isotypic._repeat import repeated, step
 from isotypic._words import Padding
 from isotypic.ops import _checks, _launch
 from isotypic.ops._checks import check_integers, recall
@@ -367,7 +368,7 @@ def _backward_forward(needs: Sequence[bool], grad: Tensor, x: Tensor, weight: Te
     return (
         convolve_transpose(grad, weight, *settings, _spatial(x, field)) if needs[0] else None,
         convolve_weight(x, grad, *settings, _spatial(weight, field)) if needs[1] else None,
-        grad.sum((0, *range(2, grad.dim()))) if needs[2] else None,
+        step(torch.sum, grad, (0, *range(2, grad.dim()))) if needs[2] else None,
     )
 
 
