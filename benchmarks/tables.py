@@ -43,10 +43,10 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 1e8 else f"{size / 1e6:.2g} MB"
 
 
-def machine(results: dict[str, Any]) -> str:
+def machine(results: dict[str, Any], more: str = "; eager / compiled where there are two figures") -> str:
     info = results["machine_info"]
     cpu = info.get("cpu", {}).get("brand_raw", info.get("machine", "unknown"))
-    return f"One thread, {cpu}, {info['cpu_isa']}, torch {info['torch']}; eager / compiled where there are two figures."
+    return f"One thread, {cpu}, {info['cpu_isa']}, torch {info['torch']}{more}."
 
 
 HEAD = ["| | against | forward | forward and backward |", "|---|---|---|---|"]
@@ -102,7 +102,7 @@ class Measured:
 
 
 def group_conv_table(results: dict[str, Any]) -> str:
-    rows = ["| | forward | forward and backward | multiply-adds saved |", "|---|---|---|---|"]
+    rows = [machine(results, ""), "", "| | forward | forward and backward | multiply-adds saved |", "|---|---|---|---|"]
     for case, directions in group_convolutions(results).items():
         means = " | ".join(f"{geometric_mean(directions[direction]['ratio']):.2f}x" for direction in DIRECTIONS)
         fields = ", ".join(map(str, directions["forward"]["fields"]))
@@ -121,7 +121,7 @@ def network_figures(results: dict[str, Any]) -> str:
 
 def operator_table(results: dict[str, Any]) -> str:
     measured = Measured(results)
-    rows = [*HEAD]
+    rows = [machine(results), "", *HEAD]
 
     def both(title: str, name: str, **baselines: Sequence[str]) -> None:
         rows.extend(measured.against(title, [name.format(direction) for direction in DIRECTIONS], **baselines))
@@ -440,6 +440,18 @@ def overheads(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def maxima(results: dict[str, Any]) -> str:
+    """A row for each shape and window of `benchmarks/ops/bench_max_pool.py`."""
+    measured = Measured(results)
+    rows = [machine(results), "", *HEAD]
+    names = dict.fromkeys(name.replace("-forward+backward-", "-{}-").replace("-forward-", "-{}-") for name in measured.entries)
+    for name in names:
+        both = [name.format(direction) for direction in DIRECTIONS]
+        title = name.removeprefix("test_max_pool[").rstrip("]").replace("-{}-", ", ").replace("-", ", ")
+        rows += measured.against(title, both, **{"torch's max_pool2d": ("torch", "torch compiled")})
+    return "\n".join(rows)
+
+
 def recorded(*files: dict[str, Any]) -> str:
     """Which file was measured where, and which pages show it."""
     rows = ["| file in `benchmarks/results/` | machine | commit | shown in |", "|---|---|---|---|"]
@@ -471,6 +483,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "certificates": certificates,
     "systems": systems,
     "peers": peers,
+    "maxima": maxima,
 }
 
 

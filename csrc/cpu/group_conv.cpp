@@ -17,10 +17,12 @@
 namespace isotypic::cpu {
 namespace {
 
-constexpr int64_t kPanelBytes = 256 << 10;  // x panel of a channel block: stays in L2 beside the blocks that stream through it
-constexpr int64_t kBandBytes = 4096 << 10;  // padded copy of a band: read a few rows at a time, so that L3 will do
-constexpr double kLargestCopy = 1e15;       // bytes; more than any machine holds
-constexpr int64_t kBandHalos = 4;           // rows of a band, at least, over those of its halo
+constexpr int64_t kPanelBytes = 256 << 10;     // x panel of a channel block: stays in L2 beside the blocks that stream through it
+constexpr int64_t kNearPanelBytes = 20 << 10;  // the same where the y panel is short enough that everything stays in the first-level cache
+constexpr int64_t kNearBytes = 8 << 10;        // of such a y panel
+constexpr int64_t kBandBytes = 4096 << 10;     // padded copy of a band: read a few rows at a time, so that L3 will do
+constexpr double kLargestCopy = 1e15;          // bytes; more than any machine holds
+constexpr int64_t kBandHalos = 4;              // rows of a band, at least, over those of its halo
 
 const Kernels* kernels_for(bool wide) {
     const KernelSet& set = ISOTYPIC_SELECT_ISA(group_conv_kernels);
@@ -155,7 +157,10 @@ struct PreparedGroupConv {
         GroupConvCall& p = call;
         const int64_t channel_bytes = std::max<int64_t>(1, channel_rows() * kernels->tile * itemsize);
         p.strip_tiles = pass == Pass::weight ? std::clamp<int64_t>(kPanelBytes / (4 * channel_bytes), 2, 4) : 1;
-        p.channel_block = std::clamp<int64_t>(kPanelBytes / (channel_bytes * p.strip_tiles), 1, std::max<int64_t>(p.in_fields, 1));
+        // Every channel block reads and writes the y panel once more, so that short blocks are for few out fields.
+        const bool near = pass == Pass::forward && p.out_fields * p.rows * kernels->tile * itemsize <= kNearBytes;
+        const int64_t panel_bytes = near ? kNearPanelBytes : kPanelBytes;
+        p.channel_block = std::clamp<int64_t>(panel_bytes / (channel_bytes * p.strip_tiles), 1, std::max<int64_t>(p.in_fields, 1));
         const int64_t blocks = (p.in_fields + p.channel_block - 1) / p.channel_block;
         p.channel_block = blocks ? (p.in_fields + blocks - 1) / blocks : 1;
 
