@@ -43,7 +43,7 @@ class Theirs(nn.Module):
 class Ours(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = iso.models.ConvCNP(dim_x=1, dim_y=1, channels=64, points_per_unit=32, num_blocks=8)
+        self.net = iso.models.ConvCNP(dim_x=1, dim_y=1, channels=64, points_per_unit=32, num_blocks=4)
 
     def loglik(self, *batch: Tensor) -> Tensor:
         return self.net.loglik(*batch)
@@ -68,5 +68,7 @@ def task() -> Task:
         return Entry(network, package, model, lambda batch: -model.loglik(*batch).mean(), loglik, moved)
 
     torch.manual_seed(0)
-    entries = [entry("isotypic, `ConvCNP`", "isotypic", Ours()), entry("neuralprocesses", "neuralprocesses", Theirs())]
-    return Task("functions from a Gaussian process", "log-likelihood of a target", entries, lambda step: functions(16, step), steps=300)
+    ours = Ours()
+    torch.manual_seed(0)
+    entries = [entry("isotypic, `ConvCNP`", "isotypic", ours), entry("neuralprocesses", "neuralprocesses", Theirs())]
+    return Task("functions from a Gaussian process", "log-likelihood of a target", entries, lambda step: functions(16, step), steps=1000)
