@@ -43,7 +43,7 @@ class Theirs(nn.Module):
 class Ours(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = iso.models.ConvCNP(dim_x=1, dim_y=1, channels=64, points_per_unit=32, num_blocks=4)
+        self.net = iso.models.ConvCNP(dim_x=1, dim_y=1, channels=64, points_per_unit=16, num_blocks=4, kernel_size=9)
 
     def loglik(self, *batch: Tensor) -> Tensor:
         return self.net.loglik(*batch)
@@ -62,7 +62,7 @@ def task() -> Task:
 
         def moved() -> float:
             xc, yc, xt, _ = (t[:32] for t in test)
-            with torch.no_grad():  # by 32 nodes of a grid
+            with torch.no_grad():  # by nodes of a grid
                 return change(model.mean(xc + 1, yc, xt + 1), model.mean(xc, yc, xt))
 
         return Entry(network, package, model, lambda batch: -model.loglik(*batch).mean(), loglik, moved)
