@@ -73,6 +73,7 @@ def main() -> None:
             for row in run(task, arguments.scale, console):
                 info = {"task": name, "kernels": digests(module.KERNELS), **row}
                 rows.append({"name": f"{name}, {row['network']}", "extra_info": info})
+        rows.sort(key=lambda row: TASKS.index(row["extra_info"]["task"]))
         results = {"machine_info": machine(), "commit_info": commit(), "benchmarks": rows}
         with written(arguments.out) as file:
             file.write((json.dumps(results, indent=1) + "\n").encode())

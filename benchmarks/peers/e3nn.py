@@ -26,7 +26,7 @@ def bodies(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Theirs(nn.Module):
-    """Two layers of messages on all pairs: a tensor product with spherical harmonics of the direction, weighted by the distance."""
+    """Three layers of messages on all pairs: a tensor product with spherical harmonics of the direction, weighted by the distance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Theirs(nn.Module):
         o3 = self.o3
         self.harmonics = o3.Irreps.spherical_harmonics(2)
         hidden, gated = o3.Irreps("16x0e + 8x1o"), o3.Irreps("24x0e + 8x1o")
-        into = [o3.Irreps("1x0e"), hidden]
-        out = [gated, o3.Irreps("1x1o")]
+        into = [o3.Irreps("1x0e"), hidden, hidden]
+        out = [gated, gated, o3.Irreps("1x1o")]
         self.products = nn.ModuleList(
             o3.FullyConnectedTensorProduct(a, self.harmonics, b, shared_weights=False) for a, b in zip(into, out, strict=True)
         )
@@ -52,7 +52,7 @@ class Theirs(nn.Module):
         for k, (product, weights) in enumerate(zip(self.products, self.radial, strict=True)):
             messages = product(h[:, source], directions, weights(radial))
             h = messages.new_zeros(*x.shape[:2], messages.shape[-1]).index_add(1, target, messages) / (BODIES - 1) ** 0.5
-            h = self.gate(h) if k == 0 else h
+            h = self.gate(h) if k < 2 else h
         return h
 
 

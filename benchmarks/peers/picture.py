@@ -34,7 +34,7 @@ def draw(source: Path) -> Path:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * 4)
-    axes.set_xlabel("CPU milliseconds of a step (of a form, in the last task), logarithmic; behind it what was reached")
+    axes.set_xlabel("CPU milliseconds of a step (of a form, of determinants), logarithmic; behind it what was reached")
     machine = results["machine_info"]
     axes.set_title(f"The same task, the same steps, one thread ({machine['cpu']['brand_raw']}, {machine['cpu_isa']})", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
