@@ -3,7 +3,7 @@
 Both networks of a task see the same batches, and take their steps in turn and in random order, on one thread, so that a change of the
 machine's pace meets both. Recorded: what they have learnt on data that they have not seen, the median CPU seconds of a step (forward,
 backward, Adam), parameters, and by how much the result changes when the input is moved by a random element of the symmetry group.
-Writes benchmarks/results/peers.json, with machine, versions and commit, and draws peers.png beside it (--plot draws only). A package that
+Writes benchmarks/results/peers.json, with machine, versions and commit, and draws docs/images/peers.png (--plot draws only). A package that
 cannot be imported is named, with what its import said, and its task is left out of the file.
 """
 
@@ -28,7 +28,8 @@ import isotypic as iso
 from isotypic._files import written
 
 TASKS = ("escnn", "nfn", "lgatr", "e3nn", "neuralprocesses", "frame_averaging", "cvxpy")
-RESULTS = Path(__file__).parent / "results" / "peers.json"
+RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "peers.png"
 
 
 def commit() -> dict[str, Any]:
@@ -78,7 +79,8 @@ def main() -> None:
         with written(arguments.out) as file:
             file.write((json.dumps(results, indent=1) + "\n").encode())
         console.print(f"wrote {arguments.out}")
-    console.print(f"wrote {draw(arguments.out)}")
+    picture = PICTURE if arguments.out == RESULTS else arguments.out.with_suffix(".png")
+    console.print(f"wrote {draw(arguments.out, picture)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 OURS, THEIRS = "#2f6f9f", "#d98032"
 
 
-def draw(source: Path) -> Path:
+def draw(source: Path, picture: Path) -> Path:
     results = json.loads(source.read_text())
     tasks: dict[str, list[dict]] = {}
     for row in (entry["extra_info"] for entry in results["benchmarks"]):
@@ -38,6 +38,5 @@ def draw(source: Path) -> Path:
     machine = results["machine_info"]
     axes.set_title(f"The same task, the same steps, one thread ({machine['cpu']['brand_raw']}, {machine['cpu_isa']})", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    picture = source.with_suffix(".png")
     figure.savefig(picture, dpi=150)
     return picture
