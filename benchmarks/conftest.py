@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["cpu_isa"] = isotypic.cpu_isa()
     machine_info["torch"] = torch.__version__
     machine_info["numpy"] = numpy.__version__
-    machine_info["command"] = " ".join([Path(sys.executable).name, "-m", "pytest", *config.invocation_params.args])
+    machine_info["command"] = shlex.join([Path(sys.executable).name, "-m", "pytest", *map(str, config.invocation_params.args)])
     for key in ("node", "release"):  # of this one machine
         machine_info.pop(key, None)
 

@@ -13,7 +13,7 @@ from isotypic.symmetrize import _tree
 from isotypic.symmetrize.context import Context, takes_lengths
 from isotypic.symmetrize.elements import Elements, FinitePart, LinearPart, Part, PermutationPart, act_inverse
 from isotypic.symmetrize.groups import Factor, FiniteGroup, Isometries, Permutations
-from isotypic.symmetrize.samplers import Sampler, centred, haar_part, none_degenerate, shift_of
+from isotypic.symmetrize.samplers import Sampler, centred, haar_part, none_degenerate, shift_of, surely_none
 
 
 def tie_break(dtype: torch.dtype) -> float:
@@ -101,7 +101,7 @@ class _Network(Sampler):
                 frame, degenerate = ops.orthonormal_frame(output, proper=factor.proper)
                 if ties != "leave":
                     gs.degenerate = gs.degenerate | degenerate.unflatten(0, (b, k)).any(1)
-                if ties == "noise" and (torch.compiler.is_compiling() or bool(degenerate.any())):
+                if ties == "noise" and not surely_none(degenerate):
                     # No vectors to make a frame of: a uniform one, which the input turns as well.
                     drawn = ops.orthonormal_frame(context.noise.vectors(first, k, factor.d, factor.d), proper=factor.proper).frame
                     frame = torch.where(degenerate[:, None, None], drawn.flatten(0, 1), frame)

@@ -239,7 +239,7 @@ def gap_tolerance(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps ** 0.75
 
 
-def _none(mask: Tensor) -> bool:
+def surely_none(mask: Tensor) -> bool:
     """Whether it is known without waiting, and outside of a trace, that the mask has no true entry."""
     return mask.device.type == "cpu" and not torch.compiler.is_compiling() and plain(mask) and not bool(mask.any())
 
@@ -277,7 +277,7 @@ class PCAFrames(Sampler):
         apart = values.diff(dim=-1) > gap_tolerance(x.dtype) * values.detach().abs().amax(-1, keepdim=True)
         degenerate = ~apart.all(-1)
         frame = axes
-        if not _none(degenerate):
+        if not surely_none(degenerate):
             cluster = torch.nn.functional.pad(apart.long().cumsum(-1), (1, 0))
             same = (cluster[:, :, None] == cluster[:, None, :]).to(x.dtype)
             # Column j of the drawn frame is a Gaussian vector, projected on the eigenspace of value j.

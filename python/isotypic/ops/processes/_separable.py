@@ -2,7 +2,7 @@
 
 A Gaussian is a product over the axes, and on an axis of n nodes at g, as a function of g, an entire one: a polynomial through its values at
 r Chebyshev points c_a is that function to the rounding of the dtype, with an r that depends on the extent of the axis in lengthscales alone
-(18 for four of them in float32, 36 for twelve). With the n x r matrices L_a(g) of these polynomials
+(22 for four of them in float32, 50 for twelve). With the n x r matrices L_a(g) of these polynomials
 
     E[c, i, j] = sum_ab L_a(i) L_b(j) sum_n y_nc psi(c_a - t_n) psi(c_b - t_n)
     D[n, c] = sum_ab psi(c_a - t_n) psi(c_b - t_n) sum_ij L_a(i) L_b(j) F[c, i, j]
